@@ -1,0 +1,1 @@
+"""A PyTorch Lightning template for multi-task learning: one shared encoder, one head per task, any topology."""

@@ -1,0 +1,124 @@
+"""Layers of configuration: YAML files merged deeply, then flags, each knowing where it came from.
+
+The rules, for files and flags alike:
+
+- a later layer changes the keys it names and keeps the others, at any depth;
+- a layer that names another class starts from that class's own defaults: no setting of the replaced class stays;
+- ``data: data/adult.yaml`` inside a file is that file's content, found beside the file that names it;
+- any other value that starts with ``./`` or ``../`` is a path relative to the file it stands in.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# second spellings of the everyday flags
+ALIASES = {
+    "devices": "trainer.devices",
+    "strategy": "trainer.strategy",
+    "accelerator": "trainer.accelerator",
+    "num_nodes": "trainer.num_nodes",
+    "precision": "trainer.precision",
+    "max_epochs": "trainer.max_epochs",
+    "fast_dev_run": "trainer.fast_dev_run",
+    "overfit_batches": "trainer.overfit_batches",
+    "batch_size": "data.batch_size",
+    "lr": "model.optimizer.lr",
+    "seed": "seed_everything",
+}
+FLAGS_WITHOUT_VALUE = {"trainer.fast_dev_run": "true"}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be read; the message is one line for the user."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads a YAML file with the files it refers to.
+
+    Raises:
+        ConfigError: It does not exist, is no YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"config {path}: {error.strerror or error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"config {path}{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"config {path}: holds a {type(content).__name__} where a mapping of keys to values is expected")
+    return {str(key): resolve(value, path.parent) for key, value in content.items()}
+
+
+def resolve(value: Any, folder: Path) -> Any:
+    """Replaces references to files by their content and relative paths by paths that hold from anywhere."""
+    if isinstance(value, dict):
+        return {key: resolve(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [resolve(item, folder) for item in value]
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")) and (folder / value).is_file():
+        return read(folder / value)
+    if isinstance(value, str) and value.startswith(("./", "../")):
+        return str((folder / value).resolve())
+    return value
+
+
+def merge(base: Any, over: Any) -> Any:
+    """Returns ``base`` changed by ``over``: mappings key by key, everything else as a whole."""
+    if isinstance(base, str) and isinstance(over, dict) and over and "class_path" not in over:
+        base = {"class_path": base}  # `sharing: MMoE`, then a layer with its settings alone
+    if isinstance(over, str) and isinstance(base, dict) and "class_path" in base:
+        over = {"class_path": over}
+    if not (isinstance(base, dict) and isinstance(over, dict)):
+        return over
+    ours, theirs = base.get("class_path"), over.get("class_path")
+    if theirs is not None and ours is not None and theirs.rpartition(".")[2] != ours.rpartition(".")[2]:
+        return over
+    return base | {key: merge(base[key], value) if key in base else value for key, value in over.items()}
+
+
+def keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yields every key of a nested mapping, dotted, as one would type it: without ``init_args`` and ``class_path``."""
+    for key, value in tree.items():
+        skipped = key in ("init_args", "class_path")
+        path = prefix if skipped else f"{prefix}.{key}" if prefix else key
+        if not skipped:
+            yield path
+        if isinstance(value, dict):
+            yield from keys(value, path)
+
+
+def flags(args: list[str]) -> list[tuple[str, str | None]]:
+    """Splits a command line into (key, value) pairs, aliases written out; a flag that stands alone has the value None.
+
+    Raises:
+        ConfigError: A word that belongs to no flag.
+    """
+    pairs: list[tuple[str, str | None]] = []
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        if word in ("-h", "-c"):
+            word = {"-h": "--help", "-c": "--config"}[word]
+        if not word.startswith("--"):
+            raise ConfigError(f"'{word}' belongs to no flag; flags are written --key value")
+        key, equals, value = word[2:].partition("=")
+        key = ALIASES.get(key, key)
+        if equals:
+            pairs.append((key, value))
+        elif rest and not rest[0].startswith("--") and rest[0] not in ("-h", "-c"):
+            pairs.append((key, rest.pop(0)))
+        else:
+            pairs.append((key, FLAGS_WITHOUT_VALUE.get(key)))
+    return pairs
+
+
+def parents_first(pairs: list[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
+    """Orders flags so that a class is chosen before its settings are given, whatever the order on the command line."""
+    return sorted(pairs, key=lambda pair: pair[0].count("."))

@@ -1,0 +1,130 @@
+"""What every data module has in common: the splits, the loaders, the global batch."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from src.batch import PADDING, Batch, InputShape
+from src.data.stream import GlobalBatches, Loader
+from src.tasks import MISSING, Task
+
+Split = Literal["train", "val", "test", "predict"]
+
+
+class Rows(Dataset[Batch]):
+    """A split in memory: row numbers (B,) -> Batch, by one indexing operation per tensor.
+
+    Args:
+        inputs: The dense input (N, *shape), or a dict of tensors.
+        targets: {task: (N,) or (N, L)}.
+        extras: What rides along, by name.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor | dict[str, Tensor],
+        targets: dict[str, Tensor] | None = None,
+        extras: dict[str, Tensor] | None = None,
+    ) -> None:
+        self.inputs, self.targets, self.extras = inputs, targets or {}, extras or {}
+
+    def __len__(self) -> int:
+        return len(self.inputs if isinstance(self.inputs, Tensor) else next(iter(self.inputs.values())))
+
+    def __getitem__(self, ids: Tensor) -> Batch:
+        """Returns the rows ``ids``; for ``PADDING`` it repeats row 0 with all labels missing."""
+        padded = bool((ids == PADDING).any())
+        rows = ids.clamp(min=0) if padded else ids
+        inputs = self.inputs[rows] if isinstance(self.inputs, Tensor) else {k: v[rows] for k, v in self.inputs.items()}
+        targets = {k: v[rows] for k, v in self.targets.items()}
+        if padded:
+            for target in targets.values():
+                target[ids == PADDING] = float("nan") if target.is_floating_point() else MISSING
+        return Batch(inputs, targets, ids, {k: v[rows] for k, v in self.extras.items()})
+
+
+class MultiTaskDataModule(L.LightningDataModule, ABC):
+    """Base of all data modules: a subclass declares its tasks and gives its splits.
+
+    Args:
+        batch_size: Rows per step over all devices together, so that a run does not depend on their number.
+        eval_batch_size: Rows per validation, test or prediction step, over all devices.
+        num_workers: Processes that prepare batches; 0 is fastest for data in memory.
+        seed: Seed of the order of training batches; the command line links it to --seed_everything.
+    """
+
+    def __init__(self, batch_size: int = 64, eval_batch_size: int = 1024, num_workers: int = 0, seed: int = 0) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise ValueError(f"data.{name} is {value}; it must be at least 1")
+        if num_workers < 0:
+            raise ValueError(f"data.num_workers is {num_workers}; it must be at least 0")
+        self.batch_size, self.eval_batch_size, self.num_workers, self.seed = batch_size, eval_batch_size, num_workers, seed
+        self.test_split: Split = "test"
+
+    @property
+    @abstractmethod
+    def tasks(self) -> dict[str, Task]:
+        """The tasks with their label spaces. Reading the data for it is allowed: it is asked for once, before the model is built."""
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> InputShape:
+        """What one sample looks like."""
+
+    @abstractmethod
+    def split(self, name: Split) -> Dataset[Batch]:
+        """Returns a split, a data set that maps row numbers (B,) to a Batch."""
+
+    def schema(self) -> dict[str, Any] | None:
+        """What must be known of the training data to read new rows, as plain values; None where nothing must."""
+        return None
+
+    def train_dataloader(self) -> Loader:
+        """Returns the shuffled stream of global batches."""
+        self._check_batch_size("batch_size", self.batch_size)
+        trainer = self.trainer
+        assert trainer is not None
+        shuffle = not trainer.overfit_batches  # overfitting needs the same batches in each epoch
+
+        def progress() -> tuple[int, int]:
+            return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+        return self._loader("train", self.batch_size, shuffle, progress=progress)
+
+    def val_dataloader(self) -> Loader:
+        """Returns the validation rows in order."""
+        return self._loader("val", self.eval_batch_size)
+
+    def test_dataloader(self) -> Loader:
+        """Returns the rows of ``test_split`` in order: the test rows, unless another split is to be evaluated."""
+        return self._loader(self.test_split, self.eval_batch_size)
+
+    def predict_dataloader(self) -> Loader:
+        """Returns the rows to predict in order."""
+        return self._loader("predict", self.eval_batch_size)
+
+    def _loader(self, name: Split, batch_size: int, shuffle: bool = False, **kwargs: object) -> Loader:
+        rows = self.split(name)
+        sampler = GlobalBatches(len(rows), batch_size, shuffle, self.seed)  # type: ignore[arg-type]
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0, "pin_memory": on_gpu}
+        return Loader(rows, sampler, **workers, **kwargs)  # type: ignore[arg-type]
+
+    def _check_batch_size(self, name: str, value: int) -> None:
+        world = self.trainer.world_size if self.trainer else 1
+        if value < world:
+            raise ValueError(f"data.{name} is {value}, the rows of a step on all devices together, but there are {world} devices")
+
+
+def standard_split(rows: int, seed: int, val: float = 0.2, test: float = 0.2) -> dict[str, Tensor]:
+    """Cuts 0 ... rows - 1 at random: {split: row numbers in order}."""
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
+    n_test, n_val = round(rows * test), round(rows * val)
+    parts = order.split([n_test, n_val, rows - n_test - n_val])
+    return {name: part.sort().values for name, part in zip(("test", "val", "train"), parts, strict=True)}

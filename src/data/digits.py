@@ -1,0 +1,72 @@
+"""Four tasks of four kinds on scikit-learn's bundled digits: real data, nothing downloaded."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from src.batch import InputShape
+from src.data.datamodule import MultiTaskDataModule, Rows, Split, standard_split
+from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression, Task
+
+
+class Digits(MultiTaskDataModule):
+    """1,797 images of 8 x 8 (Alpaydin and Kaynak, UCI 1998), 60 % to train, 20 % to validate, 20 % to test.
+
+    Tasks: ``digit``, which of ten; ``odd``, whether it is odd; ``ink``, the sum of the image; ``quadrants``, which of the four
+    quarters hold more ink than their median over the training images.
+
+    Args:
+        split_seed: Seed of the split; apart from the run's seed, so that runs with several seeds see the same test images.
+        batch_size: Rows per step over all devices together.
+        eval_batch_size: Rows per evaluation step over all devices together.
+        num_workers: Processes that prepare batches.
+        seed: Seed of the order of training batches.
+    """
+
+    def __init__(
+        self, split_seed: int = 0, batch_size: int = 64, eval_batch_size: int = 1024, num_workers: int = 0, seed: int = 0
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, num_workers, seed)
+        self.split_seed = split_seed
+
+    @cached_property
+    def _images(self) -> tuple[Tensor, Tensor]:
+        from sklearn.datasets import load_digits  # takes a second to import: only where it is used
+
+        digits = load_digits()
+        return torch.from_numpy(digits.images).float().unsqueeze(1) / 16, torch.from_numpy(digits.target).long()
+
+    @cached_property
+    def _splits(self) -> dict[str, Tensor]:
+        return standard_split(len(self._images[0]), self.split_seed)
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """The four tasks; the mean and spread of the ink come from the training images."""
+        ink = self._images[0][self._splits["train"]].sum((1, 2, 3))
+        return {
+            "digit": Classification(classes=tuple(range(10))),
+            "odd": BinaryClassification(classes=("even", "odd")),
+            "ink": Regression().fit(ink.double().numpy(), ["ink"]),
+            "quadrants": MultilabelClassification(labels=("top left", "top right", "bottom left", "bottom right")),
+        }
+
+    @property
+    def input_shape(self) -> InputShape:
+        """One grey image."""
+        return InputShape((1, 8, 8))
+
+    def split(self, name: Split) -> Rows:
+        """Returns a split; to predict is to predict the test images."""
+        images, digit = self._images
+        quarters = images.unfold(2, 4, 4).unfold(3, 4, 4).sum((-2, -1)).flatten(1)
+        median = quarters[self._splits["train"]].median(0).values
+        rows = self._splits["test" if name == "predict" else name]
+        targets = {
+            "digit": digit,
+            "odd": (digit % 2).float(),
+            "ink": self.tasks["ink"].encode(images.sum((1, 2, 3)).double().numpy()),
+            "quadrants": (quarters > median).float(),
+        }
+        return Rows(images[rows], {task: target[rows] for task, target in targets.items()})

@@ -1,0 +1,97 @@
+"""One stream of global batches, dealt to any number of ranks, resumable in mid-epoch.
+
+A global batch is a slice of the epoch's order, which depends on (seed, epoch) alone. It is cut into one part per rank; parts that
+come out short are filled with ``PADDING``. So the union of the ranks' batches is the same on any number of ranks.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
+
+from src.batch import PADDING, Batch
+
+
+def generator(*key: int) -> torch.Generator:
+    """A random generator that is a function of its key, the same on every machine."""
+    state = 0x9E3779B97F4A7C15
+    for part in key:  # splitmix64 of each part in turn
+        state = (state ^ part) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ state >> 27) * 0x94D049BB133111EB % 2**64
+        state ^= state >> 31
+    return torch.Generator().manual_seed(state % 2**63)
+
+
+class GlobalBatches(SequentialSampler):
+    """Yields this rank's row numbers (B,) of each global batch.
+
+    It is a SequentialSampler by name only: that is how Lightning recognises a sampler that ``--overfit_batches`` must leave alone.
+
+    Args:
+        rows: Number of rows.
+        batch_size: Size of a global batch, over all ranks.
+        shuffle: Draw a new order each epoch instead of 0, 1, 2 ...
+        seed: Seed of the orders.
+    """
+
+    def __init__(self, rows: int, batch_size: int, shuffle: bool, seed: int = 0) -> None:
+        self.rows, self.batch_size, self.shuffle, self.seed = rows, batch_size, shuffle, seed
+        self.epoch = 0
+        self.resume_at = (0, 0)  # (epoch, batch) where a resumed run begins
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]  # whole batches, not single rows
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        order = self.order()
+        epoch, first = self.resume_at
+        for k in range(first if epoch == self.epoch else 0, len(self)):
+            batch = order[k * self.batch_size : (k + 1) * self.batch_size]
+            share = -(-len(batch) // world)
+            mine = batch[rank * share : (rank + 1) * share]
+            yield torch.cat([mine, mine.new_full((share - len(mine),), PADDING)])
+
+    def order(self) -> Tensor:
+        """The order of the rows in this epoch."""
+        return torch.randperm(self.rows, generator=generator(self.seed, self.epoch)) if self.shuffle else torch.arange(self.rows)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of each epoch."""
+        self.epoch = epoch
+
+
+class Loader(DataLoader[Batch]):
+    """A DataLoader of whole batches that Lightning saves and restores by its position in the epoch.
+
+    Args:
+        dataset: Maps row numbers (B,) to a Batch.
+        sampler: The stream of row numbers.
+        progress: Returns (epoch, batches trained in it). With workers the sampler runs ahead of what was trained, so only the
+            trainer knows the position.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Batch],
+        sampler: GlobalBatches,
+        progress: Callable[[], tuple[int, int]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dataset, sampler=sampler, **{"batch_size": None, **kwargs})
+        self.progress = progress
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns the position from which a resumed run continues."""
+        epoch, step = self.progress() if self.progress else (0, 0)
+        return {"epoch": epoch, "step": step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continues from a saved position; the end of an epoch is the start of the next."""
+        assert isinstance(self.sampler, GlobalBatches)
+        epoch, step = state["epoch"], state["step"]
+        self.sampler.resume_at = (epoch + 1, 0) if step >= len(self.sampler) else (epoch, step)
+        self.sampler.epoch = self.sampler.resume_at[0]

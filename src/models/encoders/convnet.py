@@ -1,0 +1,55 @@
+"""A small convolutional network for images."""
+
+from torch import Tensor, nn
+
+from src.batch import InputShape
+from src.models.encoders.encoder import Encoder
+
+
+def stage(channels_in: int, channels: int, stride: int) -> nn.Sequential:
+    """Two 3x3 convolutions, each with GroupNorm and ReLU; the first one halves the image if ``stride`` is 2."""
+    layers: list[nn.Module] = []
+    for i, s in enumerate((stride, 1)):
+        conv = nn.Conv2d(channels if i else channels_in, channels, kernel_size=3, stride=s, padding=1, bias=False)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        layers += [conv, nn.GroupNorm(min(8, channels), channels), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class Pool(nn.Module):
+    """Mean over the image: (B, C, H, W) -> (B, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the mean over the last two dimensions."""
+        return x.mean((-2, -1))
+
+
+class ConvNet(Encoder):
+    """``depth`` stages of two 3x3 convolutions; each stage after the first halves the image and doubles the channels.
+
+    GroupNorm (Wu and He, ECCV 2018), not BatchNorm: the result must not depend on how the batch is dealt to devices.
+
+    Args:
+        shape: What one sample looks like; its dense part must be (channels, height, width).
+        width: Channels of the first stage, a multiple of 8 or at most 8.
+        depth: Number of stages.
+    """
+
+    def __init__(self, shape: InputShape, width: int = 32, depth: int = 3) -> None:
+        super().__init__(shape)
+        if len(shape.dense) != 3 or shape.categories:
+            raise ValueError(
+                f"ConvNet reads images (channels, height, width), but the data gives {describe(shape)}: use --model.encoder MLP"
+            )
+        if width > 8 and width % 8:
+            raise ValueError(f"ConvNet: width {width} is not a multiple of 8, the number of its GroupNorm groups")
+        sizes = [shape.dense[0], *(width * 2**i for i in range(depth))]
+        self.stages = nn.Sequential(*(stage(sizes[i], sizes[i + 1], stride=2 if i else 1) for i in range(depth)))
+        self.stages[-1].append(Pool())
+        self.features = sizes[-1]
+
+
+def describe(shape: InputShape) -> str:
+    """The input shape in words."""
+    words = f"inputs of shape {tuple(shape.dense)}"
+    return f"{words} and {len(shape.categories)} categorical columns" if shape.categories else words

@@ -1,0 +1,46 @@
+"""A residual multilayer perceptron: vectors, images as vectors, table rows."""
+
+from torch import Tensor, nn
+
+from src.batch import InputShape
+from src.models.encoders.encoder import Encoder
+from src.models.encoders.stem import VectorStem
+
+
+class Block(nn.Module):
+    """x + W2 dropout(GELU(W1 LayerNorm(x))): a pre-norm residual block (Gorishniy et al., NeurIPS 2021)."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width) -> (B, width)."""
+        return x + self.body(x)
+
+
+class MLP(Encoder):
+    """Stem, linear, ``depth`` residual blocks, LayerNorm: one stage for the stem and one per block.
+
+    LayerNorm, not BatchNorm: a sample's features must not depend on which rank it is dealt to. Dropout draws per rank, so with
+    ``dropout`` above 0 runs on different numbers of devices agree in distribution only.
+
+    Args:
+        shape: What one sample looks like.
+        width: Width of all hidden layers, and size of the features.
+        depth: Number of residual blocks.
+        dropout: Share of hidden units dropped in each block.
+    """
+
+    def __init__(self, shape: InputShape, width: int = 256, depth: int = 2, dropout: float = 0.0) -> None:
+        super().__init__(shape)
+        if width < 1 or depth < 0:
+            raise ValueError(f"MLP: width {width} and depth {depth} must be at least 1 and 0")
+        stem = VectorStem(shape)
+        self.stages = nn.Sequential(
+            nn.Sequential(stem, nn.Linear(stem.features, width)), *(Block(width, dropout) for _ in range(depth))
+        )
+        self.stages[-1] = nn.Sequential(self.stages[-1], nn.LayerNorm(width), nn.GELU())
+        self.features = width

@@ -1,0 +1,31 @@
+"""The first stage of encoders that read vectors: images flattened, table rows put side by side with learned embeddings."""
+
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from src.batch import InputShape
+
+
+def embedding_size(vocabulary: int) -> int:
+    """A common rule of thumb, min(50, 1.6 n^0.56): small for flags, bounded for long lists (fast.ai, Howard and Gugger 2020)."""
+    return min(50, round(1.6 * vocabulary**0.56))
+
+
+class VectorStem(nn.Module):
+    """A tensor (B, *shape), or {'dense': (B, F), 'categorical': (B, C) of positions}, as one vector (B, features)."""
+
+    def __init__(self, shape: InputShape) -> None:
+        super().__init__()
+        self.embeddings = nn.ModuleList(nn.Embedding(n, embedding_size(n)) for n in shape.categories)
+        for embedding in self.embeddings:
+            nn.init.normal_(embedding.weight, std=embedding.embedding_dim**-0.5)
+        self.features = prod(shape.dense) + sum(e.embedding_dim for e in self.embeddings)
+
+    def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
+        """Returns (B, features)."""
+        if isinstance(inputs, Tensor):
+            return inputs.flatten(1)
+        columns = inputs["categorical"].unbind(1)
+        return torch.cat([inputs["dense"], *(e(c) for e, c in zip(self.embeddings, columns, strict=True))], dim=1)

@@ -1,0 +1,260 @@
+"""The LightningModule: one training step, read from top to bottom.
+
+Batch -> sharing -> features per task -> heads -> outputs per task -> losses per task -> balancer -> one scalar -> Lightning.
+"""
+
+import difflib
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Literal, cast
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics import MetricCollection
+
+from src.balancing import Balancer, StaticWeights, TaskLosses
+from src.batch import Batch, InputShape
+from src.models.encoders import MLP, Encoder
+from src.models.heads import Heads
+from src.models.schedule import WarmupCosine
+from src.models.sharing import EncoderFactory, HardSharing, Sharing
+from src.tasks import Task, labelled
+
+# what is logged at the end of an epoch was summed over all ranks already
+warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+
+
+def global_sum(tensor: Tensor) -> Tensor:
+    """Sums over all ranks, in place."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+class MultiTaskModel(L.LightningModule):
+    """A shared encoder, one head per task, and a balancer.
+
+    Args:
+        tasks: {name: task}, as the data module declares them.
+        input_shape: What one sample looks like, as the data module says.
+        encoder: Makes an encoder from the input shape.
+        sharing: Makes the sharing architecture from an encoder factory and the task names.
+        balancer: Makes the balancer from {task: fixed weight}.
+        optimizer: Makes the optimizer from parameter groups; any torch optimizer.
+        scheduler: Makes the learning-rate schedule from the optimizer; any torch scheduler, or None for a constant rate.
+        scheduler_interval: When the schedule moves; None: what the class says, else every epoch.
+        lr_multipliers: {'encoder' or a task's name: factor on the learning rate of those parameters}.
+        seed: Seed of the initial weights and of dropout; the command line links it to --seed_everything.
+    """
+
+    def __init__(
+        self,
+        tasks: dict[str, Task],
+        input_shape: InputShape,
+        encoder: Callable[[InputShape], Encoder] = MLP,
+        sharing: Callable[[EncoderFactory, Iterable[str]], Sharing] = cast(Any, HardSharing),
+        balancer: Callable[[Mapping[str, float]], Balancer] = StaticWeights,
+        optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
+        scheduler: Callable[[Optimizer], LRScheduler | ReduceLROnPlateau] | None = WarmupCosine,
+        scheduler_interval: Literal["step", "epoch"] | None = None,
+        lr_multipliers: dict[str, float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not tasks:
+            raise ValueError("a model needs at least one task")
+        self.tasks, self.input_shape, self.seed = tasks, input_shape, seed
+        self._make_encoder, self._make_sharing, self._make_balancer = encoder, sharing, balancer
+        self._make_optimizer, self._make_scheduler = optimizer, scheduler
+        self.scheduler_interval = scheduler_interval
+        self.lr_multipliers = lr_multipliers or {}
+        for name in self.lr_multipliers:
+            if name != "encoder" and name not in tasks:
+                near = difflib.get_close_matches(name, ["encoder", *tasks], n=1)
+                hint = f"; did you mean '{near[0]}'?" if near else ""
+                raise ValueError(f"model.lr_multipliers names '{name}', which is neither 'encoder' nor a task{hint}")
+        self.losses: TaskLosses | None = None  # of the latest step, for guards and dashboards
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Lightning notes the running hook some 40 times a step; nn.Module's bookkeeping for it would cost 0.1 ms."""
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    # -- the network ------------------------------------------------------------------------------------------------------------
+    def configure_model(self) -> None:
+        """Builds the network once, from the seed alone."""
+        if hasattr(self, "heads"):
+            return
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.sharing = self._make_sharing(partial(self._make_encoder, self.input_shape), list(self.tasks))
+            self.heads = Heads(self.tasks, self.sharing.feature_sizes)
+        self.names = tuple(name for group in self.heads.groups for name in group.names)  # the order of T
+        self.balancer = self._make_balancer({name: self.tasks[name].weight for name in self.names})
+        self.metrics = nn.ModuleDict({self.heads.paths[name]: task.metrics() for name, task in self.tasks.items()})
+        self.register_buffer("train_sums_2T", torch.zeros(2, len(self.names), dtype=torch.float64), persistent=False)
+        self.register_buffer("eval_sums_2T", torch.zeros(2, len(self.names), dtype=torch.float64), persistent=False)
+
+    train_sums_2T: Tensor  # sums of losses and counts of labels since the last log
+    eval_sums_2T: Tensor
+
+    def forward(self, inputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+        """Returns {task: outputs (B, ..., O)}: logits, or standardised numbers; ``Task.decode`` makes them readable."""
+        return self.heads.split(self.heads(self.sharing(inputs)))
+
+    # -- one training step ------------------------------------------------------------------------------------------------------
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step on this rank's share of a global batch."""
+        outputs = self.heads(self.sharing(batch.inputs))
+        sums_T, counts_T = self.loss_sums(outputs, batch.targets)
+        totals_2T = global_sum(torch.stack([sums_T.detach(), counts_T]))
+        self.losses = self.normalise(sums_T, totals_2T)
+        self.train_sums_2T += totals_2T
+        loss = self.balancer(self.losses)
+        penalty = self.sharing.penalty()
+        return loss if penalty is None else loss + penalty
+
+    def loss_sums(self, outputs: list[Tensor], targets: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns the sums of the element losses and the counts of known labels on this rank, both (T,)."""
+        sums, counts = [], []
+        for group, output in zip(self.heads.groups, outputs, strict=True):
+            stacked = group.stack(targets)
+            sums.append(group.per_task(group.task.losses(output, stacked)))
+            counts.append(group.per_task(labelled(stacked)))
+        return torch.cat(sums), torch.cat(counts)
+
+    def normalise(self, sums_T: Tensor, totals_2T: Tensor) -> TaskLosses:
+        """Loss of a task = sum x world size / global count, so that the mean over ranks is the mean over the global batch."""
+        counts_T = totals_2T[1].clamp(min=1)
+        return TaskLosses(sums_T * (self.trainer.world_size / counts_T), totals_2T[0] / counts_T, totals_2T[1] > 0)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Ties dropout and the like to (seed, rank, step): the same after a resume, another on each rank."""
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        state = ((self.seed * 1_000_003 + self.global_rank) * 1_000_003 + progress) % 2**63
+        torch.default_generator.manual_seed(state)  # torch.manual_seed would format three stack traces, 0.3 ms a step
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(state)
+
+    # -- evaluation -------------------------------------------------------------------------------------------------------------
+    def _start_evaluation(self) -> None:
+        self.eval_sums_2T.zero_()
+        for metrics in self.metrics.values():
+            cast(MetricCollection, metrics).reset()
+
+    def _evaluation_step(self, batch: Batch) -> dict[str, Tensor]:
+        grouped = self.heads(self.sharing(batch.inputs))
+        self.eval_sums_2T += torch.stack(self.loss_sums(grouped, batch.targets))
+        outputs = self.heads.split(grouped)
+        for name, task in self.tasks.items():
+            task.update(self.metrics_of(name), outputs[name], batch.targets[name])
+        return outputs
+
+    def _finish_evaluation(self, stage: str) -> None:
+        sums_T, counts_T = global_sum(self.eval_sums_2T)
+        values: dict[str, float] = {}
+        scores = []
+        for name, loss, count in zip(self.names, sums_T.tolist(), counts_T.tolist(), strict=True):
+            values[f"{stage}/loss/{name}"] = loss / count if count else float("nan")
+        for name, task in self.tasks.items():
+            computed = task.compute(self.metrics_of(name))
+            values |= {f"{stage}/{name}/{metric}": float(value) for metric, value in computed.items()}
+            scores.append(task.score(computed))
+        known = torch.tensor(scores, dtype=torch.float64)
+        values[f"{stage}/score"] = float(known[~known.isnan()].mean())
+        self.log_dict(values, rank_zero_only=False)
+
+    def metrics_of(self, name: str) -> MetricCollection:
+        """The metrics of a task in the current evaluation."""
+        return cast(MetricCollection, self.metrics[self.heads.paths[name]])
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the last evaluation."""
+        self._start_evaluation()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Returns {task: outputs}."""
+        return self._evaluation_step(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs val/loss/<task>, val/<task>/<metric> and val/score, the mean of the tasks' scores."""
+        self._finish_evaluation("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Forgets the last evaluation."""
+        self._start_evaluation()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Returns {task: outputs}."""
+        return self._evaluation_step(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the same under test/."""
+        self._finish_evaluation("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the row numbers (B,) and {task: outputs}."""
+        return batch.ids, self(batch.inputs)
+
+    # -- optimisation -----------------------------------------------------------------------------------------------------------
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Named groups: 'encoder' (with all that is shared and the balancer), 'heads', and each head with a multiplier of its own.
+
+        Heads at the same rate are one group: an optimizer pays for every group in every step.
+        """
+        heads = [name for name in self.tasks if name not in self.lr_multipliers]
+        groups = {"heads": [p for name in heads for p in self.heads[name].parameters()]}
+        groups |= {name: list(self.heads[name].parameters()) for name in self.tasks if name in self.lr_multipliers}
+        own = {id(p) for p in self.heads.parameters()}
+        groups = {"encoder": [p for p in self.parameters() if id(p) not in own], **groups}
+        return [
+            {"name": name, "params": params, "lr": lr * self.lr_multipliers.get(name, 1.0)}
+            for name, params in groups.items()
+            if params
+        ]
+
+    def configure_optimizers(self) -> Any:
+        """Builds the optimizer on named groups, and the schedule."""
+        lr = self._make_optimizer([nn.Parameter(torch.zeros(1))]).defaults["lr"]
+        optimizer = self._make_optimizer(self.parameter_groups(float(lr)))
+        if self._make_scheduler is None:
+            return optimizer
+        scheduler = self._make_scheduler(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            if scheduler.mode != "max":
+                raise ValueError("model.scheduler watches val/score, of which more is better: set --model.scheduler.mode max")
+            plan = {"monitor": "val/score", "interval": "epoch"}
+        else:
+            plan = {"interval": self.scheduler_interval or getattr(scheduler, "interval", "epoch")}
+        if isinstance(scheduler, WarmupCosine):
+            scheduler.plan(int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **plan}}
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------------------
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what identifies the tasks, and the latest validation metrics."""
+        metrics = self.trainer.callback_metrics
+        checkpoint["metrics"] = {key: float(value) for key, value in metrics.items() if key.startswith("val/")}
+        checkpoint["tasks"] = {name: task.describe() for name, task in self.tasks.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint of other tasks.
+
+        Raises:
+            ValueError: The tasks' names or output sizes differ.
+        """
+        theirs, ours = checkpoint.get("tasks", {}), self.tasks
+        if set(theirs) != set(ours):
+            raise ValueError(f"the checkpoint is of the tasks {', '.join(theirs)}, but this run has {', '.join(ours)}")
+        for name, task in ours.items():
+            for key in ("kind", "classes", "labels", "names"):
+                there, here = theirs[name].get(key), task.describe().get(key)
+                if there != here:
+                    raise ValueError(f"the checkpoint's task '{name}' has {key} {there}, but this run's has {here}")

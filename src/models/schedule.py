@@ -1,0 +1,53 @@
+"""The default learning-rate schedule."""
+
+from math import cos, pi
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class WarmupCosine(LRScheduler):
+    """Linear warm-up, then half a cosine down to ``floor`` (Loshchilov and Hutter, ICLR 2017), once per optimizer step.
+
+    With warm-up w and N steps: lr(s) = lr (s + 1) / w for s < w, then lr (floor + (1 - floor) (1 + cos(pi (s - w) / (N - w))) / 2).
+
+    Args:
+        optimizer: What it drives.
+        warmup: Length of the warm-up as a share of all steps.
+        floor: Last learning rate as a share of the peak.
+        total_steps: Number of optimizer steps; the model fills in the run's when None.
+    """
+
+    interval = "step"
+
+    def __init__(self, optimizer: Optimizer, warmup: float = 0.05, floor: float = 0.0, total_steps: int | None = None) -> None:
+        if not 0 <= warmup <= 1 or not 0 <= floor <= 1:
+            raise ValueError(f"WarmupCosine: warmup {warmup} and floor {floor} must be in [0, 1]")
+        self.warmup, self.floor, self.total_steps = warmup, floor, total_steps
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        """Share of the peak at an optimizer step, counted from 0; 1 as long as the number of steps is unknown."""
+        if self.total_steps is None:
+            return 1.0
+        warm = round(self.warmup * self.total_steps)
+        if step < warm:
+            return (step + 1) / warm
+        progress = min(1.0, (step - warm) / max(1, self.total_steps - warm))
+        return self.floor + (1 - self.floor) * (1 + cos(pi * progress)) / 2
+
+    def plan(self, total_steps: int) -> None:
+        """Sets the number of steps unless it is fixed already, and the first step's learning rates."""
+        if self.total_steps is None:
+            self.total_steps = total_steps
+            for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+                group["lr"] = lr
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the number of steps: that is the run's, so that a run resumed with more epochs follows the longer curve."""
+        return {key: value for key, value in super().state_dict().items() if key != "total_steps"}
+
+    def get_lr(self) -> list[float]:
+        """Returns the learning rate of each parameter group."""
+        return [base * self.factor(self.last_epoch) for base in self.base_lrs]

@@ -1,0 +1,6 @@
+"""How tasks share: from one input to the features of each task."""
+
+from src.models.sharing.hard import HardSharing
+from src.models.sharing.sharing import EncoderFactory, Sharing
+
+__all__ = ["EncoderFactory", "HardSharing", "Sharing"]

@@ -1,0 +1,136 @@
+"""Pictures at the end of validation: confusion matrices, and predicted against true values."""
+
+from typing import TYPE_CHECKING, Any, cast
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from src.monitoring.dashboard import board
+from src.monitoring.watched import Watched
+from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression, Task, labelled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Figures(L.Callback):
+    """Draws every ``every_n_epochs`` epochs: counts are exact over all ranks, scatter plots show this rank's first rows.
+
+    Args:
+        every_n_epochs: How often to draw; 0 never draws.
+        most_points: Most points in a scatter plot.
+        most_classes: Classification tasks with more classes get no picture.
+    """
+
+    def __init__(self, every_n_epochs: int = 10, most_points: int = 1000, most_classes: int = 50) -> None:
+        self.every_n_epochs, self.most_points, self.most_classes = every_n_epochs, most_points, most_classes
+        self.counts: dict[str, Tensor] = {}
+        self.points: dict[str, list[Tensor]] = {}
+
+    def _due(self, trainer: L.Trainer) -> bool:
+        if not self.every_n_epochs or trainer.sanity_checking or trainer.fast_dev_run:
+            return False
+        return (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forgets the last validation."""
+        self.counts, self.points = {}, {}
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Collects counts and points."""
+        if not self._due(trainer):
+            return
+        for name, task in cast(Watched, pl_module).tasks.items():
+            output, target = outputs[name].float(), batch.targets[name]
+            if isinstance(task, Regression):
+                pairs = torch.stack([target.flatten(), output.reshape(target.shape).flatten()])[:, labelled(target).flatten()]
+                seen = sum(part.shape[1] for part in self.points.get(name, []))
+                self.points.setdefault(name, []).append(pairs[:, : self.most_points - seen].cpu())
+            elif (counts := self._confusion(task, output, target)) is not None:
+                self.counts[name] = self.counts.get(name, torch.zeros_like(counts)) + counts
+
+    def _confusion(self, task: Task, output: Tensor, target: Tensor) -> Tensor | None:
+        """Counts (labels, true, predicted)."""
+        match task:
+            case Classification() if task.out_features <= self.most_classes:
+                guess, size = output.argmax(-1)[..., None], task.out_features
+            case BinaryClassification() | MultilabelClassification():
+                guess, size = (output > 0).long(), 2
+            case _:
+                return None
+        truth = target.reshape(guess.shape).flatten(0, -2)
+        mask, labels = labelled(truth), guess.shape[-1]
+        cell = (torch.arange(labels, device=truth.device) * size + truth.nan_to_num(0).long()) * size + guess.flatten(0, -2)
+        return torch.bincount(cell[mask], minlength=labels * size * size).view(labels, size, size)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draws."""
+        if not self._due(trainer):
+            return
+        if trainer.world_size > 1:
+            for counts in self.counts.values():
+                dist.all_reduce(counts)
+        logger = board(trainer)
+        if logger is None:
+            return
+        for name, task in cast(Watched, pl_module).tasks.items():
+            if name in self.counts:
+                figure = confusion_figure(task, self.counts[name])
+            elif name in self.points:
+                assert isinstance(task, Regression)
+                figure = scatter_figure(task, torch.cat(self.points[name], 1))
+            else:
+                continue
+            logger.experiment.add_figure(f"val/{name}", figure, global_step=trainer.global_step, close=False)
+
+
+def new_figure(columns: int) -> "Figure":
+    """A figure outside pyplot's global state, which is neither safe nor freed in long runs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * columns, 4), layout="tight")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def confusion_figure(task: Task, counts: Tensor) -> "Figure":
+    """One matrix per label, rows the truth: shares of each row as colour, counts as numbers."""
+    titles = list(task.labels) if isinstance(task, MultilabelClassification) else [""]
+    classes = ["no", "yes"] if titles != [""] else [str(c) for c in getattr(task, "classes", ())]
+    figure = new_figure(len(titles))
+    for i, (title, matrix) in enumerate(zip(titles, counts.cpu(), strict=True)):
+        axes = figure.add_subplot(1, len(titles), i + 1)
+        axes.imshow(matrix / matrix.sum(1, keepdim=True).clamp(min=1), vmin=0, vmax=1, cmap="Blues")
+        axes.set(title=title, xlabel="predicted", ylabel="true")
+        ticks = range(len(classes))
+        axes.set_xticks(ticks, classes, rotation=90 if len(classes) > 5 else 0)
+        axes.set_yticks(ticks, classes)
+        if len(classes) <= 12:
+            for row in ticks:
+                for column in ticks:
+                    value = int(matrix[row, column])
+                    dark = value > matrix[row].sum() / 2
+                    axes.text(column, row, str(value), ha="center", va="center", color="white" if dark else "black")
+    return figure
+
+
+def scatter_figure(task: Regression, pairs: Tensor) -> "Figure":
+    """Predicted against true values, in the label's own unit where there is one."""
+    axes = (figure := new_figure(1)).add_subplot()
+    values = pairs if task.names else task.in_units(pairs[..., None])[..., 0]
+    axes.scatter(*values, s=6, alpha=0.5)
+    low, high = float(values.min()), float(values.max())
+    axes.plot([low, high], [low, high], color="grey", linewidth=1)
+    axes.set(xlabel="true", ylabel="predicted", title="standardised" if task.names else "")
+    return figure

@@ -1,0 +1,103 @@
+"""Guards: runs that have gone wrong stop at once, and say where."""
+
+from typing import Any, cast
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from src.batch import PADDING
+from src.monitoring.watched import Watched
+
+
+class NonFiniteLoss(ValueError):
+    """A loss became infinite or NaN."""
+
+
+class RanksDiverged(ValueError):
+    """The ranks of a run no longer hold the same weights."""
+
+
+class FiniteLossGuard(L.Callback):
+    """Stops before a non-finite loss reaches the weights, naming the task, the step and the sample ids.
+
+    All ranks see the same global losses, so all stop together.
+
+    Args:
+        every_n_steps: How often to look; on a GPU each look waits for the device.
+    """
+
+    def __init__(self, every_n_steps: int = 1) -> None:
+        self.every_n_steps = every_n_steps
+        self.batch: Any = None
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Keeps the batch at hand."""
+        self.batch = batch
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        """Looks at the losses of the step.
+
+        Raises:
+            NonFiniteLoss: One of them is infinite or NaN.
+        """
+        model = cast(Watched, pl_module)
+        assert model.losses is not None
+        if trainer.global_step % self.every_n_steps or bool(model.losses.global_T.isfinite().all()):
+            return
+        bad = [name for name, value in zip(model.names, model.losses.global_T.tolist(), strict=True) if not abs(value) < float("inf")]
+        ids = self.culprits(pl_module, bad)
+        shown = f"{', '.join(map(str, ids[:20]))}{', ...' if len(ids) > 20 else ''}" if ids else "none: the weights are at fault"
+        raise NonFiniteLoss(
+            f"the loss of {', '.join(bad)} is not finite at step {trainer.global_step}; "
+            f"training rows (counted from 0) whose loss is not: {shown}"
+        )
+
+    def culprits(self, pl_module: Any, bad: list[str]) -> list[int]:
+        """Row numbers, over all ranks, whose own loss is not finite."""
+        with torch.no_grad():
+            outputs = pl_module(self.batch.inputs)
+            wrong = torch.zeros(len(self.batch), dtype=torch.bool, device=self.batch.ids.device)
+            for name in bad:
+                losses = pl_module.tasks[name].losses(outputs[name].float(), self.batch.targets[name])
+                wrong |= ~losses.isfinite().flatten(1).all(1) if losses.ndim > 1 else ~losses.isfinite()
+        ids = self.batch.ids[wrong & (self.batch.ids != PADDING)].tolist()
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            gathered: list[list[int]] = [[] for _ in range(dist.get_world_size())]
+            dist.all_gather_object(gathered, ids)
+            ids = [i for part in gathered for i in part]
+        return sorted(ids)
+
+
+class RanksAgreeGuard(L.Callback):
+    """Every N steps checks that all ranks hold the same weights: one norm per parameter, one small collective.
+
+    Args:
+        every_n_steps: How often to look.
+    """
+
+    def __init__(self, every_n_steps: int = 200) -> None:
+        self.every_n_steps = every_n_steps
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Compares.
+
+        Raises:
+            RanksDiverged: A parameter differs between ranks.
+        """
+        if trainer.world_size == 1 or trainer.global_step % self.every_n_steps:
+            return
+        names, parameters = zip(*pl_module.named_parameters(), strict=True)
+        norms = torch.stack(torch._foreach_norm([p.detach() for p in parameters])).double()
+        extremes = torch.cat([norms, -norms])
+        dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
+        largest, smallest = extremes.chunk(2)
+        apart = (largest != -smallest).nonzero().flatten().tolist()
+        if apart:
+            raise RanksDiverged(
+                f"after step {trainer.global_step} the ranks hold different weights, first in {names[apart[0]]}: "
+                "something updates them from this rank's data alone"
+            )

@@ -1,0 +1,63 @@
+"""Ctrl-C and SIGTERM end a run cleanly: after the step in hand, with a checkpoint, on all ranks together."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved its state."""
+
+
+class Interrupt(L.Callback):
+    """Saves and stops when a signal has asked for it; a second Ctrl-C stops at once.
+
+    A signal may reach one rank only, so the ranks ask each other every few steps, and all stop after the same one.
+
+    Args:
+        checkpoint: Where to save.
+        every_n_steps: How often the ranks ask each other; a single process looks after every step.
+    """
+
+    def __init__(self, checkpoint: Path, every_n_steps: int = 10) -> None:
+        self.checkpoint, self.every_n_steps = checkpoint, every_n_steps
+        self.asked = False
+        self._previous: dict[int, Any] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Listens from now on."""
+        if stage == "fit" and not self._previous:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Looks whether someone asked; in the middle of an accumulation it waits for the optimizer's step."""
+        if trainer.world_size > 1 and batch_idx % self.every_n_steps:
+            return
+        if self._anyone_asked(trainer) and not trainer.fit_loop.epoch_loop._should_accumulate():
+            trainer.save_checkpoint(self.checkpoint)
+            raise Interrupted(f"stopped in epoch {trainer.current_epoch} after step {trainer.global_step}")
+
+    def _anyone_asked(self, trainer: L.Trainer) -> bool:
+        if trainer.world_size == 1:
+            return self.asked
+        flag = torch.tensor(float(self.asked), device=trainer.strategy.root_device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Stops listening."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()

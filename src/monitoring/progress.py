@@ -1,0 +1,30 @@
+"""The progress bar: the score and the tasks' losses on a terminal, nothing elsewhere."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar
+
+from src.monitoring.dashboard import Dashboard
+
+
+class Progress(RichProgressBar):
+    """Lightning's rich bar with what a multi-task run is watched for.
+
+    Args:
+        dashboard: Has the latest training losses.
+        most_tasks: Shows single tasks up to this number of them, beyond it their mean.
+    """
+
+    def __init__(self, dashboard: Dashboard, most_tasks: int = 6) -> None:
+        super().__init__(refresh_rate=10)
+        self.dashboard, self.most_tasks = dashboard, most_tasks
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """Returns what stands behind the bar."""
+        losses = {name.removeprefix("train/loss/"): value for name, value in self.dashboard.latest.items()}
+        if len(losses) > self.most_tasks:
+            losses = {"mean loss": sum(losses.values()) / len(losses)}
+        shown = {name: f"{value:.3f}" for name, value in losses.items()}
+        score = trainer.callback_metrics.get("val/score")
+        return shown if score is None else {"score": f"{float(score):.4f}", **shown}

@@ -1,0 +1,223 @@
+"""The run folder: what a run leaves behind, and how to open it again.
+
+logs/<name>/<date-time>/
+    config.yaml       the resolved configuration
+    run.json          command, versions, git state, seed, duration, peak memory, how it ended
+    schema.json       what must be known of the training data to read new rows, where the data module needs that
+    metrics.json      validation and test metrics of the best checkpoint
+    checkpoints/      best.ckpt (by val/score) and last.ckpt (to resume from)
+    events.*          TensorBoard
+"""
+
+import json
+import os
+import pickle
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+PACKAGES = ("torch", "lightning", "torchmetrics", "jsonargparse", "numpy", "pandas", "scikit-learn")
+RUN_VARIABLE = "MTL_RUN"  # hands the folder to the other ranks that Lightning launches
+
+
+def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, Any]:
+    """Opens a checkpoint without running any code that it might hold.
+
+    Raises:
+        ValueError: It is missing, cut off, or holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"checkpoint {path} does not exist") from None
+    except pickle.UnpicklingError:
+        raise ValueError(f"checkpoint {path} is damaged or holds code, which is never run: only tensors and values are read") from None
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"checkpoint {path} is cut off or no checkpoint ({str(error).splitlines()[0]})") from None
+
+
+class SafeCheckpointIO(CheckpointIO):
+    """Checkpoints that are whole or not there: written beside the old one, flushed, then renamed over it.
+
+    A full disk or a killed process leaves the last good checkpoint as it was.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Writes atomically."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: torch.save(checkpoint, file))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = lambda storage, loc: storage, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Opens a checkpoint; ``weights_only`` is always on."""
+        return load_checkpoint(path, map_location)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Deletes a checkpoint."""
+        Path(path).unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """Lets ``write`` fill a binary file beside ``path``, then renames it into place."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and "write" in str(error):  # torch's word for a full disk
+            raise OSError(28, "No space left on device, or it cannot be written to", str(path)) from None
+        raise
+
+
+class Run:
+    """A run folder."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.record = self.path / "run.json"
+        self.metrics = self.path / "metrics.json"
+        self.schema = self.path / "schema.json"
+        self.best = self.path / "checkpoints" / "best.ckpt"
+        self.last = self.path / "checkpoints" / "last.ckpt"
+
+    @classmethod
+    def create(cls, root: str, name: str) -> "Run":
+        """Makes a fresh folder logs/<name>/<date-time>; the other ranks of the same run get the same one."""
+        if RUN_VARIABLE in os.environ:
+            return cls(os.environ[RUN_VARIABLE])
+        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        for attempt in range(1, 1000):
+            path = Path(root) / name / (stamp if attempt == 1 else f"{stamp}_{attempt}")
+            try:
+                if rank_zero_only.rank in (0, None):
+                    path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            os.environ[RUN_VARIABLE] = str(path.resolve())
+            return cls(path)
+        raise AssertionError("a thousand runs in one second")
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Run":
+        """Opens what an earlier run left.
+
+        Raises:
+            ValueError: There is no run in this folder.
+        """
+        run = cls(path)
+        if not run.path.is_dir():
+            raise ValueError(f"run folder {path} does not exist")
+        if not run.config.is_file():
+            raise ValueError(f"{path} is no run folder: it holds no config.yaml")
+        return run
+
+    def checkpoint(self, which: str = "best") -> Path:
+        """The path of the best or last checkpoint.
+
+        Raises:
+            ValueError: The run has none.
+        """
+        path = {"best": self.best, "last": self.last}[which]
+        if not path.is_file():
+            raise ValueError(f"run {self.path} has no checkpoint {path.relative_to(self.path)}")
+        return path
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        return yaml.safe_load(self.config.read_text())
+
+    @rank_zero_only
+    def write(self, path: Path, content: dict[str, Any]) -> None:
+        """Writes JSON, whole or not at all."""
+        text = json.dumps(content, indent=2) + "\n"
+        write_atomically(path, lambda file: file.write(text.encode()))
+
+    @rank_zero_only
+    def begin(self, config: str, seed: int, resumed: bool) -> None:
+        """Notes what is about to run."""
+        if not resumed:
+            write_atomically(self.config, lambda file: file.write(config.encode()))
+        earlier = json.loads(self.record.read_text()) if resumed and self.record.is_file() else {}
+        sessions = [*earlier.get("sessions", []), {"started": now(), "command": command(), "status": "running"}]
+        record = {"seed": seed, "python": platform.python_version(), "platform": platform.platform()}
+        self.write(self.record, record | {"versions": versions(), "git": git_state(), "sessions": sessions})
+        self.started = time.monotonic()
+
+    @rank_zero_only
+    def end(self, status: str, **notes: Any) -> None:
+        """Notes how it ended."""
+        record = json.loads(self.record.read_text())
+        record["sessions"][-1] |= {
+            "status": status,
+            "seconds": round(time.monotonic() - self.started, 2),
+            "peak_memory_bytes": peak_memory(),
+            **notes,
+        }
+        self.write(self.record, record)
+
+
+def now() -> str:
+    """Date and time, to the second."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def command() -> str:
+    """The command line as one would type it."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    words = ["python", "-m", module.name, *sys.argv[1:]] if module else ["python", *sys.argv]
+    return shlex.join(words)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that numbers depend on."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any]:
+    """The commit of the code, and whether the tree has changes that no commit holds."""
+
+    def git(*words: str) -> str | None:
+        try:
+            here = Path(__file__).parent
+            done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def peak_memory() -> dict[str, int]:
+    """The most memory this process has held: on the host, and on its GPU where it has one."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        peak["cuda"] = torch.cuda.max_memory_allocated()
+    return peak

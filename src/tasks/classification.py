@@ -1,0 +1,93 @@
+"""One of several classes."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from src.tasks.task import MISSING, Label, LabelCount, Task, constant, distinct, labelled, position_in
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification(Task):
+    """Cross-entropy over C classes: targets (...) of class positions, outputs (..., C) of logits.
+
+    With class weights w the element loss is -w_y log p_y, and the mean is over labelled elements (not over their weights), so
+    that it does not depend on how a batch is dealt out. Label smoothing: Szegedy et al., CVPR 2016.
+
+    Attributes:
+        classes: Class names in the order of the outputs; learnt from the training labels when empty.
+        label_smoothing: Share of the target spread over all classes, in [0, 1).
+        class_weights: One weight per class, or none.
+    """
+
+    metric_names: ClassVar[tuple[str, ...]] = ("accuracy", "balanced_accuracy", "f1")
+
+    classes: tuple[Label, ...] = ()
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+    monitor: str = "accuracy"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"Classification: label_smoothing {self.label_smoothing} is outside [0, 1)")
+        if self.class_weights and self.classes and len(self.class_weights) != len(self.classes):
+            raise ValueError(f"Classification: {len(self.class_weights)} class_weights for {len(self.classes)} classes")
+
+    def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
+        return self if self.classes else replace(self, classes=distinct(values))
+
+    def encode(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(position_in(self.classes, values))
+
+    @property
+    def out_features(self) -> int:
+        return len(self.classes)
+
+    def alike(self) -> Hashable:
+        return (*super().alike(), self.label_smoothing, self.class_weights)
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        weights = constant(self.class_weights, (outputs.device, outputs.dtype)) if self.class_weights else None
+        return F.cross_entropy(
+            outputs.flatten(0, -2),
+            targets.flatten(),
+            weight=weights,
+            ignore_index=MISSING,
+            reduction="none",
+            label_smoothing=self.label_smoothing,
+        ).view_as(targets)
+
+    def metrics(self) -> MetricCollection:
+        settings: dict[str, Any] = dict(num_classes=self.out_features, ignore_index=MISSING, validate_args=False)
+        return MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(average="micro", **settings),
+                "balanced_accuracy": MulticlassAccuracy(average="macro", **settings),
+                "f1": MulticlassF1Score(average="macro", **settings),
+                "count": LabelCount(self.out_features),
+            },
+            compute_groups=[["accuracy"], ["balanced_accuracy", "f1"], ["count"]],
+        )
+
+    def measured(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        targets = targets.flatten()
+        counts = torch.bincount(targets[labelled(targets)], minlength=self.out_features)
+        return {"preds": outputs.flatten(0, -2).argmax(-1), "target": targets, "counts": counts}
+
+    def undefined(self, counts: Tensor) -> set[str]:
+        return set() if counts.any() else set(self.metric_names)
+
+    def decode(self, outputs: Tensor) -> dict[str, Any]:
+        probabilities = outputs.softmax(-1)
+        decoded: dict[str, Any] = {"": [self.classes[i] for i in outputs.argmax(-1).tolist()]}
+        return decoded | {f"p_{name}": probabilities[:, i].tolist() for i, name in enumerate(self.classes)}
+
+

@@ -1,0 +1,152 @@
+"""One or several numbers."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
+
+from src.tasks.task import LabelCount, Task, as_numbers, constant, labelled
+
+
+class R2(Metric):
+    """Coefficient of determination per output, 1 - sum (y - p)^2 / sum (y - mean y)^2, with missing elements left out.
+
+    Fed with standardised values, whose sums of squares lose no digits, unlike those of years or prices in fp32.
+    """
+
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(4, outputs, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, standard_preds: Tensor, standard_target: Tensor) -> None:
+        """Adds a batch of (B, L) predictions and targets; NaN targets do not count."""
+        mask = labelled(standard_target)
+        y = standard_target.where(mask, 0).double()
+        squares = (standard_preds.double() - y).square() * mask
+        self.sums += torch.stack([mask.double(), y, y.square(), squares]).sum(1)
+
+    def compute(self) -> Tensor:
+        """Returns R2 per output, NaN where fewer than two distinct targets were seen."""
+        count, y, squares, errors = self.sums
+        variation = squares - y.square() / count
+        return torch.where(variation > 1e-12 * squares, 1 - errors / variation, float("nan"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regression(Task):
+    """Squared, absolute or Huber error on standardised targets: targets (...) or (..., L) with NaN for missing, outputs (..., L).
+
+    The model sees (y - mean) / std; MAE and RMSE are reported in the label's own unit, R2 is the mean over outputs.
+
+    Attributes:
+        loss: mse, (o - y)^2; mae, |o - y|; huber, quadratic within ``delta`` standard deviations and linear beyond.
+        delta: Where Huber's loss turns linear, in standard deviations.
+        names: Names of the outputs of a vector; a scalar has none.
+        mean: Mean per output over the training labels; learnt when None.
+        std: Standard deviation per output likewise.
+    """
+
+    minimised: ClassVar[tuple[str, ...]] = ("mae", "rmse")
+    metric_names: ClassVar[tuple[str, ...]] = ("mae", "rmse", "r2")
+
+    loss: Literal["mse", "mae", "huber"] = "mse"
+    delta: float = 1.0
+    names: tuple[str, ...] = ()
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    monitor: str = "r2"
+
+    @property
+    def event_dims(self) -> int:  # type: ignore[override]  # a vector has one, a scalar none
+        return 1 if self.names else 0
+
+    def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
+        numbers = as_numbers(values).reshape(len(values), -1)
+        std = np.nanstd(numbers, axis=0)
+        if (std == 0).any() and self.std is None:
+            raise ValueError("has a single value in the training split; there is nothing to learn")
+        return replace(
+            self,
+            names=self.names or (tuple(names) if values.ndim > 1 else ()),
+            mean=self.mean or tuple(np.nanmean(numbers, axis=0).tolist()),
+            std=self.std or tuple(std.tolist()),
+        )
+
+    def encode(self, values: np.ndarray) -> Tensor:
+        assert self.mean is not None and self.std is not None, "fit first"
+        mean, std = (np.asarray(v) if self.names else v[0] for v in (self.mean, self.std))
+        return torch.from_numpy((as_numbers(values) - mean) / std).float()
+
+    @property
+    def out_features(self) -> int:
+        return len(self.names) or 1
+
+    def alike(self) -> Hashable:
+        return (*super().alike(), self.loss, self.delta, self.event_dims)
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        mask = labelled(targets)
+        outputs, targets = outputs if self.names else outputs.squeeze(-1), targets.where(mask, 0)
+        match self.loss:
+            case "mse":
+                losses = F.mse_loss(outputs, targets, reduction="none")
+            case "mae":
+                losses = F.l1_loss(outputs, targets, reduction="none")
+            case "huber":
+                losses = F.huber_loss(outputs, targets, reduction="none", delta=self.delta)
+        return losses * mask
+
+    def metrics(self) -> MetricCollection:
+        return MetricCollection(
+            {
+                "mae": MeanAbsoluteError(),
+                "rmse": MeanSquaredError(squared=False),
+                "r2": R2(self.out_features),
+                "count": LabelCount(self.out_features),
+            },
+            compute_groups=False,
+        )
+
+    def measured(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        outputs = outputs.reshape(-1, self.out_features)
+        targets = targets.reshape(-1, self.out_features)
+        mask = labelled(targets)
+        return {
+            "preds": self.in_units(outputs)[mask],
+            "target": self.in_units(targets)[mask],
+            "standard_preds": outputs,
+            "standard_target": targets,
+            "counts": mask.sum(0),
+        }
+
+    def in_units(self, standardised: Tensor) -> Tensor:
+        """Standardised values (..., O) in the label's own unit."""
+        assert self.mean is not None and self.std is not None, "fit first"
+        where = (standardised.device, standardised.dtype)
+        return standardised * constant(self.std, where) + constant(self.mean, where)
+
+    def undefined(self, counts: Tensor) -> set[str]:
+        return set() if counts.any() else set(self.metric_names)
+
+    def scalar(self, value: Tensor, counts: Tensor) -> Tensor:
+        return value.nanmean().float() if value.ndim else value.float()
+
+    def score(self, values: Mapping[str, Tensor | float]) -> float:
+        """R2 as it is; MAE and RMSE as the share of the training labels' spread that is explained, 1 - error / std."""
+        assert self.std is not None, "fit first"
+        value = float(values[self.monitor])
+        return value if self.monitor == "r2" else 1 - value / float(np.mean(self.std))
+
+    def decode(self, outputs: Tensor) -> dict[str, Any]:
+        values = self.in_units(outputs)
+        if not self.names:
+            return {"": values.squeeze(-1).tolist()}
+        return {name: values[:, i].tolist() for i, name in enumerate(self.names)}

@@ -1,0 +1,102 @@
+"""Trains a model: python -m src.train [--config FILE] [--devices N] [--name NAME] [--resume RUN] [--any.key value]."""
+
+import sys
+from typing import Any
+
+import yaml
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+
+from src.cli import CLI, main, value_of
+from src.config import ConfigError, flags
+from src.monitoring import Interrupted, log_hparams, results_table
+from src.run import Run, SafeCheckpointIO, load_checkpoint
+
+
+class Training:
+    """One run from the command line to its results."""
+
+    def __init__(self, args: list[str]) -> None:
+        folder = value_of("resume", args)
+        self.resumed = Run.open(folder) if folder is not None else None
+        if self.resumed:
+            for key, _ in flags(args):
+                if key.split(".")[0] in ("data", "model", "seed_everything", "config", "name"):
+                    raise ConfigError(f"--{key} cannot go with --resume: a resumed run keeps its own; start a new run instead")
+            self.resumed.checkpoint("last")
+        self.run: Run | None = None
+        base = self.resumed.read_config() if self.resumed else None
+        self.cli = CLI(args, base=base, extra=self.add_arguments, trainer_settings=self.trainer_settings)
+
+    @staticmethod
+    def add_arguments(parser: LightningArgumentParser) -> None:
+        """Adds what only this verb knows."""
+        parser.add_argument("--resume", type=str, default=None, help="Run folder to continue in place, with its own config.")
+
+    def trainer_settings(self, cli: CLI) -> dict[str, Any]:
+        """Makes the run folder, the logger and the watchers."""
+        settings, watch = cli.config_init["trainer"], cli.config_init["watch"]
+        if not settings["fast_dev_run"]:
+            self.run = self.resumed or Run.create(cli.config["logs"], cli.config["name"])
+        several = str(settings["devices"]) != "1" or settings["num_nodes"] > 1
+        added: dict[str, Any] = {"callbacks": watch.callbacks(self.run, cli.yaml, several), "plugins": [SafeCheckpointIO()]}
+        if settings["enable_progress_bar"] is None:
+            added["enable_progress_bar"] = sys.stderr.isatty()
+        if self.run:
+            added["default_root_dir"] = str(self.run.path)
+            if settings["logger"] in (None, True):
+                added["logger"] = TensorBoardLogger(self.run.path, name="", version="", default_hp_metric=False)
+        return added
+
+    def start(self) -> None:
+        """Trains and tests, and leaves a record of how it ended."""
+        cli, run = self.cli, self.run
+        if run is None:  # a debug run leaves nothing
+            self.fit()
+            return
+        run.begin(cli.yaml, cli.config["seed_everything"], resumed=self.resumed is not None)
+        schema = cli.datamodule.schema()
+        if schema is not None:
+            run.write(run.schema, schema)
+        say(f"run folder {run.path}")
+        try:
+            self.fit()
+        except Interrupted as stop:
+            run.end("interrupted")
+            say(f"{stop}; continue with: python -m src.train --resume {run.path}")
+            sys.exit(130 if cli.trainer.is_global_zero else 0)
+        except BaseException as error:
+            run.end("failed", error=" ".join(str(error).split()) or type(error).__name__)
+            raise
+        run.end("finished", epochs=cli.trainer.current_epoch, steps=cli.trainer.global_step)
+
+    def fit(self) -> None:
+        """Trains, and tests the best checkpoint once."""
+        cli, trainer, run = self.cli, self.cli.trainer, self.run
+        trainer.fit(cli.model, cli.datamodule, ckpt_path=run.last if run and self.resumed else None)
+        best = run.best if run and run.best.is_file() else None  # without validation there is no best, and the last weights count
+        trainer.test(cli.model, cli.datamodule, ckpt_path=best, verbose=False)
+        test = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
+        if run:
+            validation = load_checkpoint(best)["metrics"] if best else {}
+            run.write(run.metrics, {"validation": validation, "test": test})
+            log_hparams(trainer, yaml.safe_load(cli.yaml), {**validation, **test})
+        if trainer.is_global_zero:
+            Console().print(results_table(cli.model.tasks, test, "test"))
+
+
+@rank_zero_only
+def say(message: str) -> None:
+    """Tells the person at the terminal, once."""
+    print(message, flush=True)
+
+
+def train(args: list[str]) -> None:
+    """Trains, tests the best checkpoint once, prints a table, and leaves a run folder."""
+    Training(args).start()
+
+
+if __name__ == "__main__":
+    main(train)
