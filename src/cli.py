@@ -11,6 +11,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from inspect import isabstract
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,10 +24,16 @@ import src.balancing
 import src.data
 import src.models
 import src.tasks
-from src.config import ALIASES, ConfigError, flags, keys, merge, parents_first, read
+from src.balancing import Balancer
+from src.config import ALIASES, ConfigError, flags, keys, merge, parents_first, read, task_settings
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
+from src.models.encoders import Encoder
+from src.models.sharing import Sharing
 from src.monitoring import Watch
+from src.parallel import topology
+from src.run import Run, SafeCheckpointIO
+from src.tasks import Task
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = ROOT / "configs" / "train.yaml"
@@ -53,35 +60,70 @@ def know_every_class() -> None:
 
 
 class Parser(LightningArgumentParser):
-    """The parser, with mistakes answered in one line."""
+    """The parser: mistakes answered in one line, help that begins with what is ours."""
 
-    origins: dict[str, str] = {}  # noqa: RUF012  # which file a key came from, filled before parsing
+    origins: dict[str, str] = {}  # which file a key came from, filled before parsing
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints one line and ends with exit code 2."""
         fail(self.in_one_line(str(ex or message)))
 
     def in_one_line(self, message: str) -> str:
-        """Shortens jsonargparse's message to the key, what is wrong, what would be right, and the file."""
+        """Shortens jsonargparse's message to the key, what is wrong, what would be right, and the file it stands in."""
         text = " ".join(message.split())
-        found = re.search(r"[kK]ey '?\"?([\w.\-]+)\"?'?", text) or re.search(r"[Oo]ption '?([\w.\-]+)'?", text)
-        key = re.sub(r"\.?init_args|\.?class_path", "", found[1]) if found else ""
-        unknown = re.search(r"(?:Unrecognized arguments:|[Nn]ested key|[Kk]ey|[Oo]ption) ?'?\"?-{0,2}([\w.\-]+)", text)
-        wrong = re.search(r"Unrecognized arguments: --([\w.\-]+)", text)
-        if wrong:
-            key = wrong[1]
-        hint = ""
-        if unknown and re.search(r"not expected|not accepted|[Uu]nrecognized|No action|not valid", text):
-            near = self.nearest(key or unknown[1])
-            hint = f"; did you mean '{near}'?" if near else ""
-        origin = next((f" (in {self.origins[k]})" for k in self.origins if key and (k == key or k.endswith("." + key))), "")
-        return text[:400] + hint + origin
+        if found := re.search(r"nrecognized arguments: --([\w.\-]+)", text) or re.search(
+            r"(?:Option|Key|key) ['\"]?([\w.\-]+)['\"]? is not (?:accepted|expected)", text
+        ):
+            return f"unknown key '{found[1]}'{self.nearest(found[1])}{self.origin(found[1])}"
+        if found := re.search(r"arguments are required: ([\w.\-]+)", text):
+            return f"{found[1]} is missing; it has no default"
+        if found := re.search(r"[Kk]ey ['\"]?([\w.\-]+)['\"]?.*Expected a dot import path string: ([^\s;]+)", text):
+            base = CHOICES.get(found[1].rpartition(".")[2])
+            names = sorted(c.__name__ for c in subclasses(base)) if base else []
+            near = difflib.get_close_matches(found[2], names, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(names)}, or any class path"
+            return f"{found[1]}: unknown class '{found[2]}'; {hint if names else 'give a class path'}{self.origin(found[1])}"
+        if found := re.search(r"[Kk]ey ['\"]?([\w.\-]+)['\"]?:? (.*)", text):
+            wrong = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", found[2])
+            return f"{found[1]}: {wrong[:300]}{self.origin(found[1])}"
+        return text
 
-    def nearest(self, key: str) -> str | None:
-        """The known key that looks most like ``key``."""
-        known = [a.dest.replace("init_args.", "") for a in self._actions] + list(ALIASES)
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-        return near[0] if near else None
+    def origin(self, key: str) -> str:
+        """The file that a key came from, in brackets, where it was one."""
+        key = re.sub(r"\.?(init_args|class_path)", "", key)
+        path = next((path for path in self.origins if path == key or path.endswith("." + key)), None)
+        return f" (in {self.origins[path]})" if path else ""
+
+    def nearest(self, key: str) -> str:
+        """A hint to the known key that looks most like this one."""
+        known = {action.dest for action in self._actions} | set(ALIASES)
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+        return f"; did you mean '{near[0]}'?" if near else "; --help lists the keys"
+
+    def format_help(self) -> str:
+        """Everyday flags first, then the model's and the data's, Lightning's forty at the end."""
+        self.usage = "python -m src.VERB [--config FILE ...] [--KEY VALUE ...]"
+        self._action_groups.sort(key=lambda group: "every aspect of training" in str(group.title))
+        short = "\n".join(f"  --{alias:<16} --{key}" for alias, key in ALIASES.items())
+        classes = "\n".join(f"  {key:<18} {', '.join(sorted(c.__name__ for c in subclasses(base)))}" for key, base in CHOICES.items())
+        everyday = f"everyday flags and what they stand for:\n{short}\n\nclasses to choose from, by name or class path:\n{classes}\n"
+        head, _, rest = super().format_help().partition("\n\n")
+        return f"{head}\n\n{everyday}\n{rest}"
+
+
+CHOICES: dict[str, type] = {
+    "data": MultiTaskDataModule,
+    "encoder": Encoder,
+    "sharing": Sharing,
+    "balancer": Balancer,
+    "tasks": Task,
+}
+
+
+def subclasses(base: type) -> list[type]:
+    """The classes below ``base`` that can be made."""
+    below = [c for child in base.__subclasses__() for c in (child, *subclasses(child))]
+    return [c for c in below if not isabstract(c)]
 
 
 class CLI(LightningCLI):
@@ -103,19 +145,23 @@ class CLI(LightningCLI):
     ) -> None:
         know_every_class()
         self.extra, self.trainer_settings = extra, trainer_settings
-        super().__init__(
-            MultiTaskModel,
-            MultiTaskDataModule,
-            subclass_mode_data=True,
-            run=False,
-            args=layered(args, base if base is not None else read(DEFAULTS)),
-            save_config_callback=None,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            parser_class=Parser,
-            parser_kwargs={"allow_abbrev": False},
-            trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
-        )
+        words = layered(args, base if base is not None else read(DEFAULTS))
+        try:
+            super().__init__(
+                MultiTaskModel,
+                MultiTaskDataModule,
+                subclass_mode_data=True,
+                run=False,
+                args=words,
+                save_config_callback=None,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                parser_class=Parser,
+                parser_kwargs={"allow_abbrev": False},
+                trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
+            )
+        except ValueError as error:  # whatever a class says of the values it was given
+            raise ConfigError(one_line(error)) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Links what follows from the data, and adds what is the project's own."""
@@ -140,10 +186,51 @@ class CLI(LightningCLI):
             added[key] = [*(given if isinstance(given, list) else [given]), *added.get(key, [])]
         return super().instantiate_trainer(**added, **kwargs)
 
+    def before_instantiate_classes(self) -> None:
+        """Refuses what cannot run on these devices, before anything is built."""
+        for key, value in topology(self.config["trainer"]).items():
+            self.config["trainer"][key] = value
+
+    def after_instantiate_classes(self) -> None:
+        """Refuses what cannot run on these devices, before any of them starts."""
+        rows, devices = self.datamodule.batch_size, self.trainer.world_size
+        if rows < devices:
+            raise ValueError(f"data.batch_size is {rows}, the rows of a step on all devices together, but there are {devices} devices")
+
     @property
     def yaml(self) -> str:
         """The resolved configuration as a file that --config reads."""
         return self.parser.dump(self.config, skip_none=False)
+
+
+def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) -> tuple[Run, CLI]:
+    """Builds data, model and trainer as a run had them, on the devices named now (one, unless told otherwise).
+
+    Raises:
+        ValueError: --run names no run folder, or one without a checkpoint.
+    """
+
+    def add_arguments(parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run", type=str, default=None, help="Run folder.")
+        extra(parser)
+
+    folder = value_of("run", args)
+    if folder is None:
+        if asks_for_help(args):
+            CLI(args, extra=add_arguments)
+        raise ConfigError("--run is missing: name a run folder, such as logs/digits/2026-01-31_12-00-00")
+    run = Run.open(folder)
+    run.checkpoint()
+    base = run.read_config()
+    base["trainer"] |= {"accelerator": "auto", "devices": 1, "num_nodes": 1, "strategy": "auto", "callbacks": None}
+    base = {key: value for key, value in base.items() if key not in ("resume",)}
+    if run.schema.is_file():
+        base["data"]["init_args"]["schema_path"] = str(run.schema)
+
+    def settings(_: CLI) -> dict[str, Any]:
+        return {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "plugins": [SafeCheckpointIO()]}
+
+    return run, CLI(args, base=base, extra=add_arguments, trainer_settings=settings)
 
 
 def layered(args: list[str], base: dict[str, Any]) -> list[str]:
@@ -159,13 +246,23 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
         layer = read(Path(value))
         Parser.origins |= dict.fromkeys(keys(layer), value)
         merged = merge(merged, layer)
-    words = [f"--{key}" if value is None else f"--{key}={value}" for key, value in parents_first(rest)]
+    rest = parents_first(rest)
+    about_tasks = [pair for pair in rest if pair[0].startswith("data.tasks.")]
+    if about_tasks:
+        rest = [pair for pair in rest if pair not in about_tasks]
+        rest.append(("data.tasks", json.dumps(task_settings(about_tasks, merged))))
+    words = [f"--{key}" if value is None else f"--{key}={value}" for key, value in rest]
     return ["--config", json.dumps(merged), *words]
 
 
 def value_of(key: str, args: list[str]) -> str | None:
     """The value of a flag, read before the parser runs."""
     return next((value for name, value in flags(args) if name == key), None)
+
+
+def asks_for_help(args: list[str]) -> bool:
+    """Whether --help is on the command line."""
+    return any(name == "help" for name, _ in flags(args))
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -184,6 +281,7 @@ def quiet() -> None:
         ".*args parameter is intended.*",  # the command line is handed on after its layers were merged
         ".*does not have many workers.*",  # data in memory is fastest without
         ".*smaller than the logging interval.*",  # the end of an epoch logs too
+        ".*callbacks used to create the checkpoint need to be provided.*",  # evaluation keeps no checkpoints
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
     ):
         warnings.filterwarnings("ignore", message=message)

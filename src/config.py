@@ -122,3 +122,21 @@ def flags(args: list[str]) -> list[tuple[str, str | None]]:
 def parents_first(pairs: list[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
     """Orders flags so that a class is chosen before its settings are given, whatever the order on the command line."""
     return sorted(pairs, key=lambda pair: pair[0].count("."))
+
+
+def task_settings(pairs: list[tuple[str, str | None]], merged: Mapping[str, Any]) -> dict[str, Any]:
+    """Joins the flags --data.tasks.<task> KIND and --data.tasks.<task>.<setting> VALUE with what the files say of tasks."""
+    data = merged.get("data")
+    tasks = dict((data.get("init_args") or {}).get("tasks") or {}) if isinstance(data, dict) else {}
+    for key, value in pairs:
+        _, _, task, *setting = key.split(".", 3)
+        entry: Any = merge({}, tasks.get(task) or {})
+        if isinstance(entry, str):
+            entry = {"class_path": entry, "init_args": {}}
+        if not setting:
+            entry = merge(entry, {"class_path": value}) if "class_path" in entry else {"class_path": value, "init_args": entry}
+        else:
+            inner = entry.setdefault("init_args", {}) if "class_path" in entry else entry
+            inner[setting[0]] = yaml.safe_load(value) if value is not None else True
+        tasks[task] = entry
+    return tasks

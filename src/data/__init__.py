@@ -1,6 +1,8 @@
 """What is learnt from."""
 
+from src.data.adult import Adult
 from src.data.datamodule import MultiTaskDataModule, Rows, Split
 from src.data.digits import Digits
+from src.data.table import Table
 
-__all__ = ["Digits", "MultiTaskDataModule", "Rows", "Split"]
+__all__ = ["Adult", "Digits", "MultiTaskDataModule", "Rows", "Split", "Table"]

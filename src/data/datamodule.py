@@ -1,6 +1,7 @@
 """What every data module has in common: the splits, the loaders, the global batch."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import lightning as L
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.batch import PADDING, Batch, InputShape
-from src.data.stream import GlobalBatches, Loader
+from src.data.stream import Batches, GlobalBatches, Loader
 from src.tasks import MISSING, Task
 
 Split = Literal["train", "val", "test", "predict"]
@@ -85,9 +86,16 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """What must be known of the training data to read new rows, as plain values; None where nothing must."""
         return None
 
+    def notes(self) -> list[str]:
+        """What a person should know of how the data was read, a line each."""
+        return [f"task {name}: {type(task).__name__}" for name, task in self.tasks.items()]
+
+    def sample_ids(self) -> Sequence[Any] | None:
+        """Names of the rows to predict, in order; None where they are only counted."""
+        return None
+
     def train_dataloader(self) -> Loader:
         """Returns the shuffled stream of global batches."""
-        self._check_batch_size("batch_size", self.batch_size)
         trainer = self.trainer
         assert trainer is not None
         shuffle = not trainer.overfit_batches  # overfitting needs the same batches in each epoch
@@ -105,9 +113,9 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """Returns the rows of ``test_split`` in order: the test rows, unless another split is to be evaluated."""
         return self._loader(self.test_split, self.eval_batch_size)
 
-    def predict_dataloader(self) -> Loader:
+    def predict_dataloader(self) -> Batches:
         """Returns the rows to predict in order."""
-        return self._loader("predict", self.eval_batch_size)
+        return Batches(self._loader("predict", self.eval_batch_size))
 
     def _loader(self, name: Split, batch_size: int, shuffle: bool = False, **kwargs: object) -> Loader:
         rows = self.split(name)
@@ -115,11 +123,6 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0, "pin_memory": on_gpu}
         return Loader(rows, sampler, **workers, **kwargs)  # type: ignore[arg-type]
-
-    def _check_batch_size(self, name: str, value: int) -> None:
-        world = self.trainer.world_size if self.trainer else 1
-        if value < world:
-            raise ValueError(f"data.{name} is {value}, the rows of a step on all devices together, but there are {world} devices")
 
 
 def standard_split(rows: int, seed: int, val: float = 0.2, test: float = 0.2) -> dict[str, Tensor]:

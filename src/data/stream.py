@@ -95,3 +95,16 @@ class Loader(DataLoader[Batch]):
         epoch, step = state["epoch"], state["step"]
         self.sampler.resume_at = (epoch + 1, 0) if step >= len(self.sampler) else (epoch, step)
         self.sampler.epoch = self.sampler.resume_at[0]
+
+
+class Batches:
+    """A loader behind a plain iterable: Lightning rebuilds DataLoaders for prediction with a sampler of its own."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.loader)

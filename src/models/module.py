@@ -222,11 +222,14 @@ class MultiTaskModel(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Builds the optimizer on named groups, and the schedule."""
-        lr = self._make_optimizer([nn.Parameter(torch.zeros(1))]).defaults["lr"]
-        optimizer = self._make_optimizer(self.parameter_groups(float(lr)))
-        if self._make_scheduler is None:
-            return optimizer
-        scheduler = self._make_scheduler(optimizer)
+        try:
+            lr = self._make_optimizer([nn.Parameter(torch.zeros(1))]).defaults["lr"]
+            optimizer = self._make_optimizer(self.parameter_groups(float(lr)))
+            if self._make_scheduler is None:
+                return optimizer
+            scheduler = self._make_scheduler(optimizer)
+        except (ValueError, TypeError) as error:  # torch on a value that it cannot take
+            raise ValueError(f"model.optimizer or model.scheduler: {error}") from None
         if isinstance(scheduler, ReduceLROnPlateau):
             if scheduler.mode != "max":
                 raise ValueError("model.scheduler watches val/score, of which more is better: set --model.scheduler.mode max")

@@ -1,0 +1,71 @@
+"""Tables from files: CSV, TSV and Parquet, with mistakes named by file, column and row."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MISSING_WORDS = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that is not known: the nearest ones, or all if none is near."""
+    known = [str(k) for k in known]
+    lowered = {k.lower(): k for k in known}
+    near = [lowered[k] for k in difflib.get_close_matches(name.lower(), lowered, n=3)]
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"there are {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
+
+
+def read_table(path: str | Path, delimiter: str | None = None, missing: Sequence[str] = MISSING_WORDS) -> pd.DataFrame:
+    """Reads a table; the ending of its name, compressed or not, says which kind it is.
+
+    Args:
+        path: A .csv, .tsv or .parquet file.
+        delimiter: Between the columns of a text file; None: a comma, or a tab in .tsv files.
+        missing: Words that mean that a value is missing.
+
+    Raises:
+        ValueError: The file is missing, empty, of another kind, or not a table with unique column names.
+    """
+    import pandas as pd  # half a second to import: only where it is used
+
+    path = Path(path)
+    kind = next((s for s in reversed(path.suffixes) if s in (".csv", ".tsv", ".txt", ".parquet")), None)
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
+    if kind is None:
+        raise ValueError(f"{path}: unknown kind of file; a table's name ends in .csv, .tsv or .parquet")
+    try:
+        if kind == ".parquet":
+            frame = pd.read_parquet(path)
+            names = [str(c) for c in frame.columns]
+        else:
+            separator = delimiter or ("\t" if kind == ".tsv" else ",")
+            settings = {"sep": separator, "skipinitialspace": True, "na_values": list(missing), "keep_default_na": False}
+            header = pd.read_csv(path, header=None, nrows=1, dtype=str, **settings)  # type: ignore[call-overload]
+            names = [str(c).strip() for c in header.iloc[0]]
+            frame = pd.read_csv(path, low_memory=False, index_col=False, **settings)  # type: ignore[call-overload]
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{path}: the file is empty") from None
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError, EOFError) as error:
+        raise ValueError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from None
+    except ValueError as error:  # pyarrow's errors are ValueErrors
+        raise ValueError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from None
+    if len(names) == 1 and kind != ".parquet":
+        for mark, word in ((";", "';'"), ("\t", "a tab"), ("|", "'|'"), (",", "','")):
+            if mark in names[0]:
+                raise ValueError(f"{path}: only one column found, and its name holds {word}: set --data.delimiter {mark!r}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path}: the column name '{twice[0]}' stands there more than once; column names must be unique")
+    frame.columns = pd.Index(names)
+    if frame.empty:
+        raise ValueError(f"{path}: there are column names, but no rows")
+    return frame

@@ -1,0 +1,5 @@
+"""Where it runs."""
+
+from src.parallel.topology import topology
+
+__all__ = ["topology"]

@@ -1,0 +1,39 @@
+"""Which devices a run gets: pure arithmetic on what was asked for and what is there."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+def topology(asked: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Turns the Trainer's settings into settings that hold here.
+
+    Under torchrun the number of processes is torchrun's to say: devices = LOCAL_WORLD_SIZE, nodes = WORLD_SIZE / LOCAL_WORLD_SIZE
+    (Lightning's own ``auto`` is 1 on CPUs there, and fails against the world size).
+
+    Args:
+        asked: The Trainer's ``accelerator``, ``devices`` and ``num_nodes``.
+        environment: Environment variables.
+
+    Returns:
+        What to change in the Trainer's settings.
+
+    Raises:
+        ValueError: No device is asked for, or more GPUs than there are.
+    """
+    if "TORCHELASTIC_RUN_ID" in environment:
+        local, world = int(environment["LOCAL_WORLD_SIZE"]), int(environment["WORLD_SIZE"])
+        return {"devices": local, "num_nodes": world // local}
+    devices, accelerator = str(asked["devices"]), str(asked["accelerator"])
+    if not devices.lstrip("-").isdigit():
+        return {}  # 'auto', or a list of devices
+    count = int(devices)
+    if count == 0 or count < -1:
+        raise ValueError(f"--devices is {count}; it must be at least 1 (or -1 for all)")
+    there = torch.cuda.device_count()
+    if (accelerator in ("gpu", "cuda") or (accelerator == "auto" and there)) and count > there:
+        way_out = f"--devices {there}" if there else "--accelerator cpu"
+        raise ValueError(f"--devices asks for {count} GPUs, but this machine has {there}; use {way_out}")
+    return {}
