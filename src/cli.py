@@ -8,9 +8,10 @@ import os
 import pkgutil
 import re
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import isabstract
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,13 +20,16 @@ import jsonargparse._typehints as typehints
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 import src.balancing
 import src.data
 import src.models
 import src.tasks
 from src.balancing import Balancer
-from src.config import ALIASES, ConfigError, flags, keys, merge, parents_first, read, task_settings
+from src.config import ALIASES, ConfigError, classes, flags, keys, merge, parents_first, read, task_settings
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
 from src.models.encoders import Encoder
@@ -60,53 +64,97 @@ def know_every_class() -> None:
 
 
 class Parser(LightningArgumentParser):
-    """The parser: mistakes answered in one line, help that begins with what is ours."""
+    """The parser: mistakes answered in one line, help that begins with what is ours.
 
-    origins: dict[str, str] = {}  # which file a key came from, filled before parsing
+    jsonargparse makes one more of these for every class that is chosen, which knows that class's settings alone.
+    """
+
+    origins: dict[str, str] = {}  # which file a key came from, "" for a flag; filled before parsing
+    chosen: dict[str, str] = {}  # the key that each class was chosen by
+    owner: Any = None  # whose settings this parser reads; None for the parser of the whole command line
+
+    def add_class_arguments(self, theclass: Any, nested_key: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Remembers the class whose settings stand at the top."""
+        if nested_key is None:
+            self.owner = theclass
+        return super().add_class_arguments(theclass, nested_key, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints one line and ends with exit code 2."""
         fail(self.in_one_line(str(ex or message)))
 
     def in_one_line(self, message: str) -> str:
-        """Shortens jsonargparse's message to the key, what is wrong, what would be right, and the file it stands in."""
+        """Shortens jsonargparse's message to the key as typed, what is wrong, what would be right, and the file it stands in."""
         text = " ".join(message.split())
-        if found := re.search(r"nrecognized arguments: --([\w.\-]+)", text) or re.search(
-            r"(?:Option|Key|key) ['\"]?([\w.\-]+)['\"]? is not (?:accepted|expected)", text
-        ):
-            return f"unknown key '{found[1]}'{self.nearest(found[1])}{self.origin(found[1])}"
+        if found := re.search(r"nrecognized arguments: --([\w.\-]+)|ption '([\w.\-]+)' is not accepted", text):
+            return self.unknown(found[1] or found[2])
+        if found := re.search(r"Group '(\w+)' does not accept option '([\w.\-]+)'", text):
+            return self.unknown(f"{found[1]}.{found[2]}")
         if found := re.search(r"arguments are required: ([\w.\-]+)", text):
-            return f"{found[1]} is missing; it has no default"
-        if found := re.search(r"[Kk]ey ['\"]?([\w.\-]+)['\"]?.*Expected a dot import path string: ([^\s;]+)", text):
-            base = CHOICES.get(found[1].rpartition(".")[2])
-            names = sorted(c.__name__ for c in subclasses(base)) if base else []
-            near = difflib.get_close_matches(found[2], names, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(names)}, or any class path"
-            return f"{found[1]}: unknown class '{found[2]}'; {hint if names else 'give a class path'}{self.origin(found[1])}"
-        if found := re.search(r"[Kk]ey ['\"]?([\w.\-]+)['\"]?:? (.*)", text):
-            wrong = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", found[2])
-            return f"{found[1]}: {wrong[:300]}{self.origin(found[1])}"
+            return f"{self.typed(found[1])} is missing; it has no default"
+        if found := re.search(r"argument --([\w.\-]+): expected one argument", text):
+            return f"--{found[1]} needs a value"
+        if found := re.search(r"Parser key \"([\w.\-]+)\"[^:]*: (.*)", text):
+            return f"{self.typed(found[1])}: {self.wrong(found[1], found[2])}{self.origin(found[1])}"
         return text
+
+    def wrong(self, key: str, text: str) -> str:
+        """What is wrong with a value; where it may have several types, what would be right by each."""
+        text = re.sub(r"- Expected a path but .*? either not accessible or invalid - ", "", text)
+        union = re.search(r"Errors: - (.*) Given value type: .* Given value: (.*)", text)
+        given = union[2] if union else text.rpartition("Got value: ")[2]
+        lines = union[1].split(" - ") if union else [text]
+        says = [line.partition(". Got value: ")[0] for line in lines if "NoneType" not in line]
+        name = re.search(r"(?:Expected a dot import path string|Unexpected import path format): (\S+)", " ".join(says))
+        module = re.search(r"No module named '\S+'|has no attribute '\S+'", text)
+        if (name or module) and "'float'" not in text:
+            return self.unknown_class(key, name[1] if name else given, module[0] if module else "")
+        found = [re.fullmatch(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|typing.Literal\[(.*)\])", line) for line in says]
+        types = [match[1] or match[2].replace(", ", " or ") for match in found if match]
+        if types:
+            return f"expected {' or '.join(types)}, got '{given}'"
+        return re.sub(r"Type .*? expects a function or a callable class: ", "", "; ".join(says))[:300]
+
+    def unknown_class(self, key: str, name: str, reason: str) -> str:
+        """Says which classes there are."""
+        base = (CHOICES | OTHERS).get(key.rpartition(".")[2])
+        names = sorted({c.__name__ for c in subclasses(base)}) if base else []
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join([*names[:12], 'any class path'])}"
+        return f"unknown class '{name}'{f' ({reason})' if reason else ''}; {hint if names else 'give a class path'}"
+
+    def typed(self, key: str) -> str:
+        """A setting's whole key, as one would type it."""
+        above = self.chosen.get(getattr(self.owner, "__name__", ""))
+        whole = f"{above}.{key}" if above else key
+        return re.sub(r"\.?\b(init_args|class_path)\b", "", whole)
 
     def origin(self, key: str) -> str:
         """The file that a key came from, in brackets, where it was one."""
-        key = re.sub(r"\.?(init_args|class_path)", "", key)
-        path = next((path for path in self.origins if path == key or path.endswith("." + key)), None)
-        return f" (in {self.origins[path]})" if path else ""
+        path = self.origins.get(self.typed(key))
+        return f" (in {path})" if path else ""
 
-    def nearest(self, key: str) -> str:
-        """A hint to the known key that looks most like this one."""
-        known = {action.dest for action in self._actions} | set(ALIASES)
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
-        return f"; did you mean '{near[0]}'?" if near else "; --help lists the keys"
+    def unknown(self, key: str) -> str:
+        """Names the known key that looks most like this one; of a class that was chosen, all its settings."""
+        known = [action.dest for action in self._actions if not action.dest.endswith("help")]
+        near = difflib.get_close_matches(key, known if self.owner else [*known, *ALIASES], n=1, cutoff=0.7)
+        if near:
+            hint = f"did you mean '{self.typed(near[0])}'?"
+        else:
+            hint = f"{self.owner.__name__} knows {', '.join(known) or 'no settings'}" if self.owner else "--help lists the keys"
+        return f"unknown key '{self.typed(key)}'; {hint}{self.origin(key)}"
 
     def format_help(self) -> str:
         """Everyday flags first, then the model's and the data's, Lightning's forty at the end."""
         self.usage = "python -m src.VERB [--config FILE ...] [--KEY VALUE ...]"
         self._action_groups.sort(key=lambda group: "every aspect of training" in str(group.title))
         short = "\n".join(f"  --{alias:<16} --{key}" for alias, key in ALIASES.items())
-        classes = "\n".join(f"  {key:<18} {', '.join(sorted(c.__name__ for c in subclasses(base)))}" for key, base in CHOICES.items())
-        everyday = f"everyday flags and what they stand for:\n{short}\n\nclasses to choose from, by name or class path:\n{classes}\n"
+        classes = "\n".join(
+            f"  {key:<18} {', '.join(sorted(c.__name__ for c in subclasses(base)))}" for key, base in CHOICES.items()
+        )
+        everyday = (
+            f"everyday flags and what they stand for:\n{short}\n\nclasses to choose from, by name or class path:\n{classes}\n"
+        )
         head, _, rest = super().format_help().partition("\n\n")
         return f"{head}\n\n{everyday}\n{rest}"
 
@@ -118,6 +166,7 @@ CHOICES: dict[str, type] = {
     "balancer": Balancer,
     "tasks": Task,
 }
+OTHERS: dict[str, type] = {"optimizer": Optimizer, "scheduler": LRScheduler, "callbacks": L.Callback, "logger": Logger}
 
 
 def subclasses(base: type) -> list[type]:
@@ -161,7 +210,17 @@ class CLI(LightningCLI):
                 trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
             )
         except ValueError as error:  # whatever a class says of the values it was given
-            raise ConfigError(one_line(error)) from error
+            cause = unwrapped(error)
+            if not isinstance(cause, ValueError):
+                raise
+            raise ConfigError(one_line(cause)) from error
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses, and looks at the seed, of which Lightning would say neither the key nor the bounds."""
+        super().parse_arguments(parser, args)
+        seed = self.config["seed_everything"]
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed_everything is {seed}; it must be from 0 to {2**32 - 1}")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Links what follows from the data, and adds what is the project's own."""
@@ -169,7 +228,7 @@ class CLI(LightningCLI):
         parser.link_arguments("data.input_shape", "model.input_shape", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("seed_everything", "model.seed")
-        parser.add_argument("--name", type=str, default="run", help="Groups runs: logs/<name>/<date-time>.")
+        parser.add_argument("--name", type=str | None, default=None, help="Groups runs: logs/<name>/<date-time>.")
         parser.add_argument("--logs", type=str, default="logs", help="Where run folders go.")
         parser.add_class_arguments(Watch, "watch")
         if self.extra:
@@ -180,6 +239,8 @@ class CLI(LightningCLI):
         settings = self.config_init["trainer"]
         if settings["use_distributed_sampler"]:
             raise ValueError("trainer.use_distributed_sampler must stay false: the data module deals global batches to the devices")
+        if settings["accumulate_grad_batches"] < 1:
+            raise ValueError(f"trainer.accumulate_grad_batches is {settings['accumulate_grad_batches']}; it must be at least 1")
         added = self.trainer_settings(self) if self.trainer_settings else {}
         for key in ("callbacks", "plugins"):
             given = settings[key] or []
@@ -195,7 +256,9 @@ class CLI(LightningCLI):
         """Refuses what cannot run on these devices, before any of them starts."""
         rows, devices = self.datamodule.batch_size, self.trainer.world_size
         if rows < devices:
-            raise ValueError(f"data.batch_size is {rows}, the rows of a step on all devices together, but there are {devices} devices")
+            raise ValueError(
+                f"data.batch_size is {rows}, the rows of a step on all devices together, but there are {devices} devices"
+            )
 
     @property
     def yaml(self) -> str:
@@ -238,26 +301,50 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
     merged, rest = base, []
     Parser.origins = {}
     for key, value in flags(args):
-        if key != "config":
+        if key in ("data", "model", "trainer", "watch") and str(value).endswith((".yaml", ".yml")):
+            layer = {key: read(Path(str(value)))}
+        elif key != "config":
             rest.append((key, value))
             continue
-        if value is None:
+        elif value is None:
             raise ConfigError("--config needs a file")
-        layer = read(Path(value))
+        else:
+            layer = read(Path(value))
+        for section in ("data", "model", "trainer", "watch"):
+            if not isinstance(layer.get(section, {}), (dict, str) if section == "data" else dict):
+                raise ConfigError(f"config {value}: {section} is '{layer[section]}', where a mapping of keys to values is expected")
         Parser.origins |= dict.fromkeys(keys(layer), value)
         merged = merge(merged, layer)
     rest = parents_first(rest)
+    Parser.origins |= dict.fromkeys(dict(rest), "")
+    Parser.chosen = dict(classes(merged)) | {str(value).rpartition(".")[2]: key for key, value in rest}
     about_tasks = [pair for pair in rest if pair[0].startswith("data.tasks.")]
     if about_tasks:
         rest = [pair for pair in rest if pair not in about_tasks]
         rest.append(("data.tasks", json.dumps(task_settings(about_tasks, merged))))
     words = [f"--{key}" if value is None else f"--{key}={value}" for key, value in rest]
-    return ["--config", json.dumps(merged), *words]
+    return ["--config", json.dumps(merged, default=str), *words]  # str: YAML has dates, JSON has none
 
 
 def value_of(key: str, args: list[str]) -> str | None:
     """The value of a flag, read before the parser runs."""
     return next((value for name, value in flags(args) if name == key), None)
+
+
+def output_file(path: str, endings: Sequence[str]) -> Path:
+    """Where a verb's results go, looked at before any work is done.
+
+    Raises:
+        ValueError: The name ends in something else, there is no such folder, or a folder has this name.
+    """
+    out = Path(path)
+    if out.suffix not in endings:
+        raise ValueError(f"--out {path}: unknown kind of file; the name must end in {' or '.join(endings)}")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {path}: there is no folder {out.parent}")
+    if out.is_dir():
+        raise ValueError(f"--out {path}: this is a folder; name a file")
+    return out
 
 
 def asks_for_help(args: list[str]) -> bool:
@@ -287,15 +374,33 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+def thread_ended(args: threading.ExceptHookArgs) -> None:
+    """Keeps quiet about TensorBoard's writer: the run itself meets the same full disk, and says so in its one line."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
+
+
 def is_ours(error: BaseException) -> bool:
     """Whether this project's code raised an error: then it is what a user got wrong, and its message says so."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).is_relative_to(ROOT / "src")
 
 
+def unwrapped(error: BaseException) -> BaseException:
+    """The error that jsonargparse has wrapped into its own."""
+    inner: BaseException | None = error
+    while inner is not None:
+        frames = traceback.extract_tb(inner.__traceback__)
+        if frames and "jsonargparse" not in Path(frames[-1].filename).parts:
+            return inner
+        inner = inner.__cause__ or inner.__context__
+    return error
+
+
 def main(verb: Callable[[list[str]], None]) -> None:
     """Runs a verb on the command line; what a user got wrong is one line and exit code 2, anything else keeps its traceback."""
     quiet()
+    threading.excepthook = thread_ended
     try:
         verb(sys.argv[1:])
     except ValueError as error:
@@ -307,6 +412,8 @@ def main(verb: Callable[[list[str]], None]) -> None:
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else one_line(error))
     except RuntimeError as error:
+        if "loading state_dict" in str(error):
+            fail(f"the checkpoint is of another model than the config describes: {str(error).splitlines()[1].strip()}")
         if not re.search("onnection (closed|reset)|peer", str(error)):
             raise
         fail("another process of this run has ended, and this one with it", code=1)

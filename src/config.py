@@ -8,6 +8,7 @@ The rules, for files and flags alike:
 - any other value that starts with ``./`` or ``../`` is a path relative to the file it stands in.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,19 @@ ALIASES = {
 FLAGS_WITHOUT_VALUE = {"trainer.fast_dev_run": "true"}
 
 
+class Loader(yaml.SafeLoader):
+    """YAML with the floats of its version 1.2: 1e-3 is a number, as a person means it, not a word."""
+
+
+FLOAT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
+
+
+def load(text: str) -> Any:
+    """Reads YAML text."""
+    return yaml.load(text, Loader)
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be read; the message is one line for the user."""
 
@@ -42,9 +56,11 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: It does not exist, is no YAML, or no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = load(path.read_text())
     except OSError as error:
         raise ConfigError(f"config {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"config {path}: not valid YAML: this is no text in UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -53,7 +69,10 @@ def read(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"config {path}: holds a {type(content).__name__} where a mapping of keys to values is expected")
-    return {str(key): resolve(value, path.parent) for key, value in content.items()}
+    try:
+        return {str(key): resolve(value, path.parent) for key, value in content.items()}
+    except RecursionError:
+        raise ConfigError(f"config {path}: refers to itself") from None
 
 
 def resolve(value: Any, folder: Path) -> Any:
@@ -62,7 +81,7 @@ def resolve(value: Any, folder: Path) -> Any:
         return {key: resolve(item, folder) for key, item in value.items()}
     if isinstance(value, list):
         return [resolve(item, folder) for item in value]
-    if isinstance(value, str) and value.endswith((".yaml", ".yml")) and (folder / value).is_file():
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")):
         return read(folder / value)
     if isinstance(value, str) and value.startswith(("./", "../")):
         return str((folder / value).resolve())
@@ -77,6 +96,8 @@ def merge(base: Any, over: Any) -> Any:
         over = {"class_path": over}
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return over
+    if "class_path" in base and not over.keys() & {"class_path", "init_args", "dict_kwargs"}:
+        over = {"init_args": over}  # a class's settings may stand right below it, as in flags
     ours, theirs = base.get("class_path"), over.get("class_path")
     if theirs is not None and ours is not None and theirs.rpartition(".")[2] != ours.rpartition(".")[2]:
         return over
@@ -92,6 +113,16 @@ def keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield path
         if isinstance(value, dict):
             yield from keys(value, path)
+
+
+def classes(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields (name, key) of every class that a nested mapping chooses; other words come along."""
+    for key, value in tree.items():
+        path = prefix if key in ("init_args", "class_path") else f"{prefix}.{key}" if prefix else key
+        if isinstance(value, dict):
+            yield from classes(value, path)
+        elif isinstance(value, str):
+            yield value.rpartition(".")[2], path
 
 
 def flags(args: list[str]) -> list[tuple[str, str | None]]:
@@ -137,6 +168,9 @@ def task_settings(pairs: list[tuple[str, str | None]], merged: Mapping[str, Any]
             entry = merge(entry, {"class_path": value}) if "class_path" in entry else {"class_path": value, "init_args": entry}
         else:
             inner = entry.setdefault("init_args", {}) if "class_path" in entry else entry
-            inner[setting[0]] = yaml.safe_load(value) if value is not None else True
+            try:
+                inner[setting[0]] = load(value) if value is not None else True
+            except yaml.YAMLError as error:
+                raise ConfigError(f"--{key} {value}: not valid YAML: {getattr(error, 'problem', error)}") from None
         tasks[task] = entry
     return tasks

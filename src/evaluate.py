@@ -1,13 +1,12 @@
 """Evaluates a run's best checkpoint: python -m src.evaluate --run RUN [--split test] [--devices N] [--out metrics.json]."""
 
 import json
-from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
-from src.cli import CLI, main, open_run
+from src.cli import main, open_run, output_file
 from src.data import Split
 from src.monitoring import results_table
 
@@ -15,7 +14,7 @@ from src.monitoring import results_table
 def add_arguments(parser: LightningArgumentParser) -> None:
     """Adds what only this verb knows."""
     parser.add_argument("--split", type=str, default="test", help="train, val or test.")
-    parser.add_argument("--out", type=str | None, default=None, help="File for the metrics as JSON.")
+    parser.add_argument("--out", type=str | None, default=None, help="A .json file for the metrics.")
 
 
 def evaluate(args: list[str]) -> dict[str, float]:
@@ -24,6 +23,7 @@ def evaluate(args: list[str]) -> dict[str, float]:
     split = cli.config["split"]
     if split not in ("train", "val", "test"):
         raise ValueError(f"--split is '{split}'; it must be train, val or test")
+    out = output_file(cli.config["out"], [".json"]) if cli.config["out"] else None
     cli.datamodule.test_split = cast(Split, split)
     trainer = cli.trainer
     trainer.test(cli.model, cli.datamodule, ckpt_path=run.checkpoint(), verbose=False)
@@ -32,8 +32,8 @@ def evaluate(args: list[str]) -> dict[str, float]:
     }
     if trainer.is_global_zero:
         Console().print(results_table(cli.model.tasks, metrics, split))
-        if cli.config["out"]:
-            Path(cli.config["out"]).write_text(json.dumps(metrics, indent=2) + "\n")
+        if out:
+            out.write_text(json.dumps(metrics, indent=2) + "\n")
     return metrics
 
 

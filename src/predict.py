@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
 from src.batch import PADDING
-from src.cli import CLI, main, open_run
+from src.cli import CLI, main, open_run, output_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,17 +20,13 @@ WRITERS = {".csv": "to_csv", ".tsv": "to_csv", ".parquet": "to_parquet"}
 
 def add_arguments(parser: LightningArgumentParser) -> None:
     """Adds what only this verb knows."""
-    parser.add_argument("--out", type=str, help="Where predictions go: a .csv, .tsv or .parquet file.")
+    parser.add_argument("--out", type=str, required=True, help="Where predictions go: a .csv, .tsv or .parquet file.")
 
 
 def predict(args: list[str]) -> None:
     """Writes one row per input row, in the order of the input: sample ids, decoded values, class probabilities."""
     run, cli = open_run(args, add_arguments)
-    out = Path(cli.config["out"])
-    if out.suffix not in WRITERS:
-        raise ValueError(f"--out {out}: unknown kind of file; use {', '.join(WRITERS)}")
-    if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    out = output_file(cli.config["out"], list(WRITERS))
     parts = cli.trainer.predict(cli.model, cli.datamodule, ckpt_path=run.checkpoint())
     ids, outputs = in_order(parts or [])
     if not cli.trainer.is_global_zero:

@@ -9,6 +9,7 @@ logs/<name>/<date-time>/
     events.*          TensorBoard
 """
 
+import errno
 import json
 import os
 import pickle
@@ -17,7 +18,6 @@ import resource
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -40,13 +40,20 @@ def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
         ValueError: It is missing, cut off, or holds more than tensors and plain values.
     """
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"checkpoint {path} does not exist") from None
     except pickle.UnpicklingError:
-        raise ValueError(f"checkpoint {path} is damaged or holds code, which is never run: only tensors and values are read") from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"checkpoint {path} is cut off or no checkpoint ({str(error).splitlines()[0]})") from None
+        raise ValueError(
+            f"checkpoint {path} is damaged or holds code, which is never run: only tensors and values are read"
+        ) from None
+    except (PermissionError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception:  # on arbitrary bytes torch raises anything
+        raise ValueError(f"checkpoint {path} is cut off or no checkpoint") from None
+    if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
+        raise ValueError(f"checkpoint {path} is not from a training run")
+    return checkpoint
 
 
 class SafeCheckpointIO(CheckpointIO):
@@ -74,17 +81,19 @@ class SafeCheckpointIO(CheckpointIO):
 
 def write_atomically(path: Path, write: Any) -> None:
     """Lets ``write`` fill a binary file beside ``path``, then renames it into place."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # a plain file, that others may read as the umask says
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, RuntimeError) and "write" in str(error):  # torch's word for a full disk
-            raise OSError(28, "No space left on device, or it cannot be written to", str(path)) from None
+            raise OSError(errno.ENOSPC, "No space left on device, or it cannot be written to", str(path)) from None
+        if isinstance(error, OSError):  # of a write it does not know the file
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
 
@@ -113,6 +122,8 @@ class Run:
                     path.mkdir(parents=True)
             except FileExistsError:
                 continue
+            except OSError as error:
+                raise ValueError(f"--logs {root}: no run folder can be made there: {error.strerror}") from None
             os.environ[RUN_VARIABLE] = str(path.resolve())
             return cls(path)
         raise AssertionError("a thousand runs in one second")
@@ -143,8 +154,18 @@ class Run:
         return path
 
     def read_config(self) -> dict[str, Any]:
-        """The resolved configuration."""
-        return yaml.safe_load(self.config.read_text())
+        """The resolved configuration.
+
+        Raises:
+            ValueError: The file was damaged.
+        """
+        try:
+            config = yaml.safe_load(self.config.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError):
+            config = None
+        if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("data", "model", "trainer")):
+            raise ValueError(f"{self.config} is damaged: it is no configuration that a run has written")
+        return config
 
     @rank_zero_only
     def write(self, path: Path, content: dict[str, Any]) -> None:
@@ -157,7 +178,10 @@ class Run:
         """Notes what is about to run."""
         if not resumed:
             write_atomically(self.config, lambda file: file.write(config.encode()))
-        earlier = json.loads(self.record.read_text()) if resumed and self.record.is_file() else {}
+        try:
+            earlier = json.loads(self.record.read_text()) if resumed and self.record.is_file() else {}
+        except ValueError:
+            raise ValueError(f"{self.record} is damaged; remove it, and the run will resume without its history") from None
         sessions = [*earlier.get("sessions", []), {"started": now(), "command": command(), "status": "running"}]
         record = {"seed": seed, "python": platform.python_version(), "platform": platform.platform()}
         self.write(self.record, record | {"versions": versions(), "git": git_state(), "sessions": sessions})

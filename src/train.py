@@ -6,12 +6,11 @@ from typing import Any
 import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from src.cli import CLI, main, value_of
 from src.config import ConfigError, flags
-from src.monitoring import Interrupted, log_hparams, results_table
+from src.monitoring import Board, Interrupted, NoProfiler, log_hparams, results_table
 from src.run import Run, SafeCheckpointIO, load_checkpoint
 
 
@@ -23,7 +22,7 @@ class Training:
         self.resumed = Run.open(folder) if folder is not None else None
         if self.resumed:
             for key, _ in flags(args):
-                if key.split(".")[0] in ("data", "model", "seed_everything", "config", "name"):
+                if key.split(".")[0] in ("data", "model", "seed_everything", "config", "name", "logs"):
                     raise ConfigError(f"--{key} cannot go with --resume: a resumed run keeps its own; start a new run instead")
             self.resumed.checkpoint("last")
         self.run: Run | None = None
@@ -39,15 +38,17 @@ class Training:
         """Makes the run folder, the logger and the watchers."""
         settings, watch = cli.config_init["trainer"], cli.config_init["watch"]
         if not settings["fast_dev_run"]:
-            self.run = self.resumed or Run.create(cli.config["logs"], cli.config["name"])
+            self.run = self.resumed or Run.create(cli.config["logs"], cli.config["name"] or type(cli.datamodule).__name__.lower())
         several = str(settings["devices"]) != "1" or settings["num_nodes"] > 1
-        added: dict[str, Any] = {"callbacks": watch.callbacks(self.run, cli.yaml, several), "plugins": [SafeCheckpointIO()]}
-        if settings["enable_progress_bar"] is None:
-            added["enable_progress_bar"] = sys.stderr.isatty()
+        bar = sys.stderr.isatty() if settings["enable_progress_bar"] is None else settings["enable_progress_bar"]
+        callbacks = watch.callbacks(self.run and self.run.last.parent, cli.yaml, several, bar)
+        added: dict[str, Any] = {"callbacks": callbacks, "plugins": [SafeCheckpointIO()], "enable_progress_bar": bar}
+        if settings["profiler"] is None:
+            added["profiler"] = NoProfiler()
         if self.run:
             added["default_root_dir"] = str(self.run.path)
             if settings["logger"] in (None, True):
-                added["logger"] = TensorBoardLogger(self.run.path, name="", version="", default_hp_metric=False)
+                added["logger"] = Board(self.run.path)
         return added
 
     def start(self) -> None:
@@ -68,6 +69,10 @@ class Training:
             say(f"{stop}; continue with: python -m src.train --resume {run.path}")
             sys.exit(130 if cli.trainer.is_global_zero else 0)
         except BaseException as error:
+            if stopped_by_hand(error):
+                run.end("interrupted")
+                say("stopped at once" + (f"; continue with: python -m src.train --resume {run.path}" if run.last.is_file() else ""))
+                sys.exit(130 if cli.trainer.is_global_zero else 0)
             run.end("failed", error=" ".join(str(error).split()) or type(error).__name__)
             raise
         run.end("finished", epochs=cli.trainer.current_epoch, steps=cli.trainer.global_step)
@@ -82,9 +87,14 @@ class Training:
         if run:
             validation = load_checkpoint(best)["metrics"] if best else {}
             run.write(run.metrics, {"validation": validation, "test": test})
-            log_hparams(trainer, yaml.safe_load(cli.yaml), {**validation, **test})
+            log_hparams(trainer, cli.model.tasks, yaml.safe_load(cli.yaml), validation, test)
         if trainer.is_global_zero:
             Console().print(results_table(cli.model.tasks, test, "test"))
+
+
+def stopped_by_hand(error: BaseException | None) -> bool:
+    """Whether a Ctrl-C is behind an error: Lightning makes it an exit, torch.save a RuntimeError."""
+    return error is not None and (isinstance(error, KeyboardInterrupt | SystemExit) or stopped_by_hand(error.__context__))
 
 
 @rank_zero_only

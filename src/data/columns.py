@@ -33,7 +33,8 @@ class Numeric:
         """Learns from the training rows."""
         values = to_numbers(series)
         known = values[~np.isnan(values)]
-        return cls(str(series.name), float(known.mean()), float(known.std()) or 1.0, bool(np.isnan(values).any()))
+        std = float(known.std()) if known.min() < known.max() else 0.0  # equal values have rounding dust for a std
+        return cls(str(series.name), float(known.mean()), std or 1.0, bool(np.isnan(values).any()))
 
     def encode(self, series: pd.Series) -> np.ndarray:
         """Returns (N, 1) or (N, 2) float32."""
@@ -70,7 +71,7 @@ class Categorical:
         return len(self.vocabulary) + 1
 
 
-DATE_PARTS = ("year", "month", "day", "dayofweek", "hour")
+DATE_PARTS = ("year", "month", "day", "day_of_week", "hour")
 
 
 def expand_dates(series: pd.Series) -> dict[str, pd.Series]:
@@ -114,6 +115,8 @@ def numeric_share(series: pd.Series) -> float:
     """Share of the known values that are numbers."""
     import pandas as pd
 
+    if pd.api.types.is_datetime64_any_dtype(series):  # pandas takes them for nanoseconds
+        return 0.0
     known = series.dropna()
     return float(pd.to_numeric(known, errors="coerce").notna().mean()) if len(known) else 0.0
 

@@ -1,5 +1,6 @@
 """What every data module has in common: the splits, the loaders, the global batch."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -7,11 +8,14 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from src.batch import PADDING, Batch, InputShape
-from src.data.stream import Batches, GlobalBatches, Loader
+from src.data.stream import Batches, GlobalBatches
 from src.tasks import MISSING, Task
+
+# the stream resumes exactly, by the data module's state, where Lightning looks for the loader's
+warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
 
 Split = Literal["train", "val", "test", "predict"]
 
@@ -37,15 +41,19 @@ class Rows(Dataset[Batch]):
         return len(self.inputs if isinstance(self.inputs, Tensor) else next(iter(self.inputs.values())))
 
     def __getitem__(self, ids: Tensor) -> Batch:
-        """Returns the rows ``ids``; for ``PADDING`` it repeats row 0 with all labels missing."""
-        padded = bool((ids == PADDING).any())
+        """Returns the rows ``ids``; for ``PADDING``, which stands at the end, it repeats row 0 with all labels missing."""
+        padded = len(ids) > 0 and int(ids[-1]) == PADDING
         rows = ids.clamp(min=0) if padded else ids
-        inputs = self.inputs[rows] if isinstance(self.inputs, Tensor) else {k: v[rows] for k, v in self.inputs.items()}
-        targets = {k: v[rows] for k, v in self.targets.items()}
+
+        def take(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.index_select(0, rows) for name, tensor in tensors.items()}  # twice as fast as tensor[rows]
+
+        inputs = self.inputs.index_select(0, rows) if isinstance(self.inputs, Tensor) else take(self.inputs)
+        targets = take(self.targets)
         if padded:
             for target in targets.values():
                 target[ids == PADDING] = float("nan") if target.is_floating_point() else MISSING
-        return Batch(inputs, targets, ids, {k: v[rows] for k, v in self.extras.items()})
+        return Batch(inputs, targets, ids, take(self.extras))
 
 
 class MultiTaskDataModule(L.LightningDataModule, ABC):
@@ -67,6 +75,7 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
             raise ValueError(f"data.num_workers is {num_workers}; it must be at least 0")
         self.batch_size, self.eval_batch_size, self.num_workers, self.seed = batch_size, eval_batch_size, num_workers, seed
         self.test_split: Split = "test"
+        self._position: dict[str, int] | None = None
 
     @property
     @abstractmethod
@@ -94,22 +103,16 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """Names of the rows to predict, in order; None where they are only counted."""
         return None
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> DataLoader[Batch]:
         """Returns the shuffled stream of global batches."""
-        trainer = self.trainer
-        assert trainer is not None
-        shuffle = not trainer.overfit_batches  # overfitting needs the same batches in each epoch
+        overfit = self.trainer is not None and bool(self.trainer.overfit_batches)  # that needs the same batches in each epoch
+        return self._loader("train", self.batch_size, shuffle=not overfit)
 
-        def progress() -> tuple[int, int]:
-            return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
-
-        return self._loader("train", self.batch_size, shuffle, progress=progress)
-
-    def val_dataloader(self) -> Loader:
+    def val_dataloader(self) -> DataLoader[Batch]:
         """Returns the validation rows in order."""
         return self._loader("val", self.eval_batch_size)
 
-    def test_dataloader(self) -> Loader:
+    def test_dataloader(self) -> DataLoader[Batch]:
         """Returns the rows of ``test_split`` in order: the test rows, unless another split is to be evaluated."""
         return self._loader(self.test_split, self.eval_batch_size)
 
@@ -117,12 +120,26 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """Returns the rows to predict in order."""
         return Batches(self._loader("predict", self.eval_batch_size))
 
-    def _loader(self, name: Split, batch_size: int, shuffle: bool = False, **kwargs: object) -> Loader:
+    def _loader(self, name: Split, batch_size: int, shuffle: bool = False) -> DataLoader[Batch]:
         rows = self.split(name)
         sampler = GlobalBatches(len(rows), batch_size, shuffle, self.seed)  # type: ignore[arg-type]
+        if name == "train" and self._position is not None:
+            sampler.resume(**self._position)
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0, "pin_memory": on_gpu}
-        return Loader(rows, sampler, **workers, **kwargs)  # type: ignore[arg-type]
+        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        return DataLoader(rows, sampler=sampler, batch_size=None, pin_memory=on_gpu, **workers)  # type: ignore[arg-type]
+
+    # The position in the stream is the data module's state, not the loader's: Lightning restores this one before it asks for the
+    # loader, but forgets that one when a schedule has asked for the number of steps. And it comes from the trainer's progress,
+    # since with workers the sampler runs ahead of what was trained.
+    def state_dict(self) -> dict[str, int]:
+        """Returns the position in the stream of training batches."""
+        assert self.trainer is not None
+        return {"epoch": self.trainer.current_epoch, "step": self.trainer.fit_loop.epoch_loop.batch_progress.current.ready}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continues from a saved position."""
+        self._position = state_dict
 
 
 def standard_split(rows: int, seed: int, val: float = 0.2, test: float = 0.2) -> dict[str, Tensor]:

@@ -100,6 +100,11 @@ def with_settings(kind: type[Task], settings: dict[str, Any]) -> Task:
     for key in settings:
         if key not in known:
             raise ValueError(f"has no setting '{key}' as a {kind.__name__}: {nearest(key, known)}")
+        parameter, given = inspect.signature(kind).parameters[key], settings[key]
+        if parameter.annotation in (float, int) and not isinstance(given, float | int):
+            raise ValueError(f"has the setting {key} '{given}', where a number is expected")
+        if isinstance(parameter.default, tuple) and not isinstance(given, list | tuple):
+            raise ValueError(f"has the setting {key} '{given}', where a list is expected")
     try:
         return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
     except TypeError as error:

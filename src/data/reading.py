@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,9 @@ def read_table(path: str | Path, delimiter: str | None = None, missing: Sequence
     import pandas as pd  # half a second to import: only where it is used
 
     path = Path(path)
+    delimiter = "\t" if delimiter == "\\t" else delimiter  # as one types it in a shell
+    if delimiter is not None and len(delimiter) != 1:
+        raise ValueError(f"data.delimiter is '{delimiter}'; it must be one character")
     kind = next((s for s in reversed(path.suffixes) if s in (".csv", ".tsv", ".txt", ".parquet")), None)
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file")
@@ -49,15 +53,21 @@ def read_table(path: str | Path, delimiter: str | None = None, missing: Sequence
         else:
             separator = delimiter or ("\t" if kind == ".tsv" else ",")
             settings = {"sep": separator, "skipinitialspace": True, "na_values": list(missing), "keep_default_na": False}
-            header = pd.read_csv(path, header=None, nrows=1, dtype=str, **settings)  # type: ignore[call-overload]
-            names = [str(c).strip() for c in header.iloc[0]]
-            frame = pd.read_csv(path, low_memory=False, index_col=False, **settings)  # type: ignore[call-overload]
+            words = settings | {"na_filter": False}  # a column may be called NA
+            header = pd.read_csv(path, header=None, nrows=1, dtype=str, **words)  # type: ignore[call-overload]
+            names = [str(c).strip() or f"Unnamed: {i}" for i, c in enumerate(header.iloc[0])]
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header would be cut
+                frame = pd.read_csv(path, low_memory=False, index_col=False, **settings)  # type: ignore[call-overload]
     except pd.errors.EmptyDataError:
         raise ValueError(f"{path}: the file is empty") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from None
-    except ValueError as error:  # pyarrow's errors are ValueErrors
-        raise ValueError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from None
+    except pd.errors.ParserWarning:
+        raise ValueError(f"{path}: cannot be read as a table: rows have more values than the {len(names)} column names") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no text in UTF-8 ({error.reason}): save it in that encoding") from None
+    except (ValueError, OSError, EOFError) as error:  # errors of pandas' parser and of pyarrow are ValueErrors
+        reason = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
+        raise ValueError(f"{path}: cannot be read as a table: {reason}") from None
     if len(names) == 1 and kind != ".parquet":
         for mark, word in ((";", "';'"), ("\t", "a tab"), ("|", "'|'"), (",", "','")):
             if mark in names[0]:

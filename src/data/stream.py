@@ -4,13 +4,12 @@ A global batch is a slice of the epoch's order, which depends on (seed, epoch) a
 come out short are filled with ``PADDING``. So the union of the ranks' batches is the same on any number of ranks.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, SequentialSampler
+from torch.utils.data import DataLoader, SequentialSampler
 
 from src.batch import PADDING, Batch
 
@@ -40,7 +39,7 @@ class GlobalBatches(SequentialSampler):
     def __init__(self, rows: int, batch_size: int, shuffle: bool, seed: int = 0) -> None:
         self.rows, self.batch_size, self.shuffle, self.seed = rows, batch_size, shuffle, seed
         self.epoch = 0
-        self.resume_at = (0, 0)  # (epoch, batch) where a resumed run begins
+        self.begin = (0, 0)  # (epoch, batch) where a resumed run begins
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
@@ -48,7 +47,7 @@ class GlobalBatches(SequentialSampler):
     def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]  # whole batches, not single rows
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         order = self.order()
-        epoch, first = self.resume_at
+        epoch, first = self.begin
         for k in range(first if epoch == self.epoch else 0, len(self)):
             batch = order[k * self.batch_size : (k + 1) * self.batch_size]
             share = -(-len(batch) // world)
@@ -59,48 +58,20 @@ class GlobalBatches(SequentialSampler):
         """The order of the rows in this epoch."""
         return torch.randperm(self.rows, generator=generator(self.seed, self.epoch)) if self.shuffle else torch.arange(self.rows)
 
+    def resume(self, epoch: int, step: int) -> None:
+        """Continues after ``step`` batches of an epoch; the end of an epoch is the start of the next."""
+        self.begin = (epoch + 1, 0) if step >= len(self) else (epoch, step)
+        self.epoch = self.begin[0]
+
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this at the start of each epoch."""
         self.epoch = epoch
 
 
-class Loader(DataLoader[Batch]):
-    """A DataLoader of whole batches that Lightning saves and restores by its position in the epoch.
-
-    Args:
-        dataset: Maps row numbers (B,) to a Batch.
-        sampler: The stream of row numbers.
-        progress: Returns (epoch, batches trained in it). With workers the sampler runs ahead of what was trained, so only the
-            trainer knows the position.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset[Batch],
-        sampler: GlobalBatches,
-        progress: Callable[[], tuple[int, int]] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(dataset, sampler=sampler, **{"batch_size": None, **kwargs})
-        self.progress = progress
-
-    def state_dict(self) -> dict[str, int]:
-        """Returns the position from which a resumed run continues."""
-        epoch, step = self.progress() if self.progress else (0, 0)
-        return {"epoch": epoch, "step": step}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continues from a saved position; the end of an epoch is the start of the next."""
-        assert isinstance(self.sampler, GlobalBatches)
-        epoch, step = state["epoch"], state["step"]
-        self.sampler.resume_at = (epoch + 1, 0) if step >= len(self.sampler) else (epoch, step)
-        self.sampler.epoch = self.sampler.resume_at[0]
-
-
 class Batches:
     """A loader behind a plain iterable: Lightning rebuilds DataLoaders for prediction with a sampler of its own."""
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: DataLoader[Batch]) -> None:
         self.loader = loader
 
     def __len__(self) -> int:

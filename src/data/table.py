@@ -12,6 +12,7 @@ import torch
 
 from src.batch import InputShape
 from src.data.columns import (
+    DATE_PARTS,
     BadValue,
     Categorical,
     Column,
@@ -112,7 +113,10 @@ class Table(MultiTaskDataModule):
         if schema_path is not None:
             import json
 
-            self._saved = json.loads(Path(schema_path).read_text())
+            try:
+                self._saved = json.loads(Path(schema_path).read_text())
+            except ValueError as error:
+                raise ValueError(f"{schema_path} is damaged: {error}") from None
             targets = {name: task["columns"] for name, task in self._saved["tasks"].items()}
         if not targets:
             raise ValueError("data.targets is missing: name the columns to predict, such as --data.targets '[income, hours]'")
@@ -207,7 +211,11 @@ class Table(MultiTaskDataModule):
                 rows[name] = np.concatenate([rows[name], np.arange(start, start + sizes[name])])
         for name, part in rows.items():
             if not len(part):
-                how = f"column '{self.split_column}' names none" if self.split_column else f"{len(self.frame)} rows are too few"
+                how = f"{len(self.frame)} rows are too few"
+                if self.split_column:
+                    how = f"column '{self.split_column}' names none"
+                elif self.group:
+                    how = f"column '{self.group}' has {main[self.group].nunique()} groups, too few or too large ones"
                 raise ValueError(f"{self.path}: the {name} split has no rows: {how}")
         return rows
 
@@ -217,7 +225,10 @@ class Table(MultiTaskDataModule):
         """One task per target, with the label space of the training rows."""
         if self._saved:
             return {name: task_from_plain(task["task"]) for name, task in self._saved["tasks"].items()}
-        return {name: self._task(name) for name in self.targets}
+        tasks = {name: self._task(name) for name in self.targets}
+        for name, task in tasks.items():  # a label that no class knows ends the run now, not when its split is read
+            self._encode(task, name, np.arange(len(self.frame)))
+        return tasks
 
     def _task(self, name: str) -> Task:
         columns, single = self.targets[name], self.single[name]
@@ -338,9 +349,10 @@ class Table(MultiTaskDataModule):
 
     def _expand(self, name: str) -> None:
         """Brings a column into the table that a schema asks for: a part of a date, or one that this file lacks."""
-        source = name.rpartition(".")[0]
-        if source not in self.frame.columns:
-            raise ValueError(f"{self.path}: lacks the input column '{source or name}': {nearest(source or name, self.frame.columns)}")
+        source, _, part = name.rpartition(".")
+        lacking = name if part not in DATE_PARTS else source
+        if lacking == name or source not in self.frame.columns:
+            raise ValueError(f"{self.path}: lacks the input column '{lacking}': {nearest(lacking, self.frame.columns)}")
         for part, values in expand_dates(self.frame[source]).items():
             self.frame[part] = values.to_numpy()
 
@@ -349,9 +361,13 @@ class Table(MultiTaskDataModule):
         for column in columns:
             if column not in self.frame.columns:
                 raise ValueError(f"{self.path}: lacks the target column '{column}': {nearest(column, self.frame.columns)}")
-        values = label_values(self.frame.iloc[rows], columns, self.single[name])
+        return self._encode(self.tasks[name], name, rows)
+
+    def _encode(self, task: Task, name: str, rows: np.ndarray) -> torch.Tensor:
+        """Labels of some rows as a task's targets."""
+        values = label_values(self.frame.iloc[rows], self.targets[name], self.single[name])
         try:
-            return self.tasks[name].encode(values)
+            return task.encode(values)
         except BadLabel as error:
             raise ValueError(f"{self._place(int(rows[error.row]))}: target '{name}' {error}") from None
 

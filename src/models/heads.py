@@ -6,8 +6,9 @@ rates, placement and sharding see heads, and only the arithmetic is batched.
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Container, Hashable, Mapping
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,8 @@ class Heads(nn.Module):
     def __init__(self, tasks: Mapping[str, Task], feature_sizes: Mapping[str, int]) -> None:
         super().__init__()
         heads = {name: task.head(feature_sizes[name]) for name, task in tasks.items()}
-        self.paths = {name: f"{name}_" if hasattr(nn.Module(), name) else name for name in heads}
+        taken = {*dir(self), *dir(nn.ModuleDict()), "paths", "groups"}  # names of attributes, which no module can have
+        self.paths = {name: free(name, taken, tasks) for name in heads}
         for name, head in heads.items():
             self.add_module(self.paths[name], head)
 
@@ -85,6 +87,13 @@ class Heads(nn.Module):
         """Group outputs as {task: (B, ..., O)}."""
         pairs = zip(self.groups, outputs, strict=True)
         return {name: out[..., k, :] for group, out in pairs for k, name in enumerate(group.names)}
+
+
+def free(name: str, taken: Container[str], others: Container[str]) -> str:
+    """The name, with underscores behind it if it is taken."""
+    if name not in taken:
+        return name
+    return next(path for n in count(1) if (path := name + "_" * n) not in taken and path not in others)
 
 
 def first_product(z: Tensor, layers: tuple[nn.Linear, ...]) -> Tensor:

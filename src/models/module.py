@@ -68,12 +68,17 @@ class MultiTaskModel(L.LightningModule):
         super().__init__()
         if not tasks:
             raise ValueError("a model needs at least one task")
+        for name in tasks:
+            if not name or "." in name:
+                raise ValueError(f"a task cannot be named '{name}': names are not empty and hold no dot, which separates keys")
         self.tasks, self.input_shape, self.seed = tasks, input_shape, seed
         self._make_encoder, self._make_sharing, self._make_balancer = encoder, sharing, balancer
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self.scheduler_interval = scheduler_interval
         self.lr_multipliers = lr_multipliers or {}
         for name in self.lr_multipliers:
+            if name in ("encoder", "heads") and name in tasks:
+                raise ValueError(f"model.lr_multipliers names '{name}', a task with the name of a parameter group: rename the task")
             if name != "encoder" and name not in tasks:
                 near = difflib.get_close_matches(name, ["encoder", *tasks], n=1)
                 hint = f"; did you mean '{near[0]}'?" if near else ""
@@ -169,6 +174,8 @@ class MultiTaskModel(L.LightningModule):
             scores.append(task.score(computed))
         known = torch.tensor(scores, dtype=torch.float64)
         values[f"{stage}/score"] = float(known[~known.isnan()].mean())
+        if stage == "val":
+            values["step"] = self.trainer.global_step  # where Lightning draws them: beside the losses of the same weights
         self.log_dict(values, rank_zero_only=False)
 
     def metrics_of(self, name: str) -> MetricCollection:
@@ -236,8 +243,11 @@ class MultiTaskModel(L.LightningModule):
             plan = {"monitor": "val/score", "interval": "epoch"}
         else:
             plan = {"interval": self.scheduler_interval or getattr(scheduler, "interval", "epoch")}
-        if isinstance(scheduler, WarmupCosine):
-            scheduler.plan(int(self.trainer.estimated_stepping_batches))
+        if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
+            steps = self.trainer.estimated_stepping_batches
+            if steps == float("inf"):
+                raise ValueError("WarmupCosine needs an end: set trainer.max_epochs, trainer.max_steps or model.scheduler.total_steps")
+            scheduler.plan(int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **plan}}
 
     # -- checkpoints ------------------------------------------------------------------------------------------------------------

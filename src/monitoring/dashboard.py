@@ -1,14 +1,35 @@
 """TensorBoard: training curves, one page that lays all tasks side by side, the config, one line of hparams per run."""
 
+import re
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from torch.utils.tensorboard.summary import hparams
 
 from src.monitoring.watched import Watched
+from src.tasks import Task
+
+
+class Board(TensorBoardLogger):
+    """The event files of one run, in its folder.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="", default_hp_metric=False, flush_secs=10)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Leaves out Lightning's hparams.yaml: the run folder has its config.yaml."""
 
 
 def board(trainer: L.Trainer) -> TensorBoardLogger | None:
@@ -20,8 +41,8 @@ def board(trainer: L.Trainer) -> TensorBoardLogger | None:
 class Dashboard(L.Callback):
     """Logs train/loss/<task>, lr/<group> and throughput every ``log_every_n_steps`` steps and at the end of each epoch.
 
-    The model adds up its losses on the device; they are read here, rarely. Lightning's ``self.log`` on each step would cost more
-    than the step itself from a few tasks on.
+    A loss is the mean over all labels since the last point. The model adds them up on the device; they are read here, rarely:
+    Lightning's ``self.log`` on each step would cost more than the step itself from a few tasks on.
 
     Args:
         config: The resolved configuration as YAML, shown on the text page.
@@ -29,64 +50,112 @@ class Dashboard(L.Callback):
 
     def __init__(self, config: str = "") -> None:
         self.config = config
-        self.clock, self.samples = time.monotonic(), 0
         self.latest: dict[str, float] = {}
+        self._restart(0)
+
+    def _restart(self, step: int) -> None:
+        self.step, self.samples, self.clock = step, 0, time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes the page layout and the config."""
-        self.clock, self.samples = time.monotonic(), 0
+        self._restart(trainer.global_step)
         logger = board(trainer)
         if logger is None:
             return
-        model = cast(Watched, pl_module)
-        charts: dict[str, list[Any]] = {
-            f"loss of {name}": ["Multiline", [f"train/loss/{name}", f"val/loss/{name}"]] for name in model.names
-        }
-        for name, task in model.tasks.items():
-            charts[f"metrics of {name}"] = ["Multiline", [f"val/{name}/{metric}" for metric in task.metric_names]]
-        logger.experiment.add_custom_scalars({"tasks side by side": charts})
-        logger.experiment.add_text("config", "\n".join("    " + line for line in self.config.splitlines()))
+        writer = logger.experiment
+        if trainer.global_step:  # a resumed run: points that were written after its checkpoint are about to come again
+            restart = Event(step=trainer.global_step + 1, session_log=SessionLog(status=SessionLog.START))
+            writer._get_file_writer().add_event(restart)
+        writer.add_custom_scalars({"tasks side by side": charts(cast(Watched, pl_module).tasks)})
+        writer.add_text("config", "\n".join("    " + line for line in self.config.splitlines()), trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Logs if it is time; Lightning's rule for steps with accumulation holds here too."""
+        """Logs if it is time."""
         self.samples += len(batch)
-        step = trainer.global_step
-        if step and step % trainer.log_every_n_steps == 0 and self._stepped(trainer):
+        every = trainer.log_every_n_steps
+        if every and trainer.global_step - self.step >= every:
             self.flush(trainer, cast(Watched, pl_module))
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Logs what was trained before the clock stops."""
+        self.flush(trainer, cast(Watched, pl_module))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock again: throughput is that of training."""
+        self.clock = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Logs what the epoch still holds."""
         self.flush(trainer, cast(Watched, pl_module))
 
-    @staticmethod
-    def _stepped(trainer: L.Trainer) -> bool:
-        return not trainer.fit_loop.epoch_loop._should_accumulate()
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Puts on disk all that happened before the checkpoint, so that a run resumed from it has no gap in its curves."""
+        self.flush(trainer, cast(Watched, pl_module))
+        if (logger := board(trainer)) is not None:
+            logger.experiment.flush()
 
     def flush(self, trainer: L.Trainer, model: Watched) -> None:
         """Writes the mean losses since the last time, and starts anew."""
         sums, counts = model.train_sums_2T.tolist()
-        model.train_sums_2T.zero_()
         if not any(counts):
             return
-        now = time.monotonic()
+        model.train_sums_2T.zero_()
+        seconds = time.monotonic() - self.clock
         values = {f"train/loss/{n}": s / c for n, s, c in zip(model.names, sums, counts, strict=True) if c}
         self.latest = dict(values)
-        values["throughput/samples_per_second"] = self.samples * trainer.world_size / max(now - self.clock, 1e-9)
+        values["throughput/samples_per_second"] = self.samples * trainer.world_size / max(seconds, 1e-9)
         for group in trainer.optimizers[0].param_groups:
             values[f"lr/{group.get('name', 'all')}"] = float(group["lr"])
-        self.clock, self.samples = now, 0
+        values["epoch"] = trainer.current_epoch
+        self._restart(trainer.global_step)
         if trainer.logger is not None:
             trainer.logger.log_metrics(values, step=trainer.global_step)
 
 
-def log_hparams(trainer: L.Trainer, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-    """Writes the run's settings with its final metrics: one line in TensorBoard's table of runs."""
+def charts(tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
+    """The page of all tasks: first what compares them, then each one's losses and metrics."""
+    page = {
+        "validation loss of all tasks": [f"val/loss/{name}" for name in tasks],
+        "score, and what counts of each task": ["val/score", *(f"val/{name}/{task.monitor}" for name, task in tasks.items())],
+    }
+    page |= {f"loss of {name}": [f"train/loss/{name}", f"val/loss/{name}"] for name in tasks}
+    page |= {f"metrics of {name}": [f"val/{name}/{metric}" for metric in task.metric_names] for name, task in tasks.items()}
+    # TensorBoard reads a tag as a regular expression that may end anywhere: 'age' would draw 'age_group' too
+    return {title: ["Multiline", [f"{re.escape(tag)}$" for tag in tags]] for title, tags in page.items()}
+
+
+def log_hparams(
+    trainer: L.Trainer,
+    tasks: Mapping[str, Task],
+    config: Mapping[str, Any],
+    validation: Mapping[str, float],
+    test: Mapping[str, float],
+) -> None:
+    """Writes one line into TensorBoard's table of runs: the settings, the score, and what counts of each task.
+
+    Args:
+        trainer: Has the logger.
+        tasks: {name: task}.
+        config: The resolved configuration.
+        validation: Metrics of the best checkpoint, shown as val_best/...; the table would show those of the last epoch otherwise.
+        test: Its test metrics, which the test has logged already.
+    """
     logger = board(trainer)
-    if logger is not None:
-        logger.log_hyperparams(flat(config), {f"hp/{k}": v for k, v in metrics.items()}, step=trainer.global_step)
-        logger.save()
+    if logger is None:
+        return
+    writer = logger.experiment
+    wanted = ["score", *(f"{name}/{task.monitor}" for name, task in tasks.items())]
+    best = {f"val_best/{key}": validation[f"val/{key}"] for key in wanted if f"val/{key}" in validation}
+    for tag, value in best.items():
+        writer.add_scalar(tag, value, trainer.global_step)
+    shown = {**best, **{f"test/{key}": test[f"test/{key}"] for key in wanted}}
+    elsewhere = ("name", "logs", "resume", "watch")  # says where and how it was watched, not what was learnt
+    settings = {key: value for key, value in config.items() if key not in elsewhere}
+    for summary in hparams(flat(settings), shown):
+        writer._get_file_writer().add_summary(summary)
+    writer.flush()
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

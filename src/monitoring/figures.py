@@ -1,5 +1,6 @@
 """Pictures at the end of validation: confusion matrices, and predicted against true values."""
 
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
 
 
 class Figures(L.Callback):
-    """Draws every ``every_n_epochs`` epochs: counts are exact over all ranks, scatter plots show this rank's first rows.
+    """Draws every ``every_n_epochs`` epochs and after the last.
+
+    Counts are exact over all ranks; scatter plots show the first rank's first rows.
 
     Args:
         every_n_epochs: How often to draw; 0 never draws.
         most_points: Most points in a scatter plot.
-        most_classes: Classification tasks with more classes get no picture.
+        most_classes: Tasks with more classes or labels get no confusion matrix.
     """
 
     def __init__(self, every_n_epochs: int = 10, most_points: int = 1000, most_classes: int = 50) -> None:
@@ -32,7 +35,8 @@ class Figures(L.Callback):
     def _due(self, trainer: L.Trainer) -> bool:
         if not self.every_n_epochs or trainer.sanity_checking or trainer.fast_dev_run:
             return False
-        return (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        epoch = trainer.current_epoch + 1
+        return epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forgets the last validation."""
@@ -64,7 +68,7 @@ class Figures(L.Callback):
         match task:
             case Classification() if task.out_features <= self.most_classes:
                 guess, size = output.argmax(-1)[..., None], task.out_features
-            case BinaryClassification() | MultilabelClassification():
+            case BinaryClassification() | MultilabelClassification() if task.out_features <= self.most_classes:
                 guess, size = (output > 0).long(), 2
             case _:
                 return None
@@ -94,12 +98,12 @@ class Figures(L.Callback):
             logger.experiment.add_figure(f"val/{name}", figure, global_step=trainer.global_step, close=False)
 
 
-def new_figure(columns: int) -> "Figure":
+def new_figure(rows: int = 1, columns: int = 1) -> "Figure":
     """A figure outside pyplot's global state, which is neither safe nor freed in long runs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4 * columns, 4), layout="tight")
+    figure = Figure(figsize=(4 * columns, 4 * rows), layout="tight")
     FigureCanvasAgg(figure)
     return figure
 
@@ -108,13 +112,15 @@ def confusion_figure(task: Task, counts: Tensor) -> "Figure":
     """One matrix per label, rows the truth: shares of each row as colour, counts as numbers."""
     titles = list(task.labels) if isinstance(task, MultilabelClassification) else [""]
     classes = ["no", "yes"] if titles != [""] else [str(c) for c in getattr(task, "classes", ())]
-    figure = new_figure(len(titles))
+    columns = math.ceil(len(titles) ** 0.5)
+    rows = -(-len(titles) // columns)
+    figure = new_figure(rows, columns)
     for i, (title, matrix) in enumerate(zip(titles, counts.cpu(), strict=True)):
-        axes = figure.add_subplot(1, len(titles), i + 1)
-        axes.imshow(matrix / matrix.sum(1, keepdim=True).clamp(min=1), vmin=0, vmax=1, cmap="Blues")
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.imshow((matrix / matrix.sum(1, keepdim=True).clamp(min=1)).numpy(), vmin=0, vmax=1, cmap="Blues")
         axes.set(title=title, xlabel="predicted", ylabel="true")
         ticks = range(len(classes))
-        axes.set_xticks(ticks, classes, rotation=90 if len(classes) > 5 else 0)
+        axes.set_xticks(ticks, classes, rotation=90 if sum(map(len, classes)) > 24 else 0)
         axes.set_yticks(ticks, classes)
         if len(classes) <= 12:
             for row in ticks:
@@ -127,9 +133,9 @@ def confusion_figure(task: Task, counts: Tensor) -> "Figure":
 
 def scatter_figure(task: Regression, pairs: Tensor) -> "Figure":
     """Predicted against true values, in the label's own unit where there is one."""
-    axes = (figure := new_figure(1)).add_subplot()
+    axes = (figure := new_figure()).add_subplot()
     values = pairs if task.names else task.in_units(pairs[..., None])[..., 0]
-    axes.scatter(*values, s=6, alpha=0.5)
+    axes.scatter(*values.numpy(), s=6, alpha=0.5)
     low, high = float(values.min()), float(values.max())
     axes.plot([low, high], [low, high], color="grey", linewidth=1)
     axes.set(xlabel="true", ylabel="predicted", title="standardised" if task.names else "")

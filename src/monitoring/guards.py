@@ -5,6 +5,7 @@ from typing import Any, cast
 import lightning as L
 import torch
 import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from src.batch import PADDING
@@ -73,6 +74,8 @@ class FiniteLossGuard(L.Callback):
 class RanksAgreeGuard(L.Callback):
     """Every N steps checks that all ranks hold the same weights: one norm per parameter, one small collective.
 
+    Only under DDP: ranks that hold shards hold different weights by design.
+
     Args:
         every_n_steps: How often to look.
     """
@@ -88,7 +91,8 @@ class RanksAgreeGuard(L.Callback):
         Raises:
             RanksDiverged: A parameter differs between ranks.
         """
-        if trainer.world_size == 1 or trainer.global_step % self.every_n_steps:
+        due = trainer.world_size > 1 and trainer.global_step % self.every_n_steps == 0
+        if not due or not isinstance(trainer.strategy, DDPStrategy):
             return
         names, parameters = zip(*pl_module.named_parameters(), strict=True)
         norms = torch.stack(torch._foreach_norm([p.detach() for p in parameters])).double()

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM end a run cleanly: after the step in hand, with a checkpoint, on all ranks together."""
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -20,32 +21,34 @@ class Interrupt(L.Callback):
 
     Args:
         checkpoint: Where to save.
-        every_n_steps: How often the ranks ask each other; a single process looks after every step.
+        every_n_steps: Optimizer steps between two questions; a single process looks after each.
     """
 
     def __init__(self, checkpoint: Path, every_n_steps: int = 10) -> None:
         self.checkpoint, self.every_n_steps = checkpoint, every_n_steps
-        self.asked = False
+        self.asked = self._first = False
         self._previous: dict[int, Any] = {}
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Listens from now on."""
-        if stage == "fit" and not self._previous:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._on_signal)
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listens from now on, in the place of Lightning, whose ranks stop at different steps and save nothing."""
+        self._first = trainer.is_global_zero
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if self._first and not self.asked:
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")  # print is not safe in a handler
         self.asked = True
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Looks whether someone asked; in the middle of an accumulation it waits for the optimizer's step."""
-        if trainer.world_size > 1 and batch_idx % self.every_n_steps:
+        if trainer.global_step % self.every_n_steps if trainer.world_size > 1 else not self.asked:
             return
-        if self._anyone_asked(trainer) and not trainer.fit_loop.epoch_loop._should_accumulate():
+        if not trainer.fit_loop.epoch_loop._should_accumulate() and self._anyone_asked(trainer):
             trainer.save_checkpoint(self.checkpoint)
             raise Interrupted(f"stopped in epoch {trainer.current_epoch} after step {trainer.global_step}")
 
@@ -56,8 +59,22 @@ class Interrupt(L.Callback):
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Stops listening."""
+    def _stop_listening(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Gives the signals back; one that came after the last step still counts.
+
+        Raises:
+            Interrupted: Someone asked during the last validation.
+        """
+        self._stop_listening()
+        if self._anyone_asked(trainer):
+            trainer.save_checkpoint(self.checkpoint)
+            raise Interrupted("stopped after the last epoch, before the test")
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Gives the signals back."""
+        self._stop_listening()

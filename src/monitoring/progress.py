@@ -9,7 +9,7 @@ from src.monitoring.dashboard import Dashboard
 
 
 class Progress(RichProgressBar):
-    """Lightning's rich bar with what a multi-task run is watched for.
+    """Lightning's rich bar, on standard error, with what a multi-task run is watched for.
 
     Args:
         dashboard: Has the latest training losses.
@@ -17,7 +17,7 @@ class Progress(RichProgressBar):
     """
 
     def __init__(self, dashboard: Dashboard, most_tasks: int = 6) -> None:
-        super().__init__(refresh_rate=10)
+        super().__init__(refresh_rate=10, console_kwargs={"stderr": True})
         self.dashboard, self.most_tasks = dashboard, most_tasks
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:

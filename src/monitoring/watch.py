@@ -1,18 +1,18 @@
 """The standard set of watchers of a training run."""
 
-import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping
 
-from src.monitoring.checkpoints import LastCheckpoint, best_checkpoint
+from src.monitoring.checkpoints import BestCheckpoint, LastCheckpoint
 from src.monitoring.dashboard import Dashboard
 from src.monitoring.figures import Figures
 from src.monitoring.guards import FiniteLossGuard, RanksAgreeGuard
 from src.monitoring.interrupt import Interrupt
 from src.monitoring.progress import Progress
-from src.run import Run
+from src.monitoring.together import Together
 
 
 @dataclass
@@ -38,19 +38,21 @@ class Watch:
             if getattr(self, name) < 1:
                 raise ValueError(f"watch.{name} is {getattr(self, name)}; it must be at least 1")
 
-    def callbacks(self, run: Run | None, config: str, several_devices: bool) -> list[L.Callback]:
-        """Builds the callbacks; without a run folder (a debug run) nothing is saved."""
+    def callbacks(self, folder: Path | None, config: str, several_devices: bool, bar: bool) -> list[L.Callback]:
+        """Builds the callbacks; without a folder for checkpoints (a debug run) nothing is saved. ``bar`` asks for a progress bar."""
         dashboard = Dashboard(config)
-        callbacks: list[L.Callback] = [dashboard, FiniteLossGuard(self.finite_every)]
+        watchers: list[L.Callback] = [dashboard, FiniteLossGuard(self.finite_every)]
         if several_devices:
-            callbacks.append(RanksAgreeGuard(self.ranks_every))
+            watchers.append(RanksAgreeGuard(self.ranks_every))
         if self.figures_every:
-            callbacks.append(Figures(self.figures_every))
+            watchers.append(Figures(self.figures_every))
+        if folder is not None:
+            watchers.append(Interrupt(folder / "last.ckpt"))
+        callbacks: list[L.Callback] = [Together(*watchers)]
         if self.patience is not None:
             callbacks.append(EarlyStopping("val/score", mode="max", patience=self.patience))
-        if sys.stderr.isatty():
+        if bar:
             callbacks.append(Progress(dashboard))
-        if run is not None:
-            folder = run.best.parent
-            callbacks += [Interrupt(run.last), best_checkpoint(folder), LastCheckpoint(folder, self.checkpoint_every)]
+        if folder is not None:
+            callbacks += [BestCheckpoint(folder), LastCheckpoint(folder, self.checkpoint_every)]
         return callbacks

@@ -1,6 +1,7 @@
 """Which devices a run gets: pure arithmetic on what was asked for and what is there."""
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,13 +28,17 @@ def topology(asked: Mapping[str, Any], environment: Mapping[str, str] = os.envir
         local, world = int(environment["LOCAL_WORLD_SIZE"]), int(environment["WORLD_SIZE"])
         return {"devices": local, "num_nodes": world // local}
     devices, accelerator = str(asked["devices"]), str(asked["accelerator"])
-    if not devices.lstrip("-").isdigit():
-        return {}  # 'auto', or a list of devices
-    count = int(devices)
-    if count == 0 or count < -1:
-        raise ValueError(f"--devices is {count}; it must be at least 1 (or -1 for all)")
     there = torch.cuda.device_count()
-    if (accelerator in ("gpu", "cuda") or (accelerator == "auto" and there)) and count > there:
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and there > 0)
+    number = devices.lstrip("-").isdigit()
+    if devices != "auto" and not (number or (on_gpu and re.fullmatch(r"[\[\]\d, ]+", devices))):
+        raise ValueError(f"--devices is {devices}; it must be a number{', a list of numbers' if on_gpu else ''} or auto")
+    if not number:
+        return {}
+    count = int(devices)
+    if count < 1 and not (on_gpu and count == -1):
+        raise ValueError(f"--devices is {count}; it must be at least 1{' (or -1 for all)' if on_gpu else ''}")
+    if on_gpu and count > there:
         way_out = f"--devices {there}" if there else "--accelerator cpu"
         raise ValueError(f"--devices asks for {count} GPUs, but this machine has {there}; use {way_out}")
     return {}

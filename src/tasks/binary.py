@@ -38,6 +38,8 @@ class BinaryClassification(Task):
             raise ValueError(f"BinaryClassification: pos_weight {self.pos_weight} must be above 0")
 
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
+        if values.ndim > 1:
+            raise ValueError(f"has {values.shape[1]} columns, where a BinaryClassification has one")
         if self.classes:
             return self
         found = distinct(values)
@@ -85,7 +87,7 @@ class BinaryClassification(Task):
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         probability = outputs.sigmoid().squeeze(-1)
-        guess = [self.classes[int(p >= 0.5)] for p in probability.tolist()]
+        guess = [self.classes[int(p > 0.5)] for p in probability.tolist()]
         return {"": guess, f"p_{self.classes[1]}": probability.tolist()}
 
 

@@ -40,8 +40,12 @@ class Classification(Task):
             raise ValueError(f"Classification: label_smoothing {self.label_smoothing} is outside [0, 1)")
         if self.class_weights and self.classes and len(self.class_weights) != len(self.classes):
             raise ValueError(f"Classification: {len(self.class_weights)} class_weights for {len(self.classes)} classes")
+        if self.class_weights and min(self.class_weights) < 0:
+            raise ValueError(f"Classification: class_weights hold {min(self.class_weights)}; weights start at 0")
 
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
+        if values.ndim > 1:
+            raise ValueError(f"has {values.shape[1]} columns, where a Classification has one")
         return self if self.classes else replace(self, classes=distinct(values))
 
     def encode(self, values: np.ndarray) -> Tensor:
@@ -70,7 +74,7 @@ class Classification(Task):
         return MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(average="micro", **settings),
-                "balanced_accuracy": MulticlassAccuracy(average="macro", **settings),
+                "balanced_accuracy": MulticlassAccuracy(average="none", **settings),
                 "f1": MulticlassF1Score(average="macro", **settings),
                 "count": LabelCount(self.out_features),
             },
@@ -84,6 +88,10 @@ class Classification(Task):
 
     def undefined(self, counts: Tensor) -> set[str]:
         return set() if counts.any() else set(self.metric_names)
+
+    def scalar(self, value: Tensor, counts: Tensor) -> Tensor:
+        """Balanced accuracy is the mean recall over the classes that have a label: the others have no recall."""
+        return value[counts > 0].mean() if value.ndim else value.float()
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         probabilities = outputs.softmax(-1)

@@ -1,6 +1,6 @@
 """Several yes-or-no labels at once."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -9,9 +9,38 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MultilabelAccuracy, MultilabelAUROC, MultilabelAveragePrecision, MultilabelF1Score
+from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
+from torchmetrics.utilities import dim_zero_cat
 
 from src.tasks.binary import binary_losses
 from src.tasks.task import MISSING, BadLabel, LabelCount, Task, as_numbers, classes_as_integers
+
+
+class AUROC(MultilabelAUROC):
+    """AUROC per label, NaN where a label lacks a positive or a negative (torchmetrics fails on a label with no known element)."""
+
+    def compute(self) -> Tensor:
+        """Returns (L,)."""
+        return per_label(multilabel_auroc, self.preds, self.target)
+
+
+class AveragePrecision(MultilabelAveragePrecision):
+    """Average precision per label, NaN where a label lacks a positive or a negative."""
+
+    def compute(self) -> Tensor:
+        """Returns (L,)."""
+        return per_label(multilabel_average_precision, self.preds, self.target)
+
+
+def per_label(function: Callable[..., Tensor], preds: Any, target: Any) -> Tensor:
+    """A ranking metric of the labels that have both a positive and a negative, NaN for the others."""
+    preds, target = dim_zero_cat(preds), dim_zero_cat(target)
+    both = (target == 0).any(0) & (target == 1).any(0)
+    values = preds.new_full(both.shape, float("nan"))
+    settings: dict[str, Any] = dict(num_labels=int(both.sum()), average="none", ignore_index=MISSING, validate_args=False)
+    if both.any():
+        values[both] = function(preds[:, both], target[:, both], **settings).to(values)
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +48,7 @@ class MultilabelClassification(Task):
     """Binary cross-entropy on L logits: targets (..., L) of 0, 1 or NaN, outputs (..., L).
 
     The task's loss is the mean over all known labels. AUROC and average precision are means over those labels that have both a
-    positive and a negative.
+    positive and a negative, F1 over those that are known anywhere.
 
     Attributes:
         labels: Names of the labels in the order of the outputs.
@@ -33,7 +62,17 @@ class MultilabelClassification(Task):
     pos_weight: float | tuple[float, ...] = 1.0
     monitor: str = "auroc"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weights = self.pos_weight if isinstance(self.pos_weight, tuple) else (self.pos_weight,)
+        if self.labels and isinstance(self.pos_weight, tuple) and len(weights) != len(self.labels):
+            raise ValueError(f"MultilabelClassification: {len(weights)} values of pos_weight for {len(self.labels)} labels")
+        if not all(weight > 0 for weight in weights):
+            raise ValueError(f"MultilabelClassification: pos_weight {self.pos_weight} must be above 0")
+
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
+        if values.ndim != 2 or len(self.labels or names) != values.shape[1]:
+            raise ValueError(f"must be a list of columns, one for each of the labels {', '.join(self.labels or names)}")
         return self if self.labels else replace(self, labels=tuple(names))
 
     def encode(self, values: np.ndarray) -> Tensor:
@@ -59,9 +98,9 @@ class MultilabelClassification(Task):
         return MetricCollection(
             {
                 "accuracy": MultilabelAccuracy(average="micro", **settings),
-                "f1": MultilabelF1Score(average="macro", **settings),
-                "auroc": MultilabelAUROC(average="none", **settings),
-                "average_precision": MultilabelAveragePrecision(average="none", **settings),
+                "f1": MultilabelF1Score(average="none", **settings),
+                "auroc": AUROC(average="none", **settings),
+                "average_precision": AveragePrecision(average="none", **settings),
                 "count": LabelCount(2, self.out_features),
             },
             compute_groups=[["accuracy"], ["f1"], ["auroc", "average_precision"], ["count"]],
@@ -78,9 +117,9 @@ class MultilabelClassification(Task):
         return set() if counts.all(0).any() else {"auroc", "average_precision"}
 
     def scalar(self, value: Tensor, counts: Tensor) -> Tensor:
-        return value[counts.all(0)].float().mean() if value.ndim else value.float()
+        return value[counts.any(0)].nanmean() if value.ndim else value.float()
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         probabilities = outputs.sigmoid()
-        guess = {name: (probabilities[:, i] >= 0.5).int().tolist() for i, name in enumerate(self.labels)}
+        guess = {name: (probabilities[:, i] > 0.5).int().tolist() for i, name in enumerate(self.labels)}
         return guess | {f"p_{name}": probabilities[:, i].tolist() for i, name in enumerate(self.labels)}

@@ -64,20 +64,35 @@ class Regression(Task):
     std: tuple[float, ...] | None = None
     monitor: str = "r2"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss not in ("mse", "mae", "huber"):
+            raise ValueError(f"Regression: loss '{self.loss}' is none of mse, mae, huber")
+        if self.delta <= 0:
+            raise ValueError(f"Regression: delta {self.delta} must be above 0")
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and (not isinstance(values, tuple) or (self.names and len(values) != len(self.names))):
+                raise ValueError(f"Regression: {key} {values} where a list of {self.out_features} is expected")
+        if self.std is not None and not all(std > 0 for std in self.std):
+            raise ValueError(f"Regression: std {self.std} must be above 0")
+
     @property
     def event_dims(self) -> int:  # type: ignore[override]  # a vector has one, a scalar none
         return 1 if self.names else 0
 
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
         numbers = as_numbers(values).reshape(len(values), -1)
-        std = np.nanstd(numbers, axis=0)
-        if (std == 0).any() and self.std is None:
-            raise ValueError("has a single value in the training split; there is nothing to learn")
+        for name, column in zip(self.names or names, numbers.T, strict=False):
+            found = column[~np.isnan(column)]
+            if not len(found) and None in (self.mean, self.std):
+                raise ValueError(f"has no label for '{name}' in the training split")
+            if self.std is None and found.min() == found.max():  # its std may be rounding dust instead of 0
+                raise ValueError("has a single value in the training split; there is nothing to learn")
         return replace(
             self,
             names=self.names or (tuple(names) if values.ndim > 1 else ()),
             mean=self.mean or tuple(np.nanmean(numbers, axis=0).tolist()),
-            std=self.std or tuple(std.tolist()),
+            std=self.std or tuple(np.nanstd(numbers, axis=0).tolist()),
         )
 
     def encode(self, values: np.ndarray) -> Tensor:
@@ -120,8 +135,8 @@ class Regression(Task):
         targets = targets.reshape(-1, self.out_features)
         mask = labelled(targets)
         return {
-            "preds": self.in_units(outputs)[mask],
-            "target": self.in_units(targets)[mask],
+            "preds": self.in_units(outputs.double())[mask],  # fp32 has no digits left for the error of a price near 1e9
+            "target": self.in_units(targets.double())[mask],
             "standard_preds": outputs,
             "standard_target": targets,
             "counts": mask.sum(0),

@@ -36,7 +36,8 @@ def classes_as_integers(targets: Tensor) -> Tensor:
 @lru_cache(maxsize=256)
 def constant(values: tuple[float, ...] | float, like: tuple[torch.device, torch.dtype]) -> Tensor:
     """A small constant on the device where it is used, made once."""
-    return torch.tensor(values, device=like[0], dtype=like[1])
+    with torch.inference_mode(False):  # made in an evaluation, it must still serve in a backward pass
+        return torch.tensor(values, device=like[0], dtype=like[1])
 
 
 class BadLabel(ValueError):

@@ -38,6 +38,8 @@ class MLP(Encoder):
         super().__init__(shape)
         if width < 1 or depth < 0:
             raise ValueError(f"MLP: width {width} and depth {depth} must be at least 1 and 0")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"MLP: dropout {dropout} is outside [0, 1)")
         stem = VectorStem(shape)
         self.stages = nn.Sequential(
             nn.Sequential(stem, nn.Linear(stem.features, width)), *(Block(width, dropout) for _ in range(depth))

@@ -1,0 +1,34 @@
+"""Several callbacks as one, for the price of one."""
+
+from functools import partial
+from typing import Any
+
+import lightning as L
+
+HOOKS = tuple(name for name in dir(L.Callback) if name.startswith("on_") or name in ("setup", "teardown"))
+
+
+class Together(L.Callback):
+    """Forwards each hook to those of its callbacks that have something to do there, in their order.
+
+    Lightning calls every callback at each of six hooks a step, at 2 to 3 microseconds a call, whether it has anything to do there
+    or not. The callbacks must have no state to save: Lightning sees only this one.
+
+    Args:
+        callbacks: What to put together.
+    """
+
+    def __init__(self, *callbacks: L.Callback) -> None:
+        for callback in callbacks:
+            assert type(callback).state_dict is L.Callback.state_dict, f"{callback} has state that would be lost"
+        for hook in HOOKS:
+            acting = [getattr(c, hook) for c in callbacks if getattr(type(c), hook) is not getattr(L.Callback, hook)]
+            if len(acting) == 1:
+                setattr(self, hook, acting[0])
+            elif acting:
+                setattr(self, hook, partial(self._each, acting))
+
+    @staticmethod
+    def _each(hooks: list[Any], *args: Any, **kwargs: Any) -> None:
+        for hook in hooks:
+            hook(*args, **kwargs)

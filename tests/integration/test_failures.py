@@ -1,0 +1,31 @@
+"""A rank that dies ends the run on all ranks, soon and with its error visible."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.launch import finish, start
+
+TOY = ("--data", "tests.toy.Toy", "--max_epochs", 400, "--model.encoder.width", 16, "--watch.figures_every", 0)
+
+
+@pytest.mark.parametrize(("callback", "visible"), [("RaiseAt", "this rank broke"), ("KillAt", "another process of this run")])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_dead_rank_ends_the_run(tmp_path: Path, callback: str, visible: str, rank: int) -> None:
+    marker = tmp_path / "dead"
+    words = ("--trainer.callbacks", f"tests.toy.{callback}", "--trainer.callbacks.step", 20)
+    words += ("--trainer.callbacks.marker", marker, "--trainer.callbacks.rank", rank)
+    process = start("src.train", "--logs", tmp_path, "--name", "x", *TOY, "--devices", 2, *words)
+    done = finish(process, timeout=120)
+    ended = time.time()
+    assert done.returncode not in (0, None)
+    assert visible in done.stderr
+    assert ended - marker.stat().st_mtime < 30  # seconds, on a busy machine; a hang would be minutes
+    with pytest.raises(ProcessLookupError):  # nobody of its process group is left
+        for _ in range(20):
+            os.killpg(process.pid, 0)
+            time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,90 @@
+"""Same run, any topology: one process, ddp x 2 and ddp x 4 give the same curves and weights."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.launch import curves, furthest, launch, read_json, train, weights
+
+TOY = ("--data", "tests.toy.Toy", "--max_epochs", 3, "--trainer.log_every_n_steps", 1, "--model.encoder.width", 32)
+RUNS = {
+    "plain": (),
+    "accumulated": ("--trainer.accumulate_grad_batches", 3, "--trainer.gradient_clip_val", 0.1, "--model.optimizer", "SGD", "--lr", 0.1),
+}
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Path]:
+    """Run folders by (settings, number of devices), launched as a person would."""
+    logs = tmp_path_factory.mktemp("parity")
+    worlds = {"plain": (1, 2, 4), "accumulated": (1, 2)}
+    return {
+        (kind, devices): train(logs, *TOY, *RUNS[kind], "--devices", devices, name=f"{kind}-{devices}")
+        for kind, several in worlds.items()
+        for devices in several
+    }
+
+
+CASES = [("plain", 2), ("plain", 4), ("accumulated", 2)]
+
+
+@pytest.mark.parametrize(("kind", "devices"), CASES)
+def test_final_weights_agree(runs: dict[tuple[str, int], Path], kind: str, devices: int) -> None:
+    one = weights(runs[kind, 1])
+    assert furthest(weights(runs[kind, devices]), one) < 1e-5
+    assert furthest(one, {k: v + 0.01 for k, v in one.items()}) > 1e-3  # the measure itself can tell weights apart
+
+
+@pytest.mark.parametrize(("kind", "devices"), CASES)
+def test_losses_of_every_step_and_task_agree(runs: dict[tuple[str, int], Path], kind: str, devices: int) -> None:
+    one, several = curves(runs[kind, 1]), curves(runs[kind, devices])
+    tags = [tag for tag in one if tag.startswith("train/loss/")]
+    assert len(tags) == 8
+    for tag in tags:
+        assert one[tag].keys() == several[tag].keys()
+        assert several[tag] == pytest.approx(one[tag], rel=1e-5)
+    steps = 42 if kind == "plain" else 15
+    assert len(one["train/loss/labels"]) == steps
+    assert len(one["train/loss/rare"]) < steps  # some batches hold no label of it
+
+
+@pytest.mark.parametrize(("kind", "devices"), CASES)
+def test_validation_and_test_metrics_agree(runs: dict[tuple[str, int], Path], kind: str, devices: int) -> None:
+    one, several = (read_json(runs[kind, n] / "metrics.json") for n in (1, devices))
+    for stage in ("validation", "test"):
+        assert several[stage] == pytest.approx(one[stage], rel=1e-5)
+
+
+def test_a_run_is_reproducible_to_the_bit(runs: dict[tuple[str, int], Path], tmp_path: Path) -> None:
+    again = train(tmp_path, *TOY)
+    assert furthest(weights(again), weights(runs["plain", 1])) == 0.0
+
+
+def test_another_seed_gives_another_run(runs: dict[tuple[str, int], Path], tmp_path: Path) -> None:
+    other = train(tmp_path, *TOY, "--seed", 1)
+    assert furthest(weights(other), weights(runs["plain", 1])) > 0.1
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluation_counts_every_row_once(runs: dict[tuple[str, int], Path], tmp_path: Path, devices: int, split: str) -> None:
+    """101 and 97 rows in batches of 24: no number of ranks divides them."""
+    found = {}
+    for n in (1, devices):
+        launch("src.evaluate", "--run", runs["plain", 1], "--split", split, "--devices", n, "--out", tmp_path / f"{n}.json")
+        found[n] = read_json(tmp_path / f"{n}.json")
+    assert found[devices] == pytest.approx(found[1], rel=1e-6)
+    recorded = read_json(runs["plain", 1] / "metrics.json")["validation" if split == "val" else "test"]
+    assert found[1] == pytest.approx(recorded, rel=1e-6)
+
+
+def test_predictions_keep_the_order_of_the_input(runs: dict[tuple[str, int], Path], tmp_path: Path) -> None:
+    import pandas as pd
+
+    for n in (1, 3):
+        launch("src.predict", "--run", runs["plain", 1], "--devices", n, "--out", tmp_path / f"{n}.parquet")
+    one, three = (pd.read_parquet(tmp_path / f"{n}.parquet") for n in (1, 3))
+    assert one["id"].tolist() == list(range(97))
+    assert one["class2"].isin(["a", "b", "c"]).all()
+    assert one[["class2.p_a", "class2.p_b", "class2.p_c"]].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-6)
+    pd.testing.assert_frame_equal(one, three, rtol=1e-5)

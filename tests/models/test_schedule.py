@@ -1,0 +1,83 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.optim import SGD
+
+from src.models import WarmupCosine
+
+
+def optimizer_of(*lrs):
+    return SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in lrs], lr=1.0)
+
+
+def formula(step, peak, warmup, floor, total):
+    warm = round(warmup * total)
+    if step < warm:
+        return peak * (step + 1) / warm
+    return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * min(1, (step - warm) / max(1, total - warm)))) / 2)
+
+
+def curve(schedule, steps):
+    lrs = []
+    for _ in range(steps):
+        lrs.append([group["lr"] for group in schedule.optimizer.param_groups])
+        schedule.optimizer.step()
+        schedule.step()
+    return lrs
+
+
+@settings(deadline=None)
+@given(warmup=st.floats(0, 1), floor=st.floats(0, 1), total=st.integers(1, 40))
+def test_closed_formula(warmup, floor, total):
+    schedule = WarmupCosine(optimizer_of(0.1, 3.0), warmup, floor, total)
+    for step, lrs in enumerate(curve(schedule, total + 3)):
+        assert lrs == pytest.approx([formula(step, peak, warmup, floor, total) for peak in (0.1, 3.0)], rel=1e-12, abs=1e-15)
+
+
+def test_hand_computed_values():
+    schedule = WarmupCosine(optimizer_of(1.0), warmup=0.4, floor=0.0, total_steps=10)
+    half = (1 + math.cos(math.pi / 2)) / 2
+    wanted = [0.25, 0.5, 0.75, 1.0, 1.0, (1 + math.cos(math.pi / 6)) / 2, (1 + math.cos(math.pi / 3)) / 2, half]
+    assert [lr for (lr,) in curve(schedule, 8)] == pytest.approx(wanted)
+
+
+def test_without_a_plan_the_rate_is_constant_and_a_plan_sets_the_first_step():
+    schedule = WarmupCosine(optimizer_of(2.0), warmup=0.5)
+    assert schedule.optimizer.param_groups[0]["lr"] == 2.0
+    schedule.plan(8)
+    assert schedule.optimizer.param_groups[0]["lr"] == 2.0 / 4
+    schedule.plan(100)  # the first plan holds
+    assert schedule.total_steps == 8
+
+
+def test_a_number_of_steps_set_by_hand_is_kept():
+    schedule = WarmupCosine(optimizer_of(1.0), warmup=0.0, total_steps=5)
+    schedule.plan(1000)
+    assert schedule.total_steps == 5
+
+
+@pytest.mark.parametrize("longer", [10, 25])
+def test_a_resumed_schedule_follows_the_new_plan_from_where_it_was(longer):
+    first = WarmupCosine(optimizer_of(1.0), warmup=0.2, floor=0.1, total_steps=10)
+    curve(first, 6)
+    state = first.state_dict()
+    assert "total_steps" not in state
+    second = WarmupCosine(optimizer_of(1.0), warmup=0.2, floor=0.1)
+    second.plan(longer)
+    second.load_state_dict(state)
+    assert second.last_epoch == 6
+    second.optimizer.step()
+    second.step()  # the rate of the very next step is the optimizer's state; from then on it is the plan's
+    lrs = [lr for (lr,) in curve(second, longer - 7)]
+    assert lrs == pytest.approx([formula(step, 1.0, 0.2, 0.1, longer) for step in range(7, longer)])
+
+
+@pytest.mark.parametrize("settings", [{"warmup": -0.1}, {"warmup": 1.1}, {"floor": -1}, {"floor": 2}])
+def test_bad_settings_are_named(settings):
+    key, value = next(iter(settings.items()))
+    with pytest.raises(ValueError, match=f"WarmupCosine: .*{key} {value}"):
+        WarmupCosine(optimizer_of(1.0), **settings)
