@@ -41,6 +41,7 @@ from src.tasks import Task
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = ROOT / "configs" / "train.yaml"
+SECTIONS = ("data", "model", "trainer", "watch")  # of a config file, each a mapping
 
 
 def forget_replaced_class(_: Any, previous: Any, value: Any) -> None:
@@ -144,10 +145,10 @@ class Parser(LightningArgumentParser):
             hint = f"{self.owner.__name__} knows {', '.join(known) or 'no settings'}" if self.owner else "--help lists the keys"
         return f"unknown key '{self.typed(key)}'; {hint}{self.origin(key)}"
 
-    def format_help(self) -> str:
+    def format_help(self, formatter: Any = None) -> str:
         """Everyday flags first, then the model's and the data's, Lightning's forty at the end."""
         self.usage = "python -m src.VERB [--config FILE ...] [--KEY VALUE ...]"
-        self._action_groups.sort(key=lambda group: "every aspect of training" in str(group.title))
+        self._action_groups = sorted(self._action_groups, key=lambda group: "every aspect of training" in str(group.title))
         short = "\n".join(f"  --{alias:<16} --{key}" for alias, key in ALIASES.items())
         classes = "\n".join(
             f"  {key:<18} {', '.join(sorted(c.__name__ for c in subclasses(base)))}" for key, base in CHOICES.items()
@@ -155,7 +156,7 @@ class Parser(LightningArgumentParser):
         everyday = (
             f"everyday flags and what they stand for:\n{short}\n\nclasses to choose from, by name or class path:\n{classes}\n"
         )
-        head, _, rest = super().format_help().partition("\n\n")
+        head, _, rest = super().format_help(formatter).partition("\n\n")
         return f"{head}\n\n{everyday}\n{rest}"
 
 
@@ -171,7 +172,8 @@ OTHERS: dict[str, type] = {"optimizer": Optimizer, "scheduler": LRScheduler, "ca
 
 def subclasses(base: type) -> list[type]:
     """The classes below ``base`` that can be made."""
-    below = [c for child in base.__subclasses__() for c in (child, *subclasses(child))]
+    children: list[type] = base.__subclasses__()
+    below = [c for child in children for c in (child, *subclasses(child))]
     return [c for c in below if not isabstract(c)]
 
 
@@ -301,22 +303,20 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
     merged, rest = base, []
     Parser.origins = {}
     for key, value in flags(args):
-        if key in ("data", "model", "trainer", "watch") and str(value).endswith((".yaml", ".yml")):
-            layer = {key: read(Path(str(value)))}
-        elif key != "config":
+        names_a_file = key in SECTIONS and str(value).endswith((".yaml", ".yml"))
+        if not names_a_file and key != "config":
             rest.append((key, value))
             continue
-        elif value is None:
+        if value is None:
             raise ConfigError("--config needs a file")
-        else:
-            layer = read(Path(value))
-        for section in ("data", "model", "trainer", "watch"):
+        layer = {key: read(Path(value))} if names_a_file else read(Path(value))
+        for section in SECTIONS:
             if not isinstance(layer.get(section, {}), (dict, str) if section == "data" else dict):
                 raise ConfigError(f"config {value}: {section} is '{layer[section]}', where a mapping of keys to values is expected")
         Parser.origins |= dict.fromkeys(keys(layer), value)
         merged = merge(merged, layer)
     rest = parents_first(rest)
-    Parser.origins |= dict.fromkeys(dict(rest), "")
+    Parser.origins |= dict.fromkeys((key for key, _ in rest), "")
     Parser.chosen = dict(classes(merged)) | {str(value).rpartition(".")[2]: key for key, value in rest}
     about_tasks = [pair for pair in rest if pair[0].startswith("data.tasks.")]
     if about_tasks:
@@ -397,7 +397,7 @@ def unwrapped(error: BaseException) -> BaseException:
     return error
 
 
-def main(verb: Callable[[list[str]], None]) -> None:
+def main(verb: Callable[[list[str]], object]) -> None:
     """Runs a verb on the command line; what a user got wrong is one line and exit code 2, anything else keeps its traceback."""
     quiet()
     threading.excepthook = thread_ended

@@ -118,7 +118,7 @@ class Run:
         for attempt in range(1, 1000):
             path = Path(root) / name / (stamp if attempt == 1 else f"{stamp}_{attempt}")
             try:
-                if rank_zero_only.rank in (0, None):
+                if getattr(rank_zero_only, "rank", 0) in (0, None):
                     path.mkdir(parents=True)
             except FileExistsError:
                 continue

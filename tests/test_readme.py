@@ -28,7 +28,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if named := re.match(r"# (src/\S+\.py)\n", listing):
             assert not (here / named[1]).exists()
             (here / named[1]).write_text(f'"""{named[1]}."""\n\n' + listing)
-    rows = [f"p{i},{20 + i * 7 % 50},{'Oslo' if i % 3 else 'Rome'},{i % 4},{'>50K' if i * 7 % 50 > 24 else '<=50K'},{30 + i % 17}.5" for i in range(200)]
+    rows = [
+        f"p{i},{20 + i * 7 % 50},{'Oslo' if i % 3 else 'Rome'},{i % 4},{'>50K' if i * 7 % 50 > 24 else '<=50K'},{30 + i % 17}.5"
+        for i in range(200)
+    ]
     (here / "people.csv").write_text("name,age,city,children,income,hours\n" + "\n".join(rows) + "\n")
     (here / "new.csv").write_text("name,age,city,children\nx,30,Oslo,1\ny,60,Paris,0\n")
     return here
@@ -36,7 +39,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(here: Path, script: str) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=here, env=environment(PATH=path), capture_output=True, text=True)
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=here, env=environment(PATH=path), capture_output=True, text=True
+    )
 
 
 @pytest.mark.parametrize("script", blocks("bash"), ids=lambda script: script.split("\n")[0][:60])

@@ -87,6 +87,12 @@ class At(L.Callback):
     def __init__(self, step: int, marker: str, rank: int = 0) -> None:
         self.step, self.marker, self.rank = step, Path(marker), rank
 
+    @classmethod
+    def flags(cls, step: int, marker: Path, rank: int = 0) -> tuple[object, ...]:
+        """The command-line flags that put it into a run."""
+        key = "--trainer.callbacks"
+        return (key, f"tests.toy.{cls.__name__}", f"{key}.step", step, f"{key}.marker", marker, f"{key}.rank", rank)
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         if trainer.global_step == self.step and trainer.global_rank == self.rank and not self.marker.exists():
             self.marker.touch()

@@ -130,7 +130,10 @@ def looks_like_dates(series: pd.Series) -> bool:
     if pd.api.types.is_datetime64_any_dtype(series):
         return True
     known = series.dropna().head(200)
-    if not len(known) or not known.map(lambda v: isinstance(v, str) and any(c in v for c in "-/.:") and any(c.isdigit() for c in v)).all():
+    if (
+        not len(known)
+        or not known.map(lambda v: isinstance(v, str) and any(c in v for c in "-/.:") and any(c.isdigit() for c in v)).all()
+    ):
         return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pandas tells that it had to guess the form

@@ -80,7 +80,7 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
     @property
     @abstractmethod
     def tasks(self) -> dict[str, Task]:
-        """The tasks with their label spaces. Reading the data for it is allowed: it is asked for once, before the model is built."""
+        """The tasks with their label spaces. It may read the data: it is asked for once, before the model is built."""
 
     @property
     @abstractmethod
@@ -105,7 +105,7 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Returns the shuffled stream of global batches."""
-        overfit = self.trainer is not None and bool(self.trainer.overfit_batches)  # that needs the same batches in each epoch
+        overfit = self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
         return self._loader("train", self.batch_size, shuffle=not overfit)
 
     def val_dataloader(self) -> DataLoader[Batch]:

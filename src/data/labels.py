@@ -90,7 +90,7 @@ def kind_named(name: str) -> type[Task]:
     return kinds[short]
 
 
-def with_settings(kind: type[Task], settings: dict[str, Any]) -> Task:
+def with_settings(kind: Any, settings: dict[str, Any]) -> Task:
     """Builds a task of a kind with settings given by hand.
 
     Raises:
@@ -116,6 +116,6 @@ def task_from_plain(values: dict[str, Any]) -> Task:
     return with_settings(kind_named(values["kind"]), {key: value for key, value in values.items() if key != "kind"})
 
 
-def all_kinds(base: type[Task]) -> list[type[Task]]:
+def all_kinds(base: Any) -> list[type[Task]]:
     """Every task kind that is known."""
     return [kind for child in base.__subclasses__() for kind in (child, *all_kinds(child))]

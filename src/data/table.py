@@ -43,8 +43,8 @@ class Table(MultiTaskDataModule):
         path: A .csv, .tsv or .parquet file.
         targets: Columns to predict: a list, or {task: column or columns}; several columns form one task (multi-label if they hold
             0 and 1, else a vector regression).
-        tasks: {task: what is set by hand}: the name of a kind (Regression), settings ({weight: 2}), or both ({class_path: Regression,
-            init_args: {loss: huber}}); a Task object from Python.
+        tasks: {task: what is set by hand}: the name of a kind (Regression), settings ({weight: 2}), or both
+            ({class_path: Regression, init_args: {loss: huber}}); a Task object from Python.
         inputs: Columns to learn from; None: all that are neither targets nor named otherwise.
         drop: Columns that must not be inputs.
         categorical: Columns of numbers that are to be read as categories.
@@ -122,7 +122,9 @@ class Table(MultiTaskDataModule):
             raise ValueError("data.targets is missing: name the columns to predict, such as --data.targets '[income, hours]'")
         names = targets if isinstance(targets, dict) else {task_name(c): c for c in targets}
         if len(names) < len(targets):
-            raise ValueError(f"data.targets holds names that differ in punctuation alone: {', '.join(targets)}; give {{task: column}}")
+            raise ValueError(
+                f"data.targets holds names that differ in punctuation alone: {', '.join(targets)}; give {{task: column}}"
+            )
         self.single = {name: isinstance(columns, str) for name, columns in names.items()}
         self.targets = {name: [columns] if isinstance(columns, str) else list(columns) for name, columns in names.items()}
         for name in self.settings:
@@ -144,7 +146,7 @@ class Table(MultiTaskDataModule):
         """A row of the joined table as a person finds it: file and row, counted from 1 after the header."""
         for name, frame in self._files.items():
             if row < len(frame):
-                return f"{ {'train': self.path, 'val': self.val_path, 'test': self.test_path}[name]} row {row + 1}"
+                return f"{ {'train': self.path, 'val': self.val_path, 'test': self.test_path}[name] } row {row + 1}"
             row -= len(frame)
         raise AssertionError("a row beyond all files")
 
@@ -166,7 +168,9 @@ class Table(MultiTaskDataModule):
         ):
             for column in columns:
                 if column not in main.columns and not (name == "targets" and self._saved):
-                    raise ValueError(f"{self.path}: data.{name} names '{column}', which is no column: {nearest(column, main.columns)}")
+                    raise ValueError(
+                        f"{self.path}: data.{name} names '{column}', which is no column: {nearest(column, main.columns)}"
+                    )
         both = labels & set(self.inputs or [])
         if both:
             raise ValueError(f"data.inputs names '{sorted(both)[0]}', which is a target: a column cannot be both")
@@ -175,11 +179,13 @@ class Table(MultiTaskDataModule):
                 for column in main.columns:
                     if column not in frame.columns:
                         raise ValueError(f"{path}: lacks the column '{column}' of {self.path}: {nearest(column, frame.columns)}")
-        return pd.concat([frame[[c for c in main.columns]] for frame in self._files.values()], ignore_index=True)
+        return pd.concat([frame[main.columns] for frame in self._files.values()], ignore_index=True)
 
     @cached_property
     def _rows(self) -> dict[str, np.ndarray]:
         """Which rows of ``frame`` belong to which split."""
+        import pandas as pd
+
         sizes = {name: len(frame) for name, frame in self._files.items()}
         first = sizes["train"]
         val = 0.0 if self.val_path else self.val_fraction
@@ -196,12 +202,12 @@ class Table(MultiTaskDataModule):
                 raise ValueError(f"{self._place(groups.index(None))}: column '{self.group}' is missing; each row needs its group")
             side = group_split(np.array(groups, dtype=str), val, test, self.split_seed)
         else:
-            labels = [main[c].astype(str).to_numpy(dtype=str) for cs in self.targets.values() for c in cs if c in main.columns]
-            labels = [column for column in labels if len(np.unique(column)) <= 20]
+            columns = [main[c] for cs in self.targets.values() for c in cs if c in main.columns]
+            labels = [pd.factorize(column, use_na_sentinel=False)[0] for column in columns]
+            labels = [codes for codes in labels if codes.max() < 20]
             rare = np.zeros(first, dtype=bool)
-            for column in labels:
-                _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
-                rare |= counts[place] < 3
+            for codes in labels:
+                rare |= np.bincount(codes)[codes] < 3
             strata = joint_strata(labels, most=max(2, first // 50))
             side = random_split(first, val, test, self.split_seed, strata, rare)
         rows = {name: np.flatnonzero(side == name) for name in ("train", "val", "test")}
@@ -375,7 +381,9 @@ class Table(MultiTaskDataModule):
         """Each task with its kind and the reason, the inputs, and what was dropped."""
         tasks = [f"task {n}: {type(t).__name__} ({self.reasons.get(n, 'as in the schema')})" for n, t in self.tasks.items()]
         kinds = [f"{sum(isinstance(c, k) for c in self.columns)} {k.__name__.lower()}" for k in (Numeric, Categorical)]
-        sizes = ", ".join(f"{len(rows)} to {verb}" for verb, rows in zip(("train", "validate", "test"), self._rows.values(), strict=True))
+        sizes = ", ".join(
+            f"{len(rows)} to {verb}" for verb, rows in zip(("train", "validate", "test"), self._rows.values(), strict=True)
+        )
         dropped = [f"dropped {name}: {reason}" for name, reason in self.dropped.items()]
         return [*tasks, f"inputs: {' and '.join(kinds)} columns", *dropped, f"rows: {sizes}"]
 

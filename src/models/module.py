@@ -5,7 +5,7 @@ Batch -> sharing -> features per task -> heads -> outputs per task -> losses per
 
 import difflib
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -57,7 +57,7 @@ class MultiTaskModel(L.LightningModule):
         tasks: dict[str, Task],
         input_shape: InputShape,
         encoder: Callable[[InputShape], Encoder] = MLP,
-        sharing: Callable[[EncoderFactory, Iterable[str]], Sharing] = cast(Any, HardSharing),
+        sharing: Callable[[EncoderFactory, Sequence[str]], Sharing] = HardSharing,
         balancer: Callable[[Mapping[str, float]], Balancer] = StaticWeights,
         optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
         scheduler: Callable[[Optimizer], LRScheduler | ReduceLROnPlateau] | None = WarmupCosine,
@@ -240,13 +240,15 @@ class MultiTaskModel(L.LightningModule):
         if isinstance(scheduler, ReduceLROnPlateau):
             if scheduler.mode != "max":
                 raise ValueError("model.scheduler watches val/score, of which more is better: set --model.scheduler.mode max")
-            plan = {"monitor": "val/score", "interval": "epoch"}
+            plan: dict[str, Any] = {"monitor": "val/score", "interval": "epoch"}
         else:
             plan = {"interval": self.scheduler_interval or getattr(scheduler, "interval", "epoch")}
         if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
             steps = self.trainer.estimated_stepping_batches
             if steps == float("inf"):
-                raise ValueError("WarmupCosine needs an end: set trainer.max_epochs, trainer.max_steps or model.scheduler.total_steps")
+                raise ValueError(
+                    "WarmupCosine needs an end: set trainer.max_epochs, trainer.max_steps or model.scheduler.total_steps"
+                )
             scheduler.plan(int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **plan}}
 

@@ -3,6 +3,7 @@
 from math import cos, pi
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -45,9 +46,9 @@ class WarmupCosine(LRScheduler):
                 group["lr"] = lr
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the number of steps: that is the run's, so that a run resumed with more epochs follows the longer curve."""
+        """Everything but the number of steps, which is the run's: one resumed with more epochs follows the longer curve."""
         return {key: value for key, value in super().state_dict().items() if key != "total_steps"}
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Returns the learning rate of each parameter group."""
         return [base * self.factor(self.last_epoch) for base in self.base_lrs]

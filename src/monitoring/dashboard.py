@@ -74,7 +74,7 @@ class Dashboard(L.Callback):
     ) -> None:
         """Logs if it is time."""
         self.samples += len(batch)
-        every = trainer.log_every_n_steps
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and trainer.global_step - self.step >= every:
             self.flush(trainer, cast(Watched, pl_module))
 

@@ -33,7 +33,7 @@ class Figures(L.Callback):
         self.points: dict[str, list[Tensor]] = {}
 
     def _due(self, trainer: L.Trainer) -> bool:
-        if not self.every_n_epochs or trainer.sanity_checking or trainer.fast_dev_run:
+        if not self.every_n_epochs or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return False
         epoch = trainer.current_epoch + 1
         return epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
@@ -135,7 +135,8 @@ def scatter_figure(task: Regression, pairs: Tensor) -> "Figure":
     """Predicted against true values, in the label's own unit where there is one."""
     axes = (figure := new_figure()).add_subplot()
     values = pairs if task.names else task.in_units(pairs[..., None])[..., 0]
-    axes.scatter(*values.numpy(), s=6, alpha=0.5)
+    true, predicted = values.numpy()
+    axes.scatter(true, predicted, s=6, alpha=0.5)
     low, high = float(values.min()), float(values.max())
     axes.plot([low, high], [low, high], color="grey", linewidth=1)
     axes.set(xlabel="true", ylabel="predicted", title="standardised" if task.names else "")

@@ -47,7 +47,9 @@ class FiniteLossGuard(L.Callback):
         assert model.losses is not None
         if trainer.global_step % self.every_n_steps or bool(model.losses.global_T.isfinite().all()):
             return
-        bad = [name for name, value in zip(model.names, model.losses.global_T.tolist(), strict=True) if not abs(value) < float("inf")]
+        bad = [
+            name for name, value in zip(model.names, model.losses.global_T.tolist(), strict=True) if not abs(value) < float("inf")
+        ]
         ids = self.culprits(pl_module, bad)
         shown = f"{', '.join(map(str, ids[:20]))}{', ...' if len(ids) > 20 else ''}" if ids else "none: the weights are at fault"
         raise NonFiniteLoss(

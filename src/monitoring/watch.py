@@ -39,7 +39,7 @@ class Watch:
                 raise ValueError(f"watch.{name} is {getattr(self, name)}; it must be at least 1")
 
     def callbacks(self, folder: Path | None, config: str, several_devices: bool, bar: bool) -> list[L.Callback]:
-        """Builds the callbacks; without a folder for checkpoints (a debug run) nothing is saved. ``bar`` asks for a progress bar."""
+        """Builds the callbacks; without a folder for checkpoints (a debug run) nothing is saved; ``bar`` adds a progress bar."""
         dashboard = Dashboard(config)
         watchers: list[L.Callback] = [dashboard, FiniteLossGuard(self.finite_every)]
         if several_devices:

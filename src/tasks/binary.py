@@ -55,7 +55,7 @@ class BinaryClassification(Task):
     def out_features(self) -> int:
         return 1
 
-    def alike(self) -> Hashable:
+    def alike(self) -> tuple[Hashable, ...]:
         return (*super().alike(), self.pos_weight)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class Classification(Task):
     def out_features(self) -> int:
         return len(self.classes)
 
-    def alike(self) -> Hashable:
+    def alike(self) -> tuple[Hashable, ...]:
         return (*super().alike(), self.label_smoothing, self.class_weights)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -97,5 +97,3 @@ class Classification(Task):
         probabilities = outputs.softmax(-1)
         decoded: dict[str, Any] = {"": [self.classes[i] for i in outputs.argmax(-1).tolist()]}
         return decoded | {f"p_{name}": probabilities[:, i].tolist() for i, name in enumerate(self.classes)}
-
-

@@ -19,7 +19,7 @@ from src.tasks.task import MISSING, BadLabel, LabelCount, Task, as_numbers, clas
 class AUROC(MultilabelAUROC):
     """AUROC per label, NaN where a label lacks a positive or a negative (torchmetrics fails on a label with no known element)."""
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]  # the base class is a curve
         """Returns (L,)."""
         return per_label(multilabel_auroc, self.preds, self.target)
 
@@ -27,7 +27,7 @@ class AUROC(MultilabelAUROC):
 class AveragePrecision(MultilabelAveragePrecision):
     """Average precision per label, NaN where a label lacks a positive or a negative."""
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]  # the base class is a curve
         """Returns (L,)."""
         return per_label(multilabel_average_precision, self.preds, self.target)
 
@@ -87,7 +87,7 @@ class MultilabelClassification(Task):
     def out_features(self) -> int:
         return len(self.labels)
 
-    def alike(self) -> Hashable:
+    def alike(self) -> tuple[Hashable, ...]:
         return (*super().alike(), self.pos_weight)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

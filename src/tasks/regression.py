@@ -104,7 +104,7 @@ class Regression(Task):
     def out_features(self) -> int:
         return len(self.names) or 1
 
-    def alike(self) -> Hashable:
+    def alike(self) -> tuple[Hashable, ...]:
         return (*super().alike(), self.loss, self.delta, self.event_dims)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

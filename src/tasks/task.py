@@ -192,7 +192,7 @@ class Task(ABC):
             The shape of ``targets``.
         """
 
-    def alike(self) -> Hashable:
+    def alike(self) -> tuple[Hashable, ...]:
         """Tasks with equal keys share one loss computation, so the key holds all that :meth:`losses` depends on."""
         return (type(self), self.out_features, self.depth, self.width)
 

@@ -24,7 +24,9 @@ def main() -> None:
     quiet()
     torch.set_num_threads(1)
     quick = "--quick" in sys.argv
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}, lightning {lightning.__version__}"
+    machine = (
+        f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}, lightning {lightning.__version__}"
+    )
     text = f"{MARK}\n\n## {date.today()}: {machine}\n\n{step.table(quick)}\n\n{feeding.table(quick)}\n"
     Console().print(Markdown(text))
     if not quick:

@@ -114,8 +114,8 @@ class Job:
         job = self
 
         class Data(MultiTaskDataModule):
-            tasks = property(lambda _: job.kinds)  # type: ignore[assignment]
-            input_shape = property(lambda _: InputShape(job.shape))  # type: ignore[assignment]
+            tasks = property(lambda _: job.kinds)
+            input_shape = property(lambda _: InputShape(job.shape))
 
             def split(self, name: Split) -> Rows:
                 return Rows(job.inputs, job.targets)

@@ -166,8 +166,8 @@ FLAGS: dict[str, tuple[str, list[str]]] = {
     "unknown data": ("--data Digit", ["data", "'Digit'", "'Digits'"]),
     "unknown balancer": ("--model.balancer StaticWeight", ["model.balancer", "'StaticWeights'"]),
     "unknown optimizer": ("--model.optimizer AdamWW", ["model.optimizer", "'AdamW'"]),
-    "far from any class": ("--model.encoder Transformer", ["model.encoder", "'Transformer'", "ConvNet, MLP"]),
-    "class of another role": ("--model.encoder HardSharing", ["model.encoder", "'HardSharing'", "ConvNet, MLP"]),
+    "far from any class": ("--model.encoder Transformer", ["model.encoder", "'Transformer'", "known are", "MLP"]),
+    "class of another role": ("--model.encoder HardSharing", ["model.encoder", "'HardSharing'", "known are", "MLP"]),
     "unknown module": ("--model.encoder my.own.Encoder", ["model.encoder", "'my.own.Encoder'", "No module named 'my'"]),
     "setting of another class": (
         "--model.encoder.dropout 0.1 --model.encoder ConvNet",

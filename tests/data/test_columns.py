@@ -83,7 +83,9 @@ def test_to_numbers():
     np.testing.assert_array_equal(to_numbers(series(1, None, dtype="Int64")), [1, np.nan])
 
 
-@pytest.mark.parametrize(("value", "message"), [("tall", "holds 'tall' where a number"), (float("inf"), "not finite"), ("-inf", "not finite")])
+@pytest.mark.parametrize(
+    ("value", "message"), [("tall", "holds 'tall' where a number"), (float("inf"), "not finite"), ("-inf", "not finite")]
+)
 def test_to_numbers_names_the_row(value, message):
     with pytest.raises(BadValue, match=message) as caught:
         to_numbers(series(1.0, None, value, dtype=object))

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from src.data.labels import declared, infer_kind, kind_named, label_values, task_from_plain, with_settings
-from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression, Task
+from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression
 
 NAN = float("nan")
 KINDS = [
@@ -112,5 +112,5 @@ def test_with_settings():
 def test_a_task_survives_its_description(task):
     import json
 
-    again: Task = task_from_plain(json.loads(json.dumps(task.describe())))
+    again = task_from_plain(json.loads(json.dumps(task.describe())))
     assert again == task

@@ -41,7 +41,7 @@ def people(n=N, seed=0):
     return frame
 
 
-TARGETS = {"income": "income", "rich": "rich", "mood": "mood", "tags": ["a", "b"]}
+TARGETS: dict[str, str | list[str]] = {"income": "income", "rich": "rich", "mood": "mood", "tags": ["a", "b"]}
 
 
 @pytest.fixture
@@ -172,7 +172,9 @@ def test_several_columns_of_numbers_are_a_vector(path):
     frame = pd.read_csv(path).iloc[rows_of(table, "train")][["income", "age"]]
     np.testing.assert_allclose(task.mean, frame.mean())
     np.testing.assert_allclose(task.std, frame.std(ddof=0))
-    np.testing.assert_allclose(table.split("train").targets["both"], (frame - frame.mean()) / frame.std(ddof=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        table.split("train").targets["both"], (frame - frame.mean()) / frame.std(ddof=0), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_list_of_targets_names_tasks_after_columns(tmp_path):

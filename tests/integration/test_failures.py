@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.launch import finish, start
+from tests.toy import At, KillAt, RaiseAt
 
 TOY = ("--data", "tests.toy.Toy", "--max_epochs", 400, "--model.encoder.width", 16, "--watch.figures_every", 0)
 
 
-@pytest.mark.parametrize(("callback", "visible"), [("RaiseAt", "this rank broke"), ("KillAt", "another process of this run")])
+@pytest.mark.parametrize(("callback", "visible"), [(RaiseAt, "this rank broke"), (KillAt, "another process of this run")])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_dead_rank_ends_the_run(tmp_path: Path, callback: str, visible: str, rank: int) -> None:
+def test_a_dead_rank_ends_the_run(tmp_path: Path, callback: type[At], visible: str, rank: int) -> None:
     marker = tmp_path / "dead"
-    words = ("--trainer.callbacks", f"tests.toy.{callback}", "--trainer.callbacks.step", 20)
-    words += ("--trainer.callbacks.marker", marker, "--trainer.callbacks.rank", rank)
-    process = start("src.train", "--logs", tmp_path, "--name", "x", *TOY, "--devices", 2, *words)
+    process = start("src.train", "--logs", tmp_path, "--name", "x", *TOY, "--devices", 2, *callback.flags(20, marker, rank))
     done = finish(process, timeout=120)
     ended = time.time()
     assert done.returncode not in (0, None)

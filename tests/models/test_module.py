@@ -278,7 +278,11 @@ SCHEDULES = {
         None,
         [0.5, 1.0, 1.0, (1 + np.cos(np.pi / 4)) / 2, 0.5, (1 + np.cos(3 * np.pi / 4)) / 2],
     ),
-    "warmup cosine per epoch": (partial(WarmupCosine, warmup=0.0, total_steps=4), "epoch", [1.0] * 3 + [(1 + np.cos(np.pi / 4)) / 2] * 3),
+    "warmup cosine per epoch": (
+        partial(WarmupCosine, warmup=0.0, total_steps=4),
+        "epoch",
+        [1.0] * 3 + [(1 + np.cos(np.pi / 4)) / 2] * 3,
+    ),
 }
 
 
@@ -294,7 +298,11 @@ def test_schedules_in_a_real_run(scheduler, interval, wanted):
 def test_one_cycle_in_a_real_run():
     rates = Rates()
     scheduler = partial(OneCycleLR, max_lr=1.0, total_steps=6, cycle_momentum=False)
-    fit(model_of(optimizer=partial(SGD, lr=0.1), scheduler=scheduler, scheduler_interval="step"), callbacks=[rates], limit_val_batches=0)
+    fit(
+        model_of(optimizer=partial(SGD, lr=0.1), scheduler=scheduler, scheduler_interval="step"),
+        callbacks=[rates],
+        limit_val_batches=0,
+    )
     probe = OneCycleLR(SGD([nn.Parameter(torch.zeros(1))], lr=0.1), max_lr=1.0, total_steps=6, cycle_momentum=False)
     wanted = []
     for _ in range(6):
@@ -327,7 +335,13 @@ def test_a_run_without_end_needs_another_schedule():
         fit(model_of(), max_epochs=-1)
     endless = partial(WarmupCosine, warmup=0.5, total_steps=4)
     rates = Rates()
-    fit(model_of(optimizer=partial(SGD, lr=1.0), scheduler=endless), callbacks=[rates], max_epochs=-1, max_steps=5, limit_val_batches=0)
+    fit(
+        model_of(optimizer=partial(SGD, lr=1.0), scheduler=endless),
+        callbacks=[rates],
+        max_epochs=-1,
+        max_steps=5,
+        limit_val_batches=0,
+    )
     np.testing.assert_allclose(np.array(rates.steps)[:, 0], [0.5, 1, 1, 0.5, 0], atol=1e-12)
 
 

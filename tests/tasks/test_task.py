@@ -98,7 +98,9 @@ def test_tasks_that_differ_in_what_the_loss_depends_on_are_not_alike(task):
     assert replace(task, **other).alike() != task.alike()
 
 
-@pytest.mark.parametrize(("depth", "parameters"), [(0, 5 * 3 + 3), (1, 5 * 8 + 8 + 8 * 3 + 3), (2, 5 * 8 + 8 + 8 * 8 + 8 + 8 * 3 + 3)])
+@pytest.mark.parametrize(
+    ("depth", "parameters"), [(0, 5 * 3 + 3), (1, 5 * 8 + 8 + 8 * 3 + 3), (2, 5 * 8 + 8 + 8 * 8 + 8 + 8 * 3 + 3)]
+)
 def test_head(depth, parameters):
     head = Head(5, 3, depth=depth, width=8)
     assert sum(p.numel() for p in head.parameters()) == parameters

@@ -48,8 +48,9 @@ class ConvNet(Encoder):
         if width > 8 and width % 8:
             raise ValueError(f"ConvNet: width {width} is not a multiple of 8, the number of its GroupNorm groups")
         sizes = [shape.dense[0], *(width * 2**i for i in range(depth))]
-        self.stages = nn.Sequential(*(stage(sizes[i], sizes[i + 1], stride=2 if i else 1) for i in range(depth)))
-        self.stages[-1].append(Pool())
+        stages = [stage(sizes[i], sizes[i + 1], stride=2 if i else 1) for i in range(depth)]
+        stages[-1].append(Pool())
+        self.stages = nn.Sequential(*stages)
         self.features = sizes[-1]
 
 

@@ -18,10 +18,11 @@ class VectorStem(nn.Module):
 
     def __init__(self, shape: InputShape) -> None:
         super().__init__()
-        self.embeddings = nn.ModuleList(nn.Embedding(n, embedding_size(n)) for n in shape.categories)
-        for embedding in self.embeddings:
+        embeddings = [nn.Embedding(n, embedding_size(n)) for n in shape.categories]
+        for embedding in embeddings:
             nn.init.normal_(embedding.weight, std=embedding.embedding_dim**-0.5)
-        self.features = prod(shape.dense) + sum(e.embedding_dim for e in self.embeddings)
+        self.embeddings = nn.ModuleList(embeddings)
+        self.features = prod(shape.dense) + sum(e.embedding_dim for e in embeddings)
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """Returns (B, features)."""

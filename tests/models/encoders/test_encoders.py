@@ -85,7 +85,7 @@ def test_a_residual_block_of_zero_weights_is_the_identity():
 def test_initial_weights_come_from_torchs_generator_alone(kind):
     def weights():
         torch.manual_seed(3)
-        np.random.seed(None)  # noqa: NPY002
+        np.random.seed(None)
         return torch.cat([p.flatten() for p in kind(InputShape((1, 8, 8)), width=8).parameters()])
 
     assert torch.equal(weights(), weights())
