@@ -30,7 +30,6 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "jsonargparse", "numpy", "pandas", "scikit-learn")
-RUN_VARIABLE = "MTL_RUN"  # hands the folder to the other ranks that Lightning launches
 
 
 def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, Any]:
@@ -111,9 +110,7 @@ class Run:
 
     @classmethod
     def create(cls, root: str, name: str) -> "Run":
-        """Makes a fresh folder logs/<name>/<date-time>; the other ranks of the same run get the same one."""
-        if RUN_VARIABLE in os.environ:
-            return cls(os.environ[RUN_VARIABLE])
+        """Makes a fresh folder logs/<name>/<date-time>; ranks other than the first make none, and learn its name later."""
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         for attempt in range(1, 1000):
             path = Path(root) / name / (stamp if attempt == 1 else f"{stamp}_{attempt}")
@@ -124,7 +121,6 @@ class Run:
                 continue
             except OSError as error:
                 raise ValueError(f"--logs {root}: no run folder can be made there: {error.strerror}") from None
-            os.environ[RUN_VARIABLE] = str(path.resolve())
             return cls(path)
         raise AssertionError("a thousand runs in one second")
 

@@ -81,6 +81,7 @@ class Training:
         """Trains, and tests the best checkpoint once."""
         cli, trainer, run = self.cli, self.cli.trainer, self.run
         trainer.fit(cli.model, cli.datamodule, ckpt_path=run.last if run and self.resumed else None)
+        run = run and Run(trainer.strategy.broadcast(str(run.path)))  # the clocks of other ranks may have named another one
         best = run.best if run and run.best.is_file() else None  # without validation there is no best, and the last weights count
         trainer.test(cli.model, cli.datamodule, ckpt_path=best, verbose=False)
         test = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}

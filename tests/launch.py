@@ -11,16 +11,12 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src.run import RUN_VARIABLE
-
 ROOT = Path(__file__).parents[1]
 
 
 def environment(**more: str) -> dict[str, str]:
     """One thread per process, and nothing that an earlier run left in this process."""
-    kept = {
-        k: v for k, v in os.environ.items() if k not in (RUN_VARIABLE, "LOCAL_RANK", "NODE_RANK", "MASTER_PORT", "PL_GLOBAL_SEED")
-    }
+    kept = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "NODE_RANK", "MASTER_PORT", "PL_GLOBAL_SEED")}
     return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"} | more
 
 

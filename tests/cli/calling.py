@@ -14,7 +14,6 @@ from unittest import mock
 from src.cli import main
 from src.evaluate import evaluate
 from src.predict import predict
-from src.run import RUN_VARIABLE
 from src.train import train
 
 VERBS: dict[str, Any] = {"train": train, "evaluate": evaluate, "predict": predict}
@@ -35,8 +34,7 @@ def call(verb: str, *words: object) -> Ended:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     argv = mock.patch.object(sys, "argv", [f"src.{verb}", *map(str, words)])
     with mock.patch.dict(os.environ), argv, redirect_stdout(out), redirect_stderr(err), shown_warnings(err):
-        for name in (RUN_VARIABLE, "PL_GLOBAL_SEED"):
-            os.environ.pop(name, None)
+        os.environ.pop("PL_GLOBAL_SEED", None)
         code: Any = 0
         try:
             main(VERBS[verb])

@@ -59,6 +59,14 @@ def test_validation_and_test_metrics_agree(runs: dict[tuple[str, int], Path], ki
         assert several[stage] == pytest.approx(one[stage], rel=1e-5)
 
 
+def test_processes_that_torchrun_starts_agree_too(runs: dict[tuple[str, int], Path], tmp_path: Path) -> None:
+    words = ("--logs", tmp_path, "--name", "run", *TOY, "--devices", "auto")
+    launch("torch.distributed.run", "--nproc_per_node", 2, "-m", "src.train", "--", *words)
+    run = only_run(tmp_path / "run")
+    assert furthest(weights(run), weights(runs["plain", 2])) == 0.0
+    assert read_json(run / "metrics.json") == read_json(runs["plain", 2] / "metrics.json")
+
+
 def test_a_run_is_reproducible_to_the_bit(runs: dict[tuple[str, int], Path], tmp_path: Path) -> None:
     again = train(tmp_path, *TOY)
     assert furthest(weights(again), weights(runs["plain", 1])) == 0.0
