@@ -132,7 +132,9 @@ def flags(args: list[str]) -> list[tuple[str, str | None]]:
         ConfigError: A word that belongs to no flag.
     """
     pairs: list[tuple[str, str | None]] = []
-    rest = args[1:] if args[:1] == ["--"] else list(args)  # torchrun takes --run and --logs for its own flags unless -- stands before
+    rest = (
+        args[1:] if args[:1] == ["--"] else list(args)
+    )  # torchrun takes --run and --logs for its own flags unless -- stands before
     while rest:
         word = rest.pop(0)
         if word in ("-h", "-c"):

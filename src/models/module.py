@@ -141,12 +141,12 @@ class MultiTaskModel(L.LightningModule):
         return TaskLosses(sums_T * (self.trainer.world_size / counts_T), totals_2T[0] / counts_T, totals_2T[1] > 0)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Ties dropout and the like to (seed, rank, step): the same after a resume, another on each rank."""
+        """Ties all randomness to (seed, step), so that it is the same after a resume: on the CPU also on every rank alike."""
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
-        state = ((self.seed * 1_000_003 + self.global_rank) * 1_000_003 + progress) % 2**63
+        state = (self.seed * 1_000_003 + progress) % 2**63
         torch.default_generator.manual_seed(state)  # torch.manual_seed would format three stack traces, 0.3 ms a step
         if self.device.type == "cuda":
-            torch.cuda.manual_seed(state)
+            torch.cuda.manual_seed((state * 1_000_003 + self.global_rank) % 2**63)
 
     # -- evaluation -------------------------------------------------------------------------------------------------------------
     def _start_evaluation(self) -> None:

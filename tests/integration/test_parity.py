@@ -12,7 +12,7 @@ RUNS = {
     "plain": (),
     "accumulated": (
         *("--trainer.accumulate_grad_batches", 3, "--trainer.gradient_clip_val", 0.1),
-        *("--model.optimizer", "SGD", "--lr", 0.1),
+        *("--model.optimizer", "SGD", "--lr", 0.1, "--model.encoder.dropout", 0.2),
     ),
 }
 

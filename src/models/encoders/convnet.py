@@ -43,8 +43,6 @@ class ConvNet(Encoder):
             )
         if width < 1 or depth < 1:
             raise ValueError(f"ConvNet: width {width} and depth {depth} must be at least 1")
-        if width < 1 or depth < 1:
-            raise ValueError(f"ConvNet: width {width} and depth {depth} must be at least 1")
         if width > 8 and width % 8:
             raise ValueError(f"ConvNet: width {width} is not a multiple of 8, the number of its GroupNorm groups")
         sizes = [shape.dense[0], *(width * 2**i for i in range(depth))]

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from src.batch import InputShape
+from src.models.dropout import Dropout
 from src.models.encoders.encoder import Encoder
 from src.models.encoders.stem import VectorStem
 
@@ -13,7 +14,7 @@ class Block(nn.Module):
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width)
+            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), Dropout(dropout), nn.Linear(width, width)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -24,8 +25,7 @@ class Block(nn.Module):
 class MLP(Encoder):
     """Stem, linear, ``depth`` residual blocks, LayerNorm: one stage for the stem and one per block.
 
-    LayerNorm, not BatchNorm: a sample's features must not depend on which rank it is dealt to. Dropout draws per rank, so with
-    ``dropout`` above 0 runs on different numbers of devices agree in distribution only.
+    LayerNorm, not BatchNorm: a sample's features must not depend on which rank it is dealt to.
 
     Args:
         shape: What one sample looks like.

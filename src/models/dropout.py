@@ -1,0 +1,52 @@
+"""Dropout that is the same on any topology."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+# odd 64-bit constants of splitmix64 (Steele, Lea and Flood, OOPSLA 2014), as signed integers
+GAMMA, MIX, STIR = -7046029254386353131, -4658895280553007687, -7723592293110705685
+
+
+class Dropout(nn.Dropout):
+    """Dropout (Srivastava et al., JMLR 2014) whose mask is a function of (seed, step, layer, row of the global batch, unit).
+
+    A mask that each device draws for itself depends on how many there are. This one is a hash: device r holds the rows r B to
+    r B + B - 1 of the global batch, and computes their part of the one mask, the same on a CPU and on a GPU. The key of a call is
+    drawn from torch's CPU generator, which the model seeds with (seed, step) on every rank alike, and which activation
+    checkpointing restores.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, ...) -> (B, ...): zero with probability p, else scaled by 1 / (1 - p); in evaluation the input itself."""
+        if not self.training or not self.p:
+            return input
+        key = int(torch.randint(2**62, ()))
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        rows, units = len(input), input[0].numel()
+        first = rank * rows
+        kept = mask(key, torch.arange(first, first + rows, device=input.device), units, self.p)
+        return input * kept.view_as(input) / (1 - self.p)
+
+
+def mask(key: int, rows: Tensor, units: int, p: float) -> Tensor:
+    """Which units stay: bool (len(rows), units), False with probability p.
+
+    Each row and each unit is hashed by itself; the sum of the two is hashed once more and compared with p as a 64-bit integer.
+    """
+    of_rows = hashed(rows * GAMMA + key)
+    of_units = hashed(torch.arange(units, device=rows.device) * MIX + key)
+    x = of_rows[:, None] + of_units
+    x ^= x >> 32
+    x *= GAMMA
+    x ^= x >> 29
+    x *= MIX
+    return x >= int((2 * p - 1) * 2**63)  # a signed integer is uniform in [-2^63, 2^63)
+
+
+def hashed(x: Tensor) -> Tensor:
+    """Splitmix64's finaliser on int64, with shifts that keep the sign; one to one, like the original."""
+    x = x * GAMMA
+    x = (x ^ (x >> 30)) * MIX
+    x = (x ^ (x >> 27)) * STIR
+    return x ^ (x >> 31)
