@@ -42,8 +42,8 @@ class Batch:
         return len(self.ids)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Moves every tensor, as ``Tensor.to`` does."""
-        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+        """Moves every tensor, as ``Tensor.to`` does; pinned ones without waiting for each."""
+        return self._map(lambda tensor: tensor.to(*args, **{"non_blocking": tensor.is_pinned(), **kwargs}))
 
     def pin_memory(self) -> Self:
         """Pins every tensor for a faster copy to a GPU."""

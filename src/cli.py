@@ -243,11 +243,23 @@ class CLI(LightningCLI):
             raise ValueError("trainer.use_distributed_sampler must stay false: the data module deals global batches to the devices")
         if settings["accumulate_grad_batches"] < 1:
             raise ValueError(f"trainer.accumulate_grad_batches is {settings['accumulate_grad_batches']}; it must be at least 1")
+        if str(settings["precision"]) in ("16-true", "bf16-true"):
+            raise ValueError(
+                f"trainer.precision {settings['precision']} leaves the weights three digits; use bf16-mixed or 16-mixed"
+            )
+        if settings["barebones"]:
+            raise ValueError(
+                "trainer.barebones leaves out the logger, the checkpoints and the guards that a run has; set it to false"
+            )
         added = self.trainer_settings(self) if self.trainer_settings else {}
         for key in ("callbacks", "plugins"):
-            given = settings[key] or []
-            added[key] = [*(given if isinstance(given, list) else [given]), *added.get(key, [])]
+            added[key] = [*self.given(key), *added.get(key, [])]
         return super().instantiate_trainer(**added, **kwargs)
+
+    def given(self, key: str) -> list[Any]:
+        """What the user gave for a setting of the Trainer that may be one thing or several."""
+        value = self.config_init["trainer"][key] or []
+        return value if isinstance(value, list) else [value]
 
     def before_instantiate_classes(self) -> None:
         """Refuses what cannot run on these devices, before anything is built."""
@@ -287,8 +299,8 @@ def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) 
     run = Run.open(folder)
     run.checkpoint()
     base = run.read_config()
-    base["trainer"] |= {"accelerator": "auto", "devices": 1, "num_nodes": 1, "strategy": "auto", "callbacks": None}
-    base = {key: value for key, value in base.items() if key not in ("resume",)}
+    base["trainer"] = read(DEFAULTS)["trainer"] | {"precision": base["trainer"].get("precision")}  # limits and devices were its own
+    base.pop("resume", None)
     if run.schema.is_file():
         base["data"]["init_args"]["schema_path"] = str(run.schema)
 
@@ -381,9 +393,12 @@ def thread_ended(args: threading.ExceptHookArgs) -> None:
 
 
 def is_ours(error: BaseException) -> bool:
-    """Whether this project's code raised an error: then it is what a user got wrong, and its message says so."""
+    """Whether this project's code raised an error by word: then it is what a user got wrong, and its message says so.
+
+    An error that comes out of an expression is a bug, in a fork's code or in ours, and keeps its traceback.
+    """
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and Path(frames[-1].filename).is_relative_to(ROOT / "src")
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(ROOT / "src") and str(frames[-1].line).startswith("raise ")
 
 
 def unwrapped(error: BaseException) -> BaseException:

@@ -98,10 +98,16 @@ def merge(base: Any, over: Any) -> Any:
         return over
     if "class_path" in base and not over.keys() & {"class_path", "init_args", "dict_kwargs"}:
         over = {"init_args": over}  # a class's settings may stand right below it, as in flags
-    ours, theirs = base.get("class_path"), over.get("class_path")
-    if theirs is not None and ours is not None and theirs.rpartition(".")[2] != ours.rpartition(".")[2]:
+    if "class_path" in base and "class_path" in over and not same_class(base["class_path"], over["class_path"]):
         return over
     return base | {key: merge(base[key], value) if key in base else value for key, value in over.items()}
+
+
+def same_class(ours: str, theirs: str) -> bool:
+    """Whether two paths may name one class: MLP and src.models.encoders.MLP, but not mine.MLP."""
+    known = ("src", "torch", "lightning")
+    packages = {path.split(".")[0] for path in (ours, theirs) if "." in path and path.split(".")[0] not in known}
+    return ours == theirs or (not packages and ours.rpartition(".")[2] == theirs.rpartition(".")[2])
 
 
 def keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

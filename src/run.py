@@ -11,6 +11,7 @@ logs/<name>/<date-time>/
 
 import errno
 import json
+import math
 import os
 import pickle
 import platform
@@ -19,6 +20,7 @@ import shlex
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,14 +34,19 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 PACKAGES = ("torch", "lightning", "torchmetrics", "jsonargparse", "numpy", "pandas", "scikit-learn")
 
 
-def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: Path | str, map_location: Any = "cpu", mmap: bool = False) -> Any:
     """Opens a checkpoint without running any code that it might hold.
+
+    Args:
+        path: The file.
+        map_location: Where tensors go.
+        mmap: Read tensors only where they are used.
 
     Raises:
         ValueError: It is missing, cut off, or holds more than tensors and plain values.
     """
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except FileNotFoundError:
         raise ValueError(f"checkpoint {path} does not exist") from None
     except pickle.UnpicklingError:
@@ -50,9 +57,6 @@ def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
         raise
     except Exception:  # on arbitrary bytes torch raises anything
         raise ValueError(f"checkpoint {path} is cut off or no checkpoint") from None
-    if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
-        raise ValueError(f"checkpoint {path} is not from a training run")
-    return checkpoint
 
 
 class SafeCheckpointIO(CheckpointIO):
@@ -69,7 +73,7 @@ class SafeCheckpointIO(CheckpointIO):
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = lambda storage, loc: storage, weights_only: bool | None = None
-    ) -> dict[str, Any]:
+    ) -> Any:
         """Opens a checkpoint; ``weights_only`` is always on."""
         return load_checkpoint(path, map_location)
 
@@ -81,6 +85,8 @@ class SafeCheckpointIO(CheckpointIO):
 def write_atomically(path: Path, write: Any) -> None:
     """Lets ``write`` fill a binary file beside ``path``, then renames it into place."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")  # a plain file, that others may read as the umask says
+    for leftover in path.parent.glob(f".{path.name}.*"):  # of a process that was killed as it wrote
+        leftover.unlink(missing_ok=True)
     try:
         with open(temporary, "wb") as file:
             write(file)
@@ -124,6 +130,13 @@ class Run:
             return cls(path)
         raise AssertionError("a thousand runs in one second")
 
+    @rank_zero_only
+    def discard(self) -> None:
+        """Removes a fresh folder in which nothing has been written."""
+        for folder in (self.path, self.path.parent):
+            with suppress(OSError):
+                folder.rmdir()
+
     @classmethod
     def open(cls, path: Path | str) -> "Run":
         """Opens what an earlier run left.
@@ -139,14 +152,17 @@ class Run:
         return run
 
     def checkpoint(self, which: str = "best") -> Path:
-        """The path of the best or last checkpoint.
+        """The path of the best or last checkpoint, once it is known that it can be opened.
 
         Raises:
-            ValueError: The run has none.
+            ValueError: The run has none, or it is damaged.
         """
         path = {"best": self.best, "last": self.last}[which]
         if not path.is_file():
             raise ValueError(f"run {self.path} has no checkpoint {path.relative_to(self.path)}")
+        checkpoint = load_checkpoint(path, mmap=True)
+        if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
+            raise ValueError(f"checkpoint {path} is not from a training run")
         return path
 
     def read_config(self) -> dict[str, Any]:
@@ -165,15 +181,14 @@ class Run:
 
     @rank_zero_only
     def write(self, path: Path, content: dict[str, Any]) -> None:
-        """Writes JSON, whole or not at all."""
-        text = json.dumps(content, indent=2) + "\n"
+        """Writes JSON, whole or not at all; a number that is not defined becomes null, since JSON knows no NaN."""
+        text = json.dumps(defined(content), indent=2, allow_nan=False) + "\n"
         write_atomically(path, lambda file: file.write(text.encode()))
 
     @rank_zero_only
     def begin(self, config: str, seed: int, resumed: bool) -> None:
-        """Notes what is about to run."""
-        if not resumed:
-            write_atomically(self.config, lambda file: file.write(config.encode()))
+        """Notes what is about to run; a resumed run may have other limits and devices, which the next resume starts from."""
+        write_atomically(self.config, lambda file: file.write(config.encode()))
         try:
             earlier = json.loads(self.record.read_text()) if resumed and self.record.is_file() else {}
         except ValueError:
@@ -194,6 +209,15 @@ class Run:
             **notes,
         }
         self.write(self.record, record)
+
+
+def defined(content: Any) -> Any:
+    """Nested values with None for each number that is NaN or infinite."""
+    if isinstance(content, dict):
+        return {key: defined(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [defined(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def now() -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
@@ -27,7 +28,12 @@ class Training:
             self.resumed.checkpoint("last")
         self.run: Run | None = None
         base = self.resumed.read_config() if self.resumed else None
-        self.cli = CLI(args, base=base, extra=self.add_arguments, trainer_settings=self.trainer_settings)
+        try:
+            self.cli = CLI(args, base=base, extra=self.add_arguments, trainer_settings=self.trainer_settings)
+        except BaseException:
+            if self.run and not self.resumed:
+                self.run.discard()
+            raise
 
     @staticmethod
     def add_arguments(parser: LightningArgumentParser) -> None:
@@ -37,12 +43,15 @@ class Training:
     def trainer_settings(self, cli: CLI) -> dict[str, Any]:
         """Makes the run folder, the logger and the watchers."""
         settings, watch = cli.config_init["trainer"], cli.config_init["watch"]
+        if watch.patience is not None and settings["limit_val_batches"] == 0:
+            raise ValueError("watch.patience waits for a better validation score, but trainer.limit_val_batches is 0")
         if not settings["fast_dev_run"]:
             self.run = self.resumed or Run.create(cli.config["logs"], cli.config["name"] or type(cli.datamodule).__name__.lower())
-        several = str(settings["devices"]) != "1" or settings["num_nodes"] > 1
+        checkpoints = self.run.last.parent if self.run and settings["enable_checkpointing"] is not False else None
+        theirs = any(isinstance(callback, ProgressBar) for callback in cli.given("callbacks"))
         bar = sys.stderr.isatty() if settings["enable_progress_bar"] is None else settings["enable_progress_bar"]
-        callbacks = watch.callbacks(self.run and self.run.last.parent, cli.yaml, several, bar)
-        added: dict[str, Any] = {"callbacks": callbacks, "plugins": [SafeCheckpointIO()], "enable_progress_bar": bar}
+        callbacks = watch.callbacks(checkpoints, cli.yaml, bar and not theirs)
+        added: dict[str, Any] = {"callbacks": callbacks, "plugins": [SafeCheckpointIO()], "enable_progress_bar": bar or theirs}
         if settings["profiler"] is None:
             added["profiler"] = NoProfiler()
         if self.run:
@@ -81,15 +90,17 @@ class Training:
         """Trains, and tests the best checkpoint once."""
         cli, trainer, run = self.cli, self.cli.trainer, self.run
         trainer.fit(cli.model, cli.datamodule, ckpt_path=run.last if run and self.resumed else None)
-        run = run and Run(trainer.strategy.broadcast(str(run.path)))  # the clocks of other ranks may have named another one
-        best = run.best if run and run.best.is_file() else None  # without validation there is no best, and the last weights count
+        # without validation there is no best, and the last weights count; the first rank says, whose clock has named the folder
+        best = trainer.strategy.broadcast(str(run.best) if run and run.best.is_file() else None)
         trainer.test(cli.model, cli.datamodule, ckpt_path=best, verbose=False)
+        if not trainer.is_global_zero:
+            return
         test = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
         if run:
-            validation = load_checkpoint(best)["metrics"] if best else {}
+            validation = load_checkpoint(best, mmap=True)["metrics"] if best else {}
             run.write(run.metrics, {"validation": validation, "test": test})
             log_hparams(trainer, cli.model.tasks, yaml.safe_load(cli.yaml), validation, test)
-        if trainer.is_global_zero:
+        if test:  # none with --trainer.limit_test_batches 0
             Console().print(results_table(cli.model.tasks, test, "test"))
 
 

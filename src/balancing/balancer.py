@@ -52,4 +52,4 @@ class LossBalancer(Balancer):
 
     def forward(self, losses: TaskLosses) -> Tensor:
         """Returns sum_t w_t L_t."""
-        return torch.dot(self.weigh(losses), losses.local_T)
+        return torch.dot(self.weigh(losses).to(losses.local_T), losses.local_T)

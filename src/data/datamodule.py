@@ -3,10 +3,11 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -106,7 +107,11 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Returns the shuffled stream of global batches."""
         overfit = self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
-        return self._loader("train", self.batch_size, shuffle=not overfit)
+        loader = self._loader("train", self.batch_size, shuffle=not overfit)
+        position, self._position = self._position, None
+        if position is not None:
+            cast(GlobalBatches, loader.sampler).resume(**position)
+        return loader
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Returns the validation rows in order."""
@@ -123,8 +128,6 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
     def _loader(self, name: Split, batch_size: int, shuffle: bool = False) -> DataLoader[Batch]:
         rows = self.split(name)
         sampler = GlobalBatches(len(rows), batch_size, shuffle, self.seed)  # type: ignore[arg-type]
-        if name == "train" and self._position is not None:
-            sampler.resume(**self._position)
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
         return DataLoader(rows, sampler=sampler, batch_size=None, pin_memory=on_gpu, **workers)  # type: ignore[arg-type]
@@ -133,13 +136,17 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
     # loader, but forgets that one when a schedule has asked for the number of steps. And it comes from the trainer's progress,
     # since with workers the sampler runs ahead of what was trained.
     def state_dict(self) -> dict[str, int]:
-        """Returns the position in the stream of training batches."""
+        """Returns the position in the stream of training batches; the end of an epoch, however early, is the next one's start."""
         assert self.trainer is not None
-        return {"epoch": self.trainer.current_epoch, "step": self.trainer.fit_loop.epoch_loop.batch_progress.current.ready}
+        epochs = cast(Any, self.trainer.fit_loop.epoch_progress.current)
+        over = epochs.processed > epochs.completed
+        step = 0 if over else self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return {"epoch": epochs.processed, "step": step}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continues from a saved position."""
-        self._position = state_dict
+        """Continues training from a saved position; an evaluation of the checkpoint starts at the first row."""
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._position = state_dict
 
 
 def standard_split(rows: int, seed: int, val: float = 0.2, test: float = 0.2) -> dict[str, Tensor]:

@@ -69,8 +69,9 @@ class Heads(nn.Module):
         return head
 
     def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """Returns per group the outputs (B, ..., K, O) in fp32, whatever precision the features have."""
-        return [self._outputs(group, [features[name] for name in group.names]).float() for group in self.groups]
+        """Returns per group the outputs (B, ..., K, O), in fp32 where the features have less."""
+        outputs = [self._outputs(group, [features[name] for name in group.names]) for group in self.groups]
+        return [out.float() if out.dtype in (torch.half, torch.bfloat16) else out for out in outputs]
 
     def _outputs(self, group: Group, features: list[Tensor]) -> Tensor:
         heads = [self[name] for name in group.names]

@@ -6,13 +6,16 @@ Batch -> sharing -> features per task -> heads -> outputs per task -> losses per
 import difflib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from math import inf, isnan, nan
 from typing import Any, Literal, cast
 
 import lightning as L
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MetricCollection
@@ -104,11 +107,18 @@ class MultiTaskModel(L.LightningModule):
         self.names = tuple(name for group in self.heads.groups for name in group.names)  # the order of T
         self.balancer = self._make_balancer({name: self.tasks[name].weight for name in self.names})
         self.metrics = nn.ModuleDict({self.heads.paths[name]: task.metrics() for name, task in self.tasks.items()})
-        self.register_buffer("train_sums_2T", torch.zeros(2, len(self.names), dtype=torch.float64), persistent=False)
-        self.register_buffer("eval_sums_2T", torch.zeros(2, len(self.names), dtype=torch.float64), persistent=False)
+        self.train_sums_2T = torch.zeros(2, len(self.names), dtype=torch.float64)
+        # a balancer's state is the same on every rank: DDP need not send it before each step
+        state = [f"balancer.{name}" for name, _ in self.balancer.named_buffers()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, state)
 
-    train_sums_2T: Tensor  # sums of losses and counts of labels since the last log
+    # sums of losses and counts of labels, since the last log and in this evaluation; no buffers, which DDP would send around
+    train_sums_2T: Tensor
     eval_sums_2T: Tensor
+
+    def on_fit_start(self) -> None:
+        """Counts where the losses are."""
+        self.train_sums_2T = self.train_sums_2T.to(self.device)
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns {task: outputs (B, ..., O)}: logits, or standardised numbers; ``Task.decode`` makes them readable."""
@@ -120,9 +130,10 @@ class MultiTaskModel(L.LightningModule):
         outputs = self.heads(self.sharing(batch.inputs))
         sums_T, counts_T = self.loss_sums(outputs, batch.targets)
         totals_2T = global_sum(torch.stack([sums_T.detach(), counts_T]))
-        self.losses = self.normalise(sums_T, totals_2T)
+        losses = self.normalise(sums_T, totals_2T)
+        self.losses = replace(losses, local_T=losses.local_T.detach())
         self.train_sums_2T += totals_2T
-        loss = self.balancer(self.losses)
+        loss = self.balancer(losses)
         penalty = self.sharing.penalty()
         return loss if penalty is None else loss + penalty
 
@@ -150,33 +161,30 @@ class MultiTaskModel(L.LightningModule):
 
     # -- evaluation -------------------------------------------------------------------------------------------------------------
     def _start_evaluation(self) -> None:
-        self.eval_sums_2T.zero_()
+        self.eval_sums_2T = torch.zeros(2, len(self.names), dtype=torch.float64, device=self.device)
         for metrics in self.metrics.values():
             cast(MetricCollection, metrics).reset()
 
-    def _evaluation_step(self, batch: Batch) -> dict[str, Tensor]:
+    def _evaluate(self, batch: Batch) -> dict[str, Tensor]:
         grouped = self.heads(self.sharing(batch.inputs))
         self.eval_sums_2T += torch.stack(self.loss_sums(grouped, batch.targets))
         outputs = self.heads.split(grouped)
         for name, task in self.tasks.items():
-            task.update(self.metrics_of(name), outputs[name], batch.targets[name])
+            self.metrics_of(name).update(**task.measured(outputs[name], batch.targets[name]))
         return outputs
 
-    def _finish_evaluation(self, stage: str) -> None:
+    def _finish_evaluation(self, stage: str) -> dict[str, float]:
         sums_T, counts_T = global_sum(self.eval_sums_2T)
         values: dict[str, float] = {}
         scores = []
         for name, loss, count in zip(self.names, sums_T.tolist(), counts_T.tolist(), strict=True):
-            values[f"{stage}/loss/{name}"] = loss / count if count else float("nan")
-        for name, task in self.tasks.items():
+            task, loss = self.tasks[name], loss / count if count else nan
             computed = task.compute(self.metrics_of(name))
-            values |= {f"{stage}/{name}/{metric}": float(value) for metric, value in computed.items()}
-            scores.append(task.score(computed))
-        known = torch.tensor(scores, dtype=torch.float64)
-        values[f"{stage}/score"] = float(known[~known.isnan()].mean())
-        if stage == "val":
-            values["step"] = self.trainer.global_step  # where Lightning draws them: beside the losses of the same weights
-        self.log_dict(values, rank_zero_only=False)
+            values |= {f"{stage}/loss/{name}": loss, **{f"{stage}/{name}/{metric}": float(v) for metric, v in computed.items()}}
+            scores.append(-inf if count and isnan(loss) else task.score(computed))
+        known = [score for score in scores if not isnan(score)]  # a task without labels has none; one that diverged has the worst
+        values[f"{stage}/score"] = sum(known) / len(known) if known else nan
+        return values
 
     def metrics_of(self, name: str) -> MetricCollection:
         """The metrics of a task in the current evaluation."""
@@ -188,11 +196,16 @@ class MultiTaskModel(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns {task: outputs}."""
-        return self._evaluation_step(batch)
+        return self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs val/loss/<task>, val/<task>/<metric> and val/score, the mean of the tasks' scores."""
-        self._finish_evaluation("val")
+        """Logs val/loss/<task>, val/<task>/<metric> and val/score, the mean of the tasks' scores; a plateau schedule sees it."""
+        values = self._finish_evaluation("val")
+        # Lightning draws them at 'step': beside the losses of the same weights
+        self.log_dict({**values, "step": self.trainer.global_step}, rank_zero_only=False)
+        for config in [] if self.trainer.sanity_checking else self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step(values["val/score"])
 
     def on_test_epoch_start(self) -> None:
         """Forgets the last evaluation."""
@@ -200,11 +213,11 @@ class MultiTaskModel(L.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns {task: outputs}."""
-        return self._evaluation_step(batch)
+        return self._evaluate(batch)
 
     def on_test_epoch_end(self) -> None:
         """Logs the same under test/."""
-        self._finish_evaluation("test")
+        self.log_dict(self._finish_evaluation("test"), rank_zero_only=False)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the row numbers (B,) and {task: outputs}."""
@@ -240,7 +253,8 @@ class MultiTaskModel(L.LightningModule):
         if isinstance(scheduler, ReduceLROnPlateau):
             if scheduler.mode != "max":
                 raise ValueError("model.scheduler watches val/score, of which more is better: set --model.scheduler.mode max")
-            plan: dict[str, Any] = {"monitor": "val/score", "interval": "epoch"}
+            # Lightning would move it after the last checkpoint of an epoch, and lose that move when it resumes
+            plan: dict[str, Any] = {"reduce_on_plateau": False, "interval": "epoch"}
         else:
             plan = {"interval": self.scheduler_interval or getattr(scheduler, "interval", "epoch")}
         if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
@@ -251,6 +265,11 @@ class MultiTaskModel(L.LightningModule):
                 )
             scheduler.plan(int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **plan}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Moves the schedule; one that waits for a plateau moves when a validation ends."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
 
     # -- checkpoints ------------------------------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -42,12 +42,21 @@ class WarmupCosine(LRScheduler):
         """Sets the number of steps unless it is fixed already, and the first step's learning rates."""
         if self.total_steps is None:
             self.total_steps = total_steps
-            for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
-                group["lr"] = lr
+            self._set_rates()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the number of steps, which is the run's: one resumed with more epochs follows the longer curve."""
         return {key: value for key, value in super().state_dict().items() if key != "total_steps"}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a step; where the run has become longer, the very next step is already on the longer curve."""
+        super().load_state_dict(state_dict)
+        self._set_rates()
+
+    def _set_rates(self) -> None:
+        self._last_lr = self.get_lr()
+        for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = lr
 
     def get_lr(self) -> list[float | Tensor]:
         """Returns the learning rate of each parameter group."""

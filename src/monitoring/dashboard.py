@@ -34,8 +34,8 @@ class Board(TensorBoardLogger):
 
 def board(trainer: L.Trainer) -> TensorBoardLogger | None:
     """The run's TensorBoard logger, where this rank has one."""
-    logger = trainer.logger
-    return logger if trainer.is_global_zero and isinstance(logger, TensorBoardLogger) else None
+    loggers = trainer.loggers if trainer.is_global_zero else []
+    return next((logger for logger in loggers if isinstance(logger, TensorBoardLogger)), None)
 
 
 class Dashboard(L.Callback):
@@ -110,8 +110,8 @@ class Dashboard(L.Callback):
             values[f"lr/{group.get('name', 'all')}"] = float(group["lr"])
         values["epoch"] = trainer.current_epoch
         self._restart(trainer.global_step)
-        if trainer.logger is not None:
-            trainer.logger.log_metrics(values, step=trainer.global_step)
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
 
 
 def charts(tasks: Mapping[str, Task]) -> dict[str, list[Any]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from src.batch import PADDING
 from src.monitoring.watched import Watched
+from src.tasks import labelled
 
 
 class NonFiniteLoss(ValueError):
@@ -50,27 +51,28 @@ class FiniteLossGuard(L.Callback):
         bad = [
             name for name, value in zip(model.names, model.losses.global_T.tolist(), strict=True) if not abs(value) < float("inf")
         ]
-        ids = self.culprits(pl_module, bad)
-        shown = f"{', '.join(map(str, ids[:20]))}{', ...' if len(ids) > 20 else ''}" if ids else "none: the weights are at fault"
-        raise NonFiniteLoss(
-            f"the loss of {', '.join(bad)} is not finite at step {trainer.global_step}; "
-            f"training rows (counted from 0) whose loss is not: {shown}"
-        )
+        wrong, all_rows = self.culprits(pl_module, bad)
+        if 0 < len(wrong) < max(all_rows, 2):
+            fault = f"training rows (counted from 0) whose loss is not: {', '.join(map(str, wrong))}"
+        else:
+            fault = "no row of the batch stands out: the weights are at fault, or the learning rate"
+        raise NonFiniteLoss(f"the loss of {', '.join(bad)} is not finite at step {trainer.global_step}; {fault}")
 
-    def culprits(self, pl_module: Any, bad: list[str]) -> list[int]:
-        """Row numbers, over all ranks, whose own loss is not finite."""
-        with torch.no_grad():
+    def culprits(self, pl_module: Any, bad: list[str]) -> tuple[list[int], int]:
+        """Row numbers, over all ranks, whose own loss is not finite, and the number of rows that have one of these labels."""
+        with torch.no_grad(), pl_module.trainer.precision_plugin.forward_context():
             outputs = pl_module(self.batch.inputs)
             wrong = torch.zeros(len(self.batch), dtype=torch.bool, device=self.batch.ids.device)
+            known = torch.zeros_like(wrong)
             for name in bad:
                 losses = pl_module.tasks[name].losses(outputs[name].float(), self.batch.targets[name])
                 wrong |= ~losses.isfinite().flatten(1).all(1) if losses.ndim > 1 else ~losses.isfinite()
-        ids = self.batch.ids[wrong & (self.batch.ids != PADDING)].tolist()
+                known |= labelled(self.batch.targets[name]).reshape(len(known), -1).any(1)
+        parts = [(self.batch.ids[wrong & (self.batch.ids != PADDING)].tolist(), int((known | wrong).sum()))]
         if dist.is_initialized() and dist.get_world_size() > 1:
-            gathered: list[list[int]] = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(gathered, ids)
-            ids = [i for part in gathered for i in part]
-        return sorted(ids)
+            mine, parts = parts[0], [([], 0)] * dist.get_world_size()
+            dist.all_gather_object(parts, mine)
+        return sorted(row for rows, _ in parts for row in rows), sum(count for _, count in parts)
 
 
 class RanksAgreeGuard(L.Callback):
@@ -91,7 +93,7 @@ class RanksAgreeGuard(L.Callback):
         """Compares.
 
         Raises:
-            RanksDiverged: A parameter differs between ranks.
+            RanksDiverged: A parameter differs between ranks, or is not finite on one.
         """
         due = trainer.world_size > 1 and trainer.global_step % self.every_n_steps == 0
         if not due or not isinstance(trainer.strategy, DDPStrategy):
@@ -101,6 +103,9 @@ class RanksAgreeGuard(L.Callback):
         extremes = torch.cat([norms, -norms])
         dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
         largest, smallest = extremes.chunk(2)
+        broken = (~largest.isfinite()).nonzero().flatten().tolist()
+        if broken:
+            raise RanksDiverged(f"after step {trainer.global_step} the weights are not finite, first in {names[broken[0]]}")
         apart = (largest != -smallest).nonzero().flatten().tolist()
         if apart:
             raise RanksDiverged(

@@ -2,12 +2,15 @@
 
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 import torch.distributed as dist
+
+from src.monitoring.checkpoints import between_steps
 
 
 class Interrupted(Exception):
@@ -27,11 +30,14 @@ class Interrupt(L.Callback):
     def __init__(self, checkpoint: Path, every_n_steps: int = 10) -> None:
         self.checkpoint, self.every_n_steps = checkpoint, every_n_steps
         self.asked = self._first = False
+        self._next = 0  # the step at which the ranks ask each other again
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listens from now on, in the place of Lightning, whose ranks stop at different steps and save nothing."""
         self._first = trainer.is_global_zero
+        if threading.current_thread() is not threading.main_thread():  # no other thread may listen to signals
+            return
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._on_signal)
 
@@ -45,10 +51,13 @@ class Interrupt(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Looks whether someone asked; in the middle of an accumulation it waits for the optimizer's step."""
-        if trainer.global_step % self.every_n_steps if trainer.world_size > 1 else not self.asked:
+        """Looks whether someone asked, once nothing is half done: no accumulation, and no validation about to come."""
+        if trainer.global_step < self._next if trainer.world_size > 1 else not self.asked:
             return
-        if not trainer.fit_loop.epoch_loop._should_accumulate() and self._anyone_asked(trainer):
+        if not between_steps(trainer):
+            return
+        self._next = trainer.global_step + self.every_n_steps
+        if self._anyone_asked(trainer):
             trainer.save_checkpoint(self.checkpoint)
             raise Interrupted(f"stopped in epoch {trainer.current_epoch} after step {trainer.global_step}")
 

@@ -38,12 +38,10 @@ class Watch:
             if getattr(self, name) < 1:
                 raise ValueError(f"watch.{name} is {getattr(self, name)}; it must be at least 1")
 
-    def callbacks(self, folder: Path | None, config: str, several_devices: bool, bar: bool) -> list[L.Callback]:
+    def callbacks(self, folder: Path | None, config: str, bar: bool) -> list[L.Callback]:
         """Builds the callbacks; without a folder for checkpoints (a debug run) nothing is saved; ``bar`` adds a progress bar."""
         dashboard = Dashboard(config)
-        watchers: list[L.Callback] = [dashboard, FiniteLossGuard(self.finite_every)]
-        if several_devices:
-            watchers.append(RanksAgreeGuard(self.ranks_every))
+        watchers: list[L.Callback] = [dashboard, FiniteLossGuard(self.finite_every), RanksAgreeGuard(self.ranks_every)]
         if self.figures_every:
             watchers.append(Figures(self.figures_every))
         if folder is not None:

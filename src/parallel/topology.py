@@ -22,23 +22,26 @@ def topology(asked: Mapping[str, Any], environment: Mapping[str, str] = os.envir
         What to change in the Trainer's settings.
 
     Raises:
-        ValueError: No device is asked for, or more GPUs than there are.
+        ValueError: No device is asked for, more GPUs than there are, or a kind of device that has no 64-bit numbers.
     """
     if "TORCHELASTIC_RUN_ID" in environment:
         local, world = int(environment["LOCAL_WORLD_SIZE"]), int(environment["WORLD_SIZE"])
         return {"devices": local, "num_nodes": world // local}
     devices, accelerator = str(asked["devices"]), str(asked["accelerator"])
     there = torch.cuda.device_count()
+    if accelerator == "mps":
+        raise ValueError("--accelerator mps: it has no 64-bit numbers, in which losses are added up; use --accelerator cpu")
     on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and there > 0)
     number = devices.lstrip("-").isdigit()
     if devices != "auto" and not (number or (on_gpu and re.fullmatch(r"[\[\]\d, ]+", devices))):
         raise ValueError(f"--devices is {devices}; it must be a number{', a list of numbers' if on_gpu else ''} or auto")
+    instead = {"accelerator": "cpu"} if accelerator == "auto" and not there and torch.backends.mps.is_available() else {}
     if not number:
-        return {}
+        return instead
     count = int(devices)
     if count < 1 and not (on_gpu and count == -1):
         raise ValueError(f"--devices is {count}; it must be at least 1{' (or -1 for all)' if on_gpu else ''}")
     if on_gpu and count > there:
         way_out = f"--devices {there}" if there else "--accelerator cpu"
         raise ValueError(f"--devices asks for {count} GPUs, but this machine has {there}; use {way_out}")
-    return {}
+    return instead

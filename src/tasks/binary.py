@@ -77,8 +77,7 @@ class BinaryClassification(Task):
     def measured(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         classes = classes_as_integers(targets).flatten()
         counts = torch.bincount(classes[labelled(classes)], minlength=2)
-        # probabilities, not logits: torchmetrics takes a batch of logits that all lie in [0, 1] for probabilities
-        return {"preds": outputs.sigmoid().flatten(), "target": classes, "counts": counts}
+        return {"preds": probabilities(outputs).flatten(), "target": classes, "counts": counts}
 
     def undefined(self, counts: Tensor) -> set[str]:
         if not counts.any():
@@ -89,6 +88,14 @@ class BinaryClassification(Task):
         probability = outputs.sigmoid().squeeze(-1)
         guess = [self.classes[int(p > 0.5)] for p in probability.tolist()]
         return {"": guess, f"p_{self.classes[1]}": probability.tolist()}
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """What metrics see of logits: torchmetrics takes a batch of logits that all lie in [0, 1] for probabilities.
+
+    In fp64, since in fp32 all logits above 17 are the same probability, and ranking metrics need their order.
+    """
+    return logits.double().sigmoid()
 
 
 def binary_losses(logits: Tensor, targets: Tensor, pos_weight: float | tuple[float, ...]) -> Tensor:

@@ -12,7 +12,7 @@ from torchmetrics.classification import MultilabelAccuracy, MultilabelAUROC, Mul
 from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
-from src.tasks.binary import binary_losses
+from src.tasks.binary import binary_losses, probabilities
 from src.tasks.task import MISSING, BadLabel, LabelCount, Task, as_numbers, classes_as_integers
 
 
@@ -109,7 +109,7 @@ class MultilabelClassification(Task):
     def measured(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         classes = classes_as_integers(targets).flatten(0, -2)
         counts = torch.stack([(classes == 0).sum(0), (classes == 1).sum(0)])
-        return {"preds": outputs.sigmoid().flatten(0, -2), "target": classes, "counts": counts}
+        return {"preds": probabilities(outputs).flatten(0, -2), "target": classes, "counts": counts}
 
     def undefined(self, counts: Tensor) -> set[str]:
         if not counts.any():

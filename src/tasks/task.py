@@ -203,11 +203,12 @@ class Task(ABC):
 
     @abstractmethod
     def measured(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """What the metrics' ``update`` takes, by argument name: ``preds``, ``target`` and the ``counts`` of known labels."""
+        """What the metrics' ``update`` takes, by argument name: ``preds``, ``target`` and the ``counts`` of known labels.
 
-    def update(self, metrics: MetricCollection, outputs: Tensor, targets: Tensor) -> None:
-        """Adds one batch: outputs (B, ..., O) in fp32; elements whose label is missing do not count."""
-        metrics.update(**self.measured(outputs, targets))
+        Args:
+            outputs: (B, ..., O), fp32.
+            targets: (B, ...); elements whose label is missing do not count.
+        """
 
     @abstractmethod
     def undefined(self, counts: Tensor) -> set[str]:

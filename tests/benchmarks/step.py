@@ -127,7 +127,7 @@ class Job:
             max_epochs=1,
             logger=Board(folder),
             profiler=NoProfiler(),
-            callbacks=Watch(checkpoint_every=10**9).callbacks(folder, "", several_devices=False, bar=False),
+            callbacks=Watch(checkpoint_every=10**9).callbacks(folder, "", bar=False),
             use_distributed_sampler=False,
             enable_progress_bar=False,
             enable_model_summary=False,

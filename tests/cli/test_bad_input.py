@@ -47,7 +47,7 @@ TABLES: dict[str, tuple[Content, str, list[str]]] = {
     "targets no list": (table(), "--data.targets income", ["data.targets", "list", "'income'"]),
     "text in numbers": (with_cell("age", 17, "old"), "", ["row 17", "'age'", "'old'", "data.missing"]),
     "text in numeric target": (with_cell("hours", 17, "many"), "", ["row 17", "'hours'", "'many'"]),
-    "text in a regression": (table(), "--data.tasks.income Regression", ["row 1", "'income'", "'low'", "number"]),
+    "text in a regression": (table(), "--data.tasks.income Regression", ["row 2", "'income'", "'low'", "number"]),
     "infinite input": (with_cell("age", 9, "inf"), "", ["row 9", "'age'", "not finite"]),
     "infinite target": (with_cell("hours", 9, "-inf"), "", ["row 9", "'hours'", "finite"]),
     "dates": (table(day=[f"2026-01-{1 + i % 28:02}" for i in range(ROWS)]), "", ["'day'", "--data.dates expand", "--data.drop"]),

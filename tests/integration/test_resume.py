@@ -1,5 +1,6 @@
 """Nothing is lost: a run that is killed or stopped resumes to the weights of a run that was not."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -8,8 +9,8 @@ import pytest
 import torch
 
 from tests.cli.calling import call
-from tests.launch import launch, only_run, read_json, train
-from tests.toy import KillAt, SignalAt
+from tests.launch import curves, launch, only_run, read_json, train
+from tests.toy import KillAt, RaiseAt, SignalAt
 
 # dropout, so that the random numbers matter; patience and a schedule, so that their state does
 TOY = (
@@ -48,7 +49,7 @@ def assert_same(ours: object, theirs: object, path: str = "") -> None:
         for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             assert_same(a, b, f"{path}/{i}")
     else:
-        assert ours == theirs, path
+        assert ours == theirs or (ours != ours and theirs != theirs), path  # NaN is not equal to itself
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,77 @@ def test_killed_in_mid_epoch(whole: Callable[..., Path], tmp_path: Path, devices
     # of several ranks the first may outlive the killed one long enough to note that the run failed
     assert first in ({"running"} if devices == 1 else {"running", "failed"})
     assert second == "finished"
+
+
+PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau"
+# 14 steps an epoch: flags, and the step at which the run breaks
+BROKEN: dict[str, tuple[tuple[object, ...], int]] = {
+    "a checkpoint is due where validation comes": (("--watch.checkpoint_every", 14), 20),
+    "two validations an epoch": (("--trainer.val_check_interval", 0.5, "--watch.checkpoint_every", 7), 20),
+    "a validation every third epoch": (("--trainer.check_val_every_n_epoch", 3, "--watch.checkpoint_every", 100), 30),
+    "epochs cut short": (("--trainer.limit_train_batches", 10), 12),
+    "epochs cut short, with workers": (("--trainer.limit_train_batches", 10, "--data.num_workers", 2), 12),
+    "a plateau": (("--model.scheduler", PLATEAU, "--model.scheduler.mode", "max", "--model.scheduler.patience", 0), 30),
+    "accumulation": (("--trainer.accumulate_grad_batches", 3, "--watch.checkpoint_every", 2), 7),
+    "overfitting one batch": (("--overfit_batches", 1, "--max_epochs", 30), 17),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_twice(tmp_path: Path, case: str) -> None:
+    """In this process; the second break comes after the first resume, whose own checkpoints must be as good."""
+    flags, step = BROKEN[case]
+    words = ("--logs", tmp_path, *TOY, *flags)
+    assert call("train", *words, "--name", "whole").code == 0
+    marker = tmp_path / "marker"
+    with pytest.raises(RuntimeError, match="this rank broke"):
+        call("train", *words, "--name", "broken", *RaiseAt.flags(step, marker))
+    whole, broken = only_run(tmp_path / "whole"), only_run(tmp_path / "broken")
+    marker.unlink()
+    with pytest.raises(RuntimeError, match="this rank broke"):
+        call("train", "--resume", broken)
+    assert call("train", "--resume", broken).code == 0
+    for which in ("last", "best"):
+        for part in ("global_step", "state_dict", "optimizer_states", "callbacks", "metrics"):
+            assert_same(checkpoint(broken, which)[part], checkpoint(whole, which)[part], part)
+    assert read_json(broken / "metrics.json") == read_json(whole / "metrics.json")
+    assert {tag: at for tag, at in curves(broken).items() if tag.startswith("val/")} == {
+        tag: at for tag, at in curves(whole).items() if tag.startswith("val/")
+    }
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_limit_on_steps_is_raised(tmp_path: Path, workers: int) -> None:
+    """A run that ended in the middle of an epoch goes on from there."""
+    words = ("--logs", tmp_path, *TOY, "--max_epochs", -1, "--model.scheduler", "null", "--data.num_workers", workers)
+    assert call("train", *words, "--name", "whole", "--trainer.max_steps", 50).code == 0
+    assert call("train", *words, "--name", "longer", "--trainer.max_steps", 20).code == 0
+    whole, longer = only_run(tmp_path / "whole"), only_run(tmp_path / "longer")
+    assert call("train", "--resume", longer, "--trainer.max_steps", 50).code == 0
+    assert_same(checkpoint(longer, "last")["state_dict"], checkpoint(whole, "last")["state_dict"])
+    assert "max_steps: 50" in (longer / "config.yaml").read_text()  # the next resume starts from here
+
+
+def test_a_run_folder_may_be_moved(tmp_path: Path) -> None:
+    """The best checkpoint is known again, and is not replaced by a worse one."""
+    words = ("--logs", tmp_path, *TOY, "--lr", 0.3)  # each epoch is worse than the first
+    assert call("train", *words, "--name", "run", "--max_epochs", 2).code == 0
+    best = checkpoint(only_run(tmp_path / "run"), "best")
+    moved = only_run(tmp_path / "run").rename(tmp_path / "elsewhere")
+    ended = call("train", "--resume", moved, "--max_epochs", 3)
+    assert (ended.code, ended.err) == (0, "")
+    assert checkpoint(moved, "last")["global_step"] == 42
+    assert checkpoint(moved, "best")["global_step"] == best["global_step"] == 14
+
+
+def test_a_longer_run_is_on_its_curve_from_the_first_step(tmp_path: Path) -> None:
+    words = ("--logs", tmp_path, *TOY, "--name", "run", "--trainer.log_every_n_steps", 1, "--model.scheduler.warmup", 0)
+    assert call("train", *words, "--max_epochs", 1).code == 0
+    run = only_run(tmp_path / "run")
+    assert call("train", "--resume", run, "--max_epochs", 2).code == 0
+    rates = curves(run)["lr/encoder"]
+    for step in (15, 20, 27):  # points stand at the number of steps taken, and show the rate of the next one
+        assert rates[step] == pytest.approx(1e-3 * (1 + math.cos(math.pi * step / 28)) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("devices", [1, 2])

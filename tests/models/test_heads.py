@@ -161,7 +161,7 @@ def test_a_task_may_have_the_name_of_an_attribute(name):
     assert list(out) == [name, f"{name}_"]
     features = model.sharing.encoder(torch.ones(1, D))
     np.testing.assert_allclose(model(torch.ones(1, D))[name].detach(), model.heads[name](features).detach(), atol=1e-6)
-    tasks[name].update(model.metrics_of(name), torch.zeros(2, 1), torch.tensor([1.0, -1.0]))
+    model.metrics_of(name).update(**tasks[name].measured(torch.zeros(2, 1), torch.tensor([1.0, -1.0])))
     assert tasks[name].compute(model.metrics_of(name))["mae"] == 1
     assert tasks[name].compute(model.metrics_of(f"{name}_"))["mae"].isnan()
 

@@ -373,7 +373,7 @@ def test_validation_metrics_do_not_depend_on_the_batches(eval_batch_size):
     scores = []
     for name, task in TASKS.items():
         metrics = task.metrics()
-        task.update(metrics, outputs[name], batch.targets[name])
+        metrics.update(**task.measured(outputs[name], batch.targets[name]))
         computed = task.compute(metrics)
         scores.append(task.score(computed))
         assert logged[f"val/loss/{name}"] == pytest.approx(losses[name].item(), rel=1e-5)

@@ -16,7 +16,7 @@ TASK = BinaryClassification(classes=("no", "yes"))
 def measure(task, logits, targets, size=7):
     metrics = task.metrics()
     for part_logits, part_targets in zip(logits.split(size), targets.split(size), strict=True):
-        task.update(metrics, part_logits, part_targets)
+        metrics.update(**task.measured(part_logits, part_targets))
     return {name: value.item() for name, value in task.compute(metrics).items()}
 
 

@@ -25,7 +25,7 @@ def reference(logits, target, smoothing=0.0, weights=None):
 def measure(task, logits, targets):
     metrics = task.metrics()
     for part_logits, part_targets in zip(logits.split(4), targets.split(4), strict=True):
-        task.update(metrics, part_logits, part_targets)
+        metrics.update(**task.measured(part_logits, part_targets))
     return {name: value.item() for name, value in task.compute(metrics).items()}
 
 

@@ -17,7 +17,7 @@ VECTOR = Regression(names=("u", "v"), mean=(1.0, -2.0), std=(2.0, 0.5))
 def measure(task, outputs, targets, size=7):
     metrics = task.metrics()
     for part_outputs, part_targets in zip(outputs.split(size), targets.split(size), strict=True):
-        task.update(metrics, part_outputs, part_targets)
+        metrics.update(**task.measured(part_outputs, part_targets))
     return {name: value.item() for name, value in task.compute(metrics).items()}
 
 

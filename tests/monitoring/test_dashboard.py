@@ -1,0 +1,148 @@
+"""What TensorBoard shows is what was trained: tags, values, steps, the page of all tasks, one line of hparams a run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from src.monitoring.dashboard import charts, flat
+from src.tasks import BinaryClassification, Regression
+from tests.cli.calling import call
+from tests.launch import curves, only_run, read_json
+from tests.toy import Toy
+
+TOY = ("--data", "tests.toy.Toy", "--max_epochs", 2, "--model.encoder.width", 16, "--watch.figures_every", 0)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The same run, with its losses logged at each step, every 5 steps, and at the end of epochs alone."""
+    logs = tmp_path_factory.mktemp("logs")
+    for every in (1, 5, 1000):
+        words = ("--logs", logs, "--name", every, "--trainer.log_every_n_steps", every)
+        assert call("train", *TOY, *words).code == 0
+    return {every: only_run(logs / str(every)) for every in (1, 5, 1000)}
+
+
+def events(run: Path) -> EventAccumulator:
+    found = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0, "images": 0})
+    found.Reload()
+    return found
+
+
+def test_tags_follow_one_rule(runs: dict[int, Path]) -> None:
+    tags, tasks = set(curves(runs[5])), Toy().tasks
+    assert {f"{stage}/loss/{name}" for stage in ("train", "val", "test") for name in tasks} <= tags
+    assert {f"{stage}/{n}/{m}" for stage in ("val", "test") for n, task in tasks.items() for m in task.metric_names} <= tags
+    assert {"val/score", "test/score", "lr/encoder", "lr/heads", "throughput/samples_per_second", "epoch"} <= tags
+
+
+def test_points_stand_where_they_were_trained(runs: dict[int, Path]) -> None:
+    assert list(curves(runs[5])["train/loss/labels"]) == [5, 10, 14, 19, 24, 28]
+    assert list(curves(runs[1000])["train/loss/labels"]) == [14, 28]
+    assert list(curves(runs[1])["train/loss/labels"]) == list(range(1, 29))
+    for run in runs.values():
+        assert list(curves(run)["val/score"]) == [14, 28]
+
+
+def test_a_point_is_the_mean_over_all_labels_since_the_last(runs: dict[int, Path]) -> None:
+    """The toy's labels are missing unevenly, so that a mean of the batches' means is another number."""
+    rows = Toy().split("train").targets
+    fine, coarse = curves(runs[1]), curves(runs[1000])
+    order = range(1, 15)
+    sampler = Toy(batch_size=16).train_dataloader().sampler
+    batches = list(sampler)
+    for name in ("number", "binary"):
+        counts = [int((~rows[name][ids].isnan()).sum()) for ids in batches]
+        mean = sum(c * fine[f"train/loss/{name}"].get(s, 0.0) for c, s in zip(counts, order, strict=True)) / sum(counts)
+        assert coarse[f"train/loss/{name}"][14] == pytest.approx(mean, rel=1e-5)
+        batch_means = [fine[f"train/loss/{name}"][s] for s in order if s in fine[f"train/loss/{name}"]]
+        assert mean != pytest.approx(sum(batch_means) / len(batch_means), rel=1e-3)
+
+
+def test_one_page_has_all_tasks(runs: dict[int, Path]) -> None:
+    summary = events(runs[5]).Tensors("custom_scalars__config__")[0]
+    layout = Layout()
+    layout.ParseFromString(summary.tensor_proto.string_val[0])
+    (page,) = layout.category
+    shown = {chart.title: list(chart.multiline.tag) for chart in page.chart}
+    for name in Toy().tasks:
+        assert f"val/loss/{name}$" in shown["validation loss of all tasks"]
+        assert shown[f"loss of {name}"] == [f"train/loss/{name}$", f"val/loss/{name}$"]
+
+
+def test_a_chart_of_one_task_draws_no_other() -> None:
+    page = charts({"age": Regression(), "age_group": BinaryClassification(), "a.b": Regression()})
+    assert page["loss of age"] == ["Multiline", [r"train/loss/age$", r"val/loss/age$"]]
+    assert page["loss of a.b"] == ["Multiline", [r"train/loss/a\.b$", r"val/loss/a\.b$"]]
+
+
+def test_the_config_is_there_as_text(runs: dict[int, Path]) -> None:
+    text = events(runs[5]).Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    lines = text.splitlines()
+    assert all(line.startswith("    ") for line in lines)  # Markdown shows it as it is
+    assert yaml.safe_load("\n".join(line[4:] for line in lines)) == yaml.safe_load((runs[5] / "config.yaml").read_text())
+
+
+def hparams(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    data = events(run).summary_metadata
+    for tag, metadata in data.items():
+        if metadata.plugin_data.plugin_name == "hparams":
+            parsed = HParamsPluginData.FromString(metadata.plugin_data.content)
+            found[tag] = parsed
+    return found
+
+
+def test_hparams_are_one_line_with_the_best_metrics(runs: dict[int, Path]) -> None:
+    start = hparams(runs[5])["_hparams_/session_start_info"].session_start_info
+    settings = {key: getattr(value, value.WhichOneof("kind")) for key, value in start.hparams.items()}
+    assert settings["model.encoder"] == "MLP"
+    assert settings["model.encoder.width"] == 16
+    assert settings["data"] == "Toy"
+    assert settings["model.optimizer.lr"] == pytest.approx(1e-3)
+    metrics = read_json(runs[5] / "metrics.json")
+    shown = curves(runs[5])
+    assert list(shown["val_best/score"].values()) == [pytest.approx(metrics["validation"]["val/score"])]
+    assert list(shown["test/score"].values()) == [pytest.approx(metrics["test"]["test/score"])]
+    wanted = hparams(runs[5])["_hparams_/experiment"].experiment.metric_infos
+    assert {info.name.tag for info in wanted} >= {"val_best/score", "test/score", "test/number/r2"}
+
+
+def test_settings_by_dotted_key() -> None:
+    tree = {"model": {"encoder": {"class_path": "src.models.MLP", "init_args": {"width": 3}}, "x": None, "y": [1, 2]}, "a": True}
+    assert flat(tree) == {"model.encoder": "MLP", "model.encoder.width": 3, "model.y": "[1, 2]", "a": True}
+
+
+def test_a_resumed_run_draws_no_point_twice(tmp_path: Path) -> None:
+    words = ("--logs", tmp_path, "--name", "x", "--trainer.log_every_n_steps", 5)
+    assert call("train", *TOY, *words).code == 0
+    run = only_run(tmp_path / "x")
+    assert call("train", "--resume", run, "--max_epochs", 3).code == 0
+    found = events(run)
+    for tag in ("train/loss/labels", "val/score", "lr/encoder"):
+        steps = [event.step for event in found.Scalars(tag)]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == 42
+
+
+def test_each_of_several_loggers_gets_the_curves(tmp_path: Path) -> None:
+    loggers = [
+        {
+            "class_path": "lightning.pytorch.loggers.CSVLogger",
+            "init_args": {"save_dir": str(tmp_path), "name": "csv", "version": ""},
+        },
+        {
+            "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+            "init_args": {"save_dir": str(tmp_path), "name": "board", "version": ""},
+        },
+    ]
+    assert call("train", *TOY, "--logs", tmp_path, "--trainer.logger", yaml.safe_dump(loggers, default_flow_style=True)).code == 0
+    assert "train/loss/number" in (tmp_path / "csv" / "metrics.csv").read_text().splitlines()[0]
+    board = curves(tmp_path / "board")
+    assert list(board["train/loss/number"]) == [14, 28]
+    assert "val_best/score" in board
