@@ -8,16 +8,18 @@ import os
 import pkgutil
 import re
 import sys
+import sysconfig
 import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from inspect import isabstract
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import jsonargparse._typehints as typehints
 import lightning as L
+import lightning.pytorch.cli as lightning_cli
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -55,6 +57,8 @@ def forget_replaced_class(_: Any, previous: Any, value: Any) -> None:
 
 
 typehints.discard_init_args_on_class_path_change = forget_replaced_class
+# Lightning's ReduceLROnPlateau wants to be told what to watch; what no one can choose makes torch's ambiguous no longer
+cast(Any, lightning_cli.ReduceLROnPlateau).__abstractmethods__ = frozenset({"monitor"})
 
 
 def know_every_class() -> None:
@@ -213,7 +217,7 @@ class CLI(LightningCLI):
             )
         except ValueError as error:  # whatever a class says of the values it was given
             cause = unwrapped(error)
-            if not isinstance(cause, ValueError):
+            if not by_word(cause):
                 raise
             raise ConfigError(one_line(cause)) from error
 
@@ -317,7 +321,7 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
     for key, value in flags(args):
         names_a_file = key in SECTIONS and str(value).endswith((".yaml", ".yml"))
         if not names_a_file and key != "config":
-            rest.append((key, value))
+            rest.append((key, by_path(value, key.rpartition(".")[2])))
             continue
         if value is None:
             raise ConfigError("--config needs a file")
@@ -327,6 +331,7 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
                 raise ConfigError(f"config {value}: {section} is '{layer[section]}', where a mapping of keys to values is expected")
         Parser.origins |= dict.fromkeys(keys(layer), value)
         merged = merge(merged, layer)
+    merged = by_path(merged)
     rest = parents_first(rest)
     Parser.origins |= dict.fromkeys((key for key, _ in rest), "")
     Parser.chosen = dict(classes(merged)) | {str(value).rpartition(".")[2]: key for key, value in rest}
@@ -336,6 +341,16 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
         rest.append(("data.tasks", json.dumps(task_settings(about_tasks, merged))))
     words = [f"--{key}" if value is None else f"--{key}={value}" for key, value in rest]
     return ["--config", json.dumps(merged, default=str), *words]  # str: YAML has dates, JSON has none
+
+
+def by_path(tree: Any, key: str = "") -> Any:
+    """Nested settings in which our classes go by their path, so that a fork's class of the same name makes none ambiguous."""
+    if isinstance(tree, dict):
+        return {name: by_path(value, key if name == "class_path" else name) for name, value in tree.items()}
+    if key not in CHOICES or not isinstance(tree, str) or "." in tree:
+        return tree
+    ours = [c for c in subclasses(CHOICES[key]) if c.__name__ == tree and c.__module__.startswith("src.")]
+    return f"{ours[0].__module__}.{tree}" if ours else tree
 
 
 def value_of(key: str, args: list[str]) -> str | None:
@@ -392,13 +407,16 @@ def thread_ended(args: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(args)
 
 
-def is_ours(error: BaseException) -> bool:
-    """Whether this project's code raised an error by word: then it is what a user got wrong, and its message says so.
+def by_word(error: BaseException, in_libraries: bool = True) -> bool:
+    """Whether a ValueError was raised by word: then it is what a user got wrong, and its message says so.
 
-    An error that comes out of an expression is a bug, in a fork's code or in ours, and keeps its traceback.
+    One that comes out of an expression is a bug and keeps its traceback; so does one of a library that is at work on a run.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and Path(frames[-1].filename).is_relative_to(ROOT / "src") and str(frames[-1].line).startswith("raise ")
+    if not isinstance(error, ValueError) or not frames or not str(frames[-1].line).startswith("raise "):
+        return False
+    path = Path(frames[-1].filename)
+    return in_libraries or not ("site-packages" in path.parts or path.is_relative_to(sysconfig.get_paths()["stdlib"]))
 
 
 def unwrapped(error: BaseException) -> BaseException:
@@ -419,7 +437,7 @@ def main(verb: Callable[[list[str]], object]) -> None:
     try:
         verb(sys.argv[1:])
     except ValueError as error:
-        if not is_ours(error):
+        if not by_word(error, in_libraries=False):
             raise
         fail(one_line(error))
     except MisconfigurationException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,12 +83,16 @@ def declared(given: Any) -> tuple[type[Task] | None, dict[str, Any]]:
 
 
 def kind_named(name: str) -> type[Task]:
-    """The task kind of this class name."""
-    kinds = {kind.__name__: kind for kind in all_kinds(Task)}
-    short = name.rpartition(".")[2]
-    if short not in kinds:
+    """The task kind of this class name or class path; of two with one name, ours."""
+    kinds = {kind.__name__: kind for kind in sorted(all_kinds(Task), key=lambda kind: kind.__module__.startswith("src."))}
+    module, _, short = name.rpartition(".")
+    try:
+        kind = getattr(import_module(module), short) if module else kinds[short]
+    except (ImportError, AttributeError, KeyError):
+        kind = None
+    if not (isinstance(kind, type) and issubclass(kind, Task)):
         raise ValueError(f"is set to the unknown kind '{name}': {nearest(short, kinds)}")
-    return kinds[short]
+    return kind
 
 
 def with_settings(kind: Any, settings: dict[str, Any]) -> Task:

@@ -100,10 +100,13 @@ class MultiTaskModel(L.LightningModule):
         """Builds the network once, from the seed alone."""
         if hasattr(self, "heads"):
             return
+        precision = torch.get_default_dtype()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
+            torch.set_default_dtype(torch.float32)  # a run in fp64 starts from the same numbers
             self.sharing = self._make_sharing(partial(self._make_encoder, self.input_shape), list(self.tasks))
             self.heads = Heads(self.tasks, self.sharing.feature_sizes)
+        torch.set_default_dtype(precision)
         self.names = tuple(name for group in self.heads.groups for name in group.names)  # the order of T
         self.balancer = self._make_balancer({name: self.tasks[name].weight for name in self.names})
         self.metrics = nn.ModuleDict({self.heads.paths[name]: task.metrics() for name, task in self.tasks.items()})

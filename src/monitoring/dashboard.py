@@ -150,7 +150,7 @@ def log_hparams(
     best = {f"val_best/{key}": validation[f"val/{key}"] for key in wanted if f"val/{key}" in validation}
     for tag, value in best.items():
         writer.add_scalar(tag, value, trainer.global_step)
-    shown = {**best, **{f"test/{key}": test[f"test/{key}"] for key in wanted}}
+    shown = {**best, **{f"test/{key}": test[f"test/{key}"] for key in wanted if f"test/{key}" in test}}
     elsewhere = ("name", "logs", "resume", "watch")  # says where and how it was watched, not what was learnt
     settings = {key: value for key, value in config.items() if key not in elsewhere}
     for summary in hparams(flat(settings), shown):

@@ -241,5 +241,5 @@ class Task(ABC):
         """Outputs (B, O) for people: {suffix of the column's name: B values}; the suffix '' is the prediction itself."""
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that identify the task in a checkpoint or a schema: its kind and settings."""
-        return {"kind": type(self).__name__, **asdict(self)}
+        """Plain values that identify the task in a checkpoint or a schema: its class path and settings."""
+        return {"kind": f"{type(self).__module__}.{type(self).__name__}", **asdict(self)}

@@ -431,7 +431,7 @@ def test_a_checkpoint_of_other_tasks_is_refused():
     swapped = TASKS | {"kind": Classification(classes=("b", "a", "c"), class_weights=(1.0, 2.0, 0.5))}
     with pytest.raises(ValueError, match="task 'kind' has classes"):
         built(tasks=swapped).on_load_checkpoint(plain)
-    with pytest.raises(ValueError, match="task 'size' has kind Regression"):
+    with pytest.raises(ValueError, match=r"task 'size' has kind src.tasks.regression.Regression"):
         built(tasks=TASKS | {"size": BinaryClassification(classes=(0, 1))}).on_load_checkpoint(plain)
 
 

@@ -1,0 +1,195 @@
+"""Settings of the Trainer: those that work work wholly, those that cannot be right are refused before anything is left behind."""
+
+import copy
+import threading
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+from src.batch import Batch, InputShape
+from src.models import MultiTaskModel, encoders
+from src.train import Training, train
+from tests.cli.calling import call, refused
+from tests.launch import curves, finish, furthest, only_run, read_json, start, weights
+from tests.toy import Toy
+
+TOY = ("--data", "tests.toy.Toy", "--max_epochs", 1, "--model.encoder.width", 8, "--watch.figures_every", 0)
+
+REFUSED: dict[str, tuple[tuple[object, ...], list[str]]] = {
+    "no logger, no guards": (("--trainer.barebones", "true"), ["trainer.barebones", "set it to false"]),
+    "weights of 3 digits": (("--precision", "bf16-true"), ["trainer.precision bf16-true", "use bf16-mixed"]),
+    "patience without validation": (
+        ("--watch.patience", 3, "--trainer.limit_val_batches", 0),
+        ["watch.patience", "limit_val_batches"],
+    ),
+    "fewer rows than devices": (("--devices", 20), ["data.batch_size is 16", "20 devices"]),
+    "plateau of a loss": (
+        ("--model.scheduler", "ReduceLROnPlateau", "--fast_dev_run"),
+        ["val/score", "--model.scheduler.mode max"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(tmp_path: Path, case: str) -> None:
+    words, says = REFUSED[case]
+    refused(call("train", *TOY, "--logs", tmp_path, *words), says)
+    assert list(tmp_path.iterdir()) == []
+
+
+def trained(tmp_path: Path, *words: object) -> tuple[Path, str]:
+    ended = call("train", *TOY, "--logs", tmp_path, "--name", "x", *words)
+    assert ended.code == 0, ended.err
+    return only_run(tmp_path / "x"), ended.out
+
+
+def test_without_a_test(tmp_path: Path) -> None:
+    run, out = trained(tmp_path, "--trainer.limit_test_batches", 0)
+    assert "test: score" not in out
+    metrics = read_json(run / "metrics.json")
+    assert metrics["test"] == {}
+    assert -10 < metrics["validation"]["val/score"] < 1
+
+
+def test_without_validation_the_last_weights_are_tested(tmp_path: Path) -> None:
+    run, out = trained(tmp_path, "--trainer.limit_val_batches", 0)
+    assert not (run / "checkpoints" / "best.ckpt").exists()
+    assert read_json(run / "metrics.json")["validation"] == {}
+    assert f"test: score {read_json(run / 'metrics.json')['test']['test/score']:.4f}" in out
+
+
+def test_without_checkpoints(tmp_path: Path) -> None:
+    run, _ = trained(tmp_path, "--trainer.enable_checkpointing", "false")
+    assert not (run / "checkpoints").exists()
+    assert "test/score" in read_json(run / "metrics.json")["test"]
+
+
+@pytest.mark.parametrize("bar", ["RichProgressBar", "TQDMProgressBar"])
+def test_a_progress_bar_of_ones_own(tmp_path: Path, bar: str) -> None:
+    ended = call("train", *TOY, "--logs", tmp_path, "--trainer.callbacks", bar)
+    assert ended.code == 0, ended.err
+    assert "Epoch" in ended.out + ended.err
+
+
+def test_double_precision_agrees_with_single(tmp_path: Path) -> None:
+    single, _ = trained(tmp_path / "32")
+    double, _ = trained(tmp_path / "64", "--precision", "64-true")
+    assert weights(double).keys() == weights(single).keys()
+    state = torch.load(double / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert {value.dtype for name, value in state.items() if name.startswith(("heads", "sharing"))} == {torch.float64}
+    assert 0 < furthest(weights(double), weights(single)) < 1e-5
+    assert curves(double)["train/loss/vector"] == pytest.approx(curves(single)["train/loss/vector"], rel=1e-5)
+
+
+def test_evaluation_does_not_keep_a_runs_limits(tmp_path: Path) -> None:
+    run, _ = trained(tmp_path, "--trainer.limit_test_batches", 1)
+    out = tmp_path / "out.json"
+    assert call("evaluate", "--run", run, "--out", out).code == 0
+    whole, part = read_json(out), read_json(run / "metrics.json")["test"]
+    assert whole["test/loss/number"] != pytest.approx(part["test/loss/number"], rel=1e-3)  # one batch of 24 of 97 rows
+
+
+def test_evaluation_of_the_training_rows_starts_at_the_first(tmp_path: Path) -> None:
+    """The best checkpoint was taken in the middle of an epoch, and says so of the training stream."""
+    run, _ = trained(tmp_path, "--trainer.val_check_interval", 0.5)
+    scores = []
+    for size in (500, 24, 4):
+        out = tmp_path / f"{size}.json"
+        assert call("evaluate", "--run", run, "--split", "train", "--data.eval_batch_size", size, "--out", out).code == 0
+        scores.append(read_json(out))
+    assert scores[1] == pytest.approx(scores[0], rel=1e-5)
+    assert scores[2] == pytest.approx(scores[0], rel=1e-5)
+
+
+def test_a_model_can_be_copied_after_training(tmp_path: Path) -> None:
+    training = Training([str(word) for word in (*TOY, "--logs", tmp_path)])
+    training.start()
+    copied = copy.deepcopy(training.cli.model)
+    x = torch.randn(3, 5)
+    for name, output in training.cli.model(x).items():
+        assert torch.equal(copied(x)[name], output)
+
+
+def test_training_in_another_thread(tmp_path: Path) -> None:
+    """As a server or a search over settings does; only the main thread may listen to signals."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            train([str(word) for word in (*TOY, "--logs", tmp_path, "--name", "x")])
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert errors == []
+    assert (only_run(tmp_path / "x") / "metrics.json").is_file()
+
+
+@pytest.mark.slow
+def test_processes_that_are_spawned(tmp_path: Path) -> None:
+    """As in a notebook: the weights come back to this process through the writer of checkpoints."""
+    process = start("src.train", *TOY, "--logs", tmp_path, "--name", "x", "--strategy", "ddp_spawn", "--devices", 2)
+    done = finish(process)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "test: score" in done.stdout
+
+
+# -- classes of one's own ----------------------------------------------------------------------------------------------------------
+class MLP(encoders.MLP):
+    """An encoder of a fork that happens to have the name of one of ours."""
+
+    def __init__(self, shape: InputShape, width: int = 4, extra: int = 1) -> None:
+        super().__init__(shape, width=width * extra)
+
+
+@pytest.mark.parametrize("by", ["file", "flag"])
+def test_a_class_with_the_name_of_one_of_ours_inherits_nothing(tmp_path: Path, by: str) -> None:
+    path = f"{__name__}.MLP"
+    (tmp_path / "mine.yaml").write_text(f"model:\n  encoder:\n    class_path: {path}\n    init_args:\n      extra: 3\n")
+    words = {"file": ("--config", tmp_path / "mine.yaml"), "flag": ("--model.encoder", path, "--model.encoder.extra", 3)}[by]
+    ended = call("train", "--data", "tests.toy.Toy", *words, "--print_config")
+    assert ended.code == 0, ended.err
+    assert "width: 4" in ended.out
+    assert "extra: 3" in ended.out
+    assert "depth" not in ended.out
+
+
+class Broken(encoders.Encoder):
+    """An encoder with a bug that raises a ValueError."""
+
+    def __init__(self, shape: InputShape) -> None:
+        super().__init__(shape)
+        _, _ = shape.dense
+
+
+def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
+    """'Not enough values to unpack' alone would help nobody."""
+    with pytest.raises(ValueError, match="not enough values to unpack"):
+        call("train", *TOY[:2], "--logs", tmp_path, "--model.encoder", f"{__name__}.Broken")
+
+
+class Order(L.Callback):
+    """Notes the rows of each batch."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[int]] = []
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
+        self.seen.append(batch.ids.tolist())
+
+
+def test_a_data_module_serves_several_fits(tmp_path):
+    """The position of one run in the stream is no other's: two models trained on one data module see the same batches."""
+    data, orders = Toy(), [Order(), Order()]
+    quietly = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False}
+    for i, order in enumerate(orders):
+        model = MultiTaskModel(data.tasks, data.input_shape)
+        trainer = L.Trainer(accelerator="cpu", max_epochs=2, callbacks=[order], default_root_dir=tmp_path / str(i), **quietly)
+        trainer.fit(model, data)
+        trainer.test(model, data, ckpt_path=trainer.checkpoint_callback.best_model_path, verbose=False)
+    assert len(orders[0].seen) == 28
+    assert orders[0].seen == orders[1].seen
