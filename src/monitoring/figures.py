@@ -90,7 +90,7 @@ class Figures(L.Callback):
         for name, task in cast(Watched, pl_module).tasks.items():
             if name in self.counts:
                 figure = confusion_figure(task, self.counts[name])
-            elif name in self.points:
+            elif name in self.points and any(part.numel() for part in self.points[name]):
                 assert isinstance(task, Regression)
                 figure = scatter_figure(task, torch.cat(self.points[name], 1))
             else:
@@ -98,46 +98,56 @@ class Figures(L.Callback):
             logger.experiment.add_figure(f"val/{name}", figure, global_step=trainer.global_step, close=False)
 
 
-def new_figure(rows: int = 1, columns: int = 1) -> "Figure":
-    """A figure outside pyplot's global state, which is neither safe nor freed in long runs."""
+def panels(count: int, name_length: int = 0) -> list[Any]:
+    """Square panels in one figure, with room for names of so many letters on their left and below.
+
+    The figure stands outside pyplot's global state, which is neither safe nor freed in long runs, and has margins worked out here:
+    Matplotlib's own layouts draw it several times.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4 * columns, 4 * rows), layout="tight")
+    columns = math.ceil(count**0.5)
+    rows = -(-count // columns)
+    side, gap, margin = 3.0, 0.4, 0.65 + 0.08 * name_length  # inches
+    width, height = columns * (margin + side) + gap, rows * (margin + side + gap)
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    return figure
+    boxes = []
+    for i in range(count):
+        left, top = (i % columns) * (margin + side) + margin, (i // columns) * (margin + side + gap) + gap
+        boxes.append(figure.add_axes((left / width, 1 - (top + side) / height, side / width, side / height)))
+    return boxes
 
 
 def confusion_figure(task: Task, counts: Tensor) -> "Figure":
     """One matrix per label, rows the truth: shares of each row as colour, counts as numbers."""
     titles = list(task.labels) if isinstance(task, MultilabelClassification) else [""]
-    classes = ["no", "yes"] if titles != [""] else [str(c) for c in getattr(task, "classes", ())]
-    columns = math.ceil(len(titles) ** 0.5)
-    rows = -(-len(titles) // columns)
-    figure = new_figure(rows, columns)
-    for i, (title, matrix) in enumerate(zip(titles, counts.cpu(), strict=True)):
-        axes = figure.add_subplot(rows, columns, i + 1)
+    names = ["no", "yes"] if titles != [""] else [str(c) for c in getattr(task, "classes", ())]
+    shown = [name if len(name) <= 20 else f"{name[:19]}…" for name in names]
+    longest, places = max(map(len, shown)), range(len(names))
+    across = sum(map(len, shown)) > 24
+    boxes = panels(len(titles), longest)
+    for axes, title, matrix in zip(boxes, titles, counts.cpu(), strict=True):
         axes.imshow((matrix / matrix.sum(1, keepdim=True).clamp(min=1)).numpy(), vmin=0, vmax=1, cmap="Blues")
         axes.set(title=title, xlabel="predicted", ylabel="true")
-        ticks = range(len(classes))
-        axes.set_xticks(ticks, classes, rotation=90 if sum(map(len, classes)) > 24 else 0)
-        axes.set_yticks(ticks, classes)
-        if len(classes) <= 12:
-            for row in ticks:
-                for column in ticks:
-                    value = int(matrix[row, column])
-                    dark = value > matrix[row].sum() / 2
-                    axes.text(column, row, str(value), ha="center", va="center", color="white" if dark else "black")
-    return figure
+        axes.set_xticks(places, shown, rotation=90 if across else 0, fontsize=10 if len(names) <= 20 else 5)
+        axes.set_yticks(places, shown, fontsize=10 if len(names) <= 20 else 5)
+        for row in places if len(names) <= 12 else ():
+            for column in places:
+                value = int(matrix[row, column])
+                dark = value > matrix[row].sum() / 2
+                axes.text(column, row, str(value), ha="center", va="center", color="white" if dark else "black")
+    return boxes[0].figure
 
 
 def scatter_figure(task: Regression, pairs: Tensor) -> "Figure":
     """Predicted against true values, in the label's own unit where there is one."""
-    axes = (figure := new_figure()).add_subplot()
+    [axes] = panels(1, name_length=4)
     values = pairs if task.names else task.in_units(pairs[..., None])[..., 0]
     true, predicted = values.numpy()
     axes.scatter(true, predicted, s=6, alpha=0.5)
     low, high = float(values.min()), float(values.max())
     axes.plot([low, high], [low, high], color="grey", linewidth=1)
     axes.set(xlabel="true", ylabel="predicted", title="standardised" if task.names else "")
-    return figure
+    return axes.figure
