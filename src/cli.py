@@ -1,11 +1,7 @@
 """The one parser that all verbs share: LightningCLI on layered configuration, with errors in one line."""
 
-import difflib
-import importlib
 import json
 import logging
-import os
-import pkgutil
 import re
 import sys
 import sysconfig
@@ -13,172 +9,27 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from inspect import isabstract
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, Literal
 
-import jsonargparse._typehints as typehints
 import lightning as L
-import lightning.pytorch.cli as lightning_cli
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-import src.balancing
-import src.data
-import src.models
-import src.tasks
-from src.balancing import Balancer
-from src.config import ALIASES, ConfigError, classes, flags, keys, merge, parents_first, read, task_settings
+from src.config import ConfigError, classes, flags, keys, merge, parents_first, read, task_settings, written_out
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
-from src.models.encoders import Encoder
-from src.models.sharing import Sharing
 from src.monitoring import Watch
 from src.parallel import topology
-from src.run import Run, SafeCheckpointIO
-from src.tasks import Task
+from src.parser import CHOICES, Parser, fail, know_every_class, refuse_unmakeable, subclasses
+from src.run import Run, SafeCheckpointIO, load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = ROOT / "configs" / "train.yaml"
+TRAINING = ("model.optimizer", "model.scheduler", "model.lr_multipliers", "seed_everything", "name", "logs", "watch")
 SECTIONS = ("data", "model", "trainer", "watch")  # of a config file, each a mapping
-
-
-def forget_replaced_class(_: Any, previous: Any, value: Any) -> None:
-    """Another class starts from its own defaults.
-
-    jsonargparse keeps those settings of the replaced class that the new one happens to know (AdamW's weight decay in SGD).
-    """
-    if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
-        for key in list(previous["init_args"].keys()):
-            previous["init_args"].pop(key)
-
-
-typehints.discard_init_args_on_class_path_change = forget_replaced_class
-# Lightning's ReduceLROnPlateau wants to be told what to watch; what no one can choose makes torch's ambiguous no longer
-cast(Any, lightning_cli.ReduceLROnPlateau).__abstractmethods__ = frozenset({"monitor"})
-
-
-def know_every_class() -> None:
-    """Imports each file of the packages that classes are chosen from, so that a new file's classes are found by short name."""
-    for package in (src.data, src.models, src.balancing, src.tasks):
-        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            importlib.import_module(module.name)
-
-
-class Parser(LightningArgumentParser):
-    """The parser: mistakes answered in one line, help that begins with what is ours.
-
-    jsonargparse makes one more of these for every class that is chosen, which knows that class's settings alone.
-    """
-
-    origins: dict[str, str] = {}  # which file a key came from, "" for a flag; filled before parsing
-    chosen: dict[str, str] = {}  # the key that each class was chosen by
-    owner: Any = None  # whose settings this parser reads; None for the parser of the whole command line
-
-    def add_class_arguments(self, theclass: Any, nested_key: str | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Remembers the class whose settings stand at the top."""
-        if nested_key is None:
-            self.owner = theclass
-        return super().add_class_arguments(theclass, nested_key, *args, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints one line and ends with exit code 2."""
-        fail(self.in_one_line(str(ex or message)))
-
-    def in_one_line(self, message: str) -> str:
-        """Shortens jsonargparse's message to the key as typed, what is wrong, what would be right, and the file it stands in."""
-        text = " ".join(message.split())
-        if found := re.search(r"nrecognized arguments: --([\w.\-]+)|ption '([\w.\-]+)' is not accepted", text):
-            return self.unknown(found[1] or found[2])
-        if found := re.search(r"Group '(\w+)' does not accept option '([\w.\-]+)'", text):
-            return self.unknown(f"{found[1]}.{found[2]}")
-        if found := re.search(r"arguments are required: ([\w.\-]+)", text):
-            return f"{self.typed(found[1])} is missing; it has no default"
-        if found := re.search(r"argument --([\w.\-]+): expected one argument", text):
-            return f"--{found[1]} needs a value"
-        if found := re.search(r"Parser key \"([\w.\-]+)\"[^:]*: (.*)", text):
-            return f"{self.typed(found[1])}: {self.wrong(found[1], found[2])}{self.origin(found[1])}"
-        return text
-
-    def wrong(self, key: str, text: str) -> str:
-        """What is wrong with a value; where it may have several types, what would be right by each."""
-        text = re.sub(r"- Expected a path but .*? either not accessible or invalid - ", "", text)
-        union = re.search(r"Errors: - (.*) Given value type: .* Given value: (.*)", text)
-        given = union[2] if union else text.rpartition("Got value: ")[2]
-        lines = union[1].split(" - ") if union else [text]
-        says = [line.partition(". Got value: ")[0] for line in lines if "NoneType" not in line]
-        name = re.search(r"(?:Expected a dot import path string|Unexpected import path format): (\S+)", " ".join(says))
-        module = re.search(r"No module named '\S+'|has no attribute '\S+'", text)
-        if (name or module) and "'float'" not in text:
-            return self.unknown_class(key, name[1] if name else given, module[0] if module else "")
-        found = [re.fullmatch(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|typing.Literal\[(.*)\])", line) for line in says]
-        types = [match[1] or match[2].replace(", ", " or ") for match in found if match]
-        if types:
-            return f"expected {' or '.join(types)}, got '{given}'"
-        return re.sub(r"Type .*? expects a function or a callable class: ", "", "; ".join(says))[:300]
-
-    def unknown_class(self, key: str, name: str, reason: str) -> str:
-        """Says which classes there are."""
-        base = (CHOICES | OTHERS).get(key.rpartition(".")[2])
-        names = sorted({c.__name__ for c in subclasses(base)}) if base else []
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join([*names[:12], 'any class path'])}"
-        return f"unknown class '{name}'{f' ({reason})' if reason else ''}; {hint if names else 'give a class path'}"
-
-    def typed(self, key: str) -> str:
-        """A setting's whole key, as one would type it."""
-        above = self.chosen.get(getattr(self.owner, "__name__", ""))
-        whole = f"{above}.{key}" if above else key
-        return re.sub(r"\.?\b(init_args|class_path)\b", "", whole)
-
-    def origin(self, key: str) -> str:
-        """The file that a key came from, in brackets, where it was one."""
-        path = self.origins.get(self.typed(key))
-        return f" (in {path})" if path else ""
-
-    def unknown(self, key: str) -> str:
-        """Names the known key that looks most like this one; of a class that was chosen, all its settings."""
-        known = [action.dest for action in self._actions if not action.dest.endswith("help")]
-        near = difflib.get_close_matches(key, known if self.owner else [*known, *ALIASES], n=1, cutoff=0.7)
-        if near:
-            hint = f"did you mean '{self.typed(near[0])}'?"
-        else:
-            hint = f"{self.owner.__name__} knows {', '.join(known) or 'no settings'}" if self.owner else "--help lists the keys"
-        return f"unknown key '{self.typed(key)}'; {hint}{self.origin(key)}"
-
-    def format_help(self, formatter: Any = None) -> str:
-        """Everyday flags first, then the model's and the data's, Lightning's forty at the end."""
-        self.usage = "python -m src.VERB [--config FILE ...] [--KEY VALUE ...]"
-        self._action_groups = sorted(self._action_groups, key=lambda group: "every aspect of training" in str(group.title))
-        short = "\n".join(f"  --{alias:<16} --{key}" for alias, key in ALIASES.items())
-        classes = "\n".join(
-            f"  {key:<18} {', '.join(sorted(c.__name__ for c in subclasses(base)))}" for key, base in CHOICES.items()
-        )
-        everyday = (
-            f"everyday flags and what they stand for:\n{short}\n\nclasses to choose from, by name or class path:\n{classes}\n"
-        )
-        head, _, rest = super().format_help(formatter).partition("\n\n")
-        return f"{head}\n\n{everyday}\n{rest}"
-
-
-CHOICES: dict[str, type] = {
-    "data": MultiTaskDataModule,
-    "encoder": Encoder,
-    "sharing": Sharing,
-    "balancer": Balancer,
-    "tasks": Task,
-}
-OTHERS: dict[str, type] = {"optimizer": Optimizer, "scheduler": LRScheduler, "callbacks": L.Callback, "logger": Logger}
-
-
-def subclasses(base: type) -> list[type]:
-    """The classes below ``base`` that can be made."""
-    children: list[type] = base.__subclasses__()
-    below = [c for child in children for c in (child, *subclasses(child))]
-    return [c for c in below if not isabstract(c)]
 
 
 class CLI(LightningCLI):
@@ -227,11 +78,15 @@ class CLI(LightningCLI):
         seed = self.config["seed_everything"]
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed_everything is {seed}; it must be from 0 to {2**32 - 1}")
+        parts = {key: self.config[key].as_dict() for key in ("data", "model")}
+        refuse_unmakeable({"data": parts["data"]})
+        refuse_unmakeable(parts["model"], "model", MultiTaskModel)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Links what follows from the data, and adds what is the project's own."""
-        parser.link_arguments("data.tasks", "model.tasks", apply_on="instantiate")
-        parser.link_arguments("data.input_shape", "model.input_shape", apply_on="instantiate")
+        # by functions: an attribute that fails inside a fork's data module would come out as one that is not there
+        parser.link_arguments("data", "model.tasks", lambda data: data.tasks, apply_on="instantiate")
+        parser.link_arguments("data", "model.input_shape", lambda data: data.input_shape, apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("seed_everything", "model.seed")
         parser.add_argument("--name", type=str | None, default=None, help="Groups runs: logs/<name>/<date-time>.")
@@ -245,8 +100,13 @@ class CLI(LightningCLI):
         settings = self.config_init["trainer"]
         if settings["use_distributed_sampler"]:
             raise ValueError("trainer.use_distributed_sampler must stay false: the data module deals global batches to the devices")
-        if settings["accumulate_grad_batches"] < 1:
-            raise ValueError(f"trainer.accumulate_grad_batches is {settings['accumulate_grad_batches']}; it must be at least 1")
+        for key, least in (("accumulate_grad_batches", 1), ("check_val_every_n_epoch", 1), ("gradient_clip_val", 0)):
+            if settings[key] is not None and settings[key] < least:
+                raise ValueError(f"trainer.{key} is {settings[key]}; it must be at least {least}")
+        if any(isinstance(callback, StochasticWeightAveraging) for callback in self.given("callbacks")):
+            raise ValueError(
+                "StochasticWeightAveraging copies the model before it is built; use EMAWeightAveraging or WeightAveraging instead"
+            )
         if str(settings["precision"]) in ("16-true", "bf16-true"):
             raise ValueError(
                 f"trainer.precision {settings['precision']} leaves the weights three digits; use bf16-mixed or 16-mixed"
@@ -284,8 +144,11 @@ class CLI(LightningCLI):
         return self.parser.dump(self.config, skip_none=False)
 
 
-def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) -> tuple[Run, CLI]:
+def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) -> tuple[Path, CLI]:
     """Builds data, model and trainer as a run had them, on the devices named now (one, unless told otherwise).
+
+    Returns:
+        The run's checkpoint, and what was built.
 
     Raises:
         ValueError: --run names no run folder, or one without a checkpoint.
@@ -293,6 +156,7 @@ def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) 
 
     def add_arguments(parser: LightningArgumentParser) -> None:
         parser.add_argument("--run", type=str, default=None, help="Run folder.")
+        parser.add_argument("--checkpoint", type=str | None, default=None, help="best or last; the best where there is one.")
         extra(parser)
 
     folder = value_of("run", args)
@@ -301,17 +165,53 @@ def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) 
             CLI(args, extra=add_arguments)
         raise ConfigError("--run is missing: name a run folder, such as logs/digits/2026-01-31_12-00-00")
     run = Run.open(folder)
-    run.checkpoint()
+    checkpoint = run.checkpoint(value_of("checkpoint", args))
+    ignored = [f"--{key}" for key, _ in flags(args) if key.startswith(TRAINING)]
+    if ignored:
+        remark(f"{', '.join(ignored)} has no effect here: the run is over")
+
+    def settings(cli: CLI) -> dict[str, Any]:
+        for key in ("limit_test_batches", "limit_predict_batches"):
+            if cli.config_init["trainer"][key] == 0:
+                raise ValueError(f"trainer.{key} is 0, which leaves nothing to do")
+        return {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "plugins": [SafeCheckpointIO()]}
+
+    return checkpoint, CLI(args, base=settings_of(run), extra=add_arguments, trainer_settings=settings)
+
+
+@rank_zero_only
+def remark(message: str) -> None:
+    """Tells the person at the terminal something besides the results, once."""
+    print(f"note: {message}", file=sys.stderr, flush=True)
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """A run's configuration as a layer for other verbs, which have their own devices and limits."""
     base = run.read_config()
-    base["trainer"] = read(DEFAULTS)["trainer"] | {"precision": base["trainer"].get("precision")}  # limits and devices were its own
+    base["trainer"] = read(DEFAULTS)["trainer"] | {"precision": base["trainer"].get("precision")}
     base.pop("resume", None)
     if run.schema.is_file():
         base["data"]["init_args"]["schema_path"] = str(run.schema)
+    return base
 
-    def settings(_: CLI) -> dict[str, Any]:
-        return {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "plugins": [SafeCheckpointIO()]}
 
-    return run, CLI(args, base=base, extra=add_arguments, trainer_settings=settings)
+def load_run(path: Path | str, checkpoint: Literal["best", "last"] | None = None) -> tuple[MultiTaskModel, MultiTaskDataModule]:
+    """Opens a run from Python: its model with the weights of a checkpoint, in evaluation mode on the CPU, and its data.
+
+    Args:
+        path: The run folder.
+        checkpoint: Which one; the best where there is one, unless told otherwise.
+
+    Raises:
+        ValueError: There is no run, or none of its checkpoints is whole.
+    """
+    run = Run.open(path)
+    weights = load_checkpoint(run.checkpoint(checkpoint))
+    quiet()
+    cli = CLI(["--accelerator", "cpu", "--trainer.logger", "false", "--trainer.enable_checkpointing", "false"], settings_of(run))
+    cli.model.on_load_checkpoint(weights)
+    cli.model.load_state_dict(weights["state_dict"])
+    return cli.model.eval(), cli.datamodule
 
 
 def layered(args: list[str], base: dict[str, Any]) -> list[str]:
@@ -320,12 +220,15 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
     Parser.origins = {}
     for key, value in flags(args):
         names_a_file = key in SECTIONS and str(value).endswith((".yaml", ".yml"))
+        if key in SECTIONS and key != "data" and not names_a_file:
+            hint = f"; did you mean --model.encoder {value}?" if key == "model" else ""
+            raise ConfigError(f"--{key} {value or ''} names no .yaml file{hint}")
         if not names_a_file and key != "config":
             rest.append((key, by_path(value, key.rpartition(".")[2])))
             continue
         if value is None:
             raise ConfigError("--config needs a file")
-        layer = {key: read(Path(value))} if names_a_file else read(Path(value))
+        layer = written_out({key: read(Path(value))} if names_a_file else read(Path(value)), value)
         for section in SECTIONS:
             if not isinstance(layer.get(section, {}), (dict, str) if section == "data" else dict):
                 raise ConfigError(f"config {value}: {section} is '{layer[section]}', where a mapping of keys to values is expected")
@@ -334,6 +237,7 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
     merged = by_path(merged)
     rest = parents_first(rest)
     Parser.origins |= dict.fromkeys((key for key, _ in rest), "")
+    Parser.stated = frozenset(keys(base))
     Parser.chosen = dict(classes(merged)) | {str(value).rpartition(".")[2]: key for key, value in rest}
     about_tasks = [pair for pair in rest if pair[0].startswith("data.tasks.")]
     if about_tasks:
@@ -379,17 +283,11 @@ def asks_for_help(args: list[str]) -> bool:
     return any(name == "help" for name, _ in flags(args))
 
 
-def fail(message: str, code: int = 2) -> NoReturn:
-    """One line on standard error, and the end; ranks other than the first say which they are."""
-    rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
-    print(f"error{f' on rank {rank}' if rank else ''}: {message}", file=sys.stderr, flush=True)
-    sys.exit(code)
-
-
 def quiet() -> None:
     """Silences what Lightning says of itself, so that what a run says of the user's work can be seen."""
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a table that was asked for
     for message in (
         ".*LeafSpec.*",  # Lightning's own use of torch
         ".*args parameter is intended.*",  # the command line is handed on after its layers were merged
@@ -407,16 +305,21 @@ def thread_ended(args: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(args)
 
 
-def by_word(error: BaseException, in_libraries: bool = True) -> bool:
-    """Whether a ValueError was raised by word: then it is what a user got wrong, and its message says so.
+def by_word(error: BaseException, building: bool = True) -> bool:
+    """Whether an error was raised by word: then it is what a user got wrong, and its message says so.
 
-    One that comes out of an expression is a bug and keeps its traceback; so does one of a library that is at work on a run.
+    One that comes out of an expression is a bug and keeps its traceback. While classes are built any library may refuse what it is
+    given; later, what numpy or the standard library refuses is a bug, and what the Trainer refuses is a setting.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    if not isinstance(error, ValueError) or not frames or not str(frames[-1].line).startswith("raise "):
+    if not frames or not str(frames[-1].line).startswith("raise "):
         return False
     path = Path(frames[-1].filename)
-    return in_libraries or not ("site-packages" in path.parts or path.is_relative_to(sysconfig.get_paths()["stdlib"]))
+    in_a_library = "site-packages" in path.parts or path.is_relative_to(sysconfig.get_paths()["stdlib"])
+    kinds: tuple[type[BaseException], ...] = (ValueError, ModuleNotFoundError, MisconfigurationException)
+    if not building and in_a_library:
+        return "lightning" in path.parts and isinstance(error, (*kinds, RuntimeError))
+    return isinstance(error, kinds)
 
 
 def unwrapped(error: BaseException) -> BaseException:
@@ -436,17 +339,17 @@ def main(verb: Callable[[list[str]], object]) -> None:
     threading.excepthook = thread_ended
     try:
         verb(sys.argv[1:])
-    except ValueError as error:
-        if not by_word(error, in_libraries=False):
+    except (ValueError, MisconfigurationException) as error:
+        if not by_word(error, building=False):
             raise
-        fail(one_line(error))
-    except MisconfigurationException as error:
         fail(one_line(error))
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else one_line(error))
     except RuntimeError as error:
         if "loading state_dict" in str(error):
             fail(f"the checkpoint is of another model than the config describes: {str(error).splitlines()[1].strip()}")
+        if by_word(error, building=False):
+            fail(one_line(error))
         if not re.search("onnection (closed|reset)|peer", str(error)):
             raise
         fail("another process of this run has ended, and this one with it", code=1)

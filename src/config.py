@@ -40,6 +40,20 @@ FLOAT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
 
 
+def mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    """A mapping in which no key stands twice: YAML would keep the last one and say nothing."""
+    seen: set[Any] = set()
+    for key, _ in node.value:
+        if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' stands there twice", key.start_mark)
+        seen.add(key.value)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+Loader.add_constructor("tag:yaml.org,2002:map", mapping)
+
+
 def load(text: str) -> Any:
     """Reads YAML text."""
     return yaml.load(text, Loader)
@@ -86,6 +100,43 @@ def resolve(value: Any, folder: Path) -> Any:
     if isinstance(value, str) and value.startswith(("./", "../")):
         return str((folder / value).resolve())
     return value
+
+
+def written_out(layer: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A layer in the one form: short and dotted keys written out, the settings of a class below ``init_args``.
+
+    Raises:
+        ConfigError: A key cannot be meant as it stands.
+    """
+    result: dict[str, Any] = {}
+    for key, value in layer.items():
+        inner = {f"{key}.{name}": item for name, item in value.items() if "." in str(name)} if isinstance(value, dict) else {}
+        rest = {name: item for name, item in value.items() if "." not in str(name)} if inner else value
+        for path, item in {key: rest, **inner}.items():
+            for part in reversed(ALIASES.get(path, path).split(".")):
+                item = {part: item}
+            result = merge(result, item)
+    return {key: classes_in_form(value, key, where) for key, value in result.items()}
+
+
+def classes_in_form(tree: Any, key: str, where: str) -> Any:
+    """Moves what stands beside a ``class_path`` below ``init_args``."""
+    if isinstance(tree, list):
+        return [classes_in_form(item, key, where) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    for name in tree:
+        if name != "class_path" and re.sub("[^a-z]", "", str(name).lower()) in ("classpath", "class", "classname"):
+            raise ConfigError(f"config {where}: {key} has the key '{name}'; did you mean 'class_path'?")
+    inner = tree.get("init_args")
+    if inner is not None and not isinstance(inner, dict):
+        raise ConfigError(f"config {where}: {key} has '{inner}' for its settings, where a mapping of keys to values is expected")
+    if "class_path" in tree:
+        beside = {name: value for name, value in tree.items() if name not in ("class_path", "init_args", "dict_kwargs")}
+        tree = {name: value for name, value in tree.items() if name not in beside}
+        if beside:
+            tree["init_args"] = {**(inner or {}), **beside}
+    return {n: classes_in_form(v, key if n == "init_args" else f"{key}.{n}", where) for n, v in tree.items()}
 
 
 def merge(base: Any, over: Any) -> Any:
@@ -145,10 +196,13 @@ def flags(args: list[str]) -> list[tuple[str, str | None]]:
         word = rest.pop(0)
         if word in ("-h", "-c"):
             word = {"-h": "--help", "-c": "--config"}[word]
+        word = word.replace("-c=", "--config=", 1) if word.startswith("-c=") else word
         if not word.startswith("--"):
             raise ConfigError(f"'{word}' belongs to no flag; flags are written --key value")
         key, equals, value = word[2:].partition("=")
         key = ALIASES.get(key, key)
+        if equals and not value:
+            raise ConfigError(f"--{key} needs a value")
         if equals:
             pairs.append((key, value))
         elif rest and not rest[0].startswith("--") and rest[0] not in ("-h", "-c"):
@@ -168,6 +222,8 @@ def task_settings(pairs: list[tuple[str, str | None]], merged: Mapping[str, Any]
     data = merged.get("data")
     tasks = dict((data.get("init_args") or {}).get("tasks") or {}) if isinstance(data, dict) else {}
     for key, value in pairs:
+        if value is None:
+            raise ConfigError(f"--{key} needs a value")
         _, _, task, *setting = key.split(".", 3)
         entry: Any = merge({}, tasks.get(task) or {})
         if isinstance(entry, str):
@@ -177,7 +233,7 @@ def task_settings(pairs: list[tuple[str, str | None]], merged: Mapping[str, Any]
         else:
             inner = entry.setdefault("init_args", {}) if "class_path" in entry else entry
             try:
-                inner[setting[0]] = load(value) if value is not None else True
+                inner[setting[0]] = load(value)
             except yaml.YAMLError as error:
                 raise ConfigError(f"--{key} {value}: not valid YAML: {getattr(error, 'problem', error)}") from None
         tasks[task] = entry

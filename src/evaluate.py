@@ -19,14 +19,14 @@ def add_arguments(parser: LightningArgumentParser) -> None:
 
 def evaluate(args: list[str]) -> dict[str, float]:
     """Prints a table of tasks x metrics, the same on any number of devices, and returns {metric: value}."""
-    run, cli = open_run(args, add_arguments)
+    checkpoint, cli = open_run(args, add_arguments)
     split = cli.config["split"]
     if split not in ("train", "val", "test"):
         raise ValueError(f"--split is '{split}'; it must be train, val or test")
     out = output_file(cli.config["out"], [".json"]) if cli.config["out"] else None
     cli.datamodule.test_split = cast(Split, split)
     trainer = cli.trainer
-    trainer.test(cli.model, cli.datamodule, ckpt_path=run.checkpoint(), verbose=False)
+    trainer.test(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False)
     metrics: dict[str, Any] = {
         key.replace("test/", f"{split}/", 1): float(value) for key, value in trainer.callback_metrics.items()
     }

@@ -25,9 +25,9 @@ def add_arguments(parser: LightningArgumentParser) -> None:
 
 def predict(args: list[str]) -> None:
     """Writes one row per input row, in the order of the input: sample ids, decoded values, class probabilities."""
-    run, cli = open_run(args, add_arguments)
+    checkpoint, cli = open_run(args, add_arguments)
     out = output_file(cli.config["out"], list(WRITERS))
-    parts = cli.trainer.predict(cli.model, cli.datamodule, ckpt_path=run.checkpoint())
+    parts = cli.trainer.predict(cli.model, cli.datamodule, ckpt_path=checkpoint)
     ids, outputs = in_order(parts or [])
     if not cli.trainer.is_global_zero:
         return

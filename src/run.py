@@ -95,7 +95,8 @@ def write_atomically(path: Path, write: Any) -> None:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError) and "write" in str(error):  # torch's word for a full disk
+        full = isinstance(error, RuntimeError) and ("write" in str(error) or isinstance(error.__context__, OSError))
+        if full:  # in torch's words
             raise OSError(errno.ENOSPC, "No space left on device, or it cannot be written to", str(path)) from None
         if isinstance(error, OSError):  # of a write it does not know the file
             raise OSError(error.errno, error.strerror, str(path)) from None
@@ -145,19 +146,26 @@ class Run:
             ValueError: There is no run in this folder.
         """
         run = cls(path)
+        if run.path.is_file():
+            raise ValueError(f"{path} is a file; name the run folder that it is in")
         if not run.path.is_dir():
             raise ValueError(f"run folder {path} does not exist")
         if not run.config.is_file():
             raise ValueError(f"{path} is no run folder: it holds no config.yaml")
         return run
 
-    def checkpoint(self, which: str = "best") -> Path:
-        """The path of the best or last checkpoint, once it is known that it can be opened.
+    def checkpoint(self, which: str | None = None) -> Path:
+        """The path of a checkpoint, once it is known that it can be opened.
+
+        Args:
+            which: best or last; None: the best, or the last of a run that did not validate.
 
         Raises:
             ValueError: The run has none, or it is damaged.
         """
-        path = {"best": self.best, "last": self.last}[which]
+        if which not in ("best", "last", None):
+            raise ValueError(f"--checkpoint is '{which}'; it must be best or last")
+        path = self.last if which == "last" or (which is None and self.last.is_file() and not self.best.is_file()) else self.best
         if not path.is_file():
             raise ValueError(f"run {self.path} has no checkpoint {path.relative_to(self.path)}")
         checkpoint = load_checkpoint(path, mmap=True)
@@ -188,11 +196,11 @@ class Run:
     @rank_zero_only
     def begin(self, config: str, seed: int, resumed: bool) -> None:
         """Notes what is about to run; a resumed run may have other limits and devices, which the next resume starts from."""
-        write_atomically(self.config, lambda file: file.write(config.encode()))
         try:
             earlier = json.loads(self.record.read_text()) if resumed and self.record.is_file() else {}
         except ValueError:
             raise ValueError(f"{self.record} is damaged; remove it, and the run will resume without its history") from None
+        write_atomically(self.config, lambda file: file.write(config.encode()))
         sessions = [*earlier.get("sessions", []), {"started": now(), "command": command(), "status": "running"}]
         record = {"seed": seed, "python": platform.python_version(), "platform": platform.platform()}
         self.write(self.record, record | {"versions": versions(), "git": git_state(), "sessions": sessions})

@@ -1,9 +1,9 @@
 """Trains a model: python -m src.train [--config FILE] [--devices N] [--name NAME] [--resume RUN] [--any.key value]."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from src.cli import CLI, main, value_of
 from src.config import ConfigError, flags
-from src.monitoring import Board, Interrupted, NoProfiler, log_hparams, results_table
+from src.monitoring import Board, Interrupted, NoProfiler, log_results, results_table
 from src.run import Run, SafeCheckpointIO, load_checkpoint
 
 
@@ -43,10 +43,15 @@ class Training:
     def trainer_settings(self, cli: CLI) -> dict[str, Any]:
         """Makes the run folder, the logger and the watchers."""
         settings, watch = cli.config_init["trainer"], cli.config_init["watch"]
+        if self.resumed:
+            refuse_too_short(self.resumed, settings)
         if watch.patience is not None and settings["limit_val_batches"] == 0:
             raise ValueError("watch.patience waits for a better validation score, but trainer.limit_val_batches is 0")
+        name = cli.config["name"]
+        if name is not None and (not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts):
+            raise ValueError(f"--name {name}: a name groups runs below --logs; it is no path of another place")
         if not settings["fast_dev_run"]:
-            self.run = self.resumed or Run.create(cli.config["logs"], cli.config["name"] or type(cli.datamodule).__name__.lower())
+            self.run = self.resumed or Run.create(cli.config["logs"], name or type(cli.datamodule).__name__.lower())
         checkpoints = self.run.last.parent if self.run and settings["enable_checkpointing"] is not False else None
         theirs = any(isinstance(callback, ProgressBar) for callback in cli.given("callbacks"))
         bar = sys.stderr.isatty() if settings["enable_progress_bar"] is None else settings["enable_progress_bar"]
@@ -97,11 +102,26 @@ class Training:
             return
         test = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
         if run:
-            validation = load_checkpoint(best, mmap=True)["metrics"] if best else {}
-            run.write(run.metrics, {"validation": validation, "test": test})
-            log_hparams(trainer, cli.model.tasks, yaml.safe_load(cli.yaml), validation, test)
+            kept: dict[str, Any] = load_checkpoint(best, mmap=True) if best else {"metrics": {}, "global_step": trainer.global_step}
+            run.write(run.metrics, {"validation": kept["metrics"], "test": test})
+            log_results(trainer, cli.model.tasks, kept["metrics"], test, step=kept["global_step"])
         if test:  # none with --trainer.limit_test_batches 0
             Console().print(results_table(cli.model.tasks, test, "test"))
+
+
+def refuse_too_short(run: Run, settings: Any) -> None:
+    """Looks at the limits of a resumed run, before anything is written.
+
+    Raises:
+        ValueError: The run is longer already, or is to be resumed in a mode that keeps nothing.
+    """
+    if settings["fast_dev_run"]:
+        raise ValueError("--fast_dev_run cannot go with --resume: it keeps nothing, and the run would not go on")
+    checkpoint = load_checkpoint(run.last, mmap=True)
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    for key, done, word in (("max_epochs", epochs, "epochs"), ("max_steps", checkpoint["global_step"], "steps")):
+        if settings[key] is not None and -1 < settings[key] < done:
+            raise ValueError(f"trainer.{key} is {settings[key]}, but the run has trained {done} {word} already: ask for more")
 
 
 def stopped_by_hand(error: BaseException | None) -> bool:

@@ -125,7 +125,15 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """Returns the rows to predict in order."""
         return Batches(self._loader("predict", self.eval_batch_size))
 
+    def __str__(self) -> str:
+        """The class alone: Lightning's would read every split to count its rows."""
+        return f"{type(self).__name__}(batch_size={self.batch_size})"
+
     def _loader(self, name: Split, batch_size: int, shuffle: bool = False) -> DataLoader[Batch]:
+        if self.trainer is not None and self.trainer.world_size > 1:
+            connector = self.trainer._accelerator_connector
+            if connector.use_distributed_sampler:
+                raise ValueError("global batches are dealt to the devices already: set Trainer(use_distributed_sampler=False)")
         rows = self.split(name)
         sampler = GlobalBatches(len(rows), batch_size, shuffle, self.seed)  # type: ignore[arg-type]
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

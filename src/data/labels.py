@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -74,6 +75,8 @@ def declared(given: Any) -> tuple[type[Task] | None, dict[str, Any]]:
     Raises:
         ValueError: No such kind is known, or the form is another one.
     """
+    if isinstance(given, type) and issubclass(given, Task):
+        return given, {}
     if isinstance(given, str):
         return kind_named(given), {}
     if not isinstance(given, dict):
@@ -101,19 +104,42 @@ def with_settings(kind: Any, settings: dict[str, Any]) -> Task:
     Raises:
         ValueError: The kind has no such setting, or it cannot have that value.
     """
+    types = get_type_hints(kind)
     known = list(inspect.signature(kind).parameters)
-    for key in settings:
+    for key, given in settings.items():
         if key not in known:
             raise ValueError(f"has no setting '{key}' as a {kind.__name__}: {nearest(key, known)}")
-        parameter, given = inspect.signature(kind).parameters[key], settings[key]
-        if parameter.annotation in (float, int) and not isinstance(given, float | int):
-            raise ValueError(f"has the setting {key} '{given}', where a number is expected")
-        if isinstance(parameter.default, tuple) and not isinstance(given, list | tuple):
-            raise ValueError(f"has the setting {key} '{given}', where a list is expected")
+        if not fits(given, types[key]):
+            raise ValueError(f"has the setting {key} '{given}', where {' or '.join(expected(types[key]))} is expected")
     try:
         return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
     except TypeError as error:
         raise ValueError(f"cannot be built as a {kind.__name__}: {error}") from None
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value as YAML has it is of a type; lists are tuples there."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(fits(value, option) for option in get_args(kind))
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(fits(item, get_args(kind)[0]) for item in value)
+    if kind is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def expected(kind: Any) -> list[str]:
+    """A type in words, an entry for each of several."""
+    if get_origin(kind) in (Union, UnionType):
+        return list(dict.fromkeys(word for option in get_args(kind) for word in expected(option)))
+    if get_origin(kind) is Literal:
+        return [", ".join(map(str, get_args(kind)))]
+    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a word", tuple: "a list", NoneType: "null"}
+    return [words.get(get_origin(kind) or kind, str(kind))]
 
 
 def task_from_plain(values: dict[str, Any]) -> Task:

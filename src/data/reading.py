@@ -37,7 +37,11 @@ def read_table(path: str | Path, delimiter: str | None = None, missing: Sequence
     """
     import pandas as pd  # half a second to import: only where it is used
 
+    if "://" in str(path):
+        raise ValueError(f"{path}: is an address, not a file; fetch it first")
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; name a file in it")
     delimiter = "\t" if delimiter == "\\t" else delimiter  # as one types it in a shell
     if delimiter is not None and len(delimiter) != 1:
         raise ValueError(f"data.delimiter is '{delimiter}'; it must be one character")

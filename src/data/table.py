@@ -75,7 +75,7 @@ class Table(MultiTaskDataModule):
         drop: list[str] | None = None,
         categorical: list[str] | None = None,
         dates: Literal["refuse", "expand"] = "refuse",
-        missing: list[str] | None = None,
+        missing: list[Any] | None = None,
         delimiter: str | None = None,
         id: str | None = None,
         group: str | None = None,
@@ -93,7 +93,7 @@ class Table(MultiTaskDataModule):
     ) -> None:
         super().__init__(batch_size, eval_batch_size, num_workers, seed)
         self.path, self.schema_path = path, schema_path
-        self.missing = list(MISSING_WORDS) if missing is None else missing
+        self.missing = list(MISSING_WORDS) if missing is None else [str(word) for word in missing]
         self.delimiter = delimiter
         self.settings = tasks or {}
         self.inputs, self.drop, self.categorical, self.dates = inputs, drop or [], categorical or [], dates
@@ -118,6 +118,8 @@ class Table(MultiTaskDataModule):
             except ValueError as error:
                 raise ValueError(f"{schema_path} is damaged: {error}") from None
             targets = {name: task["columns"] for name, task in self._saved["tasks"].items()}
+        if isinstance(targets, str):
+            raise ValueError(f"data.targets is '{targets}', where a list of columns is expected: ['{targets}']")
         if not targets:
             raise ValueError("data.targets is missing: name the columns to predict, such as --data.targets '[income, hours]'")
         names = targets if isinstance(targets, dict) else {task_name(c): c for c in targets}
@@ -217,7 +219,10 @@ class Table(MultiTaskDataModule):
                 rows[name] = np.concatenate([rows[name], np.arange(start, start + sizes[name])])
         for name, part in rows.items():
             if not len(part):
+                share = {"val": self.val_fraction, "test": self.test_fraction}.get(name)
                 how = f"{len(self.frame)} rows are too few"
+                if share == 0:
+                    how = f"data.{name}_fraction is 0, and data.{name}_path names no file"
                 if self.split_column:
                     how = f"column '{self.split_column}' names none"
                 elif self.group:
@@ -366,7 +371,8 @@ class Table(MultiTaskDataModule):
         columns = self.targets[name]
         for column in columns:
             if column not in self.frame.columns:
-                raise ValueError(f"{self.path}: lacks the target column '{column}': {nearest(column, self.frame.columns)}")
+                hint = "; rows without labels are for python -m src.predict" if self._saved else ""
+                raise ValueError(f"{self.path}: lacks the target column '{column}': {nearest(column, self.frame.columns)}{hint}")
         return self._encode(self.tasks[name], name, rows)
 
     def _encode(self, task: Task, name: str, rows: np.ndarray) -> torch.Tensor:

@@ -52,6 +52,7 @@ class MultiTaskModel(L.LightningModule):
         scheduler: Makes the learning-rate schedule from the optimizer; any torch scheduler, or None for a constant rate.
         scheduler_interval: When the schedule moves; None: what the class says, else every epoch.
         lr_multipliers: {'encoder' or a task's name: factor on the learning rate of those parameters}.
+        weights: {task: fixed weight}, in place of what the task says.
         seed: Seed of the initial weights and of dropout; the command line links it to --seed_everything.
     """
 
@@ -66,6 +67,7 @@ class MultiTaskModel(L.LightningModule):
         scheduler: Callable[[Optimizer], LRScheduler | ReduceLROnPlateau] | None = WarmupCosine,
         scheduler_interval: Literal["step", "epoch"] | None = None,
         lr_multipliers: dict[str, float] | None = None,
+        weights: dict[str, float] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -86,6 +88,15 @@ class MultiTaskModel(L.LightningModule):
                 near = difflib.get_close_matches(name, ["encoder", *tasks], n=1)
                 hint = f"; did you mean '{near[0]}'?" if near else ""
                 raise ValueError(f"model.lr_multipliers names '{name}', which is neither 'encoder' nor a task{hint}")
+            if self.lr_multipliers[name] < 0:
+                raise ValueError(f"model.lr_multipliers.{name} is {self.lr_multipliers[name]}; it must be at least 0")
+        self.weights = {name: task.weight for name, task in tasks.items()}
+        for name, weight in (weights or {}).items():
+            if name not in tasks:
+                raise ValueError(f"model.weights names '{name}', which is no task; there are {', '.join(tasks)}")
+            if weight < 0:
+                raise ValueError(f"model.weights.{name} is {weight}; it must be at least 0")
+            self.weights[name] = weight
         self.losses: TaskLosses | None = None  # of the latest step, for guards and dashboards
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -108,7 +119,7 @@ class MultiTaskModel(L.LightningModule):
             self.heads = Heads(self.tasks, self.sharing.feature_sizes)
         torch.set_default_dtype(precision)
         self.names = tuple(name for group in self.heads.groups for name in group.names)  # the order of T
-        self.balancer = self._make_balancer({name: self.tasks[name].weight for name in self.names})
+        self.balancer = self._make_balancer({name: self.weights[name] for name in self.names})
         self.metrics = nn.ModuleDict({self.heads.paths[name]: task.metrics() for name, task in self.tasks.items()})
         self.train_sums_2T = torch.zeros(2, len(self.names), dtype=torch.float64)
         # a balancer's state is the same on every rank: DDP need not send it before each step
@@ -125,6 +136,7 @@ class MultiTaskModel(L.LightningModule):
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns {task: outputs (B, ..., O)}: logits, or standardised numbers; ``Task.decode`` makes them readable."""
+        self.configure_model()
         return self.heads.split(self.heads(self.sharing(inputs)))
 
     # -- one training step ------------------------------------------------------------------------------------------------------
@@ -274,6 +286,11 @@ class MultiTaskModel(L.LightningModule):
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Loads weights, into a network that is built now if it is not."""
+        self.configure_model()
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
     # -- checkpoints ------------------------------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what identifies the tasks, and the latest validation metrics."""
@@ -293,5 +310,7 @@ class MultiTaskModel(L.LightningModule):
         for name, task in ours.items():
             for key in ("kind", "classes", "labels", "names"):
                 there, here = theirs[name].get(key), task.describe().get(key)
+                if key == "kind":  # the class may have moved to another file since
+                    there, here = str(there).rpartition(".")[2], str(here).rpartition(".")[2]
                 if there != here:
                     raise ValueError(f"the checkpoint's task '{name}' has {key} {there}, but this run's has {here}")

@@ -1,9 +1,10 @@
 """What a person watches."""
 
 from src.monitoring.checkpoints import BestCheckpoint, LastCheckpoint
-from src.monitoring.dashboard import Board, Dashboard, log_hparams
+from src.monitoring.dashboard import Board, Dashboard
 from src.monitoring.figures import Figures
 from src.monitoring.guards import FiniteLossGuard, NonFiniteLoss, RanksAgreeGuard, RanksDiverged
+from src.monitoring.hparams import HParams, log_results
 from src.monitoring.interrupt import Interrupt, Interrupted
 from src.monitoring.profiler import NoProfiler
 from src.monitoring.progress import Progress
@@ -16,6 +17,7 @@ __all__ = [
     "Dashboard",
     "Figures",
     "FiniteLossGuard",
+    "HParams",
     "Interrupt",
     "Interrupted",
     "LastCheckpoint",
@@ -25,6 +27,6 @@ __all__ = [
     "RanksAgreeGuard",
     "RanksDiverged",
     "Watch",
-    "log_hparams",
+    "log_results",
     "results_table",
 ]

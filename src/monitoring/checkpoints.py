@@ -23,7 +23,13 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(
-            folder, "best", monitor="val/score", mode="max", enable_version_counter=False, auto_insert_metric_name=False
+            folder,
+            "best",
+            monitor="val/score",
+            mode="max",
+            save_on_train_epoch_end=False,  # there is no score without a validation
+            enable_version_counter=False,
+            auto_insert_metric_name=False,
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

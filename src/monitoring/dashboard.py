@@ -1,4 +1,4 @@
-"""TensorBoard: training curves, one page that lays all tasks side by side, the config, one line of hparams per run."""
+"""TensorBoard: training curves, one page that lays all tasks side by side, the config as text."""
 
 import re
 import time
@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from torch.utils.tensorboard.summary import hparams
 
 from src.monitoring.watched import Watched
 from src.tasks import Task
@@ -63,9 +61,9 @@ class Dashboard(L.Callback):
         if logger is None:
             return
         writer = logger.experiment
-        if trainer.global_step:  # a resumed run: points that were written after its checkpoint are about to come again
-            restart = Event(step=trainer.global_step + 1, session_log=SessionLog(status=SessionLog.START))
-            writer._get_file_writer().add_event(restart)
+        # where a run is resumed, points that were written after its checkpoint are about to come again
+        restart = Event(step=trainer.global_step + 1, session_log=SessionLog(status=SessionLog.START))
+        writer._get_file_writer().add_event(restart)
         writer.add_custom_scalars({"tasks side by side": charts(cast(Watched, pl_module).tasks)})
         writer.add_text("config", "\n".join("    " + line for line in self.config.splitlines()), trainer.global_step)
 
@@ -121,54 +119,11 @@ def charts(tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
         "score, and what counts of each task": ["val/score", *(f"val/{name}/{task.monitor}" for name, task in tasks.items())],
     }
     page |= {f"loss of {name}": [f"train/loss/{name}", f"val/loss/{name}"] for name in tasks}
-    page |= {f"metrics of {name}": [f"val/{name}/{metric}" for metric in task.metric_names] for name, task in tasks.items()}
+    for name, task in tasks.items():  # errors in a label's unit would flatten what lies between 0 and 1
+        errors = [metric for metric in task.metric_names if metric in task.minimised]
+        others = [metric for metric in task.metric_names if metric not in task.minimised]
+        for title, metrics in (("metrics", others), ("errors", errors)):
+            if metrics:
+                page[f"{title} of {name}"] = [f"val/{name}/{metric}" for metric in metrics]
     # TensorBoard reads a tag as a regular expression that may end anywhere: 'age' would draw 'age_group' too
     return {title: ["Multiline", [f"{re.escape(tag)}$" for tag in tags]] for title, tags in page.items()}
-
-
-def log_hparams(
-    trainer: L.Trainer,
-    tasks: Mapping[str, Task],
-    config: Mapping[str, Any],
-    validation: Mapping[str, float],
-    test: Mapping[str, float],
-) -> None:
-    """Writes one line into TensorBoard's table of runs: the settings, the score, and what counts of each task.
-
-    Args:
-        trainer: Has the logger.
-        tasks: {name: task}.
-        config: The resolved configuration.
-        validation: Metrics of the best checkpoint, shown as val_best/...; the table would show those of the last epoch otherwise.
-        test: Its test metrics, which the test has logged already.
-    """
-    logger = board(trainer)
-    if logger is None:
-        return
-    writer = logger.experiment
-    wanted = ["score", *(f"{name}/{task.monitor}" for name, task in tasks.items())]
-    best = {f"val_best/{key}": validation[f"val/{key}"] for key in wanted if f"val/{key}" in validation}
-    for tag, value in best.items():
-        writer.add_scalar(tag, value, trainer.global_step)
-    shown = {**best, **{f"test/{key}": test[f"test/{key}"] for key in wanted if f"test/{key}" in test}}
-    elsewhere = ("name", "logs", "resume", "watch")  # says where and how it was watched, not what was learnt
-    settings = {key: value for key, value in config.items() if key not in elsewhere}
-    for summary in hparams(flat(settings), shown):
-        writer._get_file_writer().add_summary(summary)
-    writer.flush()
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key; what TensorBoard's table cannot hold is written out as text."""
-    rows: dict[str, Any] = {}
-    for key, value in tree.items():
-        path = prefix if key in ("init_args", "class_path") else f"{prefix}.{key}" if prefix else key
-        if key == "class_path":
-            rows[path] = str(value).rpartition(".")[2]
-        elif isinstance(value, dict):
-            rows |= flat(value, path)
-        elif isinstance(value, bool | int | float | str | torch.Tensor):
-            rows[path] = value
-        elif value is not None:
-            rows[path] = str(value)
-    return rows

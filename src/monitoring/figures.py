@@ -57,7 +57,8 @@ class Figures(L.Callback):
         for name, task in cast(Watched, pl_module).tasks.items():
             output, target = outputs[name].float(), batch.targets[name]
             if isinstance(task, Regression):
-                pairs = torch.stack([target.flatten(), output.reshape(target.shape).flatten()])[:, labelled(target).flatten()]
+                pairs = torch.stack([target.reshape(-1, task.out_features), task.predicted(output).reshape(-1, task.out_features)])
+                pairs = pairs[:, labelled(pairs[0]).any(1)]
                 seen = sum(part.shape[1] for part in self.points.get(name, []))
                 self.points.setdefault(name, []).append(pairs[:, : self.most_points - seen].cpu())
             elif (counts := self._confusion(task, output, target)) is not None:
@@ -89,10 +90,10 @@ class Figures(L.Callback):
             return
         for name, task in cast(Watched, pl_module).tasks.items():
             if name in self.counts:
-                figure = confusion_figure(task, self.counts[name])
+                figure = confusion_figure(name, task, self.counts[name])
             elif name in self.points and any(part.numel() for part in self.points[name]):
                 assert isinstance(task, Regression)
-                figure = scatter_figure(task, torch.cat(self.points[name], 1))
+                figure = scatter_figure(name, task, torch.cat(self.points[name], 1))
             else:
                 continue
             logger.experiment.add_figure(f"val/{name}", figure, global_step=trainer.global_step, close=False)
@@ -120,10 +121,11 @@ def panels(count: int, name_length: int = 0) -> list[Any]:
     return boxes
 
 
-def confusion_figure(task: Task, counts: Tensor) -> "Figure":
+def confusion_figure(name: str, task: Task, counts: Tensor) -> "Figure":
     """One matrix per label, rows the truth: shares of each row as colour, counts as numbers."""
-    titles = list(task.labels) if isinstance(task, MultilabelClassification) else [""]
-    names = ["no", "yes"] if titles != [""] else [str(c) for c in getattr(task, "classes", ())]
+    several = isinstance(task, MultilabelClassification)
+    titles = [f"{name}: {label}" for label in task.labels] if isinstance(task, MultilabelClassification) else [name]
+    names = ["no", "yes"] if several else [str(c) for c in getattr(task, "classes", ())]
     shown = [name if len(name) <= 20 else f"{name[:19]}…" for name in names]
     longest, places = max(map(len, shown)), range(len(names))
     across = sum(map(len, shown)) > 24
@@ -141,13 +143,14 @@ def confusion_figure(task: Task, counts: Tensor) -> "Figure":
     return boxes[0].figure
 
 
-def scatter_figure(task: Regression, pairs: Tensor) -> "Figure":
-    """Predicted against true values, in the label's own unit where there is one."""
-    [axes] = panels(1, name_length=4)
-    values = pairs if task.names else task.in_units(pairs[..., None])[..., 0]
-    true, predicted = values.numpy()
-    axes.scatter(true, predicted, s=6, alpha=0.5)
-    low, high = float(values.min()), float(values.max())
-    axes.plot([low, high], [low, high], color="grey", linewidth=1)
-    axes.set(xlabel="true", ylabel="predicted", title="standardised" if task.names else "")
-    return axes.figure
+def scatter_figure(name: str, task: Regression, pairs: Tensor) -> "Figure":
+    """Predicted against true values (2, points, outputs) in the label's own unit, one panel per output."""
+    titles = [f"{name}: {output}" for output in task.names] or [name]
+    boxes = panels(len(titles), name_length=4)
+    for axes, title, values in zip(boxes, titles, task.in_units(pairs.double()).unbind(-1), strict=True):
+        true, predicted = values[:, labelled(values[0])].numpy()
+        axes.scatter(true, predicted, s=6, alpha=0.5)
+        ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())] if len(true) else [0, 1]
+        axes.plot(ends, ends, color="grey", linewidth=1)
+        axes.set(xlabel="true", ylabel="predicted", title=title)
+    return boxes[0].figure

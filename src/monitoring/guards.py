@@ -44,6 +44,8 @@ class FiniteLossGuard(L.Callback):
         Raises:
             NonFiniteLoss: One of them is infinite or NaN.
         """
+        if trainer._detect_anomaly:
+            return  # autograd is about to say more: which operation it was
         model = cast(Watched, pl_module)
         assert model.losses is not None
         if trainer.global_step % self.every_n_steps or bool(model.losses.global_T.isfinite().all()):

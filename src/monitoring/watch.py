@@ -10,6 +10,7 @@ from src.monitoring.checkpoints import BestCheckpoint, LastCheckpoint
 from src.monitoring.dashboard import Dashboard
 from src.monitoring.figures import Figures
 from src.monitoring.guards import FiniteLossGuard, RanksAgreeGuard
+from src.monitoring.hparams import HParams
 from src.monitoring.interrupt import Interrupt
 from src.monitoring.progress import Progress
 from src.monitoring.together import Together
@@ -37,11 +38,18 @@ class Watch:
         for name in ("checkpoint_every", "finite_every", "ranks_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"watch.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"watch.patience is {self.patience}; it must be at least 1, or null to never stop early")
+        if self.figures_every < 0:
+            raise ValueError(f"watch.figures_every is {self.figures_every}; it must be at least 0")
 
     def callbacks(self, folder: Path | None, config: str, bar: bool) -> list[L.Callback]:
         """Builds the callbacks; without a folder for checkpoints (a debug run) nothing is saved; ``bar`` adds a progress bar."""
         dashboard = Dashboard(config)
-        watchers: list[L.Callback] = [dashboard, FiniteLossGuard(self.finite_every), RanksAgreeGuard(self.ranks_every)]
+        watchers: list[L.Callback] = [
+            *(dashboard, HParams(config)),
+            *(FiniteLossGuard(self.finite_every), RanksAgreeGuard(self.ranks_every)),
+        ]
         if self.figures_every:
             watchers.append(Figures(self.figures_every))
         if folder is not None:

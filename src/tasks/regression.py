@@ -130,8 +130,12 @@ class Regression(Task):
             compute_groups=False,
         )
 
+    def predicted(self, outputs: Tensor) -> Tensor:
+        """Outputs (..., L) as standardised predictions (..., L): the same, unless the outputs are parameters of a distribution."""
+        return outputs
+
     def measured(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        outputs = outputs.reshape(-1, self.out_features)
+        outputs = self.predicted(outputs).reshape(-1, self.out_features)
         targets = targets.reshape(-1, self.out_features)
         mask = labelled(targets)
         return {
@@ -161,7 +165,7 @@ class Regression(Task):
         return value if self.monitor == "r2" else 1 - value / float(np.mean(self.std))
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
-        values = self.in_units(outputs)
+        values = self.in_units(self.predicted(outputs))
         if not self.names:
             return {"": values.squeeze(-1).tolist()}
         return {name: values[:, i].tolist() for i, name in enumerate(self.names)}

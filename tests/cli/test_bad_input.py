@@ -85,6 +85,18 @@ TABLES: dict[str, tuple[Content, str, list[str]]] = {
     "text for a task's number": (table(), "--data.tasks.income.weight heavy", ["'income'", "weight", "'heavy'", "number"]),
     "word for a task's list": (table(), "--data.tasks.income.classes low", ["'income'", "classes", "'low'", "list"]),
     "unknown loss": (table(), "--data.tasks.hours.loss foo", ["'hours'", "'foo'", "mse, mae, huber"]),
+    "fraction for a task's whole number": (table(), "--data.tasks.income.depth 1.5", ["depth '1.5'", "whole number"]),
+    "truth for a task's number": (table(), "--data.tasks.income.pos_weight true", ["pos_weight", "number"]),
+    "word for a task's weights": (
+        table(),
+        "--data.targets [grade] --data.tasks.grade Classification --data.tasks.grade.class_weights heavy",
+        ["'grade'", "class_weights 'heavy'", "a list or null"],
+    ),
+    "setting of a task without a value": (table(), "--data.tasks.income.weight", ["--data.tasks.income.weight needs a value"]),
+    "kind of a task without a value": (table(), "--data.tasks.income", ["--data.tasks.income needs a value"]),
+    "none to validate": (table(), "--data.val_fraction 0", ["val split", "data.val_fraction is 0"]),
+    "a folder": (table(), "--data.path {here}", ["is a folder"]),
+    "an address": (table(), "--data.path https://there/table.csv", ["https://there/table.csv", "address"]),
     "broken value of a task": (table(), "--data.tasks.hours.loss [", ["--data.tasks.hours.loss", "YAML"]),
 }
 
@@ -138,6 +150,15 @@ CONFIGS: dict[str, tuple[Content, list[str]]] = {
     "binary": (b"\xff\xfe\x00\x01", ["config.yaml", "UTF-8"]),
     "a list": ("- model\n", ["config.yaml", "list", "mapping"]),
     "a word": ("model\n", ["config.yaml", "str", "mapping"]),
+    "a key twice": ("trainer:\n  max_epochs: 2\n  max_epochs: 3\n", ["config.yaml", "line 3", "'max_epochs'", "twice"]),
+    "settings that are no mapping": (
+        "model:\n  encoder:\n    class_path: MLP\n    init_args: 3\n",
+        ["config.yaml", "model.encoder", "'3'", "mapping"],
+    ),
+    "typo of class_path": ("model:\n  encoder:\n    classpath: MLP\n", ["config.yaml", "'classpath'", "'class_path'"]),
+    "null for a number": ("model:\n  encoder:\n    width: null\n", ["model.encoder.width", "null", "MLP needs a value"]),
+    "null for a class": ("model:\n  balancer: null\n", ["model.balancer", "null"]),
+    "unknown callback": ("trainer:\n  callbacks:\n  - class_path: EarlyStoping\n", ["trainer.callbacks", "'EarlyStopping'"]),
     "reference to no file": ("data: data/none.yaml\n", ["data/none.yaml", "No such file"]),
     "reference to itself": ("data: config.yaml\n", ["config.yaml", "itself"]),
 }
@@ -168,6 +189,27 @@ FLAGS: dict[str, tuple[str, list[str]]] = {
     "unknown optimizer": ("--model.optimizer AdamWW", ["model.optimizer", "'AdamW'"]),
     "far from any class": ("--model.encoder Transformer", ["model.encoder", "'Transformer'", "known are", "MLP"]),
     "class of another role": ("--model.encoder HardSharing", ["model.encoder", "'HardSharing'", "known are", "MLP"]),
+    "no encoder": ("--model.encoder torch.nn.Linear", ["model.encoder", "torch.nn.Linear is no Encoder", "MLP"]),
+    "the contract of encoders": ("--model.encoder Encoder", ["model.encoder", "Encoder is a contract", "MLP"]),
+    "the contract of sharing": ("--model.sharing Sharing", ["model.sharing", "contract", "HardSharing"]),
+    "another case": ("--model.encoder mlp", ["'mlp'", "did you mean 'MLP'"]),
+    "none in words": ("--model.scheduler None", ["model.scheduler", "write null"]),
+    "a class for the model": ("--model MLP", ["--model MLP", "--model.encoder MLP"]),
+    "a file for the data": ("--data people.csv", ["'people.csv'", "--data Table --data.path people.csv"]),
+    "a setting without its class": ("--model.weight_decay 1", ["'model.weight_decay'", "'model.optimizer.weight_decay'"]),
+    "a setting without its section": ("--max_steps 3", ["'max_steps'", "'trainer.max_steps'"]),
+    "equals nothing": ("--lr=", ["--model.optimizer.lr needs a value"]),
+    "a seed in words": ("--seed true", ["seed_everything", "expected int", "'True'"]),
+    "a name elsewhere": ("--name ../../etc", ["--name ../../etc", "--logs"]),
+    "a name from the root": ("--name /tmp/x", ["--name /tmp/x", "--logs"]),
+    "negative multiplier": ("--model.lr_multipliers.digit=-1", ["model.lr_multipliers.digit", "-1", "at least 0"]),
+    "weight of no task": ("--model.weights.dgit 2", ["model.weights", "'dgit'", "digit"]),
+    "negative weight": ("--model.weights.digit=-2", ["model.weights.digit", "-2", "at least 0"]),
+    "negative clipping": ("--trainer.gradient_clip_val=-1", ["trainer.gradient_clip_val", "-1", "at least 0"]),
+    "validation every 0 epochs": ("--trainer.check_val_every_n_epoch 0", ["check_val_every_n_epoch", "at least 1"]),
+    "no patience": ("--watch.patience 0", ["watch.patience", "at least 1"]),
+    "negative pictures": ("--watch.figures_every=-1", ["watch.figures_every", "at least 0"]),
+    "a package that is not there": ("--trainer.logger WandbLogger --fast_dev_run", ["wandb", "pip install"]),
     "unknown module": ("--model.encoder my.own.Encoder", ["model.encoder", "'my.own.Encoder'", "No module named 'my'"]),
     "setting of another class": (
         "--model.encoder.dropout 0.1 --model.encoder ConvNet",
@@ -329,6 +371,9 @@ RUNS: dict[str, tuple[str, Callable[[Run], None] | None, str, list[str]]] = {
     "unknown split": ("evaluate", None, "--run {run} --split tests", ["--split", "'tests'", "train, val or test"]),
     "metrics into no folder": ("evaluate", None, "--run {run} --out {here}/none/x.json", ["--out", "no folder"]),
     "metrics into a table": ("evaluate", None, "--run {run} --out {here}/x.csv", ["--out", ".json"]),
+    "a checkpoint for a run": ("evaluate", None, "--run {run}/checkpoints/best.ckpt", ["best.ckpt", "is a file", "run folder"]),
+    "unknown checkpoint": ("evaluate", None, "--run {run} --checkpoint first", ["--checkpoint", "'first'", "best or last"]),
+    "nothing to evaluate": ("evaluate", None, "--run {run} --trainer.limit_test_batches 0", ["limit_test_batches", "nothing"]),
     "typo of evaluate": ("evaluate", None, "--run {run} --splt test", ["'splt'", "'split'"]),
     "no devices to evaluate": ("evaluate", None, "--run {run} --devices 0", ["--devices", "at least 1"]),
     "no --out": ("predict", None, "--run {run}", ["out", "missing"]),
@@ -345,6 +390,9 @@ RUNS: dict[str, tuple[str, Callable[[Run], None] | None, str, list[str]]] = {
     "resume at another rate": ("train", None, "--resume {run} --lr 0.1", ["--model.optimizer.lr", "--resume"]),
     "resume with another seed": ("train", None, "--resume {run} --seed 3", ["--seed_everything", "--resume"]),
     "resume with a config": ("train", None, "--resume {run} --config x.yaml", ["--config", "--resume"]),
+    "resume for less": ("train", None, "--resume {run} --max_epochs 0", ["trainer.max_epochs is 0", "1 epochs already"]),
+    "resume for fewer steps": ("train", None, "--resume {run} --trainer.max_steps 3", ["max_steps is 3", "14 steps already"]),
+    "resume and keep nothing": ("train", None, "--resume {run} --fast_dev_run", ["--fast_dev_run", "--resume"]),
     "resume elsewhere": ("train", None, "--resume {run} --logs {here}", ["--logs", "--resume"]),
 }
 
@@ -356,7 +404,9 @@ def test_runs(tmp_path: Path, trained: dict[str, Path], name: str) -> None:
     run = Run(shutil.copytree(trained["toy"], tmp_path / "run")) if damage else Run(trained["toy"])
     if damage:
         damage(run)
+    before = run.config.read_text() if run.config.is_file() else ""
     refused(call(verb, *shlex.split(flags.format(here=tmp_path, run=run.path))), says)
+    assert (run.config.read_text() if run.config.is_file() else "") == before
     assert not (run.path / "executed").exists()
 
 
@@ -367,6 +417,18 @@ ROWS_TO_PREDICT: dict[str, tuple[Content, list[str]]] = {
     "text in numbers": (with_cell("age", 8, "old"), ["new.csv row 8", "'age'", "'old'"]),
     "infinite": (with_cell("age", 8, "inf"), ["new.csv row 8", "'age'", "not finite"]),
 }
+
+
+def test_settings_of_training_are_said_to_have_no_effect(trained: dict[str, Path]) -> None:
+    ended = call("evaluate", "--run", trained["toy"], "--lr", 3, "--seed", 4)
+    assert ended.code == 0
+    assert ended.err == "note: --model.optimizer.lr, --seed_everything has no effect here: the run is over\n"
+
+
+def test_rows_without_labels_are_not_to_be_evaluated(tmp_path: Path, trained: dict[str, Path]) -> None:
+    (tmp_path / "new.csv").write_text(table(without=["hours"]))
+    words = ("--run", trained["table"], "--data.path", tmp_path / "new.csv")
+    refused(call("evaluate", *words), ["new.csv", "'hours'", "python -m src.predict"])
 
 
 @pytest.mark.parametrize("name", ROWS_TO_PREDICT)

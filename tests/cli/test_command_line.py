@@ -89,6 +89,15 @@ def test_settings_may_stand_right_below_a_class_as_in_flags(tmp_path: Path) -> N
     assert resolved("--config", short) == resolved("--model.encoder.width", 24, "--lr", 0.5, "--batch_size", 32)
 
 
+def test_short_and_dotted_keys_may_stand_in_files(tmp_path: Path) -> None:
+    short = write(tmp_path / "short.yaml", {"lr": 0.5, "max_epochs": 2, "model.encoder.width": 24, "model": {"encoder.depth": 1}})
+    words = ("--lr", 0.5, "--max_epochs", 2, "--model.encoder.width", 24, "--model.encoder.depth", 1)
+    assert resolved("--config", short) == resolved(*words)
+    beside = write(tmp_path / "beside.yaml", {"model": {"encoder": {"class_path": "ConvNet", "width": 24}}})
+    assert resolved("--config", beside) == resolved("--model.encoder", "ConvNet", "--model.encoder.width", 24)
+    assert resolved(f"-c={short}") == resolved("--config", short)
+
+
 def test_flags_touch_one_setting_of_one_task(tmp_path: Path) -> None:
     tasks = {"income": {"weight": 2.0}, "hours": "Regression"}
     data = {"path": "x.csv", "targets": ["income", "hours"], "tasks": tasks}
@@ -226,12 +235,13 @@ def test_abbreviations_are_refused(flag: str) -> None:
 def test_help_begins_with_what_is_ours(verb: str, flag: str) -> None:
     ended = call(verb, flag)
     assert (ended.code, ended.err) == (0, "")
-    words = ("everyday flags", "--logs", "--model.encoder", "--watch.patience", "--trainer.devices DEV")
+    words = ("everyday flags", "classes to choose from", "--logs", "--model.encoder ENC", "--watch.patience", "--trainer.devices DEV")
     places = [ended.out.index(word) for word in words]
     assert places == sorted(places)
     for alias, key in ALIASES.items():
         assert f"--{alias} " in ended.out
-        assert f"--{key}\n" in ended.out
+        assert f"(--{key})\n" in ended.out
+    assert "contract" not in ended.out
     own = {"train": ["--resume"], "evaluate": ["--run", "--split", "--out"], "predict": ["--run", "--out"]}[verb]
     assert all(f"  {word} " in ended.out for word in own)
     assert ended.out.index(own[0]) < ended.out.index("--trainer.devices DEV")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from src.batch import Batch, InputShape
+from src.cli import load_run
 from src.models import MultiTaskModel, encoders
 from src.train import Training, train
 from tests.cli.calling import call, refused
@@ -45,6 +46,27 @@ def trained(tmp_path: Path, *words: object) -> tuple[Path, str]:
     return only_run(tmp_path / "x"), ended.out
 
 
+def test_what_the_trainer_refuses_is_one_line(tmp_path: Path) -> None:
+    """It looks at some settings only once the run has begun, and the run says that it failed."""
+    for words, word in (
+        (("--trainer.val_check_interval", 1000), "`val_check_interval` (1000) must be less than or equal"),
+        (("--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/scor"), "`val/scor` which is not available"),
+    ):
+        ended = call("train", *TOY, "--logs", tmp_path, "--name", word[1:6].strip("/"), *words)
+        assert ended.code == 2
+        assert ended.err.count("\n") == 1
+        assert word in ended.err
+        run = only_run(tmp_path / word[1:6].strip("/"))
+        assert read_json(run / "run.json")["sessions"][-1]["status"] == "failed"
+
+
+def test_what_was_asked_for_in_order_to_debug(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    done = finish(start("src.train", *TOY, "--logs", tmp_path, "--config", "configs/debug/profile.yaml"))
+    assert "FIT Profiler Report" in done.stderr + done.stdout
+    with pytest.raises(RuntimeError, match="returned nan values"):  # the guard would say less
+        call("train", *TOY, "--logs", tmp_path, "--config", "configs/debug/detect-anomaly.yaml", "--data.nan_row", 3)
+
+
 def test_without_a_test(tmp_path: Path) -> None:
     run, out = trained(tmp_path, "--trainer.limit_test_batches", 0)
     assert "test: score" not in out
@@ -56,6 +78,10 @@ def test_without_a_test(tmp_path: Path) -> None:
 def test_without_validation_the_last_weights_are_tested(tmp_path: Path) -> None:
     run, out = trained(tmp_path, "--trainer.limit_val_batches", 0)
     assert not (run / "checkpoints" / "best.ckpt").exists()
+    out_file = tmp_path / "out.json"
+    ended = call("evaluate", "--run", run, "--out", out_file)
+    assert (ended.code, ended.err) == (0, "")
+    assert read_json(out_file) == read_json(run / "metrics.json")["test"]
     assert read_json(run / "metrics.json")["validation"] == {}
     assert f"test: score {read_json(run / 'metrics.json')['test']['test/score']:.4f}" in out
 
@@ -81,6 +107,30 @@ def test_double_precision_agrees_with_single(tmp_path: Path) -> None:
     assert {value.dtype for name, value in state.items() if name.startswith(("heads", "sharing"))} == {torch.float64}
     assert 0 < furthest(weights(double), weights(single)) < 1e-5
     assert curves(double)["train/loss/vector"] == pytest.approx(curves(single)["train/loss/vector"], rel=1e-5)
+
+
+def test_which_checkpoint_is_evaluated(tmp_path: Path) -> None:
+    run, _ = trained(tmp_path, "--max_epochs", 3, "--lr", 0.3)  # each epoch is worse than the first
+    scores = {}
+    for which in ("best", "last"):
+        assert call("evaluate", "--run", run, "--split", "val", "--checkpoint", which, "--out", tmp_path / "out.json").code == 0
+        scores[which] = read_json(tmp_path / "out.json")["val/score"]
+    assert scores["best"] == pytest.approx(read_json(run / "metrics.json")["validation"]["val/score"])
+    assert scores["last"] < scores["best"]
+
+
+def test_a_run_is_opened_from_python(tmp_path: Path) -> None:
+    run, _ = trained(tmp_path)
+    model, data = load_run(run)
+    assert isinstance(data, Toy)
+    state = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert not model.training
+    with torch.no_grad():
+        outputs = model(data.split("test").inputs)
+    assert set(outputs) == set(data.tasks)
+    with pytest.raises(ValueError, match="does not exist"):
+        load_run(tmp_path / "none")
 
 
 def test_evaluation_does_not_keep_a_runs_limits(tmp_path: Path) -> None:

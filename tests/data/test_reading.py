@@ -96,8 +96,10 @@ def test_errors_name_the_file(tmp_path, name, text, message):
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ValueError, match="there is no such file"):
         read_table(tmp_path / "none.csv")
-    with pytest.raises(ValueError, match="there is no such file"):
+    with pytest.raises(ValueError, match="is a folder"):
         read_table(tmp_path)
+    with pytest.raises(ValueError, match="is an address"):
+        read_table("https://there/table.csv")
     (tmp_path / "a.csv").write_bytes(b"x,y\n\xff\xfe,1\n")
     with pytest.raises(ValueError, match="no text in UTF-8"):
         read_table(tmp_path / "a.csv")

@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams.api_pb2 import Status
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from src.monitoring.dashboard import charts, flat
+from src.monitoring.dashboard import charts
+from src.monitoring.hparams import flat
 from src.tasks import BinaryClassification, Regression
 from tests.cli.calling import call
 from tests.launch import curves, only_run, read_json
@@ -73,6 +76,9 @@ def test_one_page_has_all_tasks(runs: dict[int, Path]) -> None:
     for name in Toy().tasks:
         assert f"val/loss/{name}$" in shown["validation loss of all tasks"]
         assert shown[f"loss of {name}"] == [f"train/loss/{name}$", f"val/loss/{name}$"]
+    assert shown["errors of number"] == ["val/number/mae$", "val/number/rmse$"]
+    assert shown["metrics of number"] == ["val/number/r2$"]
+    assert "errors of class" not in shown
 
 
 def test_a_chart_of_one_task_draws_no_other() -> None:
@@ -99,18 +105,32 @@ def hparams(run: Path) -> dict[str, Any]:
 
 
 def test_hparams_are_one_line_with_the_best_metrics(runs: dict[int, Path]) -> None:
-    start = hparams(runs[5])["_hparams_/session_start_info"].session_start_info
+    line = runs[5] / "hparams"
+    found = hparams(line)
+    start = found["_hparams_/session_start_info"].session_start_info
     settings = {key: getattr(value, value.WhichOneof("kind")) for key, value in start.hparams.items()}
     assert settings["model.encoder"] == "MLP"
     assert settings["model.encoder.width"] == 16
     assert settings["data"] == "Toy"
     assert settings["model.optimizer.lr"] == pytest.approx(1e-3)
-    metrics = read_json(runs[5] / "metrics.json")
-    shown = curves(runs[5])
-    assert list(shown["val_best/score"].values()) == [pytest.approx(metrics["validation"]["val/score"])]
-    assert list(shown["test/score"].values()) == [pytest.approx(metrics["test"]["test/score"])]
-    wanted = hparams(runs[5])["_hparams_/experiment"].experiment.metric_infos
-    assert {info.name.tag for info in wanted} >= {"val_best/score", "test/score", "test/number/r2"}
+    assert settings["trainer.max_epochs"] == 2
+    assert not any(key.startswith(("watch", "trainer.log_every", "name")) for key in settings)
+    metrics, shown = read_json(runs[5] / "metrics.json"), curves(line)
+    wanted = {"score", *(f"{name}/{task.monitor}" for name, task in Toy().tasks.items())}
+    assert set(shown) == {f"{part}/{key}" for part in ("val_best", "test") for key in wanted}  # no column but these
+    step = torch.load(runs[5] / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
+    assert shown["val_best/score"] == {step: pytest.approx(metrics["validation"]["val/score"])}
+    assert shown["test/number/r2"] == {step: pytest.approx(metrics["test"]["test/number/r2"])}
+    assert found["_hparams_/session_end_info"].session_end_info.status == Status.Value("STATUS_SUCCESS")
+    assert "_hparams_/experiment" not in found  # of several, TensorBoard would take one run's columns for all
+
+
+def test_a_run_that_fails_has_a_line_too(tmp_path: Path) -> None:
+    words = ("--logs", tmp_path, "--name", "x", "--data.nan_row", 3)
+    assert call("train", *TOY, *words).code == 2
+    found = hparams(only_run(tmp_path / "x") / "hparams")
+    assert found["_hparams_/session_start_info"].session_start_info.hparams["trainer.max_epochs"].number_value == 2
+    assert found["_hparams_/session_end_info"].session_end_info.status == Status.Value("STATUS_FAILURE")
 
 
 def test_settings_by_dotted_key() -> None:
@@ -124,6 +144,9 @@ def test_a_resumed_run_draws_no_point_twice(tmp_path: Path) -> None:
     run = only_run(tmp_path / "x")
     assert call("train", "--resume", run, "--max_epochs", 3).code == 0
     found = events(run)
+    assert (
+        hparams(run / "hparams")["_hparams_/session_start_info"].session_start_info.hparams["trainer.max_epochs"].number_value == 3
+    )
     for tag in ("train/loss/labels", "val/score", "lr/encoder"):
         steps = [event.step for event in found.Scalars(tag)]
         assert steps == sorted(set(steps))
@@ -143,6 +166,5 @@ def test_each_of_several_loggers_gets_the_curves(tmp_path: Path) -> None:
     ]
     assert call("train", *TOY, "--logs", tmp_path, "--trainer.logger", yaml.safe_dump(loggers, default_flow_style=True)).code == 0
     assert "train/loss/number" in (tmp_path / "csv" / "metrics.csv").read_text().splitlines()[0]
-    board = curves(tmp_path / "board")
-    assert list(board["train/loss/number"]) == [14, 28]
-    assert "val_best/score" in board
+    assert list(curves(tmp_path / "board")["train/loss/number"]) == [14, 28]
+    assert "val_best/score" in curves(tmp_path / "board" / "hparams")

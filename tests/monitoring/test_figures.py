@@ -58,9 +58,10 @@ def test_counts_are_confusion_matrices() -> None:
 
 
 def test_points_are_pairs_of_known_labels_up_to_a_limit() -> None:
-    points = torch.cat(collected(Figures()).points["size"], 1)
+    points = torch.cat(collected(Figures()).points["size"], 1)[..., 0]
     assert points.tolist() == [[0, 1, -1, 2], [0.5, 1.5, -1.5, 2.5]]
-    assert torch.cat(collected(Figures(most_points=3)).points["size"], 1).tolist() == [[0, 1, -1], [0.5, 1.5, -1.5]]
+    fewer = torch.cat(collected(Figures(most_points=3)).points["size"], 1)[..., 0]
+    assert fewer.tolist() == [[0, 1, -1], [0.5, 1.5, -1.5]]
 
 
 def test_tasks_with_many_classes_get_no_matrix() -> None:
@@ -68,20 +69,37 @@ def test_tasks_with_many_classes_get_no_matrix() -> None:
 
 
 def test_a_matrix_names_its_classes_rows_true() -> None:
-    axes = confusion_figure(TASKS["kind"], collected(Figures()).counts["kind"]).axes[0]
+    axes = confusion_figure("kind", TASKS["kind"], collected(Figures()).counts["kind"]).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
     texts = {(round(text.get_position()[1]), round(text.get_position()[0])): text.get_text() for text in axes.texts}
     assert texts[1, 0] == "1"  # the b that was taken for an a
     assert texts[0, 1] == "0"
-    titles = [axes.get_title() for axes in confusion_figure(TASKS["tags"], collected(Figures()).counts["tags"]).axes]
-    assert titles == ["x", "y"]
+    titles = [axes.get_title() for axes in confusion_figure("tags", TASKS["tags"], collected(Figures()).counts["tags"]).axes]
+    assert titles == ["tags: x", "tags: y"]
 
 
 def test_a_scatter_plot_is_in_the_labels_own_unit():
     pairs = torch.cat(collected(Figures()).points["size"], 1)
-    offsets = scatter_figure(TASKS["size"], pairs).axes[0].collections[0].get_offsets()
+    offsets = scatter_figure("size", TASKS["size"], pairs).axes[0].collections[0].get_offsets()
     np.testing.assert_allclose(offsets, [[10, 11], [12, 13], [8, 7], [14, 15]])
+
+
+def test_a_vector_has_a_panel_per_output_and_a_kind_of_its_own_its_own_prediction():
+    class Logarithm(Regression):
+        def predicted(self, outputs: torch.Tensor) -> torch.Tensor:
+            return outputs.exp()
+
+    task = Logarithm(names=("u", "v"), mean=(0.0, 100.0), std=(1.0, 10.0))
+    figures, model = Figures(), Model()
+    model.tasks = {"two": task}
+    trainer = L.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    batch = Batch(torch.zeros(1), {"two": torch.tensor([[1.0, NAN], [NAN, 2.0], [NAN, NAN]])}, torch.arange(3))
+    figures.on_validation_batch_end(trainer, model, {"two": torch.zeros(3, 2)}, batch, 0)
+    u, v = scatter_figure("two", task, torch.cat(figures.points["two"], 1)).axes
+    assert (u.get_title(), v.get_title()) == ("two: u", "two: v")
+    np.testing.assert_allclose(u.collections[0].get_offsets(), [[1, 1]])
+    np.testing.assert_allclose(v.collections[0].get_offsets(), [[120, 110]])
 
 
 def test_pictures_are_drawn_on_schedule_and_after_the_last_epoch(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The contract of every encoder: a sequence of stages and the size of what comes out."""
 
-from abc import ABC
+from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ class Encoder(nn.Module, ABC):
     stages: nn.Sequential
     features: int
 
+    @abstractmethod
     def __init__(self, shape: InputShape) -> None:
         super().__init__()
         self.shape = shape

@@ -1,0 +1,239 @@
+"""What the command line says of itself: mistakes answered in one line, help that begins with what is ours."""
+
+import difflib
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import sys
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any, NoReturn, cast, get_args, get_type_hints
+
+import jsonargparse._typehints as typehints
+import lightning as L
+import lightning.pytorch.cli as lightning_cli
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+import src.balancing
+import src.data
+import src.models
+import src.tasks
+from src.balancing import Balancer
+from src.config import ALIASES
+from src.data import MultiTaskDataModule
+from src.models.encoders import Encoder
+from src.models.sharing import Sharing
+from src.tasks import Task
+
+CHOICES: dict[str, type] = {
+    "data": MultiTaskDataModule,
+    "encoder": Encoder,
+    "sharing": Sharing,
+    "balancer": Balancer,
+    "tasks": Task,
+}
+OTHERS: dict[str, type] = {"optimizer": Optimizer, "scheduler": LRScheduler, "callbacks": L.Callback, "logger": Logger}
+
+
+def subclasses(base: type) -> list[type]:
+    """The classes below ``base`` that can be made."""
+    children: list[type] = base.__subclasses__()
+    below = [c for child in children for c in (child, *subclasses(child))]
+    return [c for c in below if not inspect.isabstract(c)]
+
+
+def choices(key: str) -> list[str]:
+    """The names of the classes that a key may choose."""
+    base = (CHOICES | OTHERS).get(key.rpartition(".")[2])
+    return sorted({c.__name__ for c in subclasses(base)}) if base else []
+
+
+MEANINGS = {
+    "devices": "processes on CPUs, or GPUs; auto takes all GPUs [1]",
+    "strategy": "how they work together: ddp ... [auto]",
+    "accelerator": "cpu or gpu [auto]",
+    "num_nodes": "machines [1]",
+    "precision": "32-true, bf16-mixed, 16-mixed, 64-true [32-true]",
+    "max_epochs": "passes over the training rows",
+    "fast_dev_run": "one batch of everything, nothing is kept",
+    "overfit_batches": "train and validate on these few batches alone",
+    "batch_size": "rows per step over all devices together",
+    "lr": "peak learning rate",
+    "seed": "initial weights, order of batches, dropout [0]",
+}
+
+
+def know_every_class() -> None:
+    """Imports each file of the packages that classes are chosen from, so that a new file's classes are found by short name."""
+    for package in (src.data, src.models, src.balancing, src.tasks):
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            importlib.import_module(module.name)
+
+
+def forget_replaced_class(_: Any, previous: Any, value: Any) -> None:
+    """Another class starts from its own defaults.
+
+    jsonargparse keeps those settings of the replaced class that the new one happens to know (AdamW's weight decay in SGD).
+    """
+    if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
+        for key in list(previous["init_args"].keys()):
+            previous["init_args"].pop(key)
+
+
+typehints.discard_init_args_on_class_path_change = forget_replaced_class
+# Lightning's ReduceLROnPlateau wants to be told what to watch; what no one can choose makes torch's ambiguous no longer
+cast(Any, lightning_cli.ReduceLROnPlateau).__abstractmethods__ = frozenset({"monitor"})
+
+
+def refuse_unmakeable(settings: Mapping[str, Any], key: str = "", owner: Any = None) -> None:
+    """Looks for what a type alone does not tell: null where a class allows none, and classes that are only a contract.
+
+    Args:
+        settings: The parsed configuration, or a part of it.
+        key: What it is the value of.
+        owner: The class whose settings these are.
+
+    Raises:
+        ValueError: There is one.
+    """
+    hints = hints_of(owner) if owner else {}
+    for name, value in settings.items():
+        path = f"{key}.{name}" if key else name
+        if value is None and name in hints and NoneType not in get_args(hints[name]) and hints[name] not in (Any, NoneType):
+            raise ValueError(f"{path} is null, but {owner.__name__} needs a value there")
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, Mapping) and "class_path" in item:
+                module, _, short = str(item["class_path"]).rpartition(".")
+                theclass = getattr(importlib.import_module(module), short, None) if module else None
+                if inspect.isabstract(theclass):
+                    raise ValueError(f"{path}: {short} is a contract, no class to use; known are {', '.join(choices(path))}")
+                refuse_unmakeable(item.get("init_args") or {}, path, theclass)
+
+
+def hints_of(owner: Any) -> dict[str, Any]:
+    """The types of a class's settings, where they can be told."""
+    try:
+        return get_type_hints(owner.__init__)
+    except (NameError, TypeError):
+        return {}
+
+
+class Parser(LightningArgumentParser):
+    """The parser: mistakes answered in one line, help that begins with what is ours.
+
+    jsonargparse makes one more of these for every class that is chosen, which knows that class's settings alone.
+    """
+
+    origins: dict[str, str] = {}  # which file a key came from, "" for a flag; filled before parsing
+    stated: frozenset[str] = frozenset()  # the keys that the defaults state; filled likewise
+    chosen: dict[str, str] = {}  # the key that each class was chosen by
+    owner: Any = None  # whose settings this parser reads; None for the parser of the whole command line
+
+    def add_class_arguments(self, theclass: Any, nested_key: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Remembers the class whose settings stand at the top."""
+        if nested_key is None:
+            self.owner = theclass
+        return super().add_class_arguments(theclass, nested_key, *args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints one line and ends with exit code 2."""
+        fail(self.in_one_line(str(ex or message)))
+
+    def in_one_line(self, message: str) -> str:
+        """Shortens jsonargparse's message to the key as typed, what is wrong, what would be right, and the file it stands in."""
+        text = " ".join(message.split())
+        if found := re.search(r"nrecognized arguments: --([\w.\-]+)|ption '([\w.\-]+)' is not accepted", text):
+            return self.unknown(found[1] or found[2])
+        if found := re.search(r"Group '(\w+)' does not accept option '([\w.\-]+)'", text):
+            return self.unknown(f"{found[1]}.{found[2]}")
+        if found := re.search(r"arguments are required: ([\w.\-]+)", text):
+            return f"{self.typed(found[1])} is missing; it has no default"
+        if found := re.search(r"argument --([\w.\-]+): expected one argument", text):
+            return f"--{found[1]} needs a value"
+        if found := re.search(r"Parser key \"([\w.\-]+)\"[^:]*: (.*)", text):
+            return f"{self.typed(found[1])}: {self.wrong(found[1], found[2])}{self.origin(found[1])}"
+        return text
+
+    def wrong(self, key: str, text: str) -> str:
+        """What is wrong with a value; where it may have several types, what would be right by each."""
+        text = re.sub(r"- Expected a path but .*? either not accessible or invalid - ", "", text)
+        if found := re.search(r"Expected '(\S+)' to be a subclass of <class '(\w+)'>", text):
+            return f"{found[1]} is no {found[2]}; known are {', '.join(choices(key))}"
+        union = re.search(r"Errors: - (.*) Given value type: .* Given value: (.*)", text)
+        given = union[2] if union else text.rpartition("Got value: ")[2]
+        lines = union[1].split(" - ") if union else [text]
+        says = [line.partition(". Got value: ")[0] for line in lines if "NoneType" not in line]
+        name = re.search(r"(?:Expected a dot import path string|Unexpected import path format): (\S+)", " ".join(says))
+        module = re.search(r"No module named '\S+'|has no attribute '\S+'", text)
+        if (name or module) and "'float'" not in text:
+            return self.unknown_class(key, name[1] if name else given, module[0] if module else "")
+        matches = [re.fullmatch(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|typing.Literal\[(.*)\])", line) for line in says]
+        types = [match[1] or match[2].replace(", ", " or ") for match in matches if match]
+        if types:
+            return f"expected {' or '.join(types)}, got '{given}'"
+        return re.sub(r"Type .*? expects a function or a callable class: ", "", "; ".join(says))[:300]
+
+    def unknown_class(self, key: str, name: str, reason: str) -> str:
+        """Says which classes there are."""
+        if name.lower() in ("none", "nothing", "no"):
+            return f"unknown class '{name}'; for none, write null"
+        if key == "data" and name.lower().endswith((".csv", ".tsv", ".parquet", ".gz")):
+            return f"'{name}' is a file, not a class; write --data Table --data.path {name}"
+        names = choices(key)
+        lowered = {known.lower(): known for known in names}
+        near = difflib.get_close_matches(name.lower(), lowered, n=1)
+        hint = f"did you mean '{lowered[near[0]]}'?" if near else f"known are {', '.join([*names[:12], 'any class path'])}"
+        return f"unknown class '{name}'{f' ({reason})' if reason else ''}; {hint if names else 'give a class path'}"
+
+    def typed(self, key: str) -> str:
+        """A setting's whole key, as one would type it."""
+        above = self.chosen.get(getattr(self.owner, "__name__", ""))
+        whole = f"{above}.{key}" if above else key
+        typed = re.sub(r"\.?\b(init_args|class_path)\b", "", whole)
+        return "seed_everything" if typed in ("model.seed", "data.seed") else typed  # these follow from it
+
+    def origin(self, key: str) -> str:
+        """The file that a key came from, in brackets, where it was one."""
+        path = self.origins.get(self.typed(key))
+        return f" (in {path})" if path else ""
+
+    def unknown(self, key: str) -> str:
+        """Names the known key that looks most like this one; of a class that was chosen, all its settings."""
+        known = [action.dest for action in self._actions if not action.dest.endswith("help")]
+        everything = known if self.owner else sorted({*known, *ALIASES, *self.stated})
+        namesakes = [k for k in everything if k.rpartition(".")[2] == key.rpartition(".")[2] and k != key]
+        same_section = [k for k in namesakes if k.split(".")[0] == key.split(".")[0]]
+        near = same_section or namesakes or difflib.get_close_matches(key, everything, n=1, cutoff=0.7)
+        if near:
+            hint = f"did you mean {' or '.join(repr(self.typed(k)) for k in near[:3])}?"
+        else:
+            hint = f"{self.owner.__name__} knows {', '.join(known) or 'no settings'}" if self.owner else "--help lists the keys"
+        return f"unknown key '{self.typed(key)}'; {hint}{self.origin(key)}"
+
+    def format_help(self, formatter: Any = None) -> str:
+        """Everyday flags first, then the model's and the data's, Lightning's forty at the end."""
+        self.description = "Everything is a key of one configuration; files come first, then flags, whatever their order."
+        self.usage = "python -m src.VERB [--config FILE ...] [--KEY VALUE ...]"
+        self._action_groups = sorted(self._action_groups, key=lambda group: "every aspect of training" in str(group.title))
+        short = "\n".join(f"  --{alias:<16} {MEANINGS[alias]} (--{key})" for alias in ALIASES for key in [ALIASES[alias]])
+        classes = "\n".join(
+            f"  {key:<18} {', '.join(sorted(c.__name__ for c in subclasses(base)))}" for key, base in CHOICES.items()
+        )
+        everyday = (
+            f"everyday flags:\n{short}\n\nclasses to choose from, by name or class path:\n{classes}\n"
+            "  a class's own settings: --data.help Table, --model.encoder.help MLP ...\n"
+        )
+        head, _, rest = super().format_help(formatter).partition("\n\n")
+        return f"{head}\n\n{everyday}\n{rest}"
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """One line on standard error, and the end; ranks other than the first say which they are."""
+    rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+    print(f"error{f' on rank {rank}' if rank else ''}: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)
