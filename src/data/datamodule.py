@@ -125,6 +125,10 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """Returns the rows to predict in order."""
         return Batches(self._loader("predict", self.eval_batch_size))
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Moves a batch to where the model is."""
+        return batch if device.type == "cpu" else batch.to(device)
+
     def __str__(self) -> str:
         """The class alone: Lightning's would read every split to count its rows."""
         return f"{type(self).__name__}(batch_size={self.batch_size})"

@@ -52,7 +52,7 @@ class GlobalBatches(SequentialSampler):
             batch = order[k * self.batch_size : (k + 1) * self.batch_size]
             share = -(-len(batch) // world)
             mine = batch[rank * share : (rank + 1) * share]
-            yield torch.cat([mine, mine.new_full((share - len(mine),), PADDING)])
+            yield torch.cat([mine, mine.new_full((share - len(mine),), PADDING)]) if len(mine) < share else mine
 
     def order(self) -> Tensor:
         """The order of the rows in this epoch."""

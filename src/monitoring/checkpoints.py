@@ -32,6 +32,8 @@ class BestCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
         )
 
+    on_train_batch_end = None  # type: ignore[assignment]  # a score is there after a validation alone
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Knows best.ckpt again, wherever the run folder has been moved to."""
         score, here = state_dict["best_model_score"], str(Path(str(self.dirpath)) / "best.ckpt")

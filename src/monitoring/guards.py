@@ -1,5 +1,6 @@
 """Guards: runs that have gone wrong stop at once, and say where."""
 
+from math import isfinite
 from typing import Any, cast
 
 import lightning as L
@@ -47,12 +48,12 @@ class FiniteLossGuard(L.Callback):
         if trainer._detect_anomaly:
             return  # autograd is about to say more: which operation it was
         model = cast(Watched, pl_module)
-        assert model.losses is not None
-        if trainer.global_step % self.every_n_steps or bool(model.losses.global_T.isfinite().all()):
+        assert model.losses_T is not None
+        if trainer.global_step % self.every_n_steps or isfinite(float(model.losses_T.sum())):
             return
-        bad = [
-            name for name, value in zip(model.names, model.losses.global_T.tolist(), strict=True) if not abs(value) < float("inf")
-        ]
+        bad = [name for name, value in zip(model.names, model.losses_T.tolist(), strict=True) if not isfinite(value)]
+        if not bad:
+            return
         wrong, all_rows = self.culprits(pl_module, bad)
         if 0 < len(wrong) < max(all_rows, 2):
             fault = f"training rows (counted from 0) whose loss is not: {', '.join(map(str, wrong))}"

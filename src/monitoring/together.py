@@ -6,6 +6,11 @@ from typing import Any
 import lightning as L
 
 HOOKS = tuple(name for name in dir(L.Callback) if name.startswith("on_") or name in ("setup", "teardown"))
+# hooks of a step that may be None where there is nothing to do: Lightning then calls nothing
+STEPS = (
+    *("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step"),
+    "on_train_batch_end",
+)
 
 
 class Together(L.Callback):
@@ -27,6 +32,8 @@ class Together(L.Callback):
                 setattr(self, hook, acting[0])
             elif acting:
                 setattr(self, hook, partial(self._each, acting))
+            elif hook in STEPS:
+                setattr(self, hook, None)
 
     @staticmethod
     def _each(hooks: list[Any], *args: Any, **kwargs: Any) -> None:

@@ -4,7 +4,6 @@ from typing import Protocol
 
 from torch import Tensor
 
-from src.balancing import TaskLosses
 from src.tasks import Task
 
 
@@ -14,11 +13,11 @@ class Watched(Protocol):
     Attributes:
         names: Task names in the order of T.
         tasks: {name: task}.
-        losses: Losses of the latest training step.
+        losses_T: Losses of the latest training step, over the global batch.
         train_sums_2T: Sums of losses and counts of labels, over all ranks, since it was last set to zero.
     """
 
     names: tuple[str, ...]
     tasks: dict[str, Task]
-    losses: TaskLosses | None
+    losses_T: Tensor | None
     train_sums_2T: Tensor
