@@ -291,7 +291,6 @@ def quiet() -> None:
     for message in (
         ".*LeafSpec.*",  # Lightning's own use of torch
         ".*args parameter is intended.*",  # the command line is handed on after its layers were merged
-        ".*does not have many workers.*",  # data in memory is fastest without
         ".*smaller than the logging interval.*",  # the end of an epoch logs too
         ".*callbacks used to create the checkpoint need to be provided.*",  # evaluation keeps no checkpoints
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own

@@ -48,6 +48,10 @@ def run(here: Path, script: str) -> subprocess.CompletedProcess[str]:
 def test_commands(project: Path, script: str) -> None:
     done = run(project, script)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    if script.startswith("python -m src.train --devices 2"):  # the table of the plain command, from two processes
+        one, two = (numbers(run(project, line).stdout) for line in ("python -m src.train", script.split("#")[0]))
+        assert len(one) > 15
+        assert two == pytest.approx(one, abs=2e-4)
     if "src.predict" in script and "new.csv" in script:
         lines = (project / "new-predictions.csv").read_text().splitlines()
         assert lines[0] == "id,income,income.p_>50K,hours"
@@ -56,6 +60,11 @@ def test_commands(project: Path, script: str) -> None:
         assert "accelerator:" in done.stdout  # --print_config
     else:
         assert 0 < float(re.findall(r"test: score (-?[\d.]+)", done.stdout)[-1]) <= 1
+
+
+def numbers(out: str) -> list[float]:
+    """The numbers of the table of results."""
+    return [float(number) for number in re.findall(r"-?\d+\.\d{4}\b", out[out.index("test: score") :])]
 
 
 def test_python_api(project: Path) -> None:

@@ -11,10 +11,10 @@ from src.data.table import Table
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = (
-    "age workclass fnlwgt education education-num marital-status occupation relationship race sex capital-gain capital-loss "
-    "hours-per-week native-country income"
-).split()
+COLUMNS = [
+    *("age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship", "race", "sex"),
+    *("capital-gain", "capital-loss", "hours-per-week", "native-country", "income"),
+]
 LEAKING = ["marital-status", "relationship", "education", "education-num", "hours-per-week", "income", "fnlwgt"]
 
 

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from src.batch import PADDING, Batch, InputShape
 from src.data.stream import Batches, GlobalBatches
@@ -104,26 +104,26 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """Names of the rows to predict, in order; None where they are only counted."""
         return None
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Batches:
         """Returns the shuffled stream of global batches."""
         overfit = self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
         loader = self._loader("train", self.batch_size, shuffle=not overfit)
         position, self._position = self._position, None
         if position is not None:
-            cast(GlobalBatches, loader.sampler).resume(**position)
+            loader.sampler.resume(**position)
         return loader
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Batches:
         """Returns the validation rows in order."""
         return self._loader("val", self.eval_batch_size)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> Batches:
         """Returns the rows of ``test_split`` in order: the test rows, unless another split is to be evaluated."""
         return self._loader(self.test_split, self.eval_batch_size)
 
     def predict_dataloader(self) -> Batches:
         """Returns the rows to predict in order."""
-        return Batches(self._loader("predict", self.eval_batch_size))
+        return self._loader("predict", self.eval_batch_size)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Moves a batch to where the model is."""
@@ -133,7 +133,7 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """The class alone: Lightning's would read every split to count its rows."""
         return f"{type(self).__name__}(batch_size={self.batch_size})"
 
-    def _loader(self, name: Split, batch_size: int, shuffle: bool = False) -> DataLoader[Batch]:
+    def _loader(self, name: Split, batch_size: int, shuffle: bool = False) -> Batches:
         if self.trainer is not None and self.trainer.world_size > 1:
             connector = self.trainer._accelerator_connector
             if connector.use_distributed_sampler:
@@ -141,8 +141,7 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         rows = self.split(name)
         sampler = GlobalBatches(len(rows), batch_size, shuffle, self.seed)  # type: ignore[arg-type]
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
-        return DataLoader(rows, sampler=sampler, batch_size=None, pin_memory=on_gpu, **workers)  # type: ignore[arg-type]
+        return Batches(rows, sampler, self.num_workers, pin_memory=on_gpu)
 
     # The position in the stream is the data module's state, not the loader's: Lightning restores this one before it asks for the
     # loader, but forgets that one when a schedule has asked for the number of steps. And it comes from the trainer's progress,

@@ -5,11 +5,12 @@ come out short are filled with ``PADDING``. So the union of the ranks' batches i
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from src.batch import PADDING, Batch
 
@@ -69,13 +70,26 @@ class GlobalBatches(SequentialSampler):
 
 
 class Batches:
-    """A loader behind a plain iterable: Lightning rebuilds DataLoaders for prediction with a sampler of its own."""
+    """An iterable over the batches of a split, made in this process, or by workers and in pinned memory where that is asked for.
 
-    def __init__(self, loader: DataLoader[Batch]) -> None:
-        self.loader = loader
+    A DataLoader for one process alone would cost 0.1 ms a batch; and Lightning gives a bare one another sampler for prediction.
+
+    Args:
+        rows: Maps row numbers (B,) to a Batch.
+        sampler: Says which.
+        num_workers: Processes that prepare batches.
+        pin_memory: Pin them, for a faster copy to a GPU.
+    """
+
+    def __init__(self, rows: Dataset[Batch], sampler: GlobalBatches, num_workers: int = 0, pin_memory: bool = False) -> None:
+        self.rows, self.sampler = rows, sampler
+        self.loader: DataLoader[Batch] | None = None
+        if num_workers or pin_memory:
+            settings: dict[str, Any] = {"num_workers": num_workers, "persistent_workers": num_workers > 0}
+            self.loader = DataLoader(rows, sampler=sampler, batch_size=None, pin_memory=pin_memory, **settings)
 
     def __len__(self) -> int:
-        return len(self.loader)
+        return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self.loader)
+        return map(self.rows.__getitem__, self.sampler) if self.loader is None else iter(self.loader)

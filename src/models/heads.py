@@ -64,7 +64,7 @@ class Heads(nn.Module):
         self.groups = tuple(Group(tuple(names), tasks[names[0]]) for names in alike.values())
 
     def __getitem__(self, name: str) -> Head:
-        head = self.get_submodule(self.paths[name])
+        head = self._modules[self.paths[name]]
         assert isinstance(head, Head)
         return head
 

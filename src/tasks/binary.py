@@ -62,7 +62,7 @@ class BinaryClassification(Task):
         return binary_losses(outputs.squeeze(-1), targets, self.pos_weight)
 
     def metrics(self) -> MetricCollection:
-        settings: dict[str, Any] = dict(ignore_index=MISSING, validate_args=False)
+        settings: dict[str, Any] = {"ignore_index": MISSING, "validate_args": False}
         return MetricCollection(
             {
                 "accuracy": BinaryAccuracy(**settings),

@@ -70,7 +70,7 @@ class Classification(Task):
         ).view_as(targets)
 
     def metrics(self) -> MetricCollection:
-        settings: dict[str, Any] = dict(num_classes=self.out_features, ignore_index=MISSING, validate_args=False)
+        settings: dict[str, Any] = {"num_classes": self.out_features, "ignore_index": MISSING, "validate_args": False}
         return MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(average="micro", **settings),

@@ -37,7 +37,7 @@ def per_label(function: Callable[..., Tensor], preds: Any, target: Any) -> Tenso
     preds, target = dim_zero_cat(preds), dim_zero_cat(target)
     both = (target == 0).any(0) & (target == 1).any(0)
     values = preds.new_full(both.shape, float("nan"))
-    settings: dict[str, Any] = dict(num_labels=int(both.sum()), average="none", ignore_index=MISSING, validate_args=False)
+    settings: dict[str, Any] = {"num_labels": int(both.sum()), "average": "none", "ignore_index": MISSING, "validate_args": False}
     if both.any():
         values[both] = function(preds[:, both], target[:, both], **settings).to(values)
     return values
@@ -94,7 +94,7 @@ class MultilabelClassification(Task):
         return binary_losses(outputs, targets, self.pos_weight)
 
     def metrics(self) -> MetricCollection:
-        settings: dict[str, Any] = dict(num_labels=self.out_features, ignore_index=MISSING, validate_args=False)
+        settings: dict[str, Any] = {"num_labels": self.out_features, "ignore_index": MISSING, "validate_args": False}
         return MetricCollection(
             {
                 "accuracy": MultilabelAccuracy(average="micro", **settings),

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from src.data import Rows
-from src.data.stream import GlobalBatches
+from src.data.stream import Batches, GlobalBatches
 
 ROWS, FEATURES, BATCH = 100_000, 64, 256
 
@@ -41,7 +41,7 @@ def table(quick: bool) -> str:
     inputs = torch.randn(ROWS, FEATURES)
     targets = {"a": torch.randn(ROWS), "b": torch.randint(0, 3, (ROWS,))}
     default = DataLoader(OneByOne(inputs, targets), BATCH, shuffle=True)
-    ours = DataLoader(Rows(inputs, targets), sampler=GlobalBatches(ROWS, BATCH, shuffle=True), batch_size=None)
+    ours = Batches(Rows(inputs, targets), GlobalBatches(ROWS, BATCH, shuffle=True))
     pairs = [(seconds(default), seconds(ours)) for _ in range(2 if quick else 8)][1:]
     slow, fast = (statistics.median(times) * 1e3 for times in zip(*pairs, strict=True))
     times = statistics.median(a / b for a, b in pairs)

@@ -4,6 +4,7 @@ Ours runs under Lightning with everything that a run has: every task's loss logg
 callbacks. The hand-written loop has nothing but the step. Both take CPU time, in turn, many rounds; the median ratio counts.
 """
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -44,7 +45,7 @@ class PlainConvNet(Encoder):
     def __init__(self, shape: InputShape) -> None:
         super().__init__(shape)
         sizes = [3, 64, 128, 256, 230]
-        stages = [nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.ReLU()) for a, b in zip(sizes, sizes[1:], strict=False)]
+        stages = [nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.ReLU()) for a, b in itertools.pairwise(sizes)]
         stages[-1].append(Pool())
         self.stages = nn.Sequential(*stages)
         self.features = sizes[-1]

@@ -503,11 +503,13 @@ def test_process_with_a_bad_table(tmp_path: Path) -> None:
     launched("train", *words_for_table(tmp_path), says=["row 17", "'age'"])
 
 
+@pytest.mark.slow
 def test_process_with_a_bad_config(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("model:\n  encodr: MLP\n")
     launched("train", "--config", tmp_path / "config.yaml", says=["'model.encoder'", "config.yaml"])
 
 
+@pytest.mark.slow
 def test_process_with_a_bad_checkpoint(tmp_path: Path, trained: dict[str, Path]) -> None:
     run = Run(shutil.copytree(trained["toy"], tmp_path / "run"))
     code(run)
@@ -515,5 +517,6 @@ def test_process_with_a_bad_checkpoint(tmp_path: Path, trained: dict[str, Path])
     assert not (run.path / "executed").exists()
 
 
+@pytest.mark.slow
 def test_process_without_a_run() -> None:
     launched("predict", "--out", "x.csv", says=["--run is missing"])

@@ -65,7 +65,7 @@ def test_columns_that_give_labels_away_are_no_inputs(root):
 
 
 def test_a_folder_without_the_files(tmp_path):
-    with pytest.raises(ValueError, match="neither adult.data nor adult.data.gz is there"):
+    with pytest.raises(ValueError, match=r"neither adult.data nor adult.data.gz is there"):
         Adult(str(tmp_path))
 
 

@@ -86,7 +86,7 @@ def test_declared():
     assert declared({"class_path": "Regression", "init_args": {"loss": "mae"}}) == (Regression, {"loss": "mae"})
     with pytest.raises(ValueError, match=r"is set to 3"):
         declared(3)
-    with pytest.raises(ValueError, match="unknown kind 'Regresion': did you mean Regression?"):
+    with pytest.raises(ValueError, match=r"unknown kind 'Regresion': did you mean Regression?"):
         declared("Regresion")
 
 
@@ -100,7 +100,7 @@ def test_a_kind_that_somebody_wrote_is_found_by_name():
 
 def test_with_settings():
     assert with_settings(Classification, {"classes": ["b", "a"], "weight": 2}) == Classification(classes=("b", "a"), weight=2)
-    with pytest.raises(ValueError, match="no setting 'lss' as a Regression: did you mean loss?"):
+    with pytest.raises(ValueError, match=r"no setting 'lss' as a Regression: did you mean loss?"):
         with_settings(Regression, {"lss": "mae"})
     with pytest.raises(ValueError, match="setting weight 'heavy', where a number"):
         with_settings(Regression, {"weight": "heavy"})

@@ -120,7 +120,7 @@ def test_targets_are_never_inputs(path):
     assert "an identifier or free text" in table.dropped["note"]
     one = Table(path, ["rich"])
     assert {"income", "mood", "a", "b"} <= {c.column for c in one.columns}
-    with pytest.raises(ValueError, match="data.inputs names 'a', which is a target"):
+    with pytest.raises(ValueError, match=r"data.inputs names 'a', which is a target"):
         Table(path, TARGETS, inputs=["age", "a"]).columns  # noqa: B018
 
 
@@ -307,7 +307,7 @@ def test_a_name_with_a_dot_is_no_part_of_a_date(tmp_path):
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps(Table(saved(frame, tmp_path), ["rich"]).schema()))
     lacking = saved(frame.drop(columns="flag.age"), tmp_path, "new.csv")
-    with pytest.raises(ValueError, match="lacks the input column 'flag.age'"):
+    with pytest.raises(ValueError, match=r"lacks the input column 'flag.age'"):
         Table(lacking, schema_path=str(schema)).split("predict")
 
 
@@ -317,7 +317,7 @@ def test_dates_are_refused_or_expanded(tmp_path, ending):
     frame = people().assign(when=when)[["when", "age", "rich"]]
     path = tmp_path / f"a.{ending}"
     frame.to_parquet(path) if ending == "parquet" else frame.to_csv(path, index=False)
-    with pytest.raises(ValueError, match="column 'when' holds dates: set --data.dates expand, or --data.drop"):
+    with pytest.raises(ValueError, match=r"column 'when' holds dates: set --data.dates expand, or --data.drop"):
         Table(str(path), ["rich"]).columns  # noqa: B018
     assert [c.column for c in Table(str(path), ["rich"], drop=["when"]).columns] == ["age"]
     table = Table(str(path), ["rich"], dates="expand")

@@ -68,8 +68,8 @@ def test_processes_that_torchrun_starts_agree_too(runs: dict[tuple[str, int], Pa
 
 
 def test_a_run_is_reproducible_to_the_bit(runs: dict[tuple[str, int], Path], tmp_path: Path) -> None:
-    again = train(tmp_path, *TOY)
-    assert furthest(weights(again), weights(runs["plain", 1])) == 0.0
+    assert call("train", "--logs", tmp_path, "--name", "run", *TOY).code == 0
+    assert furthest(weights(only_run(tmp_path / "run")), weights(runs["plain", 1])) == 0.0
 
 
 def test_another_seed_gives_another_run(runs: dict[tuple[str, int], Path], tmp_path: Path) -> None:
@@ -77,9 +77,8 @@ def test_another_seed_gives_another_run(runs: dict[tuple[str, int], Path], tmp_p
     assert furthest(weights(only_run(tmp_path / "run")), weights(runs["plain", 1])) > 0.1
 
 
-@pytest.mark.parametrize("devices", [1, 2, 3])
-@pytest.mark.parametrize("split", ["val", "test"])
-def test_evaluation_counts_every_row_once(runs: dict[tuple[str, int], Path], tmp_path: Path, devices: int, split: str) -> None:
+@pytest.mark.parametrize(("split", "devices"), [("val", 1), ("test", 1), ("val", 2), ("test", 3)])
+def test_evaluation_counts_every_row_once(runs: dict[tuple[str, int], Path], tmp_path: Path, split: str, devices: int) -> None:
     """101 and 97 rows in batches of 24: no number of ranks divides them. One process has recorded its figures when it trained."""
     words = ("--run", runs["plain", 1], "--split", split, "--devices", devices, "--out", tmp_path / "out.json")
     if devices == 1:

@@ -56,10 +56,10 @@ def assert_same(ours: object, theirs: object, path: str = "") -> None:
     ("devices", "more", "step"),
     [
         (1, (), 18),
-        (1, ("--data.num_workers", 2), 18),
-        (1, ("--trainer.accumulate_grad_batches", 3), 7),
+        pytest.param(1, ("--data.num_workers", 2), 18, marks=pytest.mark.slow),
+        pytest.param(1, ("--trainer.accumulate_grad_batches", 3), 7, marks=pytest.mark.slow),
         (2, (), 17),  # the other rank goes on to the next step, and would save there if one were due
-        (1, (), 28),  # the last step of an epoch, after which no checkpoint was written yet
+        pytest.param(1, (), 28, marks=pytest.mark.slow),  # the last step of an epoch, after which no checkpoint was written yet
     ],
     ids=["one process", "with workers", "accumulated", "ddp", "end of epoch"],
 )
@@ -154,7 +154,7 @@ def test_a_longer_run_is_on_its_curve_from_the_first_step(tmp_path: Path) -> Non
         assert rates[step] == pytest.approx(1e-3 * (1 + math.cos(math.pi * step / 28)) / 2, rel=1e-5)
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_sigterm_saves_and_says_how_to_resume(whole: Callable[..., Path], tmp_path: Path, devices: int) -> None:
     flags = ("--devices", devices)
     stop = SignalAt.flags(18, tmp_path / "marker")

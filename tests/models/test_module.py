@@ -318,12 +318,12 @@ def test_plateau_watches_the_score_and_wants_mode_max():
     plateau = partial(ReduceLROnPlateau, mode="max", patience=0, factor=0.1, threshold=1e9)  # nothing is ever better
     fit(model_of(optimizer=partial(SGD, lr=0.2), scheduler=plateau), callbacks=[rates], max_epochs=3)
     assert [lr for lr, _ in rates.steps[::3]] == pytest.approx([0.2, 0.2, 0.02])
-    with pytest.raises(ValueError, match="--model.scheduler.mode max"):
+    with pytest.raises(ValueError, match=r"--model.scheduler.mode max"):
         fit(model_of(scheduler=ReduceLROnPlateau))
 
 
 def test_what_torch_cannot_take_is_named():
-    with pytest.raises(ValueError, match="model.optimizer or model.scheduler: Invalid momentum"):
+    with pytest.raises(ValueError, match=r"model.optimizer or model.scheduler: Invalid momentum"):
         fit(model_of(optimizer=partial(SGD, lr=0.1, momentum=-1)))
     with pytest.raises(ValueError, match=r"model.optimizer or model.scheduler: .*total_steps"):
         fit(model_of(scheduler=partial(OneCycleLR, max_lr=1.0)))
@@ -425,7 +425,7 @@ def test_a_checkpoint_of_other_tasks_is_refused():
     model = built()
     plain = {"tasks": {name: task.describe() for name, task in TASKS.items()}}
     model.on_load_checkpoint(plain)
-    with pytest.raises(ValueError, match="the checkpoint is of the tasks kind, .*, but this run has size"):
+    with pytest.raises(ValueError, match=r"the checkpoint is of the tasks kind, .*, but this run has size"):
         built(tasks={"size": TASKS["size"]}).on_load_checkpoint(plain)
     swapped = TASKS | {"kind": Classification(classes=("b", "a", "c"), class_weights=(1.0, 2.0, 0.5))}
     with pytest.raises(ValueError, match="task 'kind' has classes"):
