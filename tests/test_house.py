@@ -15,7 +15,8 @@ MAY_IMPORT = {
     "models": {"tasks", "balancing", "batch"},
     "monitoring": {"tasks", "balancing", "batch"},
     "analysis": {"run", "tasks"},
-    "cli": GROUND | {"data", "models", "monitoring"},
+    "parser": GROUND | {"data", "models"},
+    "cli": GROUND | {"data", "models", "monitoring", "parser"},
 }
 VERBS = ("train", "evaluate", "predict")
 

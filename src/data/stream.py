@@ -81,6 +81,8 @@ class Batches:
         pin_memory: Pin them, for a faster copy to a GPU.
     """
 
+    batch_sampler = None  # where Lightning looks, having found a sampler
+
     def __init__(self, rows: Dataset[Batch], sampler: GlobalBatches, num_workers: int = 0, pin_memory: bool = False) -> None:
         self.rows, self.sampler = rows, sampler
         self.loader: DataLoader[Batch] | None = None
