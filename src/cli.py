@@ -9,6 +9,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,9 +85,9 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Links what follows from the data, and adds what is the project's own."""
-        # by functions: an attribute that fails inside a fork's data module would come out as one that is not there
-        parser.link_arguments("data", "model.tasks", lambda data: data.tasks, apply_on="instantiate")
-        parser.link_arguments("data", "model.input_shape", lambda data: data.input_shape, apply_on="instantiate")
+        # by functions, not as data.tasks: an attribute that fails inside a fork's data module would come out as one that is not there
+        parser.link_arguments("data", "model.tasks", attrgetter("tasks"), apply_on="instantiate")
+        parser.link_arguments("data", "model.input_shape", attrgetter("input_shape"), apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("seed_everything", "model.seed")
         parser.add_argument("--name", type=str | None, default=None, help="Groups runs: logs/<name>/<date-time>.")

@@ -75,7 +75,7 @@ class Training:
         schema = cli.datamodule.schema()
         if schema is not None:
             run.write(run.schema, schema)
-        say("\n".join([*cli.datamodule.notes(), f"run folder {run.path}"]))
+        say("\n".join([*cli.datamodule.notes(), *cli.model.notes(), f"run folder {run.path}"]))
         try:
             self.fit()
         except Interrupted as stop:

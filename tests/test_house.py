@@ -8,11 +8,12 @@ import pytest
 
 from tests.launch import ROOT
 
-GROUND = {"batch", "tasks", "balancing", "parallel", "run", "config"}
+GROUND = {"batch", "tasks", "balancing", "parallel", "run", "config", "hashing"}
 MAY_IMPORT = {
     **{room: set() for room in GROUND},
+    "balancing": {"hashing"},
     "data": {"tasks", "batch"},
-    "models": {"tasks", "balancing", "batch"},
+    "models": {"tasks", "balancing", "batch", "hashing"},
     "monitoring": {"tasks", "balancing", "batch"},
     "analysis": {"run", "tasks"},
     "parser": GROUND | {"data", "models"},

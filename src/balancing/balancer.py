@@ -1,55 +1,190 @@
-"""The contract of every balancer: how T task losses become the one scalar that a step minimises."""
+"""The contract of every balancer: how T task losses become one step.
+
+Three families, by what a method looks at:
+
+- a LossBalancer turns the values of the losses into weights, or into one scalar;
+- a GramianBalancer turns the T x T inner products of the task gradients into weights;
+- a GradientBalancer turns the gradients themselves into one direction.
+
+The last two act on what the tasks share, at one of two levels. ``features``: gradients with respect to the shared features z, one
+backward pass through the encoder whatever T is. ``parameters``: with respect to the shared parameters, as most papers define it,
+one backward pass per task. Each head keeps the gradient of its own loss, unless a method's paper says otherwise.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+Level = Literal["features", "parameters"]
 
 
 @dataclass(slots=True)
 class TaskLosses:
-    """The losses of one step, as every rank sees them.
+    """The losses of one step, as every rank sees them; fixed weights are in them already.
 
     Attributes:
         local_T: (T,) This rank's share, in the graph: sum of the valid element losses x world size / global count of valid
             elements. Its mean over the ranks, which is what DDP and FSDP take of gradients, is the loss over the global batch.
         global_T: (T,) The losses over the global batch, detached, the same on every rank.
         present_T: (T,) bool, whether the task has a label anywhere in the global batch; an absent task has loss 0.
+        key: A number that is a function of (seed, step): what a method draws at random, it draws from this.
     """
 
     local_T: Tensor
     global_T: Tensor
     present_T: Tensor
+    key: int = 0
+
+
+@dataclass(slots=True)
+class Problem:
+    """What a Gramian method solves: the n tasks that have a gradient in this step, on the CPU, in float64.
+
+    Attributes:
+        G: (n, n) inner products of their gradients; the diagonal is above 0.
+        losses: (n,)
+        tasks: (n,) their places among the T tasks, for methods with a state per task.
+        key: A number that is a function of (seed, step).
+    """
+
+    G: np.ndarray
+    losses: np.ndarray
+    tasks: np.ndarray
+    key: int = 0
+
+    @property
+    def norms(self) -> np.ndarray:
+        """(n,) lengths of the gradients."""
+        return np.sqrt(self.G.diagonal())
 
 
 class Balancer(nn.Module, ABC):
-    """Turns task losses into one scalar. Its whole state is in parameters and buffers of fixed shape, so that a checkpoint has it.
+    """Its whole state is in parameters and buffers of fixed shape, so that a checkpoint has it.
 
     A balancer must treat all ranks alike: what it decides may depend on ``global_T``, ``present_T``, its own state and randomness
-    drawn from (seed, step), never on ``local_T``'s value.
+    drawn from ``key``, never on ``local_T``'s value.
 
     Args:
-        weights: {task: fixed weight}, in the order of T.
+        tasks: {task: likelihood}, in the order of T; the likelihood that the task's loss is the negative logarithm of, up to a
+            scale: 'gaussian', 'laplace' or 'categorical'.
+
+    Attributes:
+        level: Where gradients are taken; None for a method that looks at losses alone.
+        accumulates: Whether a step over several micro-batches is right.
     """
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        super().__init__()
-        self.tasks = tuple(weights)
+    level: Level | None = None
+    accumulates: ClassVar[bool] = True
 
-    @abstractmethod
-    def forward(self, losses: TaskLosses) -> Tensor:
-        """Returns the scalar whose gradient the step follows."""
+    def __init__(self, tasks: Mapping[str, str]) -> None:
+        super().__init__()
+        self.tasks, self.likelihoods = tuple(tasks), tuple(tasks.values())
 
 
 class LossBalancer(Balancer):
-    """The family that weighs losses: the step minimises sum_t w_t L_t, with w from the losses' values."""
+    """The step minimises sum_t w_t L_t, with w from the losses' values."""
 
     @abstractmethod
     def weigh(self, losses: TaskLosses) -> Tensor:
-        """Returns the weights (T,)."""
+        """Returns the weights (T,); where a weight depends on parameters of the balancer, it is in the graph."""
 
-    def forward(self, losses: TaskLosses) -> Tensor:
-        """Returns sum_t w_t L_t."""
-        return torch.dot(self.weigh(losses).to(losses.local_T), losses.local_T)
+    def total(self, losses: TaskLosses, weights_T: Tensor) -> Tensor:
+        """Returns the scalar whose gradient the step follows: sum_t w_t L_t."""
+        return torch.dot(weights_T, losses.local_T)
+
+    def forward(self, losses: TaskLosses) -> tuple[Tensor, Tensor]:
+        """Returns the scalar, and the weights (T,) detached."""
+        weights_T = self.weigh(losses).to(losses.local_T)
+        return self.total(losses, weights_T), weights_T.detach()
+
+    def after_step(self, before: TaskLosses, after: TaskLosses) -> None:
+        """Sees the same batch once more, after the optimizer's step; for methods with ``second_look``."""
+
+    second_look: ClassVar[bool] = False
+
+
+class OnHost(Balancer):
+    """A balancer whose arithmetic is on T numbers: its buffers are float64 and stay on the CPU, wherever the model goes.
+
+    Args:
+        tasks: {task: likelihood}.
+        level: Where gradients are taken: features or parameters.
+    """
+
+    levels: ClassVar[tuple[str, ...]] = ("features", "parameters")
+    why: ClassVar[str] = ""  # the method has but one level
+
+    def __init__(self, tasks: Mapping[str, str], level: Level = "features") -> None:
+        super().__init__(tasks)
+        if level not in self.levels:
+            raise ValueError(f"{type(self).__name__} {self.why}: set --model.balancer.level {' or '.join(self.levels)}")
+        self.level = level
+
+    def prepare(self, size: int) -> None:
+        """Makes buffers that depend on the number of shared parameters; called once, before anything is loaded."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        for name, buffer in self._buffers.items():
+            if buffer is not None and buffer.dtype != torch.float64:  # one of the gradients' size moves with them
+                self._buffers[name] = fn(buffer)
+        return self
+
+
+class GramianBalancer(OnHost):
+    """The encoder follows d = sum_t w_t g_t, with w from the Gramian G_kl = <g_k, g_l>.
+
+    A task without a label or with a gradient of 0 leaves the problem, and the others are balanced among themselves. A Gramian that
+    is not finite gives weights that are not, and leaves the state alone.
+    """
+
+    def track(self, rows_TP: Tensor, losses: TaskLosses) -> Tensor:
+        """Returns what stands for the gradients of the parameters (T, P): themselves, or what is kept of them over steps."""
+        return rows_TP
+
+    @abstractmethod
+    def weigh(self, problem: Problem) -> np.ndarray:
+        """Returns the weights (n,) of the tasks' gradients."""
+
+    def head_weights(self, problem: Problem, weights: np.ndarray) -> np.ndarray:
+        """Returns the weights (n,) of the losses in their own heads: all 1, unless the paper says otherwise."""
+        return np.ones(len(weights))
+
+    def forward(self, losses: TaskLosses, gram_TT: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the weights of the tasks in what they share, and in their own heads, both (T,)."""
+        G = gram_TT.detach().double().cpu().numpy()
+        shared, own = np.zeros(len(G)), np.ones(len(G))
+        if not np.isfinite(G).all():
+            shared[:] = np.nan
+        else:
+            active = losses.present_T.cpu().numpy() & (G.diagonal() > 0)
+            if active.any():
+                places = active.nonzero()[0]
+                values = losses.global_T.double().cpu().numpy()[places]
+                problem = Problem(G if active.all() else G[np.ix_(places, places)], values, places, losses.key)
+                shared[places] = self.weigh(problem)
+                own[places] = self.head_weights(problem, shared[places])
+        return torch.from_numpy(shared).to(gram_TT), torch.from_numpy(own).to(gram_TT)
+
+
+class GradientBalancer(OnHost):
+    """The encoder follows a direction made of the gradients themselves."""
+
+    @abstractmethod
+    def combine(self, rows_TN: Tensor, losses: TaskLosses, first: int) -> Tensor:
+        """Returns the direction (N,).
+
+        Args:
+            rows_TN: The tasks' gradients, 0 for absent ones. At parameters level they are whole and the same on every rank; at
+                features level these are the coordinates of this rank's samples.
+            losses: The losses.
+            first: The place of the first coordinate among those of all ranks.
+        """
+
+    def head_weights(self, losses: TaskLosses) -> Tensor | None:
+        """Returns the weights (T,) of the losses in their own heads; None: all 1."""
+        return None

@@ -4,8 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-# odd 64-bit constants of splitmix64 (Steele, Lea and Flood, OOPSLA 2014), as signed integers
-GAMMA, MIX, STIR = -7046029254386353131, -4658895280553007687, -7723592293110705685
+from src.hashing import GAMMA, MIX, hashed
 
 
 class Dropout(nn.Dropout):
@@ -42,11 +41,3 @@ def mask(key: int, rows: Tensor, units: int, p: float) -> Tensor:
     x ^= x >> 29
     x *= MIX
     return x >= int((2 * p - 1) * 2**63)  # a signed integer is uniform in [-2^63, 2^63)
-
-
-def hashed(x: Tensor) -> Tensor:
-    """Splitmix64's finaliser on int64, with shifts that keep the sign; one to one, like the original."""
-    x = x * GAMMA
-    x = (x ^ (x >> 30)) * MIX
-    x = (x ^ (x >> 27)) * STIR
-    return x ^ (x >> 31)

@@ -8,6 +8,7 @@ rates, placement and sharding see heads, and only the arithmetic is batched.
 from collections import defaultdict
 from collections.abc import Container, Hashable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 
 import torch
@@ -68,20 +69,32 @@ class Heads(nn.Module):
         assert isinstance(head, Head)
         return head
 
-    def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """Returns per group the outputs (B, ..., K, O), in fp32 where the features have less."""
-        outputs = [self._outputs(group, [features[name] for name in group.names]) for group in self.groups]
+    def forward(self, features: Mapping[str, Tensor], tape: "Tape | None" = None) -> list[Tensor]:
+        """Returns per group the outputs (B, ..., K, O), in fp32 where the features have less; a tape notes what gradients need."""
+        outputs = [self._outputs(group, [features[name] for name in group.names], tape) for group in self.groups]
         return [out.float() if out.dtype in (torch.half, torch.bfloat16) else out for out in outputs]
 
-    def _outputs(self, group: Group, features: list[Tensor]) -> Tensor:
+    def _outputs(self, group: Group, features: list[Tensor], tape: "Tape | None") -> Tensor:
         heads = [self[name] for name in group.names]
-        if len(heads) == 1:
+        if len(heads) == 1 and tape is None:
             return heads[0](features[0]).unsqueeze(-2)
+        if type(heads[0]) is not Head:
+            assert tape is not None
+            x = tape.own_features(features[0], list(heads[0].parameters()))
+            return heads[0](x).unsqueeze(-2)
         layers = list(zip(*(head.linears for head in heads), strict=True))
-        shared = all(z is features[0] for z in features)
-        x = first_product(features[0], layers[0]) if shared else products(torch.stack(features, -2), layers[0])
+        weight, bias = side_by_side(layers[0])
+        if all(z is features[0] for z in features):
+            x = F.linear(features[0], weight.flatten(0, 1), bias.flatten()).unflatten(-1, bias.shape)
+        else:
+            x = products(torch.stack(features, -2), weight, bias)
+        if tape is not None:
+            tape.first_layer(x, weight)
         for layer in layers[1:]:
-            x = products(F.gelu(x), layer)
+            weight, bias = side_by_side(layer)
+            if tape is not None:
+                tape.later_layer(weight, bias)
+            x = products(F.gelu(x), weight, bias)
         return x
 
     def split(self, outputs: list[Tensor]) -> dict[str, Tensor]:
@@ -97,15 +110,123 @@ def free(name: str, taken: Container[str], others: Container[str]) -> str:
     return next(path for n in count(1) if (path := name + "_" * n) not in taken and path not in others)
 
 
-def first_product(z: Tensor, layers: tuple[nn.Linear, ...]) -> Tensor:
-    """K linear layers on the same features: (..., D) -> (..., K, O), one product with the weights side by side."""
-    weight = torch.cat([layer.weight for layer in layers])
-    bias = torch.cat([layer.bias for layer in layers])
-    return F.linear(z, weight, bias).unflatten(-1, (len(layers), -1))
+def side_by_side(layers: tuple[nn.Linear, ...]) -> tuple[Tensor, Tensor]:
+    """The weights (K, O, I) and biases (K, O) of K alike linear layers."""
+    if len(layers) == 1:
+        return layers[0].weight.unsqueeze(0), layers[0].bias.unsqueeze(0)
+    return torch.stack([layer.weight for layer in layers]), torch.stack([layer.bias for layer in layers])
 
 
-def products(x: Tensor, layers: tuple[nn.Linear, ...]) -> Tensor:
+def products(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """K linear layers, each on its own features: (..., K, I) -> (..., K, O), one batched product."""
-    weight = torch.stack([layer.weight for layer in layers])
-    bias = torch.stack([layer.bias for layer in layers])
     return torch.einsum("...ki,koi->...ko", x, weight) + bias
+
+
+@lru_cache(maxsize=64)
+def blocks(groups: tuple[tuple[int, int], ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Which output belongs to which task, (outputs, T) of 0 and 1, for groups of K tasks with H outputs each."""
+    sizes = torch.tensor([h for k, h in groups for _ in range(k)])
+    return F.one_hot(torch.arange(len(sizes)).repeat_interleave(sizes)).to(device, dtype)
+
+
+class Tape:
+    """What one forward pass of all heads leaves for the gradients of each task, with respect to its features and to its own head.
+
+    The heads read features that are cut off from the encoder. Each loss sees only its own outputs, so that one backward pass of the
+    sum of all losses, down to the outputs of the heads' first layers, gives every task's gradient delta there; that with respect to
+    the features is delta_k W_k.
+
+    Attributes:
+        first: Per group the first layers' outputs (B, ..., K, H) and weights (K, H, D); a head of another make has its own copy of
+            the features (B, ..., 1, D) there, and None.
+        later: Per group the weights and biases behind the first layer, each (K, ...), or the parameters of a head of another make.
+    """
+
+    def __init__(self) -> None:
+        self.first: list[tuple[Tensor, Tensor | None]] = []
+        self.later: list[list[Tensor]] = []
+
+    def first_layer(self, outputs: Tensor, weight: Tensor) -> None:
+        """Begins a group of alike heads."""
+        self.first.append((outputs, weight.detach()))
+        self.later.append([])
+
+    def later_layer(self, weight: Tensor, bias: Tensor) -> None:
+        """Goes on with it."""
+        self.later[-1] += [weight, bias]
+
+    def own_features(self, features: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+        """Begins a group of one head of another make, and returns what it is to read."""
+        copy = features.detach().unsqueeze(-2).requires_grad_()
+        self.first.append((copy, None))
+        self.later.append([p for p in parameters if p.requires_grad])
+        return copy.squeeze(-2)
+
+    @torch.no_grad()
+    def backward(self, total: Tensor) -> "Deltas":
+        """Takes the gradients of the sum of all losses; the pass can be taken once."""
+        wanted = [out for out, _ in self.first] + [weight for group in self.later for weight in group]
+        gradients = list(torch.autograd.grad(total, wanted, retain_graph=True))
+        deltas = gradients[: len(self.first)]
+        return Deltas(self, [d.flatten(0, -3) for d in deltas], gradients[len(self.first) :])
+
+
+class Deltas:
+    """The gradients that a tape has taken.
+
+    Attributes:
+        deltas: Per group (N, K, H), N samples (and places in them).
+        later: Of the weights behind the first layers, in the order of the tape.
+    """
+
+    def __init__(self, tape: Tape, deltas: list[Tensor], later: list[Tensor]) -> None:
+        self.tape, self.deltas, self.later = tape, deltas, later
+        self.weights = [weight for _, weight in tape.first]
+        self.sizes = [d.shape[1] for d in deltas]
+
+    def rows(self) -> list[Tensor]:
+        """Returns per task, in the order of T, the gradient with respect to its features (N, D)."""
+        rows: list[Tensor] = []
+        for delta, weight in zip(self.deltas, self.weights, strict=True):
+            rows += delta.unbind(1) if weight is None else torch.einsum("nkh,khd->knd", delta, weight).unbind(0)
+        return rows
+
+    def gram(self) -> Tensor:
+        """Returns the inner products (T, T) of these gradients, where all tasks read the same features.
+
+        Either from the outputs alone, G_kl = sum over the outputs i of k and j of l of (delta'delta)_ij (W W')_ij, which forms no
+        task's gradient, or from the gradients, whichever takes fewer products.
+        """
+        T = sum(self.sizes)
+        if all(weight is not None for weight in self.weights):
+            weights = [weight.flatten(0, 1) for weight in self.weights if weight is not None]
+            outputs, features, samples = sum(map(len, weights)), weights[0].shape[1], len(self.deltas[0])
+            if outputs**2 * (samples + features) <= outputs * samples * features + T**2 * samples * features:
+                delta, W = torch.cat([d.flatten(1) for d in self.deltas], 1), torch.cat(weights)
+                E = blocks(tuple((d.shape[1], d.shape[2]) for d in self.deltas), delta.device, delta.dtype)
+                return E.T @ ((delta.T @ delta) * (W @ W.T)) @ E
+        J = torch.stack(self.rows()).flatten(1)
+        return J @ J.T
+
+    def combined(self, weights_T: Tensor) -> Tensor:
+        """Returns sum_t w_t (gradient of t with respect to the features), (N, D), where all tasks read the same features."""
+        parts = []
+        for delta, weight, w in zip(self.deltas, self.weights, weights_T.split(self.sizes), strict=True):
+            scaled = delta * w[:, None]
+            parts.append(scaled.sum(1) if weight is None else scaled.flatten(1) @ weight.flatten(0, 1))
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+    def heads(self, weights_T: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Returns what the heads' own parameters hang on, and the gradients there of sum_t w_t L_t."""
+        places, gradients, later = [], [], iter(self.later)
+        for (output, weight), delta, w, group in zip(
+            self.tape.first, self.deltas, weights_T.split(self.sizes), self.tape.later, strict=True
+        ):
+            if weight is not None:
+                places.append(output)
+                gradients.append((delta * w[:, None]).view_as(output))
+            for parameter in group:
+                places.append(parameter)
+                scale = w if weight is None else w.view(-1, *[1] * (parameter.ndim - 1))
+                gradients.append(next(later) * scale)
+        return places, gradients

@@ -7,6 +7,8 @@ import difflib
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from math import inf, isnan, nan
 from typing import Any, Literal, cast
@@ -20,10 +22,20 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MetricCollection
 
-from src.balancing import Balancer, StaticWeights, TaskLosses
+from src.balancing import (
+    Balancer,
+    DynamicWeightAverage,
+    GradientBalancer,
+    GramianBalancer,
+    LossBalancer,
+    StaticWeights,
+    TaskLosses,
+)
+from src.balancing.balancer import OnHost
 from src.batch import Batch, InputShape
 from src.models.encoders import MLP, Encoder
-from src.models.heads import Heads
+from src.models.gradients import at_features, at_parameters
+from src.models.heads import Heads, Tape
 from src.models.schedule import WarmupCosine
 from src.models.sharing import EncoderFactory, HardSharing, Sharing
 from src.tasks import Task, labelled
@@ -39,6 +51,14 @@ def global_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
+HALVES = (torch.half, torch.bfloat16)
+
+
+def full_precision(device_type: str) -> AbstractContextManager[Any]:
+    """Leaves autocast, where it is on."""
+    return torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext()
+
+
 class MultiTaskModel(L.LightningModule):
     """A shared encoder, one head per task, and a balancer.
 
@@ -47,11 +67,11 @@ class MultiTaskModel(L.LightningModule):
         input_shape: What one sample looks like, as the data module says.
         encoder: Makes an encoder from the input shape.
         sharing: Makes the sharing architecture from an encoder factory and the task names.
-        balancer: Makes the balancer from {task: fixed weight}.
+        balancer: Makes the balancer from {task: likelihood of its loss}.
         optimizer: Makes the optimizer from parameter groups; any torch optimizer.
         scheduler: Makes the learning-rate schedule from the optimizer; any torch scheduler, or None for a constant rate.
         scheduler_interval: When the schedule moves; None: what the class says, else every epoch.
-        lr_multipliers: {'encoder' or a task's name: factor on the learning rate of those parameters}.
+        lr_multipliers: {'encoder', 'balancer' or a task's name: factor on the learning rate of those parameters}.
         weights: {task: fixed weight}, in place of what the task says.
         seed: Seed of the initial weights and of dropout; the command line links it to --seed_everything.
     """
@@ -62,7 +82,7 @@ class MultiTaskModel(L.LightningModule):
         input_shape: InputShape,
         encoder: Callable[[InputShape], Encoder] = MLP,
         sharing: Callable[[EncoderFactory, Sequence[str]], Sharing] = HardSharing,
-        balancer: Callable[[Mapping[str, float]], Balancer] = StaticWeights,
+        balancer: Callable[[Mapping[str, str]], Balancer] = StaticWeights,
         optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
         scheduler: Callable[[Optimizer], LRScheduler | ReduceLROnPlateau] | None = WarmupCosine,
         scheduler_interval: Literal["step", "epoch"] | None = None,
@@ -82,10 +102,10 @@ class MultiTaskModel(L.LightningModule):
         self.scheduler_interval = scheduler_interval
         self.lr_multipliers = lr_multipliers or {}
         for name in self.lr_multipliers:
-            if name in ("encoder", "heads") and name in tasks:
-                raise ValueError(f"model.lr_multipliers names '{name}', a task with the name of a parameter group: rename the task")
-            if name != "encoder" and name not in tasks:
-                near = difflib.get_close_matches(name, ["encoder", *tasks], n=1)
+            if name in ("encoder", "heads", "balancer") and name in tasks:
+                raise ValueError(f"model.lr_multipliers names '{name}', a task with a parameter group's name: rename the task")
+            if name not in ("encoder", "balancer") and name not in tasks:
+                near = difflib.get_close_matches(name, ["encoder", "balancer", *tasks], n=1)
                 hint = f"; did you mean '{near[0]}'?" if near else ""
                 raise ValueError(f"model.lr_multipliers names '{name}', which is neither 'encoder' nor a task{hint}")
             if self.lr_multipliers[name] < 0:
@@ -119,7 +139,14 @@ class MultiTaskModel(L.LightningModule):
             self.heads = Heads(self.tasks, self.sharing.feature_sizes)
         torch.set_default_dtype(precision)
         self.names = tuple(name for group in self.heads.groups for name in group.names)  # the order of T
-        self.balancer = self._make_balancer({name: self.weights[name] for name in self.names})
+        self.balancer = self._make_balancer({name: self.tasks[name].likelihood for name in self.names})
+        if isinstance(self.balancer, OnHost):
+            self.balancer.prepare(sum(p.numel() for p in self._shared_and_private()[0]))
+        fixed = [self.weights[name] for name in self.names]
+        self._fixed = None if fixed == [1.0] * len(fixed) else torch.tensor(fixed)
+        self.weights_T: Tensor | None = None  # of the latest step, for dashboards
+        self._gathered: tuple[Tensor, TaskLosses] | None = None
+        self._looked_at: tuple[Batch, TaskLosses] | None = None
         self.metrics = nn.ModuleDict({self.heads.paths[name]: task.metrics() for name, task in self.tasks.items()})
         self.train_sums_2T = torch.zeros(2, len(self.names), dtype=torch.float64)
         # a balancer's state is the same on every rank: DDP need not send it before each step
@@ -131,8 +158,29 @@ class MultiTaskModel(L.LightningModule):
     eval_sums_2T: Tensor
 
     def on_fit_start(self) -> None:
-        """Counts where the losses are."""
+        """Counts where the losses are, and refuses what cannot be right.
+
+        Raises:
+            ValueError: The balancer does not go with the sharing architecture, or with accumulation.
+        """
         self.train_sums_2T = self.train_sums_2T.to(self.device)
+        name, level = type(self.balancer).__name__, self.balancer.level
+        if level == "features" and not self.sharing.one_feature:
+            raise ValueError(
+                f"{name} balances the gradients of one feature that all tasks read, but {type(self.sharing).__name__} gives each "
+                "task its own: set --model.balancer.level parameters"
+            )
+        if self.trainer.accumulate_grad_batches > 1 and (level == "features" or not self.balancer.accumulates):
+            way_out = "set --model.balancer.level parameters, or " if self.balancer.accumulates else "set "
+            raise ValueError(
+                f"{name} would balance each micro-batch by itself, not the whole step: {way_out}accumulate_grad_batches 1"
+            )
+
+    def notes(self) -> list[str]:
+        """What a person should know of how tasks are balanced, a line each."""
+        balancer = self._make_balancer({name: task.likelihood for name, task in self.tasks.items()})
+        where = f", by gradients of the shared {balancer.level}" if balancer.level else ""
+        return [f"balancer {type(balancer).__name__}{where}"]
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns {task: outputs (B, ..., O)}: logits, or standardised numbers; ``Task.decode`` makes them readable."""
@@ -142,15 +190,75 @@ class MultiTaskModel(L.LightningModule):
     # -- one training step ------------------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on this rank's share of a global batch."""
-        outputs = self.heads(self.sharing(batch.inputs))
-        sums_T, counts_T = self.loss_sums(outputs, batch.targets)
-        totals_2T = global_sum(torch.stack([sums_T.detach(), counts_T]))
-        losses = self.normalise(sums_T, totals_2T)
-        self.losses_T = losses.global_T
+        features = self.sharing(batch.inputs)
+        by = self._by_losses if isinstance(self.balancer, LossBalancer) else self._by_gradients
+        loss, totals_2T = by(features, batch)
         self.train_sums_2T.add_(totals_2T)
-        loss = self.balancer(losses)
         penalty = self.sharing.penalty()
         return loss if penalty is None else loss + penalty
+
+    def _by_losses(self, features: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        """The scalar that the step minimises, and the sums of losses and counts of labels over all ranks (2, T)."""
+        sums_T, counts_T = self.loss_sums(self.heads(features), batch.targets)
+        totals_2T = global_sum(torch.stack([sums_T.detach(), counts_T]))
+        losses, scale_T = self.task_losses(totals_2T)
+        losses.local_T = sums_T * scale_T
+        loss, self.weights_T = self.balancer(losses)
+        self.losses_T = losses.global_T
+        if self.balancer.second_look:
+            self._looked_at = batch, replace(losses, local_T=losses.global_T)
+        return loss, totals_2T
+
+    def _by_gradients(self, features: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        """The same, for a balancer that looks at gradients: of the heads here, and of the encoder at its level."""
+        with full_precision(self.device.type):  # T small heads; their gradients must not drown in fp16
+            cut = {id(z): z.detach().float() if z.dtype in HALVES else z.detach() for z in features.values()}
+            tape = Tape()
+            outputs = self.heads({name: cut[id(z)] for name, z in features.items()}, tape)
+            sums_T, counts_T = self.loss_sums(outputs, batch.targets)
+            deltas = tape.backward(sums_T.sum())
+            totals_2T = torch.stack([sums_T.detach(), counts_T])
+            balancer = cast(GramianBalancer | GradientBalancer, self.balancer)
+            if balancer.level == "features":
+                found = at_features(balancer, features[self.names[0]], deltas, totals_2T, self.task_losses)
+            else:
+                found = at_parameters(
+                    balancer,
+                    {name: features[name] for name in self.names},
+                    *self._shared_and_private(),
+                    deltas,
+                    totals_2T,
+                    self.task_losses,
+                    self._gather,
+                )
+        losses, loss, _, self.weights_T = found
+        self.losses_T = losses.global_T
+        return loss, totals_2T
+
+    def _shared_and_private(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """The parameters of the sharing architecture that train: those of several tasks, and those of one."""
+        shared = [p for p in self.sharing.shared_parameters() if p.requires_grad]
+        ids = {id(p) for p in shared}
+        return shared, [p for p in self.sharing.parameters() if p.requires_grad and id(p) not in ids]
+
+    def _gather(self, rows_TP: Tensor, losses: TaskLosses) -> tuple[Tensor, TaskLosses, float] | None:
+        """Adds up the task gradients of micro-batches; the balancer decides once, on those of the whole step."""
+        several = self.trainer.accumulate_grad_batches
+        if several == 1:
+            return rows_TP, losses, 1.0
+        global_T, present_T = losses.global_T / several, losses.present_T
+        if self._gathered is not None:
+            earlier, before = self._gathered
+            rows_TP = earlier.add_(rows_TP, alpha=1 / several)
+            global_T, present_T = global_T + before.global_T, present_T | before.present_T
+        else:
+            rows_TP = rows_TP / several
+        whole = replace(losses, global_T=global_T, present_T=present_T)
+        self._gathered = (rows_TP, whole)
+        if self.trainer.fit_loop.epoch_loop._should_accumulate():
+            return None
+        self._gathered = None
+        return rows_TP, whole, float(several)  # Lightning divides by it
 
     def loss_sums(self, outputs: list[Tensor], targets: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Returns the sums of the element losses and the counts of known labels on this rank, both (T,)."""
@@ -161,10 +269,37 @@ class MultiTaskModel(L.LightningModule):
             counts.append(group.per_task(labelled(stacked)))
         return torch.cat(sums), torch.cat(counts)
 
-    def normalise(self, sums_T: Tensor, totals_2T: Tensor) -> TaskLosses:
-        """Loss of a task = sum x world size / global count, so that the mean over ranks is the mean over the global batch."""
-        counts_T = totals_2T[1].clamp(min=1)
-        return TaskLosses(sums_T * (self.trainer.world_size / counts_T), totals_2T[0] / counts_T, totals_2T[1] > 0)
+    def task_losses(self, totals_2T: Tensor) -> tuple[TaskLosses, Tensor]:
+        """Losses over the global batch, and the factors (T,) that make a sum on this rank the loss that ranks average.
+
+        Loss of a task = fixed weight x sum x world size / global count, so that the ranks' mean is the mean over the global batch.
+        """
+        inverse_T = 1 / totals_2T[1].clamp(min=1)
+        present_T = totals_2T[1] > 0
+        if self._fixed is not None:
+            fixed_T = self._fixed.to(inverse_T)
+            inverse_T, present_T = inverse_T * fixed_T, present_T & (fixed_T > 0)
+        global_T = totals_2T[0] * inverse_T
+        key = (self.seed * 1_000_003 + self.trainer.global_step) % 2**63
+        return TaskLosses(global_T, global_T, present_T, key), inverse_T * self.trainer.world_size
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Steps; a balancer that asks for it then sees the losses of the same batch once more."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self._looked_at is None:
+            return
+        batch, before = self._looked_at
+        self._looked_at = None
+        self.on_train_batch_start(batch, batch_idx)  # the same units are dropped
+        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            sums = torch.stack(self.loss_sums(self.heads(self.sharing(batch.inputs)), batch.targets))
+        after, _ = self.task_losses(global_sum(sums))
+        cast(LossBalancer, self.balancer).after_step(before, after)
+
+    def on_train_epoch_end(self) -> None:
+        """Tells the balancer, where it counts epochs."""
+        if isinstance(self.balancer, DynamicWeightAverage):
+            self.balancer.on_epoch_end()
 
     # Lightning looks at this signature in every step, which takes 0.05 ms unless it is written down
     training_step.__signature__ = inspect.signature(training_step)  # type: ignore[attr-defined]
@@ -250,17 +385,18 @@ class MultiTaskModel(L.LightningModule):
 
     # -- optimisation -----------------------------------------------------------------------------------------------------------
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Named groups: 'encoder' (with all that is shared and the balancer), 'heads', and each head with a multiplier of its own.
+        """Named groups: 'encoder' (all of the sharing architecture), 'heads', each head with a multiplier of its own, 'balancer'.
 
-        Heads at the same rate are one group: an optimizer pays for every group in every step.
+        Heads at the same rate are one group: an optimizer pays for every group in every step. What a balancer learns is no weight
+        of the network, and does not decay.
         """
         heads = [name for name in self.tasks if name not in self.lr_multipliers]
         groups = {"heads": [p for name in heads for p in self.heads[name].parameters()]}
         groups |= {name: list(self.heads[name].parameters()) for name in self.tasks if name in self.lr_multipliers}
-        own = {id(p) for p in self.heads.parameters()}
-        groups = {"encoder": [p for p in self.parameters() if id(p) not in own], **groups}
+        groups = {"encoder": list(self.sharing.parameters()), **groups, "balancer": list(self.balancer.parameters())}
         return [
             {"name": name, "params": params, "lr": lr * self.lr_multipliers.get(name, 1.0)}
+            | ({"weight_decay": 0.0} if name == "balancer" else {})
             for name, params in groups.items()
             if params
         ]

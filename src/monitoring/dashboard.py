@@ -37,7 +37,7 @@ def board(trainer: L.Trainer) -> TensorBoardLogger | None:
 
 
 class Dashboard(L.Callback):
-    """Logs train/loss/<task>, lr/<group> and throughput every ``log_every_n_steps`` steps and at the end of each epoch.
+    """Logs train/loss/<task>, weight/<task> (of the latest step), lr/<group> and throughput every ``log_every_n_steps`` steps and at the end of each epoch.
 
     A loss is the mean over all labels since the last point. The model adds them up on the device; they are read here, rarely:
     Lightning's ``self.log`` on each step would cost more than the step itself from a few tasks on.
@@ -104,6 +104,10 @@ class Dashboard(L.Callback):
         values = {f"train/loss/{n}": s / c for n, s, c in zip(model.names, sums, counts, strict=True) if c}
         self.latest = dict(values)
         values["throughput/samples_per_second"] = self.samples * trainer.world_size / max(seconds, 1e-9)
+        if model.weights_T is not None:
+            values |= {f"weight/{name}": value for name, value in zip(model.names, model.weights_T.tolist(), strict=True)}
+        if (scaler := getattr(trainer.precision_plugin, "scaler", None)) is not None:
+            values["loss_scale"] = float(scaler.get_scale())
         for group in trainer.optimizers[0].param_groups:
             values[f"lr/{group.get('name', 'all')}"] = float(group["lr"])
         values["epoch"] = trainer.current_epoch
@@ -116,6 +120,7 @@ def charts(tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
     """The page of all tasks: first what compares them, then each one's losses and metrics."""
     page = {
         "validation loss of all tasks": [f"val/loss/{name}" for name in tasks],
+        "weights of all tasks": [f"weight/{name}" for name in tasks],
         "score, and what counts of each task": ["val/score", *(f"val/{name}/{task.monitor}" for name, task in tasks.items())],
     }
     page |= {f"loss of {name}": [f"train/loss/{name}", f"val/loss/{name}"] for name in tasks}

@@ -14,10 +14,12 @@ class Watched(Protocol):
         names: Task names in the order of T.
         tasks: {name: task}.
         losses_T: Losses of the latest training step, over the global batch.
+        weights_T: Weights of the losses, or of the tasks' gradients in what they share, in the latest step; None where there are none.
         train_sums_2T: Sums of losses and counts of labels, over all ranks, since it was last set to zero.
     """
 
     names: tuple[str, ...]
     tasks: dict[str, Task]
     losses_T: Tensor | None
+    weights_T: Tensor | None
     train_sums_2T: Tensor

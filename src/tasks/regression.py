@@ -80,6 +80,10 @@ class Regression(Task):
     def event_dims(self) -> int:  # type: ignore[override]  # a vector has one, a scalar none
         return 1 if self.names else 0
 
+    @property
+    def likelihood(self) -> str:  # type: ignore[override]  # it depends on the loss
+        return "laplace" if self.loss == "mae" else "gaussian"
+
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
         numbers = as_numbers(values).reshape(len(values), -1)
         for name, column in zip(self.names or names, numbers.T, strict=False):

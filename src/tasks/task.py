@@ -132,6 +132,7 @@ class Task(ABC):
     """
 
     event_dims: ClassVar[int] = 0  # trailing target dimensions that belong to one label: 0 scalar, 1 vector
+    likelihood: ClassVar[str] = "categorical"  # whose negative logarithm the loss is, up to a scale: or gaussian, laplace
     minimised: ClassVar[tuple[str, ...]] = ()  # metrics of which less is better
     metric_names: ClassVar[tuple[str, ...]] = ()
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
-from src.balancing import StaticWeights
+from src.balancing import UncertaintyWeights
 from src.batch import Batch, InputShape
 from src.data import MultiTaskDataModule, Rows
 from src.models import MultiTaskModel, WarmupCosine
@@ -152,7 +152,7 @@ def test_loss_and_gradients_of_a_step_are_those_of_a_plain_loop():
     total = sum(TASKS[name].weight * value for name, value in losses.items())
     total.backward()
     assert loss.item() == pytest.approx(total.item(), rel=1e-6)
-    np.testing.assert_allclose(model.losses_T, [losses[name].item() for name in model.names], rtol=1e-6)
+    np.testing.assert_allclose(model.losses_T, [TASKS[name].weight * losses[name].item() for name in model.names], rtol=1e-6)
     for name, p in model.named_parameters():
         np.testing.assert_allclose(got[name], p.grad, rtol=1e-5, atol=1e-7, err_msg=name)
 
@@ -208,28 +208,18 @@ def test_a_penalty_is_added_to_the_step():
     assert (other.grad - weight.grad)[0, 0].item() == pytest.approx(weight[0, 0].item(), abs=1e-6)
 
 
-class Learned(StaticWeights):
-    """Static weights, with one parameter more."""
-
-    def __init__(self, weights):
-        super().__init__(weights)
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, losses):
-        return self.scale * super().forward(losses)
-
-
 # -- optimisation ----------------------------------------------------------------------------------------------------------------
 def test_parameter_groups_hold_every_parameter_once():
-    model = built(lr_multipliers={"encoder": 0.1, "size": 3.0}, balancer=Learned)
+    model = built(lr_multipliers={"encoder": 0.1, "size": 3.0, "balancer": 2.0}, balancer=UncertaintyWeights)
     groups = model.parameter_groups(0.5)
-    assert [(group["name"], group["lr"]) for group in groups] == [("encoder", 0.05), ("heads", 0.5), ("size", 1.5)]
+    assert [(g["name"], g["lr"]) for g in groups] == [("encoder", 0.05), ("heads", 0.5), ("size", 1.5), ("balancer", 1.0)]
+    assert [group.get("weight_decay") for group in groups] == [None, None, None, 0.0]
     ids = [id(p) for group in groups for p in group["params"]]
     assert len(ids) == len(set(ids))
     assert set(ids) == {id(p) for p in model.parameters()}
     assert {id(p) for p in groups[2]["params"]} == {id(p) for p in model.heads["size"].parameters()}
-    shared = {id(p) for p in model.sharing.parameters()} | {id(model.balancer.scale)}
-    assert {id(p) for p in groups[0]["params"]} == shared
+    assert {id(p) for p in groups[0]["params"]} == {id(p) for p in model.sharing.parameters()}
+    assert {id(p) for p in groups[3]["params"]} == {id(model.balancer.log_variances_T)}
 
 
 def test_heads_that_all_have_a_multiplier_leave_no_empty_group():
@@ -251,7 +241,7 @@ def test_a_task_with_the_name_of_a_group(name):
     model = built(tasks=tasks)
     ids = [id(p) for group in model.parameter_groups(1.0) for p in group["params"]]
     assert sorted(ids) == sorted(id(p) for p in model.parameters())
-    with pytest.raises(ValueError, match=f"'{name}', a task with the name of a parameter group"):
+    with pytest.raises(ValueError, match=f"'{name}', a task with a parameter group's name"):
         model_of(tasks, lr_multipliers={name: 2.0})
 
 

@@ -10,6 +10,8 @@ from src.models.sharing.sharing import EncoderFactory, Sharing
 class HardSharing(Sharing):
     """z = f(x) for every task; only the heads are the tasks' own (Caruana, Machine Learning 1997)."""
 
+    one_feature = True
+
     def __init__(self, encoder: EncoderFactory, tasks: Sequence[str]) -> None:
         super().__init__(encoder, tasks)
         self.encoder = encoder()

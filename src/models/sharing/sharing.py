@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ class Sharing(nn.Module, ABC):
 
     Attributes:
         feature_sizes: {task: size D of its features}, filled by the subclass.
+        one_feature: Whether all tasks read the same features.
 
     Args:
         encoder: Makes a fresh encoder at each call.
@@ -22,6 +24,7 @@ class Sharing(nn.Module, ABC):
     """
 
     feature_sizes: dict[str, int]
+    one_feature: ClassVar[bool] = False
 
     def __init__(self, encoder: EncoderFactory, tasks: Sequence[str]) -> None:
         super().__init__()

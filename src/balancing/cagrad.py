@@ -1,0 +1,33 @@
+"""Conflict-averse gradient descent."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from src.balancing.balancer import GramianBalancer, Level, Problem
+from src.balancing.solvers import conflict_averse
+
+
+class CAGrad(GramianBalancer):
+    """The direction near the mean gradient that serves the worst-off task best.
+
+    d = argmax min_t <g_t, d> subject to |d - g_0| <= c |g_0|, with the mean g_0 (Liu et al., NeurIPS 2021, Algorithm 1).
+
+    By duality d = g_0 + c |g_0| / |g_w| g_w with g_w = sum_t w_t g_t and w the minimiser of <g_w, g_0> + c |g_0| |g_w| over the
+    simplex. c = 0 is plain training with mean weights; c >= 1 goes towards MGDA. With ``level: features`` both the ball and the
+    worst task are measured on the features' gradients.
+
+    Args:
+        tasks: {task: likelihood}.
+        level: Where gradients are taken: features or parameters.
+        c: Radius of the ball around the mean gradient, as a share of its length.
+    """
+
+    def __init__(self, tasks: Mapping[str, str], level: Level = "features", c: float = 0.5) -> None:
+        super().__init__(tasks, level)
+        if c < 0:
+            raise ValueError(f"CAGrad: c {c} must be at least 0")
+        self.c = c
+
+    def weigh(self, problem: Problem) -> np.ndarray:
+        return conflict_averse(problem.G, self.c)

@@ -1,0 +1,26 @@
+"""Conflict-free inverse gradients."""
+
+import numpy as np
+
+from src.balancing.balancer import GramianBalancer, Problem
+from src.balancing.solvers import correlations, solve
+
+
+class ConFIG(GramianBalancer):
+    """The direction with equal cosines to all gradients.
+
+    The unit direction with equal cosines to all gradients, as long as the sum of their projections onto it (Liu, Chu and Thuerey,
+    "ConFIG: towards conflict-free training of physics informed neural networks", ICLR 2025).
+
+    u = pinv(U) 1 for unit gradients U, d = (sum_t <g_t, u>) u with |u| = 1. Since pinv(U) 1 = U' (U U')^+ 1, the Gramian is all
+    that it takes. With ``level: features`` cosines are those of the features' gradients.
+    """
+
+    def weigh(self, problem: Problem) -> np.ndarray:
+        C, norms = correlations(problem.G)
+        y = solve(C, np.ones(len(C)))
+        length = np.sqrt(max(float(y @ C @ y), 0.0))
+        if length <= 1e-12 * np.abs(y).sum():
+            return np.zeros(len(C))
+        u = y / norms / length
+        return (problem.G @ u).sum() * u

@@ -1,0 +1,60 @@
+"""Fast adaptive multitask optimisation."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from src.balancing.balancer import LossBalancer, TaskLosses
+
+
+class FAMO(LossBalancer):
+    """Weights that let all log losses fall at one rate.
+
+    Weights that let all log losses fall at one rate, learnt from how far each has fallen in a step (Liu et al., "FAMO: fast
+    adaptive multitask optimization", NeurIPS 2023).
+
+    z = softmax(xi), w_t = c z_t / L_t, c = 1 / sum_t (z_t / L_t). After the step the same batch is seen once more, without
+    gradients, and xi takes a step of Adam along J' (log L_before - log L_after) + decay xi, with J the softmax's Jacobian. It
+    costs a second forward pass. Tasks without labels stay as they are.
+
+    Args:
+        tasks: {task: likelihood}.
+        lr: Adam's learning rate for xi.
+        decay: Pull of xi towards 0.
+    """
+
+    accumulates = False
+    second_look = True
+    xi_T: Tensor
+    moments_2T: Tensor
+    steps: Tensor
+
+    def __init__(self, tasks: Mapping[str, str], lr: float = 0.025, decay: float = 0.001) -> None:
+        super().__init__(tasks)
+        if lr <= 0 or decay < 0:
+            raise ValueError(f"FAMO: lr {lr} must be above 0 and decay {decay} at least 0")
+        self.lr, self.decay = lr, decay
+        self.register_buffer("xi_T", torch.zeros(len(tasks), dtype=torch.float64))
+        self.register_buffer("moments_2T", torch.zeros(2, len(tasks), dtype=torch.float64))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.float64))
+
+    def weigh(self, losses: TaskLosses) -> Tensor:
+        positive = losses.present_T & (losses.global_T > 0)
+        z = self.xi_T.masked_fill(~positive, -torch.inf).softmax(0).nan_to_num(0)
+        ratios = torch.where(positive, z / losses.global_T.where(positive, 1), 0)
+        return ratios / ratios.sum().clamp(min=torch.finfo(torch.float64).tiny)
+
+    def after_step(self, before: TaskLosses, after: TaskLosses) -> None:
+        known = before.present_T & (before.global_T > 0) & (after.global_T > 0)
+        fall = torch.where(known, before.global_T.where(known, 1).log() - after.global_T.where(known, 1).log(), 0)
+        if not fall.isfinite().all() or not known.any():
+            return
+        z = self.xi_T.masked_fill(~known, -torch.inf).softmax(0)
+        gradient = z * (fall - (z * fall).sum()) + self.decay * self.xi_T
+        self.steps += 1
+        first, second = self.moments_2T
+        first.lerp_(gradient, 1 - 0.9)
+        second.lerp_(gradient.square(), 1 - 0.999)
+        update = (first / (1 - 0.9**self.steps)) / ((second / (1 - 0.999**self.steps)).sqrt() + 1e-8)
+        self.xi_T -= self.lr * update.where(known, 0)

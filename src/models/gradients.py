@@ -1,0 +1,161 @@
+"""Steps by the gradients of tasks: what each task wants of the shared part, weighed by a balancer, in one backward pass.
+
+Autograd is handed a scalar whose backward pass leaves exactly the gradients that were decided on, so that everything around the
+step (DDP's averaging, accumulation, clipping, loss scaling, any optimizer) works as it does for a plain loss. With n_t the labels
+of task t in the global batch and S_t the sum of its losses on this rank, L_t = W S_t / n_t is averaged over W ranks: all sums over
+ranks need one collective, of the sums, the counts and, at features level, the T x T Gramian of the sums.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from src.balancing import GradientBalancer, GramianBalancer, TaskLosses
+from src.models.heads import Deltas
+
+
+class Steer(torch.autograd.Function):
+    """A value whose backward pass leaves wanted gradients at given places."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, wanted: Sequence[Tensor], *places: Tensor) -> Tensor:
+        """Returns the value."""
+        ctx.wanted, ctx.types = wanted, [place.dtype for place in places]
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> Any:
+        """Returns the wanted gradients times whatever the value was multiplied by."""
+        return None, None, *((w * scale).to(kind) for w, kind in zip(ctx.wanted, ctx.types, strict=True))
+
+
+def world() -> tuple[int, int]:
+    """This rank's number, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def at_features(
+    balancer: GramianBalancer | GradientBalancer,
+    z: Tensor,
+    deltas: Deltas,
+    totals_2T: Tensor,
+    scale: Callable[[Tensor], tuple[TaskLosses, Tensor]],
+) -> tuple[TaskLosses, Tensor, Tensor, Tensor | None]:
+    """One backward pass through the encoder, along what the balancer makes of the tasks' gradients with respect to the features.
+
+    Args:
+        balancer: Decides.
+        z: (B, ..., D) the features that all tasks share, in the encoder's graph.
+        deltas: The heads' gradients, of the sums of the losses.
+        totals_2T: (2, T) sums of losses and counts of labels on this rank; after the call over all ranks.
+        scale: Maps totals to the losses and to what turns a sum's gradient into that of the loss that ranks average, (T,).
+
+    Returns:
+        The losses, the scalar, the weights of the tasks in their heads (T,), and in the encoder (T,) where there are some.
+    """
+    rank, ranks = world()
+    T = totals_2T.shape[1]
+    weights_T: Tensor | None = None
+    if isinstance(balancer, GramianBalancer):
+        parts = torch.cat([totals_2T.flatten(), deltas.gram().to(totals_2T).flatten()])
+        if ranks > 1:
+            dist.all_reduce(parts)
+        totals_2T.copy_(parts[: 2 * T].view(2, T))
+        losses, scale_T = scale(totals_2T)
+        single_T = scale_T / ranks
+        weights_T, own_T = balancer(losses, parts[2 * T :].view(T, T) * single_T * single_T[:, None])
+        dz = deltas.combined(weights_T * scale_T)
+    else:
+        if ranks > 1:
+            dist.all_reduce(totals_2T)
+        losses, scale_T = scale(totals_2T)
+        rows = torch.stack(deltas.rows()).flatten(1) * (scale_T / ranks)[:, None]
+        dz = balancer.combine(rows, losses, rank * rows.shape[1]) * ranks
+        own = balancer.head_weights(losses)
+        own_T = torch.ones_like(scale_T) if own is None else own.to(scale_T)
+    places, gradients = deltas.heads(own_T * scale_T)
+    value = torch.dot(own_T if weights_T is None else weights_T, losses.global_T)
+    return losses, Steer.apply(value, [dz.view_as(z), *gradients], z, *places), own_T, weights_T
+
+
+def at_parameters(
+    balancer: GramianBalancer | GradientBalancer,
+    features: Mapping[str, Tensor],
+    shared: Sequence[nn.Parameter],
+    private: Sequence[nn.Parameter],
+    deltas: Deltas,
+    totals_2T: Tensor,
+    scale: Callable[[Tensor], tuple[TaskLosses, Tensor]],
+    gather: Callable[[Tensor, TaskLosses], tuple[Tensor, TaskLosses, float] | None],
+) -> tuple[TaskLosses, Tensor, Tensor, Tensor | None]:
+    """One backward pass through the encoder per task, then one collective of the T x P gradients.
+
+    Args:
+        balancer: Decides.
+        features: {task: its features (B, ..., D)} in the order of T, in the encoder's graph.
+        shared: The parameters that tasks share.
+        private: Those of the sharing architecture that belong to one task; they follow their task's own gradient.
+        deltas: The heads' gradients, of the sums of the losses.
+        totals_2T: (2, T) sums of losses and counts of labels on this rank; after the call over all ranks.
+        scale: As above.
+        gather: Takes the rows of a micro-batch; gives those of the whole step, its losses, and a factor for the direction, or None
+            before the last micro-batch.
+
+    Returns:
+        As above.
+    """
+    _, ranks = world()
+    T, sizes = totals_2T.shape[1], [p.numel() for p in shared]
+    rows_TP = torch.zeros(T, sum(sizes) + 2, device=totals_2T.device, dtype=shared[0].dtype)
+    tops = list(features.values())
+    along = [row.view_as(z) for row, z in zip(deltas.rows(), tops, strict=True)]
+    for row, z, dz in zip(rows_TP, tops, along, strict=True):
+        up = power_of_two(dz) if z.dtype == torch.float16 else 1.0
+        gradients = torch.autograd.grad(z, shared, (dz * up).to(z.dtype), retain_graph=True, allow_unused=True)
+        for place, gradient in zip(row.split([*sizes, 2]), gradients, strict=False):
+            if gradient is not None:
+                place.copy_(gradient.flatten())
+        if up != 1.0:
+            row /= up
+    rows_TP[:, -2:] = totals_2T.T
+    if ranks > 1:
+        dist.all_reduce(rows_TP)
+    totals_2T.copy_(rows_TP[:, -2:].T)
+    losses, scale_T = scale(totals_2T)
+    rows_TP = rows_TP[:, :-2]
+    rows_TP *= (scale_T / ranks)[:, None]
+
+    own_T, weights_T = torch.ones_like(scale_T), None
+    wanted: list[Tensor] = [torch.zeros_like(p) for p in shared]
+    step = gather(rows_TP, losses)
+    if step is not None:
+        rows_TP, step_losses, factor = step
+        if isinstance(balancer, GramianBalancer):
+            rows_TP = balancer.track(rows_TP, step_losses)
+            weights_T, own_T = balancer(step_losses, rows_TP @ rows_TP.T)
+            direction = weights_T.to(rows_TP) @ rows_TP
+        else:
+            direction = balancer.combine(rows_TP, step_losses, 0)
+            own = balancer.head_weights(step_losses)
+            own_T = own_T if own is None else own.to(own_T)
+        wanted = [part.view_as(p) * factor for part, p in zip(direction.split(sizes), shared, strict=True)]
+    places, gradients_ = deltas.heads(own_T * scale_T)
+    if private:
+        ups = [(dz * s).to(z.dtype) for dz, s, z in zip(along, scale_T * own_T, tops, strict=True)]
+        wanted += [
+            torch.zeros_like(p) if g is None else g
+            for p, g in zip(private, torch.autograd.grad(tops, private, ups, allow_unused=True), strict=True)
+        ]
+    value = torch.dot(own_T if weights_T is None else weights_T, losses.global_T)
+    return losses, Steer.apply(value, [*wanted, *gradients_], *shared, *private, *places), own_T, weights_T
+
+
+def power_of_two(x: Tensor) -> float:
+    """What brings the largest entry to about 1024, far from both ends of fp16."""
+    largest = float(x.abs().max())
+    return 2.0 ** round(10 - torch.tensor(largest).log2().item()) if 0 < largest < float("inf") else 1.0

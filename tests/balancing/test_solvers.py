@@ -1,0 +1,256 @@
+"""Each solver against another exact route, which works on the gradients themselves."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize, nnls
+from torchjd.aggregation import DualProj, UPGrad
+
+from src.balancing.solvers import (
+    conflict_averse,
+    correlations,
+    fair_weights,
+    min_norm_point,
+    nonnegative,
+    nonnegative_each,
+    onto_simplex,
+    project,
+    project_each,
+    solve,
+)
+from tests.balancing.gradient_sets import SETS, active, gap, stationary, units
+
+ALL = pytest.mark.parametrize("J", [active(J) for J in SETS.values()], ids=list(SETS))
+seeds = st.integers(0, 2**31)
+
+
+def any_gradients(seed):
+    """Gradients of all kinds: of low rank or not, in conflict or not, of unlike lengths, and some that are the same."""
+    rng = np.random.default_rng(seed)
+    T, N, rank = rng.integers(1, 13), rng.integers(2, 20), rng.integers(1, 13)
+    J = rng.normal(size=(T, rank)) @ rng.normal(size=(rank, N)) if rng.random() < 0.5 else rng.normal(size=(T, N))
+    J = J - rng.choice([0, 0.9, 1.2, -1]) * J.mean(0)
+    J = J[rng.integers(0, T, size=T)] if rng.random() < 0.2 else J
+    return active(J * 10 ** rng.uniform(-1, 1, size=(T, 1)) if rng.random() < 0.5 else J)
+
+
+def exactly(A, b):
+    return nnls(A, b, maxiter=100 * A.shape[1])[0]
+
+
+def shortest(J):
+    """The weights of the shortest convex combination, by scipy on the gradients, not on their products."""
+    norms = np.linalg.norm(J, axis=1)
+    y = exactly(np.vstack([units(J).T, norms.min() / norms]), np.append(np.zeros(J.shape[1]), 1.0))
+    return y / norms / (y / norms).sum()
+
+
+def shortest_of_all_faces(J):
+    """The same by trying all subsets of the gradients."""
+    best, found = np.inf, None
+    for size in range(1, len(J) + 1):
+        for part in combinations(range(len(J)), size):
+            S = J[list(part)]
+            inner = np.linalg.lstsq((S[1:] - S[0]).T, -S[0], rcond=None)[0] if size > 1 else np.zeros(0)
+            w = np.concatenate([[1 - inner.sum()], inner])
+            if w.min() >= -1e-12 and np.linalg.norm(w @ S) < best:
+                best, found = np.linalg.norm(w @ S), w @ S
+    return found
+
+
+@ALL
+def test_min_norm_point(J):
+    w = min_norm_point(J @ J.T)
+    assert w.min() >= 0
+    assert w.sum() == pytest.approx(1, rel=1e-12)
+    assert gap(J, w, shortest(J) @ J) < 1e-7
+    if len(J) <= 6:
+        assert gap(J, w, shortest_of_all_faces(J)) < 1e-7
+
+
+@settings(deadline=None, max_examples=200)
+@given(seeds)
+def test_min_norm_point_serves_all(seed):
+    J = any_gradients(seed)
+    d = min_norm_point(J @ J.T) @ J
+    assert (J @ d - d @ d >= -1e-9 * np.linalg.norm(J, axis=1) * np.linalg.norm(J, axis=1).min()).all()
+
+
+@ALL
+def test_nonnegative_least_squares(J):
+    rng = np.random.default_rng(1)
+    U = units(J)
+    A, Z = U @ U.T, np.concatenate([rng.normal(size=(5, J.shape[1])), -U[:1], U[:1], U.mean(0, keepdims=True)])
+    B = U @ Z.T
+    for z, x, b in zip(Z, nonnegative_each(A, B).T, B.T, strict=True):
+        wanted, alone = U.T @ exactly(U.T, z), nonnegative(A, b)
+        for y in (x, alone):
+            assert y.min() >= 0
+            slope = b - A @ y
+            assert slope.max() < 1e-9 * max(1, np.abs(y).sum())
+            assert np.abs(slope * y).max() < 1e-9 * max(1, np.abs(y).sum()) ** 2
+            np.testing.assert_allclose(U.T @ y, wanted, atol=1e-7 * max(1, np.abs(y).max()))
+
+
+def test_nonnegative_without_anything_to_do():
+    A = np.eye(3)
+    np.testing.assert_array_equal(nonnegative(A, np.zeros(3)), 0)
+    np.testing.assert_array_equal(nonnegative(A, -np.ones(3)), 0)
+    np.testing.assert_array_equal(nonnegative_each(A, np.array([[1.0, -1], [0, 2], [-3, 0]])), [[1, 0], [0, 2], [0, 0]])
+
+
+def projected(J, u):
+    """The direction nearest to u without conflict: what is left of u after its projection onto the cone of -g."""
+    U, scale = units(J), np.linalg.norm(u)
+    return u + scale * U.T @ exactly(U.T, -u / scale) if scale else u
+
+
+@ALL
+def test_projection_of_one_direction(J):
+    rng, n, norms = np.random.default_rng(2), len(J), np.linalg.norm(J, axis=1)
+    for wanted in (np.full(n, 1 / n), np.eye(n)[0], rng.uniform(size=n) / norms):
+        w = project(J @ J.T, wanted)
+        assert (w >= wanted).all()
+        assert gap(J, w, projected(J, wanted @ J)) < 1e-7
+    np.testing.assert_array_equal(project(J @ J.T, np.zeros(n)), 0)
+
+
+@ALL
+def test_projection_of_each_gradient(J):
+    W = project_each(J @ J.T)
+    for w, g in zip(W, J, strict=True):
+        assert gap(J, w, projected(J, g)) < 1e-7
+
+
+@pytest.mark.parametrize("name", ["two random", "five random", "ten random", "three conflicting", "eight conflicting"])
+def test_projections_against_torchjd(name):
+    J = SETS[name]  # torchjd regularises the Gramian, which costs digits
+    scale, n = np.linalg.norm(J, axis=1).max(), len(J)
+    d = project(J @ J.T, np.full(n, 1 / n)) @ J
+    np.testing.assert_allclose(d, DualProj()(torch.tensor(J)).numpy(), atol=1e-3 * scale)
+    d = project_each(J @ J.T).mean(0) @ J
+    np.testing.assert_allclose(d, UPGrad()(torch.tensor(J)).numpy(), atol=1e-3 * scale)
+
+
+@settings(deadline=None, max_examples=200)
+@given(seeds)
+def test_projections_of_any_gradients(seed):
+    J = any_gradients(seed)
+    n = len(J)
+    assert gap(J, w := project(J @ J.T, np.full(n, 1 / n)), projected(J, J.mean(0))) < 1e-6, w
+    for w, g in zip(project_each(J @ J.T), J, strict=True):
+        assert gap(J, w, projected(J, g)) < 1e-6
+
+
+def averse(J, c):
+    """The weights, how far CAGrad's direction is from optimal, and how far outside of the ball: relative to the shortest gradient.
+
+    The best of all directions cannot serve the worst-off task better than F(w), whatever w is.
+    """
+    weights, mean, norms = conflict_averse(J @ J.T, c), J.mean(0), np.linalg.norm(J, axis=1)
+    d, length = weights @ J, np.linalg.norm(mean)
+    if length < 1e-7 * norms.mean():
+        return weights, np.linalg.norm(d) / norms.max(), 0
+    outside = np.linalg.norm(d - mean) / length - c
+    w = weights - 1 / len(J)
+    if w.min() >= -1e-9 * w.max() and w.max() > 0:
+        w = np.maximum(w, 0) / np.maximum(w, 0).sum()
+    along = w @ J
+    bound = along @ mean + c * length * np.linalg.norm(along)
+    rest = shortest(J)  # where the gradients balance each other the bound is 0
+    bound = min(bound, rest @ J @ mean + c * length * np.linalg.norm(rest @ J))
+    return weights, (bound - (J @ d).min()) / (length * norms.min()), outside
+
+
+@pytest.mark.parametrize("c", [0.0, 0.1, 0.5, 0.9, 1.0, 2.0])
+@ALL
+def test_conflict_averse_has_no_duality_gap(J, c):
+    _, off, outside = averse(J, c)
+    assert -1e-6 < off < 1e-6 or c == 0
+    assert outside < 1e-6
+
+
+@settings(deadline=None, max_examples=300)
+@given(seeds, st.sampled_from([0.05, 0.3, 0.5, 0.8, 1.0, 1.5]))
+def test_conflict_averse_has_no_duality_gap_on_any_gradients(seed, c):
+    _, off, outside = averse(any_gradients(seed), c)
+    assert off < 1e-6
+    assert outside < 1e-6
+
+
+@pytest.mark.parametrize("name", ["two random", "five random", "three conflicting", "nearly parallel", "duplicated", "orthogonal"])
+def test_conflict_averse_against_scipy(name):
+    J, c = SETS[name], 0.5
+    n, mean = len(J), J.mean(0)
+    length = np.linalg.norm(mean)
+
+    def F(w):
+        return (w @ J @ mean + c * length * np.linalg.norm(w @ J)) / length**2
+
+    bounds, constraint = [(0, 1)] * n, {"type": "eq", "fun": lambda w: w.sum() - 1}
+    found = minimize(F, np.full(n, 1 / n), method="SLSQP", bounds=bounds, constraints=constraint, options={"ftol": 1e-15, "maxiter": 1000})
+    along = found.x @ J
+    wanted = mean + c * length * along / np.linalg.norm(along)
+    assert gap(J, conflict_averse(J @ J.T, c), wanted) < 1e-4  # SLSQP's gradients are differences
+
+
+def test_conflict_averse_without_a_ball_is_the_mean():
+    J = SETS["eight conflicting"]
+    np.testing.assert_array_equal(conflict_averse(J @ J.T, 0.0), 1 / 8)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0])
+@ALL
+def test_fair_weights(J, alpha):
+    G = J @ J.T
+    w = fair_weights(G, alpha)
+    if stationary(J):
+        assert (w == 0).all()
+    else:
+        assert w.min() > 0
+        np.testing.assert_allclose(J @ (w @ J), w ** (-1 / alpha), rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=200)
+@given(seeds, st.sampled_from([0.5, 1.0, 2.0]))
+def test_fair_weights_of_any_gradients(seed, alpha):
+    J = any_gradients(seed)
+    w = fair_weights(J @ J.T, alpha)
+    if (w == 0).all():
+        rest = shortest(units(J)) @ units(J)
+        assert np.linalg.norm(rest) < 1e-6
+    else:
+        np.testing.assert_allclose(J @ (w @ J), w ** (-1 / alpha), rtol=1e-6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=12))
+def test_onto_simplex(values):
+    v = np.array(values)
+    w = onto_simplex(v)
+    assert w.min() >= 0
+    assert w.sum() == pytest.approx(1, abs=1e-9)
+    level = (v - w)[w > 0]
+    np.testing.assert_allclose(level, level[0], atol=1e-9)
+    assert (v[w == 0] <= level[0] + 1e-9).all()
+
+
+def test_onto_simplex_by_hand():
+    np.testing.assert_allclose(onto_simplex(np.array([0.5, 0.5])), [0.5, 0.5])
+    np.testing.assert_allclose(onto_simplex(np.array([3.0, 0.0, 2.5])), [0.75, 0, 0.25])
+    np.testing.assert_allclose(onto_simplex(np.array([-7.0])), [1])
+
+
+@ALL
+def test_solve_is_the_shortest_least_squares_solution(J):
+    C, norms = correlations(J @ J.T)
+    np.testing.assert_allclose(C * norms[:, None] * norms, J @ J.T, atol=1e-12 * norms.max() ** 2)
+    rank = np.linalg.matrix_rank(units(J), tol=1e-7)
+    for b in (np.ones(len(J)), np.random.default_rng(3).normal(size=len(J)), C[0]):
+        x, wanted = solve(C, b), np.linalg.pinv(units(J), rcond=1e-7).T @ (np.linalg.pinv(units(J), rcond=1e-7) @ b)
+        loose = 1e-7 if rank == len(J) else 1e-9
+        np.testing.assert_allclose(x, wanted, rtol=1e-6, atol=loose * np.abs(wanted).max())

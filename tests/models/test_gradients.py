@@ -1,0 +1,293 @@
+"""The gradients that a step leaves are those that the papers define: against one backward pass per task, in float64."""
+
+from functools import partial
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+
+from src.balancing import GradDrop, GradientBalancer, GramianBalancer, NashMTL, PCGrad, UPGrad
+from src.models import MultiTaskModel
+from src.models.encoders import MLP
+from src.models.gradients import Steer, power_of_two
+from src.models.heads import Heads, Tape
+from src.models.sharing import HardSharing, Sharing
+from src.tasks import Regression
+from src.tasks.head import Head
+from tests.toy import Toy
+
+
+class Halves(GramianBalancer):
+    """Weights that depend on the whole Gramian, and on nothing else."""
+
+    def weigh(self, problem):
+        return 0.5 + np.tanh(problem.G).sum(1)
+
+
+class Squares(GradientBalancer):
+    """A direction that is no combination of the gradients."""
+
+    def combine(self, rows_TN, losses, first):
+        return rows_TN.sum(0) * rows_TN.abs().max()
+
+
+class OwnHead(Head):
+    """A head of another make, which runs by itself."""
+
+
+class Bent(Regression):
+    def head(self, features):
+        return OwnHead(features, 1, depth=1, width=4)
+
+
+class TwoFeatures(Sharing):
+    """A shared layer, then an encoder of its own for every other task."""
+
+    def __init__(self, encoder, tasks):
+        super().__init__(encoder, tasks)
+        self.shared, self.private = nn.Linear(5, 5), nn.ModuleList(encoder() for _ in range(2))
+        self.feature_sizes = dict.fromkeys(tasks, self.private[0].features)
+
+    def forward(self, inputs):
+        x = self.shared(inputs).tanh()
+        both = [encoder(x) for encoder in self.private]
+        return {name: both[i % 2] for i, name in enumerate(self.tasks)}
+
+    def shared_parameters(self):
+        return self.shared.parameters()
+
+
+QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+TASKS = Toy().tasks | {"bent": Bent(mean=(0.0,), std=(1.0,))}
+
+
+class Data(Toy):
+    @property
+    def tasks(self):
+        return TASKS
+
+    def split(self, name):
+        rows = super().split(name)
+        rows.targets["bent"] = rows.targets["number"] * 0.5
+        return rows
+
+
+def model_of(balancer, sharing=HardSharing, depth=1, **settings):
+    data = Data()
+    encoder = partial(MLP, width=12, depth=depth)
+    model = MultiTaskModel(data.tasks, data.input_shape, encoder, sharing, balancer, partial(SGD, lr=0.1), None, **settings)
+    model._trainer = L.Trainer(accelerator="cpu", devices=1, max_epochs=1, use_distributed_sampler=False, **QUIET)
+    model.configure_model()
+    return model.double()
+
+
+def batch_of(first=0, last=24):
+    batch = Data().split("train")[torch.arange(first, last)]
+    batch.inputs = batch.inputs.double()
+    batch.targets = {k: v.double() if v.is_floating_point() else v for k, v in batch.targets.items()}
+    return batch
+
+
+def task_losses(model, batch, features):
+    """One task after the other, from their definition."""
+    losses = []
+    for name in model.names:
+        task, target = model.tasks[name], batch.targets[name]
+        elements = task.losses(model.heads[name](features[name]), target)
+        count = (~target.isnan()).sum() if target.is_floating_point() else (target != -100).sum()
+        losses.append(model.weights[name] * elements.sum() / count.clamp(min=1))
+    return losses
+
+
+def reference(model, batch, level):
+    """{parameter: gradient} by one backward pass per task over everything."""
+    features = model.sharing(batch.inputs)
+    losses = task_losses(model, batch, features)
+    shared = list(model.sharing.parameters()) if level == "features" else list(model.sharing.shared_parameters())
+    ids = {id(p) for p in shared}
+    own = [p for p in (*model.sharing.parameters(), *model.heads.parameters()) if id(p) not in ids]
+    gradients = {
+        id(p): g for p, g in zip(own, torch.autograd.grad(sum(losses), own, retain_graph=True, allow_unused=True), strict=True)
+    }
+    places = [features[model.names[0]]] if level == "features" else shared
+    rows = []
+    for loss in losses:
+        parts = torch.autograd.grad(loss, places, retain_graph=True, allow_unused=True)
+        rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(places, parts, strict=True)]))
+    J = torch.stack(rows)
+    present = torch.tensor([bool(loss > 0) for loss in losses])
+    if isinstance(model.balancer, Squares):
+        d = J.sum(0) * J.abs().max()
+    else:
+        G = (J @ J.T).numpy()
+        here = present.numpy() & (G.diagonal() > 0)
+        w = torch.zeros(len(J), dtype=torch.float64)
+        w[here] = torch.from_numpy(0.5 + np.tanh(G[np.ix_(here, here)]).sum(1))
+        d = w @ J
+    if level == "features":
+        found = torch.autograd.grad(places[0], shared, d.view_as(places[0]))
+    else:
+        found = [part.view_as(p) for part, p in zip(d.split([p.numel() for p in shared]), shared, strict=True)]
+    return gradients | {id(p): g for p, g in zip(shared, found, strict=True)}
+
+
+@pytest.mark.parametrize("balancer", [Halves, Squares])
+@pytest.mark.parametrize(
+    ("level", "sharing"), [("features", HardSharing), ("parameters", HardSharing), ("parameters", TwoFeatures)]
+)
+def test_gradients_of_a_step(balancer, level, sharing):
+    """Heads batched and single, linear and hidden, of another make; labels missing; a task absent; fixed weights, one of them 0."""
+    model = model_of(partial(balancer, level=level), sharing, weights={"vector": 0.3, "labels": 0.0})
+    batch = batch_of()
+    batch.targets["binary"].fill_(torch.nan)
+    model.training_step(batch, 0).backward()
+    expected = reference(model, batch, level)
+    for name, p in (*model.sharing.named_parameters(), *model.heads.named_parameters()):
+        tolerance = {"rtol": 1e-5, "atol": 1e-9}  # a balancer's weights are handed back in fp32
+        np.testing.assert_allclose(p.grad, expected[id(p)], **tolerance, err_msg=name)
+
+
+def test_the_value_shown_is_the_weighted_sum():
+    model = model_of(partial(Halves, level="features"))
+    loss = model.training_step(batch_of(), 0)
+    assert loss.item() == pytest.approx(torch.dot(model.weights_T.double(), model.losses_T).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("groups", ["outputs", "rows"])
+def test_both_ways_to_the_gramian_agree(groups):
+    """Few outputs: from the outputs alone; hidden layers as wide as the features: from the gradients."""
+    wide = {"depth": 1, "width": 40} if groups == "rows" else {}
+    tasks = {
+        f"t{i}": Regression(mean=(0.0,) * (i % 2 + 1), std=(1.0,) * (i % 2 + 1), names=("u", "v") if i % 2 else (), **wide)
+        for i in range(5)
+    }
+    torch.manual_seed(0)
+    heads = Heads(tasks, dict.fromkeys(tasks, 6)).double()
+    z = torch.randn(9, 6, dtype=torch.float64)
+    tape = Tape()
+    outputs = heads(dict.fromkeys(tasks, z), tape)
+    deltas = tape.backward(sum((out**3).sum() for out in outputs))
+    rows = torch.stack(deltas.rows()).flatten(1)
+    np.testing.assert_allclose(deltas.gram(), rows @ rows.T, rtol=1e-4)
+    z.requires_grad_()
+    names = [name for group in heads.groups for name in group.names]
+    for name, row in zip(names, deltas.rows(), strict=True):
+        (expected,) = torch.autograd.grad((heads[name](z) ** 3).sum(), z)
+        np.testing.assert_allclose(row, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_steering_obeys_scaling_and_types():
+    x = torch.zeros(3, dtype=torch.bfloat16, requires_grad=True)
+    (Steer.apply(torch.tensor(7.0), [torch.tensor([1.0, 2.0, 3.0])], x) * 4).backward()
+    assert x.grad.dtype == torch.bfloat16
+    assert x.grad.tolist() == [4, 8, 12]
+
+
+def test_a_power_of_two_brings_numbers_into_the_middle_of_fp16():
+    for value in (1e-9, 3e-5, 1.0, 700.0, 1e6):
+        up = power_of_two(torch.tensor([value, -value / 2]))
+        assert 512 <= value * up <= 2048
+        assert np.log2(up) == round(np.log2(up))
+    assert power_of_two(torch.zeros(2)) == 1.0
+
+
+ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="fp16 needs a GPU")
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", pytest.param("16-mixed", marks=ON_GPU)])
+@pytest.mark.parametrize("level", ["features", "parameters"])
+def test_mixed_precision_gives_nearly_the_same_step(precision, level):
+    """Weights of the tasks agree to what bfloat16 and fp16 features allow, for losses far below the range of fp16 too."""
+    weights = {}
+    for kind in ("32-true", precision):
+        data = Data()
+        tiny = dict.fromkeys(data.tasks, 1e-6)
+        balancer = partial(UPGrad, level=level)
+        model = MultiTaskModel(
+            data.tasks, data.input_shape, partial(MLP, width=12), balancer=balancer, weights=tiny, scheduler=None
+        )
+        settings = {
+            "accelerator": "auto",
+            "devices": 1,
+            "precision": kind,
+            "max_steps": 1,
+            "use_distributed_sampler": False,
+            **QUIET,
+        }
+        L.Trainer(limit_val_batches=0, **settings).fit(model, data)
+        weights[kind] = model.weights_T
+    assert float(weights["32-true"].std()) > 0.01
+    np.testing.assert_allclose(weights[precision], weights["32-true"], rtol=0.1, atol=0.02)
+
+
+# -- accumulation ------------------------------------------------------------------------------------------------------------------
+class Noted(PCGrad):
+    """Keeps the Gramians that it was asked about."""
+
+    def weigh(self, problem):
+        self.seen = [*getattr(self, "seen", []), problem.G]
+        return super().weigh(problem)
+
+
+def trained(balancer, **settings):
+    data = Data()
+    model = MultiTaskModel(
+        data.tasks, data.input_shape, partial(MLP, width=12), balancer=balancer, optimizer=partial(SGD, lr=0.05), scheduler=None
+    )
+    L.Trainer(accelerator="cpu", max_epochs=1, limit_val_batches=0, use_distributed_sampler=False, **QUIET, **settings).fit(
+        model, data
+    )
+    return model
+
+
+def test_accumulation_balances_the_whole_step_once():
+    """14 batches: 4 steps of 3, and one of 2 that Lightning divides by 3 all the same."""
+    model = trained(partial(Noted, level="parameters"), accumulate_grad_batches=3)
+    assert len(model.balancer.seen) == 5
+    assert model._gathered is None
+
+
+def test_accumulated_gradients_are_the_mean_of_those_of_the_micro_batches():
+    one, several = (model_of(partial(Halves, level="parameters")) for _ in range(2))
+    parts = [batch_of(0, 12), batch_of(12, 24)]
+    several._trainer.accumulate_grad_batches = 2
+    for waiting, part in ((True, parts[0]), (False, parts[1])):
+        several._trainer.fit_loop.epoch_loop._should_accumulate = lambda waiting=waiting: waiting
+        (several.training_step(part, 0) / 2).backward()
+    rows_T = torch.zeros(len(one.names), sum(p.numel() for p in one.sharing.parameters()), dtype=torch.float64)
+    for part in parts:
+        losses = task_losses(one, part, one.sharing(part.inputs))
+        for i, loss in enumerate(losses):
+            if loss.requires_grad:
+                g = torch.autograd.grad(loss, list(one.sharing.parameters()), retain_graph=True)
+                rows_T[i] += torch.cat([x.flatten() for x in g]) / 2
+    rows_T = rows_T[rows_T.any(1)]  # a task without labels in both is not there
+    expected = (0.5 + (rows_T @ rows_T.T).tanh().sum(1)).numpy() @ rows_T.numpy()
+    found = torch.cat([p.grad.flatten() for p in several.sharing.parameters()])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("balancer", "words"),
+    [
+        (partial(PCGrad, level="features"), "PCGrad would balance each micro-batch by itself.*level parameters"),
+        (partial(GradDrop, level="features"), "GradDrop would balance"),
+        ("LogSum", "LogSum would balance.*set accumulate_grad_batches 1"),
+        ("FAMO", "FAMO would balance"),
+        ("GradNorm", "GradNorm would balance"),
+    ],
+)
+def test_what_accumulation_would_make_wrong_is_refused(balancer, words):
+    import src.balancing
+
+    with pytest.raises(ValueError, match=words):
+        trained(getattr(src.balancing, balancer) if isinstance(balancer, str) else balancer, accumulate_grad_batches=2)
+
+
+def test_features_that_no_two_tasks_share_are_refused():
+    model = MultiTaskModel(TASKS, Data().input_shape, partial(MLP, width=8), TwoFeatures, NashMTL)
+    with pytest.raises(ValueError, match=r"TwoFeatures gives each task its own: set --model.balancer.level parameters"):
+        L.Trainer(accelerator="cpu", max_epochs=1, use_distributed_sampler=False, **QUIET).fit(model, Data())
