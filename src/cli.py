@@ -85,7 +85,7 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Links what follows from the data, and adds what is the project's own."""
-        # by functions, not as data.tasks: an attribute that fails inside a fork's data module would come out as one that is not there
+        # by functions, not as data.tasks: an error inside a fork's property would come out as a property that is not there
         parser.link_arguments("data", "model.tasks", attrgetter("tasks"), apply_on="instantiate")
         parser.link_arguments("data", "model.input_shape", attrgetter("input_shape"), apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")

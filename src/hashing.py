@@ -8,11 +8,16 @@ GAMMA, MIX, STIR = -7046029254386353131, -4658895280553007687, -7723592293110705
 
 
 def hashed(x: Tensor) -> Tensor:
-    """Splitmix64's finaliser on int64, with shifts that keep the sign; one to one, like the original."""
+    """Splitmix64's finaliser: int64 -> int64, one to one, every bit of which looks like a coin's."""
     x = x * GAMMA
-    x = (x ^ (x >> 30)) * MIX
-    x = (x ^ (x >> 27)) * STIR
-    return x ^ (x >> 31)
+    x = (x ^ shifted(x, 30)) * MIX
+    x = (x ^ shifted(x, 27)) * STIR
+    return x ^ shifted(x, 31)
+
+
+def shifted(x: Tensor, by: int) -> Tensor:
+    """Shifts to the right without the sign, which torch's own shift draws along."""
+    return (x >> by) & ((1 << (64 - by)) - 1)
 
 
 def uniform(key: int, first: int, count: int, device: torch.device) -> Tensor:

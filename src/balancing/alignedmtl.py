@@ -3,6 +3,7 @@
 import numpy as np
 
 from src.balancing.balancer import GramianBalancer, Problem
+from src.balancing.solvers import SINGLE
 
 
 class AlignedMTL(GramianBalancer):
@@ -18,6 +19,6 @@ class AlignedMTL(GramianBalancer):
     def weigh(self, problem: Problem) -> np.ndarray:
         n = len(problem.G)
         values, V = np.linalg.eigh(problem.G)
-        kept = values > values[-1] * n * np.finfo(float).eps
+        kept = values > values[-1] * SINGLE
         values, V = values[kept], V[:, kept]
         return np.sqrt(values.min()) * (V / np.sqrt(values)) @ V.sum(0) / n

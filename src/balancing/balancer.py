@@ -85,6 +85,10 @@ class Balancer(nn.Module, ABC):
         super().__init__()
         self.tasks, self.likelihoods = tuple(tasks), tuple(tasks.values())
 
+    @abstractmethod
+    def forward(self, *args: Any) -> Any:
+        """What each family makes of a step."""
+
 
 class LossBalancer(Balancer):
     """The step minimises sum_t w_t L_t, with w from the losses' values."""
@@ -150,25 +154,34 @@ class GramianBalancer(OnHost):
     def weigh(self, problem: Problem) -> np.ndarray:
         """Returns the weights (n,) of the tasks' gradients."""
 
-    def head_weights(self, problem: Problem, weights: np.ndarray) -> np.ndarray:
-        """Returns the weights (n,) of the losses in their own heads: all 1, unless the paper says otherwise."""
-        return np.ones(len(weights))
+    def head_weights(self, problem: Problem, weights: np.ndarray) -> np.ndarray | None:
+        """Returns the weights (n,) of the losses in their own heads; None: all 1, as usual."""
+        return None
 
-    def forward(self, losses: TaskLosses, gram_TT: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the weights of the tasks in what they share, and in their own heads, both (T,)."""
+    def forward(self, losses: TaskLosses, gram_TT: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns the weights of the tasks in what they share, and in their own heads where these are not 1, both (T,)."""
         G = gram_TT.detach().double().cpu().numpy()
-        shared, own = np.zeros(len(G)), np.ones(len(G))
         if not np.isfinite(G).all():
-            shared[:] = np.nan
-        else:
-            active = losses.present_T.cpu().numpy() & (G.diagonal() > 0)
-            if active.any():
-                places = active.nonzero()[0]
-                values = losses.global_T.double().cpu().numpy()[places]
-                problem = Problem(G if active.all() else G[np.ix_(places, places)], values, places, losses.key)
-                shared[places] = self.weigh(problem)
-                own[places] = self.head_weights(problem, shared[places])
-        return torch.from_numpy(shared).to(gram_TT), torch.from_numpy(own).to(gram_TT)
+            return torch.full_like(gram_TT[0], torch.nan), None
+        active = losses.present_T.cpu().numpy() & (G.diagonal() > 0)
+        places = active.nonzero()[0]
+        if not len(places):
+            return torch.zeros_like(gram_TT[0]), None
+        whole = len(places) == len(G)
+        values = losses.global_T.cpu().numpy().astype(np.float64)
+        problem = Problem(G if whole else G[places[:, None], places], values[places], places, losses.key)
+        shared = self.weigh(problem)
+        own = self.head_weights(problem, shared)
+        if not whole:
+            shared, own = spread(shared, places, len(G), 0.0), own if own is None else spread(own, places, len(G), 1.0)
+        return torch.from_numpy(shared).to(gram_TT), own if own is None else torch.from_numpy(own).to(gram_TT)
+
+
+def spread(values: np.ndarray, places: np.ndarray, size: int, elsewhere: float) -> np.ndarray:
+    """The values at their places, and a constant elsewhere."""
+    whole = np.full(size, elsewhere)
+    whole[places] = values
+    return whole
 
 
 class GradientBalancer(OnHost):
@@ -184,6 +197,10 @@ class GradientBalancer(OnHost):
             losses: The losses.
             first: The place of the first coordinate among those of all ranks.
         """
+
+    def forward(self, rows_TN: Tensor, losses: TaskLosses, first: int = 0) -> Tensor:
+        """Returns the direction (N,)."""
+        return self.combine(rows_TN, losses, first)
 
     def head_weights(self, losses: TaskLosses) -> Tensor | None:
         """Returns the weights (T,) of the losses in their own heads; None: all 1."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from src.balancing.balancer import GramianBalancer, Problem
-from src.balancing.solvers import correlations, solve
+from src.balancing.solvers import SINGLE, correlations, solve
 
 
 class ConFIG(GramianBalancer):
@@ -18,9 +18,9 @@ class ConFIG(GramianBalancer):
 
     def weigh(self, problem: Problem) -> np.ndarray:
         C, norms = correlations(problem.G)
-        y = solve(C, np.ones(len(C)))
-        length = np.sqrt(max(float(y @ C @ y), 0.0))
-        if length <= 1e-12 * np.abs(y).sum():
+        y = solve(C, np.ones(len(C)), noise=SINGLE)
+        if np.abs(C @ y).max() <= 1e-7:  # all cosines are 1 where they can be equal; here they balance each other
             return np.zeros(len(C))
+        length = np.sqrt(max(float(y @ C @ y), 0.0))
         u = y / norms / length
         return (problem.G @ u).sum() * u

@@ -58,5 +58,5 @@ class DualBalance(GramianBalancer):
         norms = problem.norms if self.beta else problem.norms / np.where(problem.losses > 0, problem.losses, 1)
         return norms.max() / problem.norms
 
-    def head_weights(self, problem: Problem, weights: np.ndarray) -> np.ndarray:
+    def head_weights(self, problem: Problem, weights: np.ndarray) -> np.ndarray | None:
         return 1 / np.where(problem.losses > 0, problem.losses, 1)

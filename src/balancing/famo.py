@@ -48,7 +48,7 @@ class FAMO(LossBalancer):
     def after_step(self, before: TaskLosses, after: TaskLosses) -> None:
         known = before.present_T & (before.global_T > 0) & (after.global_T > 0)
         fall = torch.where(known, before.global_T.where(known, 1).log() - after.global_T.where(known, 1).log(), 0)
-        if not fall.isfinite().all() or not known.any():
+        if not after.global_T.isfinite().all() or not known.any():
             return
         z = self.xi_T.masked_fill(~known, -torch.inf).softmax(0)
         gradient = z * (fall - (z * fall).sum()) + self.decay * self.xi_T

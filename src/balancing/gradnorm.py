@@ -51,5 +51,5 @@ class GradNorm(GramianBalancer):
         w[here] = moved * used.sum() / moved.sum()
         return used
 
-    def head_weights(self, problem: Problem, weights: np.ndarray) -> np.ndarray:
+    def head_weights(self, problem: Problem, weights: np.ndarray) -> np.ndarray | None:
         return weights

@@ -41,7 +41,7 @@ class GradVac(GramianBalancer):
         phi = self.phi_TT.numpy()[place]
         V, every = np.eye(n), np.arange(n)
         for j in other_tasks_in_random_order(problem).T:
-            length = np.sqrt(np.maximum(np.einsum("ti,ij,tj->t", V, G, V), 0))
+            length = np.sqrt(np.maximum(((V @ G) * V).sum(1), 0))
             dots = (V * G[j]).sum(1)
             c = np.clip(np.divide(dots, length * norms[j], out=np.zeros(n), where=length > 0), -1, 1)
             target = phi[every, j]

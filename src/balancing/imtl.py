@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from src.balancing.balancer import GramianBalancer, LossBalancer, Problem, TaskLosses
-from src.balancing.solvers import correlations, solve
+from src.balancing.solvers import SINGLE, correlations, solve
 
 
 class ImpartialGradients(GramianBalancer):
@@ -23,7 +23,7 @@ class ImpartialGradients(GramianBalancer):
 
     def weigh(self, problem: Problem) -> np.ndarray:
         C, norms = correlations(problem.G)
-        y = solve(C, np.ones(len(C)))
+        y = solve(C, np.ones(len(C)), noise=SINGLE)
         if np.abs(C @ y - 1).max() > 1e-6:
             return np.zeros(len(C))
         w = y / norms

@@ -18,6 +18,8 @@ class PCGrad(GramianBalancer):
 
     def weigh(self, problem: Problem) -> np.ndarray:
         G, n = problem.G, len(problem.G)
+        if (G >= 0).all():
+            return np.ones(n)
         orders = other_tasks_in_random_order(problem)
         V, every = np.eye(n), np.arange(n)  # row t: the weights of v_t
         for j in orders.T:

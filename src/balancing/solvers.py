@@ -7,6 +7,7 @@ Weights of gradients are w = D^-1/2 y for weights y of unit gradients.
 import numpy as np
 
 EPS = np.finfo(float).eps
+SINGLE = 8 * float(np.finfo(np.float32).eps) ** 2  # what the rounding of gradients in fp32 leaves in a Gramian
 
 
 def correlations(G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -18,21 +19,32 @@ def correlations(G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return C, norms
 
 
-def solve(A: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Solves A x = b for a symmetric positive semidefinite A; where it is singular, the shortest least-squares solution."""
+def solve(A: np.ndarray, b: np.ndarray, noise: float = 4 * EPS) -> np.ndarray:
+    """Solves A x = b for a symmetric positive semidefinite A; where it is singular, the shortest least-squares solution.
+
+    Args:
+        A: (n, n)
+        b: (n,)
+        noise: Relative size, per row, of eigenvalues that are rounding.
+    """
     try:
-        if np.linalg.cholesky(A).diagonal().min() ** 2 > len(A) * 1e4 * EPS:
+        if np.linalg.cholesky(A).diagonal().min() ** 2 > len(A) * max(1e4 * EPS, 1e2 * noise):
             return np.linalg.solve(A, b)
     except np.linalg.LinAlgError:
         pass
     values, vectors = np.linalg.eigh(A)
-    kept = values > values[-1] * len(A) * 4 * EPS
+    kept = values > values[-1] * len(A) * noise
     inverse = np.where(kept, 1 / np.where(kept, values, 1), 0)
     return (vectors * inverse) @ (vectors.T @ b)
 
 
 def nonnegative(A: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Minimises x'Ax / 2 - b'x over x >= 0, for a symmetric positive semidefinite A with a diagonal near 1.
+    """Minimises x'Ax / 2 - b'x over x >= 0, for a symmetric positive semidefinite A with a diagonal near 1."""
+    return one_by_one(A, b) if len(b) < 5 else nonnegative_each(A, b[:, None])[:, 0]
+
+
+def one_by_one(A: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The same, by entering one variable after the other.
 
     Lawson and Hanson's active sets (Solving Least Squares Problems, 1974) on the normal equations (Bro and de Jong, J. Chemometrics
     1997): exact to rounding, and monotone, so that it ends.
@@ -89,6 +101,8 @@ def project(G: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
     The projection of J'u onto {d: <g_i, d> >= 0 for all i} is J'(u + v) with v >= 0 that minimises |J'(u + v)|^2.
     """
+    if (G >= 0).all() and (wanted >= 0).all():
+        return wanted
     C, norms = correlations(G)
     u = wanted * norms
     scale = np.abs(u).max()
@@ -128,12 +142,14 @@ def nonnegative_each(A: np.ndarray, B: np.ndarray) -> np.ndarray:
         except np.linalg.LinAlgError:
             break
     for i in open_:
-        X[i] = nonnegative(A, B[:, i])
+        X[i] = one_by_one(A, B[:, i])
     return X.T
 
 
 def project_each(G: np.ndarray) -> np.ndarray:
     """Row i (n,): the weights of the direction nearest to g_i that no gradient conflicts with."""
+    if (G >= 0).all():
+        return np.eye(len(G))
     C, norms = correlations(G)
     return (np.eye(len(G)) + nonnegative_each(C, -C).T) * norms[:, None] / norms
 
@@ -220,7 +236,7 @@ def fair_weights(G: np.ndarray, alpha: float) -> np.ndarray:
     m = norms ** (-1 - e)
     t = np.exp(np.log(m).mean())
     m = m / t  # C y = m y^e for w = t^(1 / (1 - e)) y / norms
-    y = m ** (1 / (1 - e))
+    y = np.maximum(m / np.maximum(C.sum(1), 1e-2), 1e-3 * m) ** (1 / (1 - e))  # exact for two tasks of one m
 
     def value(y: np.ndarray) -> float:
         barrier = (m * np.log(y)).sum() if alpha == 1 else (m * y ** (1 + e)).sum() / (1 + e)
@@ -228,7 +244,10 @@ def fair_weights(G: np.ndarray, alpha: float) -> np.ndarray:
 
     for _ in range(100):
         gradient = C @ y - m * y**e
-        step = np.linalg.solve(C - np.diag(e * m * y ** (e - 1)), -gradient)
+        try:
+            step = np.linalg.solve(C - np.diag(e * m * y ** (e - 1)), -gradient)
+        except np.linalg.LinAlgError:  # singular: the gradients balance each other
+            return np.zeros(n)
         slope = float(gradient @ step)
         if -slope <= 1e-12 * float((m * y ** (1 + e)).sum()):
             break
@@ -237,11 +256,13 @@ def fair_weights(G: np.ndarray, alpha: float) -> np.ndarray:
         while size > 1e-9 and not value(y + size * step) <= now + 1e-4 * size * slope:
             size /= 2
         y = y + size * step
-        if y.max() > 1 / np.sqrt(16 * n * EPS) * m.max() ** (1 / (1 - e)):
+        if y.max() > (m.max() / (16 * n * EPS)) ** (1 / (1 - e)):  # likewise, as far as G can tell
             return np.zeros(n)
     for _ in range(4):  # the value is flat here, and no judge any more; Newton's steps converge quadratically
         step = np.linalg.solve(C - np.diag(e * m * y ** (e - 1)), m * y**e - C @ y)
         y = np.where(np.abs(step) < y / 2, y + step, y)
+        if (np.abs(step) <= 1e-14 * y).all():
+            break
     if np.abs((C @ y) / (m * y**e) - 1).max() > 1e-3:
         return np.zeros(n)
     return t ** (1 / (1 - e)) * y / norms

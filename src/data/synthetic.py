@@ -78,6 +78,7 @@ class Synthetic(MultiTaskDataModule):
         self.noise = np.array(per_task("noise", noise, tasks))
         self.missing = np.array(per_task("missing", missing, tasks))
         checks = (
+            ("data_seed", [data_seed], data_seed >= 0, "at least 0"),
             ("conflict", [conflict], -1 <= conflict <= 1, "in [-1, 1]"),
             ("shared", [shared], 0 <= shared <= 1, "in [0, 1]"),
             ("frequency", [frequency], 0 < frequency < np.inf, "above 0"),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from src.balancing import GradientBalancer, GramianBalancer, TaskLosses
-from src.models.heads import Deltas
+from src.models.heads import Deltas, inner_products
 
 
 class Steer(torch.autograd.Function):
@@ -31,6 +31,8 @@ class Steer(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> Any:
         """Returns the wanted gradients times whatever the value was multiplied by."""
+        if scale.device.type == "cpu" and float(scale) == 1.0:  # on a GPU it would take longer to find out
+            return None, None, *(w.to(kind) for w, kind in zip(ctx.wanted, ctx.types, strict=True))
         return None, None, *((w * scale).to(kind) for w, kind in zip(ctx.wanted, ctx.types, strict=True))
 
 
@@ -45,7 +47,7 @@ def at_features(
     deltas: Deltas,
     totals_2T: Tensor,
     scale: Callable[[Tensor], tuple[TaskLosses, Tensor]],
-) -> tuple[TaskLosses, Tensor, Tensor, Tensor | None]:
+) -> tuple[TaskLosses, Tensor, Tensor | None]:
     """One backward pass through the encoder, along what the balancer makes of the tasks' gradients with respect to the features.
 
     Args:
@@ -56,31 +58,32 @@ def at_features(
         scale: Maps totals to the losses and to what turns a sum's gradient into that of the loss that ranks average, (T,).
 
     Returns:
-        The losses, the scalar, the weights of the tasks in their heads (T,), and in the encoder (T,) where there are some.
+        The losses, the scalar, and the weights of the tasks in what they share (T,), where there are some.
     """
     rank, ranks = world()
     T = totals_2T.shape[1]
     weights_T: Tensor | None = None
     if isinstance(balancer, GramianBalancer):
-        parts = torch.cat([totals_2T.flatten(), deltas.gram().to(totals_2T).flatten()])
+        W_OD = deltas.stacked()
+        parts = torch.cat([totals_2T.flatten().double(), deltas.gram(W_OD).flatten()])
         if ranks > 1:
             dist.all_reduce(parts)
         totals_2T.copy_(parts[: 2 * T].view(2, T))
         losses, scale_T = scale(totals_2T)
         single_T = scale_T / ranks
         weights_T, own_T = balancer(losses, parts[2 * T :].view(T, T) * single_T * single_T[:, None])
-        dz = deltas.combined(weights_T * scale_T)
+        weights_T = weights_T.to(scale_T)
+        dz = deltas.combined(weights_T * scale_T, W_OD)
     else:
         if ranks > 1:
             dist.all_reduce(totals_2T)
         losses, scale_T = scale(totals_2T)
         rows = torch.stack(deltas.rows()).flatten(1) * (scale_T / ranks)[:, None]
-        dz = balancer.combine(rows, losses, rank * rows.shape[1]) * ranks
-        own = balancer.head_weights(losses)
-        own_T = torch.ones_like(scale_T) if own is None else own.to(scale_T)
-    places, gradients = deltas.heads(own_T * scale_T)
-    value = torch.dot(own_T if weights_T is None else weights_T, losses.global_T)
-    return losses, Steer.apply(value, [dz.view_as(z), *gradients], z, *places), own_T, weights_T
+        dz = balancer(rows, losses, rank * rows.shape[1]) * ranks
+        own_T = balancer.head_weights(losses)
+    places, gradients = deltas.heads(scale_T if own_T is None else own_T.to(scale_T) * scale_T)
+    value = losses.global_T.sum() if weights_T is None else torch.dot(weights_T, losses.global_T)
+    return losses, Steer.apply(value, [dz.view_as(z), *gradients], z, *places), weights_T
 
 
 def at_parameters(
@@ -92,7 +95,7 @@ def at_parameters(
     totals_2T: Tensor,
     scale: Callable[[Tensor], tuple[TaskLosses, Tensor]],
     gather: Callable[[Tensor, TaskLosses], tuple[Tensor, TaskLosses, float] | None],
-) -> tuple[TaskLosses, Tensor, Tensor, Tensor | None]:
+) -> tuple[TaskLosses, Tensor, Tensor | None]:
     """One backward pass through the encoder per task, then one collective of the T x P gradients.
 
     Args:
@@ -110,18 +113,10 @@ def at_parameters(
         As above.
     """
     _, ranks = world()
-    T, sizes = totals_2T.shape[1], [p.numel() for p in shared]
-    rows_TP = torch.zeros(T, sum(sizes) + 2, device=totals_2T.device, dtype=shared[0].dtype)
+    sizes = [p.numel() for p in shared]
     tops = list(features.values())
     along = [row.view_as(z) for row, z in zip(deltas.rows(), tops, strict=True)]
-    for row, z, dz in zip(rows_TP, tops, along, strict=True):
-        up = power_of_two(dz) if z.dtype == torch.float16 else 1.0
-        gradients = torch.autograd.grad(z, shared, (dz * up).to(z.dtype), retain_graph=True, allow_unused=True)
-        for place, gradient in zip(row.split([*sizes, 2]), gradients, strict=False):
-            if gradient is not None:
-                place.copy_(gradient.flatten())
-        if up != 1.0:
-            row /= up
+    rows_TP = through_encoder(tops, along, shared, spare=2)
     rows_TP[:, -2:] = totals_2T.T
     if ranks > 1:
         dist.all_reduce(rows_TP)
@@ -130,29 +125,51 @@ def at_parameters(
     rows_TP = rows_TP[:, :-2]
     rows_TP *= (scale_T / ranks)[:, None]
 
-    own_T, weights_T = torch.ones_like(scale_T), None
+    own_T: Tensor | None = None
+    weights_T: Tensor | None = None
     wanted: list[Tensor] = [torch.zeros_like(p) for p in shared]
     step = gather(rows_TP, losses)
     if step is not None:
         rows_TP, step_losses, factor = step
         if isinstance(balancer, GramianBalancer):
             rows_TP = balancer.track(rows_TP, step_losses)
-            weights_T, own_T = balancer(step_losses, rows_TP @ rows_TP.T)
-            direction = weights_T.to(rows_TP) @ rows_TP
+            weights_T, own_T = balancer(step_losses, inner_products(rows_TP))
+            weights_T = weights_T.to(rows_TP)
+            direction = weights_T @ rows_TP
         else:
-            direction = balancer.combine(rows_TP, step_losses, 0)
-            own = balancer.head_weights(step_losses)
-            own_T = own_T if own is None else own.to(own_T)
+            direction = balancer(rows_TP, step_losses)
+            own_T = balancer.head_weights(step_losses)
         wanted = [part.view_as(p) * factor for part, p in zip(direction.split(sizes), shared, strict=True)]
-    places, gradients_ = deltas.heads(own_T * scale_T)
+    own_scale_T = scale_T if own_T is None else own_T.to(scale_T) * scale_T
+    places, gradients_ = deltas.heads(own_scale_T)
     if private:
-        ups = [(dz * s).to(z.dtype) for dz, s, z in zip(along, scale_T * own_T, tops, strict=True)]
+        ups = [(dz * s).to(z.dtype) for dz, s, z in zip(along, own_scale_T, tops, strict=True)]
         wanted += [
             torch.zeros_like(p) if g is None else g
             for p, g in zip(private, torch.autograd.grad(tops, private, ups, allow_unused=True), strict=True)
         ]
-    value = torch.dot(own_T if weights_T is None else weights_T, losses.global_T)
-    return losses, Steer.apply(value, [*wanted, *gradients_], *shared, *private, *places), own_T, weights_T
+    value = losses.global_T.sum() if weights_T is None else torch.dot(weights_T.to(losses.global_T), losses.global_T)
+    return losses, Steer.apply(value, [*wanted, *gradients_], *shared, *private, *places), weights_T
+
+
+def through_encoder(tops: Sequence[Tensor], along: Sequence[Tensor], shared: Sequence[nn.Parameter], spare: int = 0) -> Tensor:
+    """The tasks' gradients (T, P + spare) with respect to the shared parameters, one backward pass each; the graph stays.
+
+    Args:
+        tops: Each task's features.
+        along: Its gradient with respect to them.
+        shared: The parameters.
+        spare: Columns left free at the end.
+    """
+    sizes = [p.numel() for p in shared]
+    rows = torch.zeros(len(tops), sum(sizes) + spare, device=shared[0].device, dtype=shared[0].dtype)
+    for row, z, dz in zip(rows, tops, along, strict=True):
+        up = power_of_two(dz) if z.dtype == torch.float16 else 1.0
+        gradients = torch.autograd.grad(z, shared, (dz * up).to(z.dtype), retain_graph=True, allow_unused=True)
+        for place, gradient in zip(row.split([*sizes, spare]), gradients, strict=False):
+            if gradient is not None:
+                torch.div(gradient.flatten(), up, out=place) if up != 1.0 else place.copy_(gradient.flatten())
+    return rows
 
 
 def power_of_two(x: Tensor) -> float:

@@ -85,7 +85,8 @@ class Heads(nn.Module):
         layers = list(zip(*(head.linears for head in heads), strict=True))
         weight, bias = side_by_side(layers[0])
         if all(z is features[0] for z in features):
-            x = F.linear(features[0], weight.flatten(0, 1), bias.flatten()).unflatten(-1, bias.shape)
+            x = F.linear(features[0], weight.flatten(0, 1), bias.flatten())
+            x = x.view(*x.shape[:-1], *bias.shape)
         else:
             x = products(torch.stack(features, -2), weight, bias)
         if tape is not None:
@@ -174,59 +175,75 @@ class Tape:
 class Deltas:
     """The gradients that a tape has taken.
 
+    All first layers' outputs stand side by side, O of them, their weights below each other; a head of another make stands there
+    with its features as outputs and the identity for weights.
+
     Attributes:
-        deltas: Per group (N, K, H), N samples (and places in them).
-        later: Of the weights behind the first layers, in the order of the tape.
+        delta_NO: Gradients at the first layers' outputs, N samples (and places in them).
+        weights: Per group the first layers' weights (K, H, D).
+        E_OT: Which output belongs to which task, as 0 and 1.
+        later: Gradients of the weights behind the first layers, in the order of the tape.
     """
 
     def __init__(self, tape: Tape, deltas: list[Tensor], later: list[Tensor]) -> None:
-        self.tape, self.deltas, self.later = tape, deltas, later
-        self.weights = [weight for _, weight in tape.first]
-        self.sizes = [d.shape[1] for d in deltas]
+        self.tape, self.later = tape, later
+        self.shapes = tuple((d.shape[1], d.shape[2]) for d in deltas)
+        self.delta_NO = torch.cat([d.flatten(1) for d in deltas], 1) if len(deltas) > 1 else deltas[0].flatten(1)
+        self.weights = [
+            torch.eye(shape[1], device=d.device, dtype=d.dtype).unsqueeze(0) if weight is None else weight
+            for (_, weight), shape, d in zip(tape.first, self.shapes, deltas, strict=True)
+        ]
+        self.E_OT = blocks(self.shapes, self.delta_NO.device, self.delta_NO.dtype)
+
+    def stacked(self) -> Tensor:
+        """The first layers' weights (O, D), where all tasks read the same features."""
+        return torch.cat([weight.flatten(0, 1) for weight in self.weights])
 
     def rows(self) -> list[Tensor]:
         """Returns per task, in the order of T, the gradient with respect to its features (N, D)."""
         rows: list[Tensor] = []
-        for delta, weight in zip(self.deltas, self.weights, strict=True):
-            rows += delta.unbind(1) if weight is None else torch.einsum("nkh,khd->knd", delta, weight).unbind(0)
+        parts = self.delta_NO.split([k * h for k, h in self.shapes], 1)
+        for delta, weight, shape in zip(parts, self.weights, self.shapes, strict=True):
+            rows += torch.einsum("nkh,khd->knd", delta.unflatten(1, shape), weight).unbind(0)
         return rows
 
-    def gram(self) -> Tensor:
-        """Returns the inner products (T, T) of these gradients, where all tasks read the same features.
+    def gram(self, W_OD: Tensor) -> Tensor:
+        """Returns the inner products (T, T) of these gradients in float64, where all tasks read the same features.
 
         Either from the outputs alone, G_kl = sum over the outputs i of k and j of l of (delta'delta)_ij (W W')_ij, which forms no
         task's gradient, or from the gradients, whichever takes fewer products.
         """
-        T = sum(self.sizes)
-        if all(weight is not None for weight in self.weights):
-            weights = [weight.flatten(0, 1) for weight in self.weights if weight is not None]
-            outputs, features, samples = sum(map(len, weights)), weights[0].shape[1], len(self.deltas[0])
-            if outputs**2 * (samples + features) <= outputs * samples * features + T**2 * samples * features:
-                delta, W = torch.cat([d.flatten(1) for d in self.deltas], 1), torch.cat(weights)
-                E = blocks(tuple((d.shape[1], d.shape[2]) for d in self.deltas), delta.device, delta.dtype)
-                return E.T @ ((delta.T @ delta) * (W @ W.T)) @ E
-        J = torch.stack(self.rows()).flatten(1)
-        return J @ J.T
+        (samples, outputs), T, features = self.delta_NO.shape, self.E_OT.shape[1], W_OD.shape[1]
+        if outputs**2 * (samples + features) <= outputs * samples * features + T**2 * samples * features:
+            delta, W, E = self.delta_NO.double(), W_OD.double(), self.E_OT.double()
+            return E.T @ ((delta.T @ delta) * (W @ W.T)) @ E
+        return inner_products(torch.stack(self.rows()).flatten(1))
 
-    def combined(self, weights_T: Tensor) -> Tensor:
+    def combined(self, weights_T: Tensor, W_OD: Tensor) -> Tensor:
         """Returns sum_t w_t (gradient of t with respect to the features), (N, D), where all tasks read the same features."""
-        parts = []
-        for delta, weight, w in zip(self.deltas, self.weights, weights_T.split(self.sizes), strict=True):
-            scaled = delta * w[:, None]
-            parts.append(scaled.sum(1) if weight is None else scaled.flatten(1) @ weight.flatten(0, 1))
-        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+        return (self.delta_NO * (self.E_OT @ weights_T)) @ W_OD
 
     def heads(self, weights_T: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Returns what the heads' own parameters hang on, and the gradients there of sum_t w_t L_t."""
-        places, gradients, later = [], [], iter(self.later)
-        for (output, weight), delta, w, group in zip(
-            self.tape.first, self.deltas, weights_T.split(self.sizes), self.tape.later, strict=True
-        ):
+        places: list[Tensor] = []
+        gradients: list[Tensor] = []
+        later = iter(self.later)
+        scaled = (self.delta_NO * (self.E_OT @ weights_T)).split([k * h for k, h in self.shapes], 1)
+        of_groups = weights_T.split([k for k, _ in self.shapes])
+        for (output, weight), delta, w, group in zip(self.tape.first, scaled, of_groups, self.tape.later, strict=True):
             if weight is not None:
                 places.append(output)
-                gradients.append((delta * w[:, None]).view_as(output))
+                gradients.append(delta.reshape(output.shape))
             for parameter in group:
                 places.append(parameter)
-                scale = w if weight is None else w.view(-1, *[1] * (parameter.ndim - 1))
-                gradients.append(next(later) * scale)
+                gradients.append(next(later) * (w if weight is None else w.view(-1, *[1] * (parameter.ndim - 1))))
         return places, gradients
+
+
+def inner_products(rows: Tensor, chunk: int = 2**17) -> Tensor:
+    """The inner products (T, T) of T long rows, in float64: in fp32 what nearly parallel gradients differ in would be rounding."""
+    G = rows.new_zeros(len(rows), len(rows), dtype=torch.float64)
+    for part in rows.split(chunk, 1):
+        part = part.double()
+        G += part @ part.T
+    return G

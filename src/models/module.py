@@ -34,8 +34,8 @@ from src.balancing import (
 from src.balancing.balancer import OnHost
 from src.batch import Batch, InputShape
 from src.models.encoders import MLP, Encoder
-from src.models.gradients import at_features, at_parameters
-from src.models.heads import Heads, Tape
+from src.models.gradients import at_features, at_parameters, through_encoder
+from src.models.heads import Deltas, Heads, Tape, inner_products
 from src.models.schedule import WarmupCosine
 from src.models.sharing import EncoderFactory, HardSharing, Sharing
 from src.tasks import Task, labelled
@@ -211,13 +211,8 @@ class MultiTaskModel(L.LightningModule):
 
     def _by_gradients(self, features: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """The same, for a balancer that looks at gradients: of the heads here, and of the encoder at its level."""
-        with full_precision(self.device.type):  # T small heads; their gradients must not drown in fp16
-            cut = {id(z): z.detach().float() if z.dtype in HALVES else z.detach() for z in features.values()}
-            tape = Tape()
-            outputs = self.heads({name: cut[id(z)] for name, z in features.items()}, tape)
-            sums_T, counts_T = self.loss_sums(outputs, batch.targets)
-            deltas = tape.backward(sums_T.sum())
-            totals_2T = torch.stack([sums_T.detach(), counts_T])
+        with full_precision(self.device.type):
+            deltas, totals_2T = self._apart(features, batch)
             balancer = cast(GramianBalancer | GradientBalancer, self.balancer)
             if balancer.level == "features":
                 found = at_features(balancer, features[self.names[0]], deltas, totals_2T, self.task_losses)
@@ -231,9 +226,38 @@ class MultiTaskModel(L.LightningModule):
                     self.task_losses,
                     self._gather,
                 )
-        losses, loss, _, self.weights_T = found
+        losses, loss, self.weights_T = found
         self.losses_T = losses.global_T
         return loss, totals_2T
+
+    def _apart(self, features: Mapping[str, Tensor], batch: Batch) -> tuple[Deltas, Tensor]:
+        """The heads by themselves, in full precision, in which their gradients do not drown: these, and sums and counts (2, T)."""
+        cut = {id(z): z.detach().float() if z.dtype in HALVES else z.detach() for z in features.values()}
+        tape = Tape()
+        outputs = self.heads({name: cut[id(z)] for name, z in features.items()}, tape)
+        sums_T, counts_T = self.loss_sums(outputs, batch.targets)
+        return tape.backward(sums_T.sum()), torch.stack([sums_T.detach(), counts_T])
+
+    def task_gramian(self, batch: Batch) -> Tensor:
+        """Inner products (T, T) of the task gradients over the global batch, for those who watch; the step is not touched.
+
+        With respect to the shared features, or to the shared parameters where the balancer works there or tasks' features differ.
+        """
+        features = self.sharing(batch.inputs)
+        with full_precision(self.device.type):
+            deltas, totals_2T = self._apart(features, batch)
+            if self.sharing.one_feature and self.balancer.level != "parameters":
+                parts = torch.cat([totals_2T.double().flatten(), deltas.gram(deltas.stacked()).flatten()])
+                totals, gram = global_sum(parts).split([totals_2T.numel(), len(self.names) ** 2])
+                gram_TT = gram.view(len(self.names), -1)
+                counts_T = totals.view_as(totals_2T)[1]
+            else:
+                tops = [features[name] for name in self.names]
+                along = [row.view_as(z) for row, z in zip(deltas.rows(), tops, strict=True)]
+                rows = global_sum(through_encoder(tops, along, self._shared_and_private()[0]))
+                counts_T, gram_TT = global_sum(totals_2T)[1], inner_products(rows)
+        inverse_T = 1 / counts_T.clamp(min=1)
+        return gram_TT * inverse_T * inverse_T[:, None]
 
     def _shared_and_private(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """The parameters of the sharing architecture that train: those of several tasks, and those of one."""

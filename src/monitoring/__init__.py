@@ -3,6 +3,7 @@
 from src.monitoring.checkpoints import BestCheckpoint, LastCheckpoint
 from src.monitoring.dashboard import Board, Dashboard
 from src.monitoring.figures import Figures
+from src.monitoring.geometry import Geometry
 from src.monitoring.guards import FiniteLossGuard, NonFiniteLoss, RanksAgreeGuard, RanksDiverged
 from src.monitoring.hparams import HParams, log_results
 from src.monitoring.interrupt import Interrupt, Interrupted
@@ -17,6 +18,7 @@ __all__ = [
     "Dashboard",
     "Figures",
     "FiniteLossGuard",
+    "Geometry",
     "HParams",
     "Interrupt",
     "Interrupted",

@@ -37,7 +37,9 @@ def board(trainer: L.Trainer) -> TensorBoardLogger | None:
 
 
 class Dashboard(L.Callback):
-    """Logs train/loss/<task>, weight/<task> (of the latest step), lr/<group> and throughput every ``log_every_n_steps`` steps and at the end of each epoch.
+    """Logs train/loss/<task>, weight/<task>, lr/<group> and throughput.
+
+    Every ``log_every_n_steps`` steps and at the end of each epoch; weights are those of the latest step.
 
     A loss is the mean over all labels since the last point. The model adds them up on the device; they are read here, rarely:
     Lightning's ``self.log`` on each step would cost more than the step itself from a few tasks on.

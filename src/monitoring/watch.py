@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from src.monitoring.checkpoints import BestCheckpoint, LastCheckpoint
 from src.monitoring.dashboard import Dashboard
 from src.monitoring.figures import Figures
+from src.monitoring.geometry import Geometry
 from src.monitoring.guards import FiniteLossGuard, RanksAgreeGuard
 from src.monitoring.hparams import HParams
 from src.monitoring.interrupt import Interrupt
@@ -23,6 +24,7 @@ class Watch:
     Args:
         checkpoint_every: Optimizer steps between two saves of last.ckpt; the end of an epoch saves it too.
         patience: Stop after this many validations without a better score; None never stops early.
+        geometry_every: Optimizer steps between two looks at how the tasks' gradients lie to one another; 0 never looks.
         figures_every: Epochs between two sets of pictures in TensorBoard; 0 for none.
         finite_every: Steps between two looks at the losses; a non-finite one ends the run.
         ranks_every: Steps between two checks that all ranks hold the same weights.
@@ -31,6 +33,7 @@ class Watch:
     checkpoint_every: int = 500
     patience: int | None = None
     figures_every: int = 10
+    geometry_every: int = 0
     finite_every: int = 1
     ranks_every: int = 200
 
@@ -40,8 +43,9 @@ class Watch:
                 raise ValueError(f"watch.{name} is {getattr(self, name)}; it must be at least 1")
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"watch.patience is {self.patience}; it must be at least 1, or null to never stop early")
-        if self.figures_every < 0:
-            raise ValueError(f"watch.figures_every is {self.figures_every}; it must be at least 0")
+        for name in ("figures_every", "geometry_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"watch.{name} is {getattr(self, name)}; it must be at least 0")
 
     def callbacks(self, folder: Path | None, config: str, bar: bool) -> list[L.Callback]:
         """Builds the callbacks; without a folder for checkpoints (a debug run) nothing is saved; ``bar`` adds a progress bar."""
@@ -52,6 +56,8 @@ class Watch:
         ]
         if self.figures_every:
             watchers.append(Figures(self.figures_every))
+        if self.geometry_every:
+            watchers.append(Geometry(self.geometry_every))
         if folder is not None:
             watchers.append(Interrupt(folder / "last.ckpt"))
         callbacks: list[L.Callback] = [Together(*watchers)]

@@ -1,6 +1,6 @@
 """What monitoring may look at in a model."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -14,7 +14,8 @@ class Watched(Protocol):
         names: Task names in the order of T.
         tasks: {name: task}.
         losses_T: Losses of the latest training step, over the global batch.
-        weights_T: Weights of the losses, or of the tasks' gradients in what they share, in the latest step; None where there are none.
+        weights_T: Weights of the losses, or of the tasks' gradients in what they share, in the latest step; None where there are
+            none.
         train_sums_2T: Sums of losses and counts of labels, over all ranks, since it was last set to zero.
     """
 
@@ -23,3 +24,6 @@ class Watched(Protocol):
     losses_T: Tensor | None
     weights_T: Tensor | None
     train_sums_2T: Tensor
+
+    def task_gramian(self, batch: Any) -> Tensor:
+        """Inner products (T, T) of the task gradients over the global batch."""

@@ -82,8 +82,9 @@ def stationary(J):
 
 def gap(J, weights, wanted):
     """How far the direction is from the wanted one, relative to the largest of the terms that it is the sum of."""
-    terms = np.abs(weights) * np.linalg.norm(J, axis=1)
-    return np.linalg.norm(weights @ J - wanted) / max(terms.max(), np.linalg.norm(wanted), 1e-300)
+    norms = np.linalg.norm(J, axis=1)
+    scale = max((np.abs(weights) * norms).max(), np.linalg.norm(wanted), 1e-6 * norms.max())
+    return np.linalg.norm(weights @ J - wanted) / scale
 
 
 def losses_of(values, present=None, key=0):

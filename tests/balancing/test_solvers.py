@@ -114,7 +114,7 @@ def test_projection_of_one_direction(J):
     rng, n, norms = np.random.default_rng(2), len(J), np.linalg.norm(J, axis=1)
     for wanted in (np.full(n, 1 / n), np.eye(n)[0], rng.uniform(size=n) / norms):
         w = project(J @ J.T, wanted)
-        assert (w >= wanted).all()
+        assert (w >= wanted * (1 - 1e-12)).all()
         assert gap(J, w, projected(J, wanted @ J)) < 1e-7
     np.testing.assert_array_equal(project(J @ J.T, np.zeros(n)), 0)
 
@@ -188,11 +188,18 @@ def test_conflict_averse_against_scipy(name):
     n, mean = len(J), J.mean(0)
     length = np.linalg.norm(mean)
 
-    def F(w):
+    def objective(w):
         return (w @ J @ mean + c * length * np.linalg.norm(w @ J)) / length**2
 
     bounds, constraint = [(0, 1)] * n, {"type": "eq", "fun": lambda w: w.sum() - 1}
-    found = minimize(F, np.full(n, 1 / n), method="SLSQP", bounds=bounds, constraints=constraint, options={"ftol": 1e-15, "maxiter": 1000})
+    found = minimize(
+        objective,
+        np.full(n, 1 / n),
+        method="SLSQP",
+        bounds=bounds,
+        constraints=constraint,
+        options={"ftol": 1e-15, "maxiter": 1000},
+    )
     along = found.x @ J
     wanted = mean + c * length * along / np.linalg.norm(along)
     assert gap(J, conflict_averse(J @ J.T, c), wanted) < 1e-4  # SLSQP's gradients are differences
@@ -213,6 +220,17 @@ def test_fair_weights(J, alpha):
     else:
         assert w.min() > 0
         np.testing.assert_allclose(J @ (w @ J), w ** (-1 / alpha), rtol=1e-6)
+
+
+@pytest.mark.parametrize("off", [1e-2, 1e-4])
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0, 20.0])
+@pytest.mark.parametrize("T", [2, 6, 20])
+def test_fair_weights_of_gradients_that_nearly_balance_each_other(T, alpha, off):
+    rng = np.random.default_rng(4)
+    J = rng.normal(size=(T, 50))
+    J = J - J.mean(0) + off * rng.normal(size=50)
+    w = fair_weights(J @ J.T, alpha)
+    np.testing.assert_allclose(J @ (w @ J), w ** (-1 / alpha), rtol=1e-6)
 
 
 @settings(deadline=None, max_examples=200)
@@ -249,8 +267,6 @@ def test_onto_simplex_by_hand():
 def test_solve_is_the_shortest_least_squares_solution(J):
     C, norms = correlations(J @ J.T)
     np.testing.assert_allclose(C * norms[:, None] * norms, J @ J.T, atol=1e-12 * norms.max() ** 2)
-    rank = np.linalg.matrix_rank(units(J), tol=1e-7)
     for b in (np.ones(len(J)), np.random.default_rng(3).normal(size=len(J)), C[0]):
         x, wanted = solve(C, b), np.linalg.pinv(units(J), rcond=1e-7).T @ (np.linalg.pinv(units(J), rcond=1e-7) @ b)
-        loose = 1e-7 if rank == len(J) else 1e-9
-        np.testing.assert_allclose(x, wanted, rtol=1e-6, atol=loose * np.abs(wanted).max())
+        np.testing.assert_allclose(x, wanted, rtol=1e-6, atol=1e-7 * np.abs(wanted).max() + 1e-14)

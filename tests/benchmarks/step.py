@@ -11,12 +11,14 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.balancing import StaticWeights
 from src.batch import InputShape
 from src.data import MultiTaskDataModule, Rows, Split
 from src.models import MultiTaskModel
@@ -61,6 +63,7 @@ class Job:
         shape: What one sample looks like.
         batch: Rows per step.
         steps: Steps per round.
+        depth: Hidden layers of each head.
     """
 
     tasks: int
@@ -68,12 +71,15 @@ class Job:
     shape: tuple[int, ...]
     batch: int
     steps: int
+    depth: int = 0
 
     def __post_init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
         classes = (self.tasks + 1) // 2
-        self.kinds: dict[str, Task] = {f"class{i}": Classification(classes=tuple(range(CLASSES))) for i in range(classes)}
-        self.kinds |= {f"number{i}": Regression(mean=(0.0,), std=(1.0,)) for i in range(self.tasks - classes)}
+        self.kinds: dict[str, Task] = {
+            f"class{i}": Classification(classes=tuple(range(CLASSES)), depth=self.depth) for i in range(classes)
+        }
+        self.kinds |= {f"number{i}": Regression(mean=(0.0,), std=(1.0,), depth=self.depth) for i in range(self.tasks - classes)}
         rows = self.batch * self.steps
         self.inputs = torch.randn(rows, *self.shape, generator=generator)
         self.targets = {
@@ -110,7 +116,7 @@ class Job:
             optimizer.step()
         return (time.process_time() - start) / self.steps
 
-    def ours(self, folder: Path) -> float:
+    def ours(self, folder: Path, balancer: Any = StaticWeights) -> float:
         """CPU seconds per step of a run with all that a run has."""
         job = self
 
@@ -121,7 +127,7 @@ class Job:
             def split(self, name: Split) -> Rows:
                 return Rows(job.inputs, job.targets)
 
-        model = Timed(self.kinds, InputShape(self.shape), encoder=self.encoder, optimizer=self.optimizer, scheduler=None)
+        model = Timed(self.kinds, InputShape(self.shape), self.encoder, balancer=balancer, optimizer=self.optimizer, scheduler=None)
         trainer = L.Trainer(
             accelerator="cpu",
             devices=1,

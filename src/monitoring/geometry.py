@@ -1,0 +1,69 @@
+"""How the gradients of tasks lie to one another: their lengths, their angles, and who is in conflict with whom."""
+
+from typing import TYPE_CHECKING, Any, cast
+
+import lightning as L
+import numpy as np
+
+from src.monitoring.dashboard import board
+from src.monitoring.figures import panels
+from src.monitoring.watched import Watched
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Geometry(L.Callback):
+    """Every ``every_n_steps`` steps logs gradient/norm/<task>, gradient/conflicts, gradient/condition and a picture of all cosines.
+
+    Conflicts are the share of pairs with a cosine below 0; the condition number is that of the unit gradients. Tasks without labels
+    in the batch have no gradient, and are left out. It works with any balancer, and costs a forward and a backward pass each time.
+
+    Args:
+        every_n_steps: Optimizer steps between two looks.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+        self._last = -1
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Looks if it is time; all ranks look together."""
+        step = trainer.global_step
+        if step % self.every_n_steps or step == self._last:
+            return
+        self._last = step
+        model = cast(Watched, pl_module)
+        pl_module.on_train_batch_start(batch, batch_idx)  # drop the units that the step will drop
+        G = model.task_gramian(batch).double().cpu().numpy()
+        here = G.diagonal() > 0
+        if not np.isfinite(G).all() or not here.any():
+            return
+        names = [name for name, known in zip(model.names, here, strict=True) if known]
+        G = G[np.ix_(here, here)]
+        norms = np.sqrt(G.diagonal())
+        cosines = np.clip(G / norms / norms[:, None], -1, 1)
+        values = {f"gradient/norm/{name}": float(norm) for name, norm in zip(names, norms, strict=True)}
+        pairs = cosines[np.triu_indices(len(names), 1)]
+        if len(pairs):
+            values["gradient/conflicts"] = float((pairs < 0).mean())
+            least = max(float(np.linalg.eigvalsh(cosines)[0]), 1e-12)
+            values["gradient/condition"] = float(np.linalg.eigvalsh(cosines)[-1] / least) ** 0.5
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=step)
+        if (writer := board(trainer)) is not None:
+            writer.experiment.add_figure("gradient/cosines", cosine_figure(names, cosines), global_step=step, close=False)
+
+
+def cosine_figure(names: list[str], cosines: np.ndarray) -> "Figure":
+    """The matrix of cosines between the tasks' gradients."""
+    shown = [name if len(name) <= 20 else f"{name[:19]}…" for name in names]
+    [axes] = panels(1, max(map(len, shown)))
+    axes.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu")
+    axes.set_xticks(range(len(names)), shown, rotation=90, fontsize=10 if len(names) <= 20 else 5)
+    axes.set_yticks(range(len(names)), shown, fontsize=10 if len(names) <= 20 else 5)
+    axes.set(title="cosines of task gradients")
+    for i, row in enumerate(cosines if len(names) <= 10 else ()):
+        for j, value in enumerate(row):
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if abs(value) > 0.6 else "black", fontsize=8)
+    return axes.figure
