@@ -146,6 +146,8 @@ class GramianBalancer(OnHost):
     is not finite gives weights that are not, and leaves the state alone.
     """
 
+    tracks: bool = False  # whether :meth:`track` does anything
+
     def track(self, rows_TP: Tensor, losses: TaskLosses) -> Tensor:
         """Returns what stands for the gradients of the parameters (T, P): themselves, or what is kept of them over steps."""
         return rows_TP

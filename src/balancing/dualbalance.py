@@ -37,7 +37,7 @@ class DualBalance(GramianBalancer):
             raise ValueError(
                 "DualBalance tracks the gradients of parameters over steps: set --model.balancer.level parameters, or beta 0"
             )
-        self.beta = beta
+        self.beta, self.tracks = beta, beta > 0
         self.register_buffer("steps", torch.zeros((), dtype=torch.float64))
 
     def prepare(self, size: int) -> None:

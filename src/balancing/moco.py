@@ -27,6 +27,7 @@ class MoCo(GramianBalancer):
         rho: Pull of the weights towards equality.
     """
 
+    tracks = True
     levels = ("parameters",)
     why = "tracks the gradients of parameters over steps"
     weights_T: Tensor

@@ -94,6 +94,7 @@ def at_parameters(
     deltas: Deltas,
     totals_2T: Tensor,
     scale: Callable[[Tensor], tuple[TaskLosses, Tensor]],
+    several: bool,
     gather: Callable[[Tensor, TaskLosses], tuple[Tensor, TaskLosses, float] | None],
 ) -> tuple[TaskLosses, Tensor, Tensor | None]:
     """One backward pass through the encoder per task, then one collective of the T x P gradients.
@@ -106,6 +107,7 @@ def at_parameters(
         deltas: The heads' gradients, of the sums of the losses.
         totals_2T: (2, T) sums of losses and counts of labels on this rank; after the call over all ranks.
         scale: As above.
+        several: Whether a step has several micro-batches.
         gather: Takes the rows of a micro-batch; gives those of the whole step, its losses, and a factor for the direction, or None
             before the last micro-batch.
 
@@ -123,23 +125,30 @@ def at_parameters(
     totals_2T.copy_(rows_TP[:, -2:].T)
     losses, scale_T = scale(totals_2T)
     rows_TP = rows_TP[:, :-2]
-    rows_TP *= (scale_T / ranks)[:, None]
+    single_T = scale_T / ranks
+    simple = isinstance(balancer, GramianBalancer) and not balancer.tracks and not several
+    if not simple:
+        rows_TP *= single_T[:, None]
 
     own_T: Tensor | None = None
     weights_T: Tensor | None = None
-    wanted: list[Tensor] = [torch.zeros_like(p) for p in shared]
-    step = gather(rows_TP, losses)
-    if step is not None:
+    wanted: list[Tensor] = []
+    step = (rows_TP, losses, 1.0) if not several else gather(rows_TP, losses)
+    if step is None:
+        wanted = [torch.zeros_like(p) for p in shared]
+    else:
         rows_TP, step_losses, factor = step
-        if isinstance(balancer, GramianBalancer):
+        if simple:  # T factors instead of T x P products
+            weights_T, own_T = balancer(step_losses, inner_products(rows_TP) * single_T * single_T[:, None])
+            direction = (weights_T.to(rows_TP) * single_T) @ rows_TP
+        elif isinstance(balancer, GramianBalancer):
             rows_TP = balancer.track(rows_TP, step_losses)
             weights_T, own_T = balancer(step_losses, inner_products(rows_TP))
-            weights_T = weights_T.to(rows_TP)
-            direction = weights_T @ rows_TP
+            direction = weights_T.to(rows_TP) @ rows_TP
         else:
             direction = balancer(rows_TP, step_losses)
             own_T = balancer.head_weights(step_losses)
-        wanted = [part.view_as(p) * factor for part, p in zip(direction.split(sizes), shared, strict=True)]
+        wanted = [part.view_as(p) for part, p in zip((direction * factor).split(sizes), shared, strict=True)]
     own_scale_T = scale_T if own_T is None else own_T.to(scale_T) * scale_T
     places, gradients_ = deltas.heads(own_scale_T)
     if private:
@@ -162,13 +171,17 @@ def through_encoder(tops: Sequence[Tensor], along: Sequence[Tensor], shared: Seq
         spare: Columns left free at the end.
     """
     sizes = [p.numel() for p in shared]
-    rows = torch.zeros(len(tops), sum(sizes) + spare, device=shared[0].device, dtype=shared[0].dtype)
+    rows = torch.empty(len(tops), sum(sizes) + spare, device=shared[0].device, dtype=shared[0].dtype)
     for row, z, dz in zip(rows, tops, along, strict=True):
         up = power_of_two(dz) if z.dtype == torch.float16 else 1.0
         gradients = torch.autograd.grad(z, shared, (dz * up).to(z.dtype), retain_graph=True, allow_unused=True)
         for place, gradient in zip(row.split([*sizes, spare]), gradients, strict=False):
-            if gradient is not None:
-                torch.div(gradient.flatten(), up, out=place) if up != 1.0 else place.copy_(gradient.flatten())
+            if gradient is None:
+                place.zero_()
+            elif up == 1.0:
+                place.copy_(gradient.flatten())
+            else:
+                torch.div(gradient.flatten(), up, out=place)
     return rows
 
 

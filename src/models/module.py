@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 
 import lightning as L
 import torch
+import torch._functorch.config
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -140,6 +141,8 @@ class MultiTaskModel(L.LightningModule):
         torch.set_default_dtype(precision)
         self.names = tuple(name for group in self.heads.groups for name in group.names)  # the order of T
         self.balancer = self._make_balancer({name: self.tasks[name].likelihood for name in self.names})
+        if self.balancer.level == "parameters":  # a compiled encoder must keep its buffers for several backward passes
+            torch._functorch.config.donated_buffer = False
         if isinstance(self.balancer, OnHost):
             self.balancer.prepare(sum(p.numel() for p in self._shared_and_private()[0]))
         fixed = [self.weights[name] for name in self.names]
@@ -224,6 +227,7 @@ class MultiTaskModel(L.LightningModule):
                     deltas,
                     totals_2T,
                     self.task_losses,
+                    self.trainer.accumulate_grad_batches > 1,
                     self._gather,
                 )
         losses, loss, self.weights_T = found
@@ -268,8 +272,6 @@ class MultiTaskModel(L.LightningModule):
     def _gather(self, rows_TP: Tensor, losses: TaskLosses) -> tuple[Tensor, TaskLosses, float] | None:
         """Adds up the task gradients of micro-batches; the balancer decides once, on those of the whole step."""
         several = self.trainer.accumulate_grad_batches
-        if several == 1:
-            return rows_TP, losses, 1.0
         global_T, present_T = losses.global_T / several, losses.present_T
         if self._gathered is not None:
             earlier, before = self._gathered

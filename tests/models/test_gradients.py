@@ -6,10 +6,11 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.optim import SGD
 
-from src.balancing import GradDrop, GradientBalancer, GramianBalancer, NashMTL, PCGrad, UPGrad
+from src.balancing import GradDrop, GradientBalancer, GramianBalancer, NashMTL, PCGrad, StaticWeights, UPGrad
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.models.gradients import Steer, power_of_two
@@ -291,3 +292,55 @@ def test_features_that_no_two_tasks_share_are_refused():
     model = MultiTaskModel(TASKS, Data().input_shape, partial(MLP, width=8), TwoFeatures, NashMTL)
     with pytest.raises(ValueError, match=r"TwoFeatures gives each task its own: set --model.balancer.level parameters"):
         L.Trainer(accelerator="cpu", max_epochs=1, use_distributed_sampler=False, **QUIET).fit(model, Data())
+
+
+# -- what goes over the wire -------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def two_ranks():
+    """This process as the first of two, whose collectives do nothing but are counted."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    sent: list[int] = []
+    real = dist.all_reduce
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            dist, "all_reduce", lambda tensor, *args, **kwargs: (sent.append(tensor.numel()), real(tensor, *args, **kwargs))
+        )
+        yield sent
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("level", [None, "features", "parameters"])
+def test_a_step_needs_one_collective_besides_that_of_the_gradients(two_ranks, level):
+    """At features level T x T numbers more than a plain step sends, at parameters level the T x P rows."""
+    model = model_of(StaticWeights if level is None else partial(UPGrad, level=level))
+    T, P = len(model.names), sum(p.numel() for p in model.sharing.parameters())
+    model.training_step(batch_of(), 0)
+    assert two_ranks == [{None: 2 * T, "features": 2 * T + T * T, "parameters": T * (P + 2)}[level]]
+
+
+# -- compiled encoders -------------------------------------------------------------------------------------------------------------
+class Compiled(MLP):
+    """An encoder whose stages are compiled, with a backend that needs no compiler of C."""
+
+    def __init__(self, shape, width=12):
+        super().__init__(shape, width=width)
+        self.stages = torch.compile(self.stages, backend="aot_eager")
+
+
+@pytest.mark.parametrize("level", [None, "features", "parameters"])
+def test_a_compiled_encoder_gets_the_same_gradients(level):
+    """Several backward passes through one compiled graph need its buffers kept."""
+    balancer = StaticWeights if level is None else partial(UPGrad, level=level)
+    data = Data()
+    gradients = []
+    for encoder in (partial(MLP, width=12), Compiled):
+        model = MultiTaskModel(data.tasks, data.input_shape, encoder, balancer=balancer)
+        model._trainer = L.Trainer(accelerator="cpu", devices=1, use_distributed_sampler=False, **QUIET)
+        model.configure_model()
+        batch = data.split("train")[torch.arange(24)]
+        model.training_step(batch, 0).backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for plain, compiled in zip(*gradients, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-6)
