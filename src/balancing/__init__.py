@@ -1,6 +1,7 @@
 """How T task losses become one step."""
 
 from src.balancing.alignedmtl import AlignedMTL
+from src.balancing.autolambda import AutoLambda
 from src.balancing.balancer import Balancer, GradientBalancer, GramianBalancer, LossBalancer, Problem, TaskLosses
 from src.balancing.cagrad import CAGrad
 from src.balancing.conflictfree import ConFIG
@@ -29,6 +30,7 @@ __all__ = [
     "FAMO",
     "MGDA",
     "AlignedMTL",
+    "AutoLambda",
     "Balancer",
     "CAGrad",
     "ConFIG",

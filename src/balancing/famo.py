@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from src.balancing.adam import Adam
 from src.balancing.balancer import LossBalancer, TaskLosses
 
 
@@ -27,17 +28,14 @@ class FAMO(LossBalancer):
     accumulates = False
     second_look = True
     xi_T: Tensor
-    moments_2T: Tensor
-    steps: Tensor
 
     def __init__(self, tasks: Mapping[str, str], lr: float = 0.025, decay: float = 0.001) -> None:
         super().__init__(tasks)
         if lr <= 0 or decay < 0:
             raise ValueError(f"FAMO: lr {lr} must be above 0 and decay {decay} at least 0")
-        self.lr, self.decay = lr, decay
+        self.decay = decay
         self.register_buffer("xi_T", torch.zeros(len(tasks), dtype=torch.float64))
-        self.register_buffer("moments_2T", torch.zeros(2, len(tasks), dtype=torch.float64))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.float64))
+        self.adam = Adam(len(tasks), lr)
 
     def weigh(self, losses: TaskLosses) -> Tensor:
         positive = losses.present_T & (losses.global_T > 0)
@@ -52,9 +50,4 @@ class FAMO(LossBalancer):
             return
         z = self.xi_T.masked_fill(~known, -torch.inf).softmax(0)
         gradient = z * (fall - (z * fall).sum()) + self.decay * self.xi_T
-        self.steps += 1
-        first, second = self.moments_2T
-        first.lerp_(gradient, 1 - 0.9)
-        second.lerp_(gradient.square(), 1 - 0.999)
-        update = (first / (1 - 0.9**self.steps)) / ((second / (1 - 0.999**self.steps)).sqrt() + 1e-8)
-        self.xi_T -= self.lr * update.where(known, 0)
+        self.xi_T -= self.adam.step(gradient).where(known, 0)

@@ -3,6 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Literal, cast
 
 import lightning as L
@@ -77,6 +78,7 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         self.batch_size, self.eval_batch_size, self.num_workers, self.seed = batch_size, eval_batch_size, num_workers, seed
         self.test_split: Split = "test"
         self._position: dict[str, int] | None = None
+        self._others: dict[Split, tuple[Dataset[Batch], GlobalBatches]] = {}
 
     @property
     @abstractmethod
@@ -112,6 +114,15 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         if position is not None:
             loader.sampler.resume(**position)
         return loader
+
+    def other_batch(self, name: Split, step: int) -> Batch:
+        """Returns this rank's share of a batch of training size that is a function of (seed, step), for methods that look ahead."""
+        if name not in self._others:
+            rows = self.split(name)
+            self._others[name] = rows, GlobalBatches(len(rows), self.batch_size, shuffle=True, seed=self.seed + 1)  # type: ignore[arg-type]
+        rows, sampler = self._others[name]
+        sampler.epoch, batch = divmod(step, len(sampler))
+        return rows[next(islice(sampler, batch, None))]
 
     def val_dataloader(self) -> Batches:
         """Returns the validation rows in order."""

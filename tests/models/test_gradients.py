@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import SGD
 
-from src.balancing import GradDrop, GradientBalancer, GramianBalancer, NashMTL, PCGrad, StaticWeights, UPGrad
+from src.balancing import AutoLambda, GradDrop, GradientBalancer, GramianBalancer, NashMTL, PCGrad, StaticWeights, UPGrad
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.models.gradients import Steer, power_of_two
@@ -320,7 +320,7 @@ def test_a_step_needs_one_collective_besides_that_of_the_gradients(two_ranks, le
     assert two_ranks == [{None: 2 * T, "features": 2 * T + T * T, "parameters": T * (P + 2)}[level]]
 
 
-# -- compiled encoders -------------------------------------------------------------------------------------------------------------
+# -- compiled encoders ------------------------------------------------------------------------------------------------------------
 class Compiled(MLP):
     """An encoder whose stages are compiled, with a backend that needs no compiler of C."""
 
@@ -344,3 +344,46 @@ def test_a_compiled_encoder_gets_the_same_gradients(level):
         gradients.append([p.grad for p in model.parameters()])
     for plain, compiled in zip(*gradients, strict=True):
         torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-6)
+
+
+# -- one step ahead ----------------------------------------------------------------------------------------------------------------
+def test_auto_lambda_learns_from_the_derivative_of_another_batch_after_the_step():
+    """Against differences of that loss, after steps that were taken with slightly other weights."""
+    data = Data()
+    model = model_of(partial(AutoLambda, first=0.5))
+    model._trainer.datamodule = data
+    optimizer = SGD(model.parameters(), lr=0.2)
+    model._trainer.optimizers = [optimizer]
+    batch, other = batch_of(), batch_of(30, 54)
+    data.other_batch = lambda name, step: other
+    seen = []
+    model.balancer.learn = lambda slopes_T, rate: seen.append((slopes_T, rate))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.training_step(batch, 0)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())  # the weights are as they were
+    ((slopes_T, rate),) = seen
+    assert rate == 0.2
+
+    def after(weights):
+        losses = task_losses(model, batch, model.sharing(batch.inputs))
+        step = torch.autograd.grad(
+            sum(w * x for w, x in zip(weights, losses, strict=True)), list(model.parameters()), allow_unused=True
+        )
+        with torch.no_grad():
+            for p, g in zip(model.parameters(), step, strict=True):
+                if g is not None:
+                    p -= rate * g
+            value = float(sum(task_losses(model, other, model.sharing(other.inputs))))
+        model.load_state_dict(before)
+        return value
+
+    for i in range(len(model.names)):
+        low, high = ([0.5 + side * (j == i) for j in range(len(model.names))] for side in (-1e-4, 1e-4))
+        assert -rate * slopes_T[i].item() == pytest.approx((after(high) - after(low)) / 2e-4, rel=1e-4, abs=1e-7)
+
+
+def test_another_batch_is_a_function_of_the_step():
+    data = Data()
+    first, again, later = (data.other_batch("train", step).ids.tolist() for step in (3, 3, 4))
+    assert first == again != later
+    assert len({row for step in range(14) for row in data.other_batch("train", step).ids.tolist()}) == 211
