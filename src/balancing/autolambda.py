@@ -27,7 +27,6 @@ class AutoLambda(LossBalancer):
     """
 
     accumulates = False
-    looks_ahead = True
     lambdas_T: Tensor
 
     def __init__(

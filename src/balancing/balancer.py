@@ -110,7 +110,6 @@ class LossBalancer(Balancer):
         """Sees the same batch once more, after the optimizer's step; for methods with ``second_look``."""
 
     second_look: ClassVar[bool] = False
-    looks_ahead: ClassVar[bool] = False  # whether it has ``learn``, and ``batches`` to learn from
 
 
 class OnHost(Balancer):

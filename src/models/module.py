@@ -38,6 +38,7 @@ from src.batch import Batch, InputShape
 from src.models.encoders import MLP, Encoder
 from src.models.gradients import at_features, at_parameters, through_encoder
 from src.models.heads import Deltas, Heads, Tape, inner_products
+from src.models.lookahead import slopes_ahead
 from src.models.schedule import WarmupCosine
 from src.models.sharing import EncoderFactory, HardSharing, Sharing
 from src.tasks import Task, labelled
@@ -194,8 +195,8 @@ class MultiTaskModel(L.LightningModule):
     # -- one training step ------------------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on this rank's share of a global batch."""
-        if isinstance(self.balancer, LossBalancer) and self.balancer.looks_ahead:
-            self._look_ahead(batch, batch_idx)
+        if isinstance(self.balancer, AutoLambda):
+            self._look_ahead(self.balancer, batch, batch_idx)
         features = self.sharing(batch.inputs)
         by = self._by_losses if isinstance(self.balancer, LossBalancer) else self._by_gradients
         loss, totals_2T = by(features, batch)
@@ -203,40 +204,21 @@ class MultiTaskModel(L.LightningModule):
         penalty = self.sharing.penalty()
         return loss if penalty is None else loss + penalty
 
-    def _look_ahead(self, batch: Batch, batch_idx: int) -> None:
-        """Lets the balancer see what its weights do to another batch after the step."""
-        balancer, trainer = cast(AutoLambda, self.balancer), self.trainer
-        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
-        other = cast(Any, trainer).datamodule.other_batch(balancer.batches, trainer.global_step)
-        other = other.to(self.device)
-        parameters: list[Any] = [p for p in (*self.sharing.parameters(), *self.heads.parameters()) if p.requires_grad]
+    def _look_ahead(self, balancer: AutoLambda, batch: Batch, batch_idx: int) -> None:
+        """Shows the balancer what its weights do to another batch after the step."""
+        other = cast(Any, self.trainer).datamodule.other_batch(balancer.batches, self.trainer.global_step).to(self.device)
+        rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
 
         def losses(rows: Batch) -> Tensor:
-            """This rank's share of the losses over the global batch."""
             self.on_train_batch_start(batch, batch_idx)  # the same units are dropped each time
             sums_T, counts_T = self.loss_sums(self.heads(self.sharing(rows.inputs)), rows.targets)
             _, scale_T = self.task_losses(global_sum(torch.stack([sums_T.detach(), counts_T])))
-            return sums_T * (scale_T / trainer.world_size)
+            return sums_T * (scale_T / self.trainer.world_size)
 
-        def gradient(total: Tensor) -> list[Tensor]:
-            parts = torch.autograd.grad(total, parameters, materialize_grads=True)
-            whole = global_sum(torch.cat([part.flatten() for part in parts]))
-            return [part.view_as(p) for part, p in zip(whole.split([p.numel() for p in parameters]), parameters, strict=True)]
-
-        with trainer.precision_plugin.forward_context():
-            now_T = losses(batch)
-            step = gradient(torch.dot(balancer.lambdas_T.to(now_T), now_T))
-            kept = [p.detach().clone() for p in parameters]
-            with torch.no_grad():
-                torch._foreach_add_(parameters, step, alpha=-rate)
-            v = gradient(losses(other).sum())
-            with torch.no_grad():
-                torch._foreach_copy_(parameters, kept)
-            now_T = losses(batch)
-            u = torch.zeros_like(now_T, requires_grad=True)  # <v, g_t> for all t: what u'J grows by along v, as a function of u
-            along = torch.autograd.grad(now_T, parameters, u, create_graph=True, materialize_grads=True)
-            (slopes_T,) = torch.autograd.grad(along, u, v)
-        balancer.learn(global_sum(slopes_T.detach()), rate)
+        parameters = [p for p in (*self.sharing.parameters(), *self.heads.parameters()) if p.requires_grad]
+        with self.trainer.precision_plugin.forward_context():
+            slopes_T = slopes_ahead(lambda: losses(batch), lambda: losses(other), parameters, balancer.lambdas_T, rate, global_sum)
+        balancer.learn(slopes_T, rate)
         self.on_train_batch_start(batch, batch_idx)
 
     def _by_losses(self, features: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from src.cli import quiet
-from tests.benchmarks import balancing, feeding, step
+from tests.benchmarks import balancing, feeding, memory, step
 
 MARK = "<!-- below: written by `make bench` -->"
 
@@ -27,7 +27,8 @@ def main() -> None:
     machine = (
         f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}, lightning {lightning.__version__}"
     )
-    text = f"{MARK}\n\n## {date.today()}: {machine}\n\n{step.table(quick)}\n\n{feeding.table(quick)}\n\n{balancing.table(quick)}\n"
+    tables = [step.table(quick), feeding.table(quick), balancing.table(quick), memory.table()]
+    text = "\n\n".join([MARK, f"## {date.today()}: {machine}", *tables]) + "\n"
     Console().print(Markdown(text))
     if not quick:
         path = Path(__file__).parent / "RESULTS.md"

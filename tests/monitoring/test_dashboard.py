@@ -41,6 +41,7 @@ def test_tags_follow_one_rule(runs: dict[int, Path]) -> None:
     tags, tasks = set(curves(runs[5])), Toy().tasks
     assert {f"{stage}/loss/{name}" for stage in ("train", "val", "test") for name in tasks} <= tags
     assert {f"{stage}/{n}/{m}" for stage in ("val", "test") for n, task in tasks.items() for m in task.metric_names} <= tags
+    assert {f"weight/{name}" for name in tasks} <= tags
     assert {"val/score", "test/score", "lr/encoder", "lr/heads", "throughput/samples_per_second", "epoch"} <= tags
 
 
