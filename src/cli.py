@@ -138,6 +138,7 @@ class CLI(LightningCLI):
             raise ValueError(
                 f"data.batch_size is {rows}, the rows of a step on all devices together, but there are {devices} devices"
             )
+        self.model.check(self.trainer.accumulate_grad_batches)
 
     @property
     def yaml(self) -> str:

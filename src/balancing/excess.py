@@ -31,7 +31,7 @@ class ExcessMTL(GradientBalancer):
     weights_T: Tensor
     first_T: Tensor
 
-    def __init__(self, tasks: Mapping[str, str], level: Level = "features", eta: float = 0.01) -> None:
+    def __init__(self, tasks: Mapping[str, str], level: Level = "parameters", eta: float = 0.01) -> None:
         super().__init__(tasks, level)
         if eta <= 0:
             raise ValueError(f"ExcessMTL: eta {eta} must be above 0")

@@ -35,7 +35,7 @@ class MoCo(GramianBalancer):
     tracked_TP: Tensor
 
     def __init__(
-        self, tasks: Mapping[str, str], level: Level = "features", beta: float = 0.5, gamma: float = 0.5, rho: float = 0.0
+        self, tasks: Mapping[str, str], level: Level = "parameters", beta: float = 0.5, gamma: float = 0.5, rho: float = 0.0
     ) -> None:
         super().__init__(tasks, level)
         if not 0 < beta <= 1 or gamma <= 0 or rho < 0:

@@ -175,10 +175,23 @@ class MultiTaskModel(L.LightningModule):
                 f"{name} balances the gradients of one feature that all tasks read, but {type(self.sharing).__name__} gives each "
                 "task its own: set --model.balancer.level parameters"
             )
-        if self.trainer.accumulate_grad_batches > 1 and (level == "features" or not self.balancer.accumulates):
-            way_out = "set --model.balancer.level parameters, or " if self.balancer.accumulates else "set "
+        self.check(self.trainer.accumulate_grad_batches)
+
+    def check(self, micro_batches: int) -> None:
+        """Looks at what can be known before the network is built.
+
+        Args:
+            micro_batches: Batches per optimizer step.
+
+        Raises:
+            ValueError: The balancer cannot be made, or would see micro-batches instead of steps.
+        """
+        balancer = self._make_balancer({name: task.likelihood for name, task in self.tasks.items()})
+        if micro_batches > 1 and (balancer.level == "features" or not balancer.accumulates):
+            way_out = "set --model.balancer.level parameters, or " if balancer.accumulates else "set "
             raise ValueError(
-                f"{name} would balance each micro-batch by itself, not the whole step: {way_out}accumulate_grad_batches 1"
+                f"{type(balancer).__name__} would balance each micro-batch by itself, not the whole step: {way_out}"
+                "accumulate_grad_batches 1"
             )
 
     def notes(self) -> list[str]:
