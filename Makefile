@@ -45,7 +45,7 @@ tensorboard: $(READY) ## watch all runs in TensorBoard
 	$(BIN)/tensorboard --logdir logs
 
 notebooks: $(READY) ## execute every notebook, leaving them as they are
-	$(BIN)/python -m pytest tests/test_notebooks.py
+	$(BIN)/python -m pytest -m "slow or not slow" tests/test_notebooks.py
 
 lock: ## renew .requirements.lock from pyproject.toml
 	$(PYTHON) -m venv --clear .venv-lock

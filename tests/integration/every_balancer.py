@@ -1,6 +1,6 @@
 """Trains with every balancer at each of its levels, one after the other, and keeps the final weights: for torchrun.
 
-python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.every_balancer OUT
+python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.every_balancer OUT 2 [accumulated]
 """
 
 import random
@@ -79,6 +79,7 @@ if __name__ == "__main__":
     quiet()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    states = {method: train(*method).state_dict() for method in methods()}
+    accumulated = "accumulated" in sys.argv
+    states = {method: train(*method).state_dict() for method in methods() if (method[2] > 1) == accumulated}
     if not dist.is_initialized() or dist.get_rank() == 0:
         torch.save(states, sys.argv[1])

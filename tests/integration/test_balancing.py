@@ -20,25 +20,30 @@ NAMES = sorted({name for name, _, _ in METHODS})
 
 
 @pytest.fixture(scope="session")
-def states(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Any]:
-    """Final weights by method, after a launch with so many processes."""
+def states(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, bool], Any]:
+    """Final weights by method, after a launch with so many processes, with accumulation or without."""
 
     @cache
-    def after(world: int) -> Any:
+    def after(world: int, accumulated: bool) -> Any:
         out = tmp_path_factory.mktemp("balancers") / "states.pt"
-        words = ("--nproc_per_node", world, "--master_port", 29600 + world, "-m", "tests.integration.every_balancer", out, world)
+        what = ("tests.integration.every_balancer", out, world, *(["accumulated"] if accumulated else []))
+        words = ("--nproc_per_node", world, "--master_port", 29600 + world, "-m", *what)
         launch("torch.distributed.run", *words)
         return torch.load(out, weights_only=True)
 
     return after
 
 
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: "-".join(map(str, m)))
+CASES = [pytest.param(m, 2, marks=pytest.mark.slow if m[2] > 1 else ()) for m in METHODS]
+CASES += [pytest.param(m, 4, marks=pytest.mark.slow) for m in METHODS]
+
+
+@pytest.mark.parametrize(("method", "world"), CASES, ids=lambda part: "-".join(map(str, part)) if isinstance(part, tuple) else part)
 def test_weights_agree_on_any_number_of_processes(
-    states: Callable[[int], Any], method: tuple[str, str | None, int], world: int
+    states: Callable[[int, bool], Any], method: tuple[str, str | None, int], world: int
 ) -> None:
-    one, several, static = states(1)[method], states(world)[method], states(1)["StaticWeights", None, method[2]]
+    alone, together = (states(ranks, method[2] > 1) for ranks in (1, world))
+    one, several, static = alone[method], together[method], alone["StaticWeights", None, method[2]]
     for key, value in several.items():
         if value.is_floating_point():
             ours, theirs = value.double().nan_to_num(0), one[key].double().nan_to_num(0)
