@@ -54,6 +54,15 @@ def global_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def fuse(optimizer: Optimizer) -> None:
+    """One call for all parameters instead of ten for each, where torch has that on CPUs and nothing else was asked for."""
+    for group in optimizer.param_groups:
+        on_cpu = all(p.device.type == "cpu" and p.is_floating_point() for p in group["params"])
+        asked = group.get("fused") is not None or group.get("foreach") is not None or group.get("differentiable")
+        if on_cpu and "fused" in group and not asked:
+            group["fused"] = True
+
+
 HALVES = (torch.half, torch.bfloat16)
 
 
@@ -466,6 +475,7 @@ class MultiTaskModel(L.LightningModule):
         try:
             lr = self._make_optimizer([nn.Parameter(torch.zeros(1))]).defaults["lr"]
             optimizer = self._make_optimizer(self.parameter_groups(float(lr)))
+            fuse(optimizer)
             if self._make_scheduler is None:
                 return optimizer
             scheduler = self._make_scheduler(optimizer)

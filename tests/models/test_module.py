@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD, Adam
+from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from src.balancing import UncertaintyWeights
@@ -457,3 +457,15 @@ def test_batches_move_as_a_whole():
     assert moved.inputs["dense"].dtype == moved.targets["y"].dtype == torch.float64
     assert batch.inputs["dense"].dtype == torch.float32
     assert len(moved) == 2
+
+
+def test_an_optimizer_is_fused_unless_something_else_was_asked_for():
+    """The same steps but for rounding."""
+    states = []
+    for settings in ({}, {"foreach": True}, {"fused": False}):
+        model = model_of(optimizer=partial(AdamW, lr=0.01, **settings), scheduler=None)
+        trainer = fit(model, max_epochs=2)
+        assert [bool(group["fused"]) for group in trainer.optimizers[0].param_groups] == [not settings] * 2
+        states.append(model.state_dict())
+    for key, value in states[0].items():
+        torch.testing.assert_close(value, states[1][key], rtol=1e-5, atol=1e-6)
