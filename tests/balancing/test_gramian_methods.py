@@ -540,7 +540,10 @@ def test_the_arithmetic_stays_in_float64_on_the_host(method):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (MoCo, "MoCo tracks the gradients of parameters over steps: set --model.balancer.level parameters"),
+        (
+            lambda tasks: MoCo(tasks, "features"),
+            "MoCo tracks the gradients of parameters over steps: set --model.balancer.level parameters",
+        ),
         (lambda tasks: DualBalance(tasks, beta=0.5), "set --model.balancer.level parameters, or beta 0"),
         (lambda tasks: DualBalance(tasks, beta=1.0), "beta 1.0"),
         (lambda tasks: CAGrad(tasks, c=-1.0), "c -1.0"),
