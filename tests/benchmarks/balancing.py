@@ -158,7 +158,7 @@ def solvers_table() -> list[str]:
 
 def table(quick: bool) -> str:
     """All comparisons as Markdown tables."""
-    rounds = 1 if quick else 7
+    rounds = 1 if quick else 4
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         parts = [features_table(folder, rounds), parameters_table(folder, rounds), torchjd_table(folder, rounds), solvers_table()]

@@ -47,7 +47,8 @@ def test_weights_agree_on_any_number_of_processes(
     for key, value in several.items():
         if value.is_floating_point():
             ours, theirs = value.double().nan_to_num(0), one[key].double().nan_to_num(0)
-            assert float((ours - theirs).norm()) <= 1e-5 * max(float(theirs.norm()), 1e-3), key
+            # a single number that happens to be near 0 carries the rounding of where it has been
+            assert float((ours - theirs).norm()) <= 1e-5 * max(float(theirs.norm()), 1e-2), key
     if method[0] != "StaticWeights":
         apart = max(float((one[key] - static[key]).abs().max()) for key in static if key.startswith("sharing"))
         assert apart > 1e-4  # another method is another run
