@@ -221,9 +221,7 @@ class Parser(LightningArgumentParser):
         self.usage = "python -m src.VERB [--config FILE ...] [--KEY VALUE ...]"
         self._action_groups = sorted(self._action_groups, key=lambda group: "every aspect of training" in str(group.title))
         short = "\n".join(f"  --{alias:<16} {MEANINGS[alias]} (--{key})" for alias in ALIASES for key in [ALIASES[alias]])
-        classes = "\n".join(
-            f"  {key:<18} {', '.join(sorted(c.__name__ for c in subclasses(base)))}" for key, base in CHOICES.items()
-        )
+        classes = "\n".join(f"  {key:<18} {', '.join(choices(key))}" for key in CHOICES)
         everyday = (
             f"everyday flags:\n{short}\n\nclasses to choose from, by name or class path:\n{classes}\n"
             "  a class's own settings: --data.help Table, --model.encoder.help MLP ...\n"

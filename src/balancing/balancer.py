@@ -85,6 +85,9 @@ class Balancer(nn.Module, ABC):
         super().__init__()
         self.tasks, self.likelihoods = tuple(tasks), tuple(tasks.values())
 
+    def on_epoch_end(self) -> None:
+        """Comes at the end of each epoch of training, for methods that count them."""
+
     @abstractmethod
     def forward(self, *args: Any) -> Any:
         """What each family makes of a step."""

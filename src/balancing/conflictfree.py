@@ -3,7 +3,7 @@
 import numpy as np
 
 from src.balancing.balancer import GramianBalancer, Problem
-from src.balancing.solvers import SINGLE, correlations, solve
+from src.balancing.solvers import SINGLE, correlations, length_of, solve
 
 
 class ConFIG(GramianBalancer):
@@ -21,6 +21,6 @@ class ConFIG(GramianBalancer):
         y = solve(C, np.ones(len(C)), noise=SINGLE)
         if np.abs(C @ y).max() <= 1e-7:  # all cosines are 1 where they can be equal; here they balance each other
             return np.zeros(len(C))
-        length = np.sqrt(max(float(y @ C @ y), 0.0))
+        length = length_of(y, C)
         u = y / norms / length
         return (problem.G @ u).sum() * u

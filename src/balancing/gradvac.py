@@ -13,8 +13,7 @@ from src.balancing.pcgrad import other_tasks_in_random_order
 class GradVac(GramianBalancer):
     """Each gradient is turned towards every other one until their cosine is what it usually is.
 
-    Each gradient is turned towards every other one until their cosine is what it usually is; d is the sum (Wang et al., "Gradient
-    vaccine", ICLR 2021).
+    d is the sum of the turned gradients (Wang et al., "Gradient vaccine", ICLR 2021).
 
     With phi the running mean of cos(g_t, g_j): for j != t in random order, with c = cos(v_t, g_j), if c < phi then v_t <- v_t +
     |v_t| (phi sqrt(1 - c^2) - c sqrt(1 - phi^2)) / (|g_j| sqrt(1 - phi^2)) g_j; and phi <- (1 - beta) phi + beta c. Fixed at phi =

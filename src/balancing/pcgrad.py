@@ -8,8 +8,8 @@ from src.balancing.balancer import GramianBalancer, Problem
 class PCGrad(GramianBalancer):
     """Each gradient loses its component along every other one that it conflicts with.
 
-    Each gradient loses its component along every other one that it conflicts with, in random order; d is the sum of what is left
-    (Yu et al., "Gradient surgery for multi-task learning", NeurIPS 2020).
+    The others come in random order; d is the sum of what is left (Yu et al., "Gradient surgery for multi-task learning", NeurIPS
+    2020).
 
     For j != t in random order: if <v_t, g_j> < 0 then v_t <- v_t - <v_t, g_j> / |g_j|^2 g_j. The orders are drawn from (seed,
     step). Two tasks end without conflict; more than two may not. With ``level: features`` angles are those of the features'

@@ -19,6 +19,11 @@ def correlations(G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return C, norms
 
 
+def length_of(y: np.ndarray, C: np.ndarray) -> float:
+    """The length of a sum of unit gradients with weights y."""
+    return float(np.sqrt(max(float(y @ C @ y), 0.0)))
+
+
 def solve(A: np.ndarray, b: np.ndarray, noise: float = 4 * EPS) -> np.ndarray:
     """Solves A x = b for a symmetric positive semidefinite A; where it is singular, the shortest least-squares solution.
 
@@ -167,7 +172,7 @@ def conflict_averse(G: np.ndarray, c: float) -> np.ndarray:
     C, norms = correlations(G)
     null = np.sqrt(16 * n * EPS)  # what a Gramian in float64 cannot tell from 0
     mean = norms / n  # the mean gradient's weights of unit gradients
-    length = np.sqrt(max(float(mean @ C @ mean), 0.0))
+    length = length_of(mean, C)
     if n == 1 or c == 0 or length <= null * mean.sum():
         return np.full(n, 1 / n) * (1 + c if n == 1 else 1)
     scale = norms.min()
@@ -178,7 +183,7 @@ def conflict_averse(G: np.ndarray, c: float) -> np.ndarray:
     y[j], support[j] = 1 / one[j], True
     barred = np.zeros(n, dtype=bool)
     for _ in range(30 * n):
-        s = np.sqrt(max(float(y @ C @ y), 0.0))
+        s = length_of(y, C)
         if s <= null * y.sum():
             break  # the gradients balance each other: g_w = 0 is the least there is
         slope = b + k * (C @ y) / s
@@ -219,7 +224,7 @@ def conflict_averse(G: np.ndarray, c: float) -> np.ndarray:
         barred = np.zeros(n, dtype=bool) if moved else barred
         if not support[j]:
             barred[j] = True
-    s = np.sqrt(max(float(y @ C @ y), 0.0))
+    s = length_of(y, C)
     if s <= null * y.sum():  # no direction in the ball serves all: the nearest to g_0 that harms none
         return project(G, np.full(n, 1 / n))
     return 1 / n + c * length * (y / norms) / s

@@ -41,6 +41,21 @@ def world() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
+def global_sum(tensor: Tensor) -> Tensor:
+    """Sums over all ranks, in place."""
+    if world()[1] > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def feature_gramian(deltas: Deltas, W_OD: Tensor, totals_2T: Tensor) -> Tensor:
+    """The Gramian (T, T) of the sums of losses over the global batch; the totals come along in the same collective."""
+    T = totals_2T.shape[1]
+    parts = global_sum(torch.cat([totals_2T.flatten().double(), deltas.gram(W_OD).flatten()]))
+    totals_2T.copy_(parts[: 2 * T].view(2, T))
+    return parts[2 * T :].view(T, T)
+
+
 def at_features(
     balancer: GramianBalancer | GradientBalancer,
     z: Tensor,
@@ -61,23 +76,17 @@ def at_features(
         The losses, the scalar, and the weights of the tasks in what they share (T,), where there are some.
     """
     rank, ranks = world()
-    T = totals_2T.shape[1]
     weights_T: Tensor | None = None
     if isinstance(balancer, GramianBalancer):
         W_OD = deltas.stacked()
-        parts = torch.cat([totals_2T.flatten().double(), deltas.gram(W_OD).flatten()])
-        if ranks > 1:
-            dist.all_reduce(parts)
-        totals_2T.copy_(parts[: 2 * T].view(2, T))
+        gram_TT = feature_gramian(deltas, W_OD, totals_2T)
         losses, scale_T = scale(totals_2T)
         single_T = scale_T / ranks
-        weights_T, own_T = balancer(losses, parts[2 * T :].view(T, T) * single_T * single_T[:, None])
+        weights_T, own_T = balancer(losses, gram_TT * single_T * single_T[:, None])
         weights_T = weights_T.to(scale_T)
         dz = deltas.combined(weights_T * scale_T, W_OD)
     else:
-        if ranks > 1:
-            dist.all_reduce(totals_2T)
-        losses, scale_T = scale(totals_2T)
+        losses, scale_T = scale(global_sum(totals_2T))
         rows = torch.stack(deltas.rows()).flatten(1) * (scale_T / ranks)[:, None]
         dz = balancer(rows, losses, rank * rows.shape[1]) * ranks
         own_T = balancer.head_weights(losses)
@@ -118,13 +127,8 @@ def at_parameters(
     sizes = [p.numel() for p in shared]
     tops = list(features.values())
     along = [row.view_as(z) for row, z in zip(deltas.rows(), tops, strict=True)]
-    rows_TP = through_encoder(tops, along, shared, spare=2)
-    rows_TP[:, -2:] = totals_2T.T
-    if ranks > 1:
-        dist.all_reduce(rows_TP)
-    totals_2T.copy_(rows_TP[:, -2:].T)
+    rows_TP = through_encoder(tops, along, shared, totals_2T)
     losses, scale_T = scale(totals_2T)
-    rows_TP = rows_TP[:, :-2]
     single_T = scale_T / ranks
     simple = isinstance(balancer, GramianBalancer) and not balancer.tracks and not several
     if not simple:
@@ -161,28 +165,30 @@ def at_parameters(
     return losses, Steer.apply(value, [*wanted, *gradients_], *shared, *private, *places), weights_T
 
 
-def through_encoder(tops: Sequence[Tensor], along: Sequence[Tensor], shared: Sequence[nn.Parameter], spare: int = 0) -> Tensor:
-    """The tasks' gradients (T, P + spare) with respect to the shared parameters, one backward pass each; the graph stays.
+def through_encoder(tops: Sequence[Tensor], along: Sequence[Tensor], shared: Sequence[nn.Parameter], totals_2T: Tensor) -> Tensor:
+    """The gradients (T, P) of the sums of losses over the global batch, one backward pass each; the graph stays.
 
     Args:
         tops: Each task's features.
         along: Its gradient with respect to them.
         shared: The parameters.
-        spare: Columns left free at the end.
+        totals_2T: Sums and counts of this rank; they become those of all ranks in the same collective.
     """
     sizes = [p.numel() for p in shared]
-    rows = torch.empty(len(tops), sum(sizes) + spare, device=shared[0].device, dtype=shared[0].dtype)
+    rows = torch.empty(len(tops), sum(sizes) + 2, device=shared[0].device, dtype=shared[0].dtype)
     for row, z, dz in zip(rows, tops, along, strict=True):
         up = power_of_two(dz) if z.dtype == torch.float16 else 1.0
         gradients = torch.autograd.grad(z, shared, (dz * up).to(z.dtype), retain_graph=True, allow_unused=True)
-        for place, gradient in zip(row.split([*sizes, spare]), gradients, strict=False):
+        for place, gradient in zip(row[:-2].split(sizes), gradients, strict=True):
             if gradient is None:
                 place.zero_()
             elif up == 1.0:
                 place.copy_(gradient.flatten())
             else:
                 torch.div(gradient.flatten(), up, out=place)
-    return rows
+    rows[:, -2:] = totals_2T.T
+    totals_2T.copy_(global_sum(rows)[:, -2:].T)
+    return rows[:, :-2]
 
 
 def power_of_two(x: Tensor) -> float:

@@ -16,7 +16,6 @@ from typing import Any, Literal, cast
 import lightning as L
 import torch
 import torch._functorch.config
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
@@ -26,7 +25,6 @@ from torchmetrics import MetricCollection
 from src.balancing import (
     AutoLambda,
     Balancer,
-    DynamicWeightAverage,
     GradientBalancer,
     GramianBalancer,
     LossBalancer,
@@ -36,7 +34,7 @@ from src.balancing import (
 from src.balancing.balancer import OnHost
 from src.batch import Batch, InputShape
 from src.models.encoders import MLP, Encoder
-from src.models.gradients import at_features, at_parameters, through_encoder
+from src.models.gradients import at_features, at_parameters, feature_gramian, global_sum, through_encoder
 from src.models.heads import Deltas, Heads, Tape, inner_products
 from src.models.lookahead import slopes_ahead
 from src.models.schedule import WarmupCosine
@@ -45,13 +43,6 @@ from src.tasks import Task, labelled
 
 # what is logged at the end of an epoch was summed over all ranks already
 warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
-
-
-def global_sum(tensor: Tensor) -> Tensor:
-    """Sums over all ranks, in place."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(tensor)
-    return tensor
 
 
 def fuse(optimizer: Optimizer) -> None:
@@ -294,16 +285,12 @@ class MultiTaskModel(L.LightningModule):
         with full_precision(self.device.type):
             deltas, totals_2T = self._apart(features, batch)
             if self.sharing.one_feature and self.balancer.level != "parameters":
-                parts = torch.cat([totals_2T.double().flatten(), deltas.gram(deltas.stacked()).flatten()])
-                totals, gram = global_sum(parts).split([totals_2T.numel(), len(self.names) ** 2])
-                gram_TT = gram.view(len(self.names), -1)
-                counts_T = totals.view_as(totals_2T)[1]
+                gram_TT = feature_gramian(deltas, deltas.stacked(), totals_2T)
             else:
                 tops = [features[name] for name in self.names]
                 along = [row.view_as(z) for row, z in zip(deltas.rows(), tops, strict=True)]
-                rows = global_sum(through_encoder(tops, along, self._shared_and_private()[0]))
-                counts_T, gram_TT = global_sum(totals_2T)[1], inner_products(rows)
-        inverse_T = 1 / counts_T.clamp(min=1)
+                gram_TT = inner_products(through_encoder(tops, along, self._shared_and_private()[0], totals_2T))
+        inverse_T = 1 / totals_2T[1].clamp(min=1)
         return gram_TT * inverse_T * inverse_T[:, None]
 
     def _shared_and_private(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -366,9 +353,8 @@ class MultiTaskModel(L.LightningModule):
         cast(LossBalancer, self.balancer).after_step(before, after)
 
     def on_train_epoch_end(self) -> None:
-        """Tells the balancer, where it counts epochs."""
-        if isinstance(self.balancer, DynamicWeightAverage):
-            self.balancer.on_epoch_end()
+        """Tells the balancer."""
+        self.balancer.on_epoch_end()
 
     # Lightning looks at this signature in every step, which takes 0.05 ms unless it is written down
     training_step.__signature__ = inspect.signature(training_step)  # type: ignore[attr-defined]
