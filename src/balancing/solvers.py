@@ -4,6 +4,8 @@ All work on the correlations C = D^-1/2 G D^-1/2, D = diag G, in which tasks who
 Weights of gradients are w = D^-1/2 y for weights y of unit gradients.
 """
 
+from math import sqrt
+
 import numpy as np
 
 EPS = np.finfo(float).eps
@@ -45,7 +47,26 @@ def solve(A: np.ndarray, b: np.ndarray, noise: float = 4 * EPS) -> np.ndarray:
 
 def nonnegative(A: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Minimises x'Ax / 2 - b'x over x >= 0, for a symmetric positive semidefinite A with a diagonal near 1."""
+    if len(b) == 2:
+        return np.array(of_two(A, b))
     return one_by_one(A, b) if len(b) < 5 else nonnegative_each(A, b[:, None])[:, 0]
+
+
+def of_two(A: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """The same for two variables, by trying what can be: both above 0, or one.
+
+    Sum and difference of the variables, for a diagonal of 1, are solved for by themselves: where A is nearly singular only the one
+    that hardly counts is uncertain.
+    """
+    (a, c), (_, d) = A.tolist()
+    a, d = sqrt(a), sqrt(d)
+    c, p, q = c / a / d, b[0] / a, b[1] / d
+    if 1 - abs(c) > 4 * EPS:
+        total, difference = (p + q) / (1 + c), (p - q) / (1 - c)
+        if total > abs(difference):
+            return (total + difference) / 2 / a, (total - difference) / 2 / d
+    p, q = max(p, 0.0), max(q, 0.0)
+    return (p / a, 0.0) if p >= q else (0.0, q / d)
 
 
 def one_by_one(A: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -124,6 +145,8 @@ def nonnegative_each(A: np.ndarray, B: np.ndarray) -> np.ndarray:
     slope 0, in a few batched solves; the columns that it does not settle, as it may for a singular A, are solved one by one.
     """
     n, m = B.shape
+    if n == 2:
+        return np.array([of_two(A, b) for b in B.T]).T
     tolerance = 16 * n * EPS * np.maximum(np.abs(B).max(0), EPS)
     passive = np.zeros((m, n), dtype=bool)
     X, best, patience, open_ = np.zeros((m, n)), np.full(m, n + 1), np.full(m, 3), np.arange(m)
@@ -140,10 +163,14 @@ def nonnegative_each(A: np.ndarray, B: np.ndarray) -> np.ndarray:
         alone = np.zeros_like(wrong)
         alone[np.arange(len(open_)), n - 1 - wrong[:, ::-1].argmax(1)] = True
         passive[open_] ^= np.where((patience[open_] >= 0)[:, None], wrong, alone)
-        both = passive[open_, :, None] & passive[open_, None, :]
-        rest = np.eye(n) * ~passive[open_, :, None]
+        # the passive variables of each column to the front, so that no system is larger than the largest passive set
+        order = np.argsort(~passive[open_], axis=1, kind="stable")[:, : passive[open_].sum(1).max()]
+        inside = np.take_along_axis(passive[open_], order, 1)
+        systems = np.where(inside[:, :, None] & inside[:, None, :], A[order[:, :, None], order[:, None, :]], np.eye(order.shape[1]))
+        wanted = np.where(inside, np.take_along_axis(B.T[open_], order, 1), 0)
+        X[open_] = 0
         try:
-            X[open_] = np.linalg.solve(np.where(both, A, rest), np.where(passive[open_], B.T[open_], 0)[..., None])[..., 0]
+            X[open_[:, None], order] = np.linalg.solve(systems, wanted[..., None])[..., 0]
         except np.linalg.LinAlgError:
             break
     for i in open_:

@@ -87,7 +87,7 @@ def at_features(
         dz = deltas.combined(weights_T * scale_T, W_OD)
     else:
         losses, scale_T = scale(global_sum(totals_2T))
-        rows = torch.stack(deltas.rows()).flatten(1) * (scale_T / ranks)[:, None]
+        rows = deltas.together().flatten(1) * (scale_T / ranks)[:, None]
         dz = balancer(rows, losses, rank * rows.shape[1]) * ranks
         own_T = balancer.head_weights(losses)
     places, gradients = deltas.heads(scale_T if own_T is None else own_T.to(scale_T) * scale_T)

@@ -6,7 +6,7 @@ rates, placement and sharding see heads, and only the arithmetic is batched.
 """
 
 from collections import defaultdict
-from collections.abc import Container, Hashable, Mapping
+from collections.abc import Container, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
@@ -187,6 +187,7 @@ class Deltas:
 
     def __init__(self, tape: Tape, deltas: list[Tensor], later: list[Tensor]) -> None:
         self.tape, self.later = tape, later
+        self.rows_TND: Tensor | None = None
         self.shapes = tuple((d.shape[1], d.shape[2]) for d in deltas)
         self.delta_NO = torch.cat([d.flatten(1) for d in deltas], 1) if len(deltas) > 1 else deltas[0].flatten(1)
         self.weights = [
@@ -202,10 +203,24 @@ class Deltas:
     def rows(self) -> list[Tensor]:
         """Returns per task, in the order of T, the gradient with respect to its features (N, D)."""
         rows: list[Tensor] = []
+        for delta_KNH, weight_KHD in self._groups():
+            rows += torch.bmm(delta_KNH, weight_KHD).unbind(0)
+        return rows
+
+    def together(self) -> Tensor:
+        """Returns the same in one piece (T, N, D), where all tasks read features of one size."""
+        if self.rows_TND is None:
+            samples, features = self.delta_NO.shape[0], self.weights[0].shape[2]
+            self.rows_TND = self.delta_NO.new_empty(self.E_OT.shape[1], samples, features)
+            places = self.rows_TND.split([k for k, _ in self.shapes])
+            for (delta_KNH, weight_KHD), place in zip(self._groups(), places, strict=True):
+                torch.bmm(delta_KNH, weight_KHD, out=place)
+        return self.rows_TND
+
+    def _groups(self) -> Iterator[tuple[Tensor, Tensor]]:
         parts = self.delta_NO.split([k * h for k, h in self.shapes], 1)
         for delta, weight, shape in zip(parts, self.weights, self.shapes, strict=True):
-            rows += torch.einsum("nkh,khd->knd", delta.unflatten(1, shape), weight).unbind(0)
-        return rows
+            yield delta.unflatten(1, shape).transpose(0, 1), weight
 
     def gram(self, W_OD: Tensor) -> Tensor:
         """Returns the inner products (T, T) of these gradients in float64, where all tasks read the same features.
@@ -214,13 +229,15 @@ class Deltas:
         task's gradient, or from the gradients, whichever takes fewer products.
         """
         (samples, outputs), T, features = self.delta_NO.shape, self.E_OT.shape[1], W_OD.shape[1]
-        if outputs**2 * (samples + features) <= outputs * samples * features + T**2 * samples * features:
+        if outputs**2 * (samples + features) <= T * (T + 1) * samples * features:
             delta, W, E = self.delta_NO.double(), W_OD.double(), self.E_OT.double()
             return E.T @ ((delta.T @ delta) * (W @ W.T)) @ E
-        return inner_products(torch.stack(self.rows()).flatten(1))
+        return inner_products(self.together().flatten(1))
 
     def combined(self, weights_T: Tensor, W_OD: Tensor) -> Tensor:
         """Returns sum_t w_t (gradient of t with respect to the features), (N, D), where all tasks read the same features."""
+        if self.rows_TND is not None:
+            return (weights_T @ self.rows_TND.flatten(1)).view_as(self.rows_TND[0])
         return (self.delta_NO * (self.E_OT @ weights_T)) @ W_OD
 
     def heads(self, weights_T: Tensor) -> tuple[list[Tensor], list[Tensor]]:
