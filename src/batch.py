@@ -11,15 +11,43 @@ PADDING = -1  # the id of a row that only fills up a batch; all its labels are m
 
 @dataclass(frozen=True)
 class InputShape:
-    """What an encoder reads: the shape of one sample's dense input, and the size of each categorical column's vocabulary.
+    """What an encoder reads: the shape of one sample's dense input, the vocabularies of categorical columns or of tokens.
 
     Attributes:
         dense: Shape without the batch: (features,), (channels, height, width) ...
         categories: One vocabulary size per categorical column, the bucket for unseen values included.
+        tokens: Vocabulary size of a sequence of tokens; 0: there is none. Token 0 fills up short sequences.
+        parts: Vocabulary size of what each token is made of (characters, subwords); 0: there is none. Part 0 fills up short tokens.
     """
 
-    dense: tuple[int, ...]
+    dense: tuple[int, ...] = ()
     categories: tuple[int, ...] = ()
+    tokens: int = 0
+    parts: int = 0
+
+    def example(self, rows: int = 2, length: int = 5) -> "Tensor | dict[str, Tensor]":
+        """Inputs of this shape as a batch holds them, always the same: for what can be found out by trying.
+
+        Args:
+            rows: Number of samples.
+            length: Tokens of the longest sequence; every second one is shorter.
+        """
+        generator = torch.Generator().manual_seed(0)
+
+        def integers(low: int, high: int, *shape: int) -> Tensor:
+            return torch.randint(min(low, high - 1), high, shape, generator=generator)
+
+        if self.tokens:
+            tokens = integers(1, self.tokens, rows, length)
+            tokens[1::2, -1] = 0
+            inputs = {"tokens": tokens}
+            if self.parts:
+                inputs["parts"] = integers(1, self.parts, rows, length, 3) * (tokens > 0)[..., None]
+            return inputs
+        dense = torch.randn(rows, *self.dense, generator=generator)
+        if not self.categories:
+            return dense
+        return {"dense": dense, "categorical": torch.cat([integers(0, n, rows, 1) for n in self.categories], 1)}
 
 
 @dataclass(slots=True)
@@ -27,8 +55,9 @@ class Batch:
     """One rank's share of a global batch.
 
     Attributes:
-        inputs: The dense input (B, *shape), or a dict with 'dense' (B, F) and 'categorical' (B, columns).
-        targets: {task: (B,) or (B, L)}; missing labels are NaN in float and -100 in integer targets.
+        inputs: The dense input (B, *shape); or a dict, of 'dense' (B, F) and 'categorical' (B, columns), or of 'tokens' (B, S) and
+            'parts' (B, S, P).
+        targets: {task: (B,) or (B, L), or one label per token or pixel (B, ..., S)}; missing labels are NaN in float and -100 in integer targets.
         ids: (B,) row numbers in the data set; ``PADDING`` marks rows that only fill up the batch.
         extras: What rides along, such as group columns.
     """

@@ -1,14 +1,57 @@
-"""The contract of every encoder: a sequence of stages and the size of what comes out."""
+"""The contract of every encoder: a sequence of stages and the size of what comes out.
+
+What travels from stage to stage is a tensor x, or a tuple (x, ...) whose other tensors ride along: masks of padding, skip connections.
+Between stages an image is (B, C, H, W), anything else (B, ..., C); the features that the last stage puts out are (B, ..., D), for
+images too, so that one head serves vectors, tokens and pixels.
+"""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from src.batch import InputShape
 
+State = Tensor | tuple[Tensor, ...]
+
+
+def top(state: State) -> Tensor:
+    """The tensor x that travels from stage to stage."""
+    return state if isinstance(state, Tensor) else state[0]
+
+
+def with_top(state: State, x: Tensor) -> State:
+    """The same with another x; what rides along stays."""
+    return x if isinstance(state, Tensor) else (x, *state[1:])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a stage puts out.
+
+    Attributes:
+        channels: C.
+        image: Whether it is (B, C, H, W); otherwise (B, ..., C).
+        dims: Number of dimensions, the batch included.
+    """
+
+    channels: int
+    image: bool
+    dims: int
+
+    def last(self, x: Tensor) -> Tensor:
+        """Returns x with its channels last, (B, ..., C)."""
+        return x.movedim(1, -1) if self.image else x
+
+    def back(self, x: Tensor) -> Tensor:
+        """Returns x, which has its channels last, in this layout."""
+        return x.movedim(-1, 1) if self.image else x
+
 
 class Encoder(nn.Module, ABC):
-    """Inputs -> features (B, D), through a stem and a sequence of stages.
+    """Inputs -> features (B, ..., D), through a stem and a sequence of stages.
 
     Stages are the one seam that everything uses: architectures that share between layers act between stages, placement and FSDP
     cut at stages, activation checkpointing wraps stages. An encoder draws its initial weights from torch's global generator and
@@ -30,3 +73,24 @@ class Encoder(nn.Module, ABC):
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """Returns the features of the last stage."""
         return self.stages(inputs)
+
+    @torch.no_grad()
+    def layouts(self) -> list[Layout]:
+        """What each stage puts out, found out by trying."""
+        training = self.training
+        self.eval()
+        found = []
+        with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"):
+            state = self.shape.example()
+            for k, stage in enumerate(self.stages):
+                state = stage(state)
+                x = top(state)
+                image = x.ndim == 4 and k < len(self.stages) - 1
+                found.append(Layout(x.shape[1 if image else -1], image, x.ndim))
+        self.train(training)
+        return found
+
+    def cut(self, first: int, last: int | None = None) -> Self:
+        """Keeps the stages first ... last - 1 alone, under the names that they had; returns itself."""
+        self.stages = self.stages[first:last]
+        return self

@@ -28,5 +28,6 @@ class VectorStem(nn.Module):
         """Returns (B, features)."""
         if isinstance(inputs, Tensor):
             return inputs.flatten(1)
-        columns = inputs["categorical"].unbind(1)
-        return torch.cat([inputs["dense"], *(e(c) for e, c in zip(self.embeddings, columns, strict=True))], dim=1)
+        columns = [e(c) for e, c in zip(self.embeddings, inputs["categorical"].unbind(1), strict=True)]
+        dense = inputs["dense"].expand(*columns[0].shape[:-1], -1)  # grouped embeddings put out (K, B, ...)
+        return torch.cat([dense, *columns], dim=-1)

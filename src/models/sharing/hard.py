@@ -1,26 +1,46 @@
-"""Hard parameter sharing: one encoder for all tasks."""
+"""Hard parameter sharing: one encoder for all tasks, whole or up to a stage."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from src.models.sharing.sharing import EncoderFactory, Sharing
+from src.models.sharing.copies import Copies
+from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 
 
 class HardSharing(Sharing):
-    """z = f(x) for every task; only the heads are the tasks' own (Caruana, Machine Learning 1997)."""
+    """z = f(x) for every task; only the heads are the tasks' own (Caruana, Machine Learning 1997).
 
-    one_feature = True
+    With ``until: k`` the first k stages are shared and the rest is each task's own: z_t = f_t(f(x)) (Vandenhende et al.,
+    "Branched multi-task networks", BMVC 2020, with one branching point).
 
-    def __init__(self, encoder: EncoderFactory, tasks: Sequence[str]) -> None:
+    Args:
+        encoder: Makes an encoder.
+        tasks: The tasks' names.
+        until: Number of shared stages; None shares all.
+    """
+
+    def __init__(self, encoder: EncoderFactory, tasks: Sequence[str], until: int | None = None) -> None:
         super().__init__(encoder, tasks)
         self.encoder = encoder()
+        stages = len(self.encoder.stages) if until is not None else 0
+        if until is not None and not 1 <= until <= stages:
+            raise ValueError(f"HardSharing: until {until} is outside 1 ... {stages}, the stages of {type(self.encoder).__name__}")
+        self.one_feature = until is None or until == stages
+        self.branches = None if self.one_feature else Copies(encoder, len(tasks), first=until or 0)
+        if self.branches is not None:
+            self.encoder.cut(0, until)
         self.feature_sizes = dict.fromkeys(tasks, self.encoder.features)
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
-        """Returns the same features for every task."""
-        return dict.fromkeys(self.tasks, self.encoder(inputs))
+        """Returns the same features for every task, or those of each branch."""
+        z = self.encoder(inputs)
+        if self.branches is None:
+            return dict.fromkeys(self.tasks, z)
+        return dict(zip(self.tasks, self.branches(z).unbind(), strict=True))
 
-    def shared_parameters(self) -> Iterator[nn.Parameter]:
-        """Yields the whole encoder."""
-        return self.encoder.parameters()
+    def owners(self) -> Iterator[Owned]:
+        """The encoder belongs to all, a branch to its task."""
+        yield Owned(self.tasks, list(self.encoder.parameters()))
+        if self.branches is not None:
+            yield from self.branches.owners([(task,) for task in self.tasks])

@@ -1,0 +1,25 @@
+"""No sharing: one encoder for each task."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor
+
+from src.models.sharing.copies import Copies
+from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+
+
+class Separate(Sharing):
+    """z_t = f_t(x): T single-task networks in one run, the baseline that every other architecture is to be compared with."""
+
+    def __init__(self, encoder: EncoderFactory, tasks: Sequence[str]) -> None:
+        super().__init__(encoder, tasks)
+        self.encoders = Copies(encoder, len(tasks))
+        self.feature_sizes = dict.fromkeys(tasks, self.encoders.features)
+
+    def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns each task's own features."""
+        return dict(zip(self.tasks, self.encoders(inputs).unbind(), strict=True))
+
+    def owners(self) -> Iterator[Owned]:
+        """Each encoder belongs to its task."""
+        yield from self.encoders.owners([(task,) for task in self.tasks])
