@@ -55,9 +55,10 @@ class Batch:
     """One rank's share of a global batch.
 
     Attributes:
-        inputs: The dense input (B, *shape); or a dict, of 'dense' (B, F) and 'categorical' (B, columns), or of 'tokens' (B, S) and
-            'parts' (B, S, P).
-        targets: {task: (B,) or (B, L), or one label per token or pixel (B, ..., S)}; missing labels are NaN in float and -100 in integer targets.
+        inputs: The dense input (B, *shape); or a dict, of 'dense' (B, F) and 'categorical' (B, columns), or of 'tokens' (B, S)
+            and 'parts' (B, S, P).
+        targets: {task: (B,) or (B, L), or a label for each token or pixel (B, ..., S)}; missing labels are NaN in float and -100
+            in integer targets.
         ids: (B,) row numbers in the data set; ``PADDING`` marks rows that only fill up the batch.
         extras: What rides along, such as group columns.
     """

@@ -109,11 +109,21 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
     def train_dataloader(self) -> Batches:
         """Returns the shuffled stream of global batches."""
         overfit = self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
-        loader = self._loader("train", self.batch_size, shuffle=not overfit)
+        rows = self.split("train")
+        loader = self._loader(rows, self.training_batches(rows, shuffle=not overfit))
         position, self._position = self._position, None
         if position is not None:
             loader.sampler.resume(**position)
         return loader
+
+    def training_batches(self, rows: Dataset[Batch], shuffle: bool) -> GlobalBatches:
+        """Says which rows make up each training step.
+
+        Args:
+            rows: The training split.
+            shuffle: Whether every epoch has an order of its own.
+        """
+        return GlobalBatches(len(rows), self.batch_size, shuffle, self.seed)  # type: ignore[arg-type]
 
     def other_batch(self, name: Split, step: int) -> Batch:
         """Returns this rank's share of a batch of training size that is a function of (seed, step), for methods that look ahead."""
@@ -126,15 +136,15 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
 
     def val_dataloader(self) -> Batches:
         """Returns the validation rows in order."""
-        return self._loader("val", self.eval_batch_size)
+        return self._in_order("val")
 
     def test_dataloader(self) -> Batches:
         """Returns the rows of ``test_split`` in order: the test rows, unless another split is to be evaluated."""
-        return self._loader(self.test_split, self.eval_batch_size)
+        return self._in_order(self.test_split)
 
     def predict_dataloader(self) -> Batches:
         """Returns the rows to predict in order."""
-        return self._loader("predict", self.eval_batch_size)
+        return self._in_order("predict")
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Moves a batch to where the model is."""
@@ -144,13 +154,15 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """The class alone: Lightning's would read every split to count its rows."""
         return f"{type(self).__name__}(batch_size={self.batch_size})"
 
-    def _loader(self, name: Split, batch_size: int, shuffle: bool = False) -> Batches:
+    def _in_order(self, name: Split) -> Batches:
+        rows = self.split(name)
+        return self._loader(rows, GlobalBatches(len(rows), self.eval_batch_size, shuffle=False))  # type: ignore[arg-type]
+
+    def _loader(self, rows: Dataset[Batch], sampler: GlobalBatches) -> Batches:
         if self.trainer is not None and self.trainer.world_size > 1:
             connector = self.trainer._accelerator_connector
             if connector.use_distributed_sampler:
                 raise ValueError("global batches are dealt to the devices already: set Trainer(use_distributed_sampler=False)")
-        rows = self.split(name)
-        sampler = GlobalBatches(len(rows), batch_size, shuffle, self.seed)  # type: ignore[arg-type]
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return Batches(rows, sampler, self.num_workers, pin_memory=on_gpu)
 

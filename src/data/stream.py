@@ -5,6 +5,7 @@ come out short are filled with ``PADDING``. So the union of the ranks' batches i
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -47,17 +48,17 @@ class GlobalBatches(SequentialSampler):
 
     def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]  # whole batches, not single rows
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        order = self.order()
         epoch, first = self.begin
-        for k in range(first if epoch == self.epoch else 0, len(self)):
-            batch = order[k * self.batch_size : (k + 1) * self.batch_size]
+        for batch in islice(self.batches(), first if epoch == self.epoch else 0, None):
             share = -(-len(batch) // world)
             mine = batch[rank * share : (rank + 1) * share]
             yield torch.cat([mine, mine.new_full((share - len(mine),), PADDING)]) if len(mine) < share else mine
 
-    def order(self) -> Tensor:
-        """The order of the rows in this epoch."""
-        return torch.randperm(self.rows, generator=generator(self.seed, self.epoch)) if self.shuffle else torch.arange(self.rows)
+    def batches(self) -> Iterator[Tensor]:
+        """Yields the global batches of this epoch, a function of (seed, epoch) alone."""
+        order = torch.randperm(self.rows, generator=generator(self.seed, self.epoch)) if self.shuffle else torch.arange(self.rows)
+        for k in range(len(self)):
+            yield order[k * self.batch_size : (k + 1) * self.batch_size]
 
     def resume(self, epoch: int, step: int) -> None:
         """Continues after ``step`` batches of an epoch; the end of an epoch is the start of the next."""

@@ -175,8 +175,9 @@ def through_encoder(tops: Sequence[Tensor], along: Sequence[Tensor], shared: Seq
         totals_2T: Sums and counts of this rank; they become those of all ranks in the same collective.
     """
     sizes = [p.numel() for p in shared]
-    rows = torch.empty(len(tops), sum(sizes) + 2, device=shared[0].device, dtype=shared[0].dtype)
-    for row, z, dz in zip(rows, tops, along, strict=True):
+    like = shared[0] if shared else totals_2T
+    rows = torch.empty(len(tops), sum(sizes) + 2, device=like.device, dtype=like.dtype)
+    for row, z, dz in zip(rows if shared else (), tops, along, strict=bool(shared)):
         up = power_of_two(dz) if z.dtype == torch.float16 else 1.0
         gradients = torch.autograd.grad(z, shared, (dz * up).to(z.dtype), retain_graph=True, allow_unused=True)
         for place, gradient in zip(row[:-2].split(sizes), gradients, strict=True):

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from math import inf, isnan, nan
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import lightning as L
 import torch
@@ -32,26 +32,22 @@ from src.balancing import (
     TaskLosses,
 )
 from src.balancing.balancer import OnHost
-from src.batch import Batch, InputShape
+from src.batch import PADDING, Batch, InputShape
+from src.models.cost import costs
 from src.models.encoders import MLP, Encoder
 from src.models.gradients import at_features, at_parameters, feature_gramian, global_sum, through_encoder
 from src.models.heads import Deltas, Heads, Tape, inner_products
 from src.models.lookahead import slopes_ahead
+from src.models.optimisation import optimizer_and_schedule, parameter_groups
 from src.models.schedule import WarmupCosine
-from src.models.sharing import EncoderFactory, HardSharing, Sharing
+from src.models.sharing import Copies, EncoderFactory, HardSharing, Sharing, check_owners
 from src.tasks import Task, labelled
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 # what is logged at the end of an epoch was summed over all ranks already
 warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
-
-
-def fuse(optimizer: Optimizer) -> None:
-    """One call for all parameters instead of ten for each, where torch has that on CPUs and nothing else was asked for."""
-    for group in optimizer.param_groups:
-        on_cpu = all(p.device.type == "cpu" and p.is_floating_point() for p in group["params"])
-        asked = group.get("fused") is not None or group.get("foreach") is not None or group.get("differentiable")
-        if on_cpu and "fused" in group and not asked:
-            group["fused"] = True
 
 
 HALVES = (torch.half, torch.bfloat16)
@@ -75,6 +71,8 @@ class MultiTaskModel(L.LightningModule):
         scheduler: Makes the learning-rate schedule from the optimizer; any torch scheduler, or None for a constant rate.
         scheduler_interval: When the schedule moves; None: what the class says, else every epoch.
         lr_multipliers: {'encoder', 'balancer' or a task's name: factor on the learning rate of those parameters}.
+        stage_decay: Factor on the learning rate from each of the encoder's stages to the one below it, for fine-tuning.
+        checkpoint_activations: Keep of each stage its inputs alone, and compute it once more in the backward pass: less memory.
         weights: {task: fixed weight}, in place of what the task says.
         seed: Seed of the initial weights and of dropout; the command line links it to --seed_everything.
     """
@@ -90,6 +88,8 @@ class MultiTaskModel(L.LightningModule):
         scheduler: Callable[[Optimizer], LRScheduler | ReduceLROnPlateau] | None = WarmupCosine,
         scheduler_interval: Literal["step", "epoch"] | None = None,
         lr_multipliers: dict[str, float] | None = None,
+        stage_decay: float = 1.0,
+        checkpoint_activations: bool = False,
         weights: dict[str, float] | None = None,
         seed: int = 0,
     ) -> None:
@@ -103,7 +103,10 @@ class MultiTaskModel(L.LightningModule):
         self._make_encoder, self._make_sharing, self._make_balancer = encoder, sharing, balancer
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self.scheduler_interval = scheduler_interval
-        self.lr_multipliers = lr_multipliers or {}
+        self.lr_multipliers, self.stage_decay = lr_multipliers or {}, stage_decay
+        self.checkpoint_activations = checkpoint_activations
+        if not 0 < stage_decay <= 1:
+            raise ValueError(f"model.stage_decay is {stage_decay}; it must be above 0 and at most 1")
         for name in self.lr_multipliers:
             if name in ("encoder", "heads", "balancer") and name in tasks:
                 raise ValueError(f"model.lr_multipliers names '{name}', a task with a parameter group's name: rename the task")
@@ -141,6 +144,10 @@ class MultiTaskModel(L.LightningModule):
             self.sharing = self._make_sharing(partial(self._make_encoder, self.input_shape), list(self.tasks))
             self.heads = Heads(self.tasks, self.sharing.feature_sizes)
         torch.set_default_dtype(precision)
+        check_owners(self.sharing, self.input_shape.example())
+        for module in self.sharing.modules():
+            if isinstance(module, Encoder | Copies):
+                module.recompute = self.checkpoint_activations
         self.names = tuple(name for group in self.heads.groups for name in group.names)  # the order of T
         self.balancer = self._make_balancer({name: self.tasks[name].likelihood for name in self.names})
         if self.balancer.level == "parameters":  # a compiled encoder must keep its buffers for several backward passes
@@ -151,6 +158,8 @@ class MultiTaskModel(L.LightningModule):
         self._fixed = None if fixed == [1.0] * len(fixed) else torch.tensor(fixed)
         self.weights_T: Tensor | None = None  # of the latest step, for dashboards
         self._gathered: tuple[Tensor, TaskLosses] | None = None
+        self._seen: dict[str, Any] = {}
+        self.seen: dict[str, Tensor] = {}  # means over the rows of the latest evaluation
         self._looked_at: tuple[Batch, TaskLosses] | None = None
         self.metrics = nn.ModuleDict({self.heads.paths[name]: task.metrics() for name, task in self.tasks.items()})
         self.train_sums_2T = torch.zeros(2, len(self.names), dtype=torch.float64)
@@ -195,10 +204,16 @@ class MultiTaskModel(L.LightningModule):
             )
 
     def notes(self) -> list[str]:
-        """What a person should know of how tasks are balanced, a line each."""
-        balancer = self._make_balancer({name: task.likelihood for name, task in self.tasks.items()})
-        where = f", by gradients of the shared {balancer.level}" if balancer.level else ""
-        return [f"balancer {type(balancer).__name__}{where}"]
+        """What a person should know of how tasks share and are balanced, a line each."""
+        self.configure_model()
+        sharing, level = type(self.sharing).__name__, self.balancer.level
+        where = f", by gradients of the shared {level}" if level else ""
+        if level == "parameters" and not any(True for _ in self.sharing.shared_parameters()):
+            where += f", of which {sharing} has none: each task follows its own"
+        return [
+            f"sharing {sharing}: {costs(self.sharing, partial(self._make_encoder, self.input_shape), self.input_shape)}",
+            f"balancer {type(self.balancer).__name__}{where}",
+        ]
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns {task: outputs (B, ..., O)}: logits, or standardised numbers; ``Task.decode`` makes them readable."""
@@ -353,7 +368,8 @@ class MultiTaskModel(L.LightningModule):
         cast(LossBalancer, self.balancer).after_step(before, after)
 
     def on_train_epoch_end(self) -> None:
-        """Tells the balancer."""
+        """Tells the sharing architecture and the balancer."""
+        self.sharing.on_epoch_end()
         self.balancer.on_epoch_end()
 
     # Lightning looks at this signature in every step, which takes 0.05 ms unless it is written down
@@ -377,11 +393,17 @@ class MultiTaskModel(L.LightningModule):
     # -- evaluation -------------------------------------------------------------------------------------------------------------
     def _start_evaluation(self) -> None:
         self.eval_sums_2T = torch.zeros(2, len(self.names), dtype=torch.float64, device=self.device)
+        self._seen = {}
         for metrics in self.metrics.values():
             cast(MetricCollection, metrics).reset()
 
     def _evaluate(self, batch: Batch) -> dict[str, Tensor]:
         grouped = self.heads(self.sharing(batch.inputs))
+        for name, of_rows in self.sharing.seen().items():
+            kept = of_rows.detach()[batch.ids != PADDING].double()
+            sums = torch.cat([kept.sum(0).flatten(), kept.new_tensor([len(kept)])])
+            before, _ = self._seen.get(name, (0.0, ()))
+            self._seen[name] = before + sums, kept.shape[1:]
         self.eval_sums_2T += torch.stack(self.loss_sums(grouped, batch.targets))
         outputs = self.heads.split(grouped)
         for name, task in self.tasks.items():
@@ -390,6 +412,8 @@ class MultiTaskModel(L.LightningModule):
 
     def _finish_evaluation(self, stage: str) -> dict[str, float]:
         sums_T, counts_T = global_sum(self.eval_sums_2T)
+        sums = {name: (global_sum(x), shape) for name, (x, shape) in self._seen.items()}
+        self.seen = {name: (x[:-1] / x[-1]).view(shape) for name, (x, shape) in sums.items()}
         values: dict[str, float] = {}
         scores = []
         for name, loss, count in zip(self.names, sums_T.tolist(), counts_T.tolist(), strict=True):
@@ -400,6 +424,10 @@ class MultiTaskModel(L.LightningModule):
         known = [score for score in scores if not isnan(score)]  # a task without labels has none; one that diverged has the worst
         values[f"{stage}/score"] = sum(known) / len(known) if known else nan
         return values
+
+    def pictures(self) -> "dict[str, DataFrame]":
+        """What can be drawn of the sharing architecture after an evaluation."""
+        return self.sharing.pictures(self.seen)
 
     def metrics_of(self, name: str) -> MetricCollection:
         """The metrics of a task in the current evaluation."""
@@ -440,48 +468,15 @@ class MultiTaskModel(L.LightningModule):
 
     # -- optimisation -----------------------------------------------------------------------------------------------------------
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Named groups: 'encoder' (all of the sharing architecture), 'heads', each head with a multiplier of its own, 'balancer'.
-
-        Heads at the same rate are one group: an optimizer pays for every group in every step. What a balancer learns is no weight
-        of the network, and does not decay.
-        """
-        heads = [name for name in self.tasks if name not in self.lr_multipliers]
-        groups = {"heads": [p for name in heads for p in self.heads[name].parameters()]}
-        groups |= {name: list(self.heads[name].parameters()) for name in self.tasks if name in self.lr_multipliers}
-        groups = {"encoder": list(self.sharing.parameters()), **groups, "balancer": list(self.balancer.parameters())}
-        return [
-            {"name": name, "params": params, "lr": lr * self.lr_multipliers.get(name, 1.0)}
-            | ({"weight_decay": 0.0} if name == "balancer" else {})
-            for name, params in groups.items()
-            if params
-        ]
+        """Groups by name, for a learning rate."""
+        heads = {name: list(self.heads[name].parameters()) for name in self.tasks}
+        parts = dict(self.sharing.named_parameters()), heads, list(self.balancer.parameters())
+        return parameter_groups(*parts, self.lr_multipliers, self.stage_decay, lr)
 
     def configure_optimizers(self) -> Any:
         """Builds the optimizer on named groups, and the schedule."""
-        try:
-            lr = self._make_optimizer([nn.Parameter(torch.zeros(1))]).defaults["lr"]
-            optimizer = self._make_optimizer(self.parameter_groups(float(lr)))
-            fuse(optimizer)
-            if self._make_scheduler is None:
-                return optimizer
-            scheduler = self._make_scheduler(optimizer)
-        except (ValueError, TypeError) as error:  # torch on a value that it cannot take
-            raise ValueError(f"model.optimizer or model.scheduler: {error}") from None
-        if isinstance(scheduler, ReduceLROnPlateau):
-            if scheduler.mode != "max":
-                raise ValueError("model.scheduler watches val/score, of which more is better: set --model.scheduler.mode max")
-            # Lightning would move it after the last checkpoint of an epoch, and lose that move when it resumes
-            plan: dict[str, Any] = {"reduce_on_plateau": False, "interval": "epoch"}
-        else:
-            plan = {"interval": self.scheduler_interval or getattr(scheduler, "interval", "epoch")}
-        if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
-            steps = self.trainer.estimated_stepping_batches
-            if steps == float("inf"):
-                raise ValueError(
-                    "WarmupCosine needs an end: set trainer.max_epochs, trainer.max_steps or model.scheduler.total_steps"
-                )
-            scheduler.plan(int(steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **plan}}
+        makers = self._make_optimizer, self._make_scheduler, self.scheduler_interval
+        return optimizer_and_schedule(self.parameter_groups, *makers, lambda: self.trainer.estimated_stepping_batches)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Moves the schedule; one that waits for a plateau moves when a validation ends."""

@@ -1,6 +1,5 @@
-"""Pictures at the end of validation: confusion matrices, and predicted against true values."""
+"""Pictures at the end of validation: confusion matrices, predicted against true values, what tasks share."""
 
-import math
 from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
@@ -9,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from src.monitoring.dashboard import board
+from src.monitoring.drawing import matrix_figure, panels, routes_figure, short
 from src.monitoring.watched import Watched
 from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression, Task, labelled
 
@@ -98,27 +98,16 @@ class Figures(L.Callback):
                 continue
             logger.experiment.add_figure(f"val/{name}", figure, global_step=trainer.global_step, close=False)
 
-
-def panels(count: int, name_length: int = 0) -> list[Any]:
-    """Square panels in one figure, with room for names of so many letters on their left and below.
-
-    The figure stands outside pyplot's global state, which is neither safe nor freed in long runs, and has margins worked out here:
-    Matplotlib's own layouts draw it several times.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns = math.ceil(count**0.5)
-    rows = -(-count // columns)
-    side, gap, margin = 3.0, 0.4, 0.65 + 0.08 * name_length  # inches
-    width, height = columns * (margin + side) + gap, rows * (margin + side + gap)
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    boxes = []
-    for i in range(count):
-        left, top = (i % columns) * (margin + side) + margin, (i // columns) * (margin + side + gap) + gap
-        boxes.append(figure.add_axes((left / width, 1 - (top + side) / height, side / width, side / height)))
-    return boxes
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draws what the model found out about sharing, which it sums up when its epoch ends."""
+        logger = board(trainer) if self._due(trainer) else None
+        if logger is None:
+            return
+        for title, table in cast(Watched, pl_module).pictures().items():
+            rows, columns = [str(name) for name in table.index], [str(name) for name in table.columns]
+            draw = routes_figure if table.to_numpy().dtype.kind == "i" else matrix_figure
+            figure = draw(title, rows, columns, table.to_numpy())
+            logger.experiment.add_figure(f"sharing/{title}", figure, global_step=trainer.global_step, close=False)
 
 
 def confusion_figure(name: str, task: Task, counts: Tensor) -> "Figure":
@@ -126,7 +115,7 @@ def confusion_figure(name: str, task: Task, counts: Tensor) -> "Figure":
     several = isinstance(task, MultilabelClassification)
     titles = [f"{name}: {label}" for label in task.labels] if isinstance(task, MultilabelClassification) else [name]
     names = ["no", "yes"] if several else [str(c) for c in getattr(task, "classes", ())]
-    shown = [name if len(name) <= 20 else f"{name[:19]}…" for name in names]
+    shown = [short(name) for name in names]
     longest, places = max(map(len, shown)), range(len(names))
     across = sum(map(len, shown)) > 24
     boxes = panels(len(titles), longest)

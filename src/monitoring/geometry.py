@@ -1,16 +1,13 @@
 """How the gradients of tasks lie to one another: their lengths, their angles, and who is in conflict with whom."""
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
 
 from src.monitoring.dashboard import board
-from src.monitoring.figures import panels
+from src.monitoring.drawing import matrix_figure
 from src.monitoring.watched import Watched
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class Geometry(L.Callback):
@@ -52,18 +49,5 @@ class Geometry(L.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
         if (writer := board(trainer)) is not None:
-            writer.experiment.add_figure("gradient/cosines", cosine_figure(names, cosines), global_step=step, close=False)
-
-
-def cosine_figure(names: list[str], cosines: np.ndarray) -> "Figure":
-    """The matrix of cosines between the tasks' gradients."""
-    shown = [name if len(name) <= 20 else f"{name[:19]}…" for name in names]
-    [axes] = panels(1, max(map(len, shown)))
-    axes.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu")
-    axes.set_xticks(range(len(names)), shown, rotation=90, fontsize=10 if len(names) <= 20 else 5)
-    axes.set_yticks(range(len(names)), shown, fontsize=10 if len(names) <= 20 else 5)
-    axes.set(title="cosines of task gradients")
-    for i, row in enumerate(cosines if len(names) <= 10 else ()):
-        for j, value in enumerate(row):
-            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if abs(value) > 0.6 else "black", fontsize=8)
-    return axes.figure
+            figure = matrix_figure("cosines of task gradients", names, names, cosines, top=1.0)
+            writer.experiment.add_figure("gradient/cosines", figure, global_step=step, close=False)

@@ -1,10 +1,13 @@
 """What monitoring may look at in a model."""
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
 from src.tasks import Task
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class Watched(Protocol):
@@ -27,3 +30,6 @@ class Watched(Protocol):
 
     def task_gramian(self, batch: Any) -> Tensor:
         """Inner products (T, T) of the task gradients over the global batch."""
+
+    def pictures(self) -> "dict[str, DataFrame]":
+        """What can be drawn of how tasks share, {title: table}; integers are routes."""

@@ -26,7 +26,7 @@ def test_the_gramian_is_that_of_one_backward_pass_per_task(level):
     places = [features[model.names[0]]] if level == "features" else list(model.sharing.shared_parameters())
     rows = []
     for loss in task_losses(model, batch, features):
-        parts = torch.autograd.grad(loss, places, retain_graph=True)
+        parts = torch.autograd.grad(loss, places, retain_graph=True, materialize_grads=True)
         rows.append(torch.cat([part.flatten() for part in parts]))
     J = torch.stack(rows) / torch.tensor([model.weights[name] for name in model.names])[:, None]
     np.testing.assert_allclose(model.task_gramian(batch), J @ J.T, rtol=1e-6, atol=1e-12)

@@ -3,5 +3,21 @@
 from src.models.encoders.convnet import ConvNet
 from src.models.encoders.encoder import Encoder
 from src.models.encoders.mlp import MLP
+from src.models.encoders.pretrained import Pretrained
+from src.models.encoders.pyramid import FeaturePyramid
+from src.models.encoders.resnet import ResNet
+from src.models.encoders.tabular_transformer import TabularTransformer
+from src.models.encoders.transformer import Transformer
+from src.models.encoders.unet import UNet
 
-__all__ = ["MLP", "ConvNet", "Encoder"]
+__all__ = [
+    "MLP",
+    "ConvNet",
+    "Encoder",
+    "FeaturePyramid",
+    "Pretrained",
+    "ResNet",
+    "TabularTransformer",
+    "Transformer",
+    "UNet",
+]

@@ -31,20 +31,21 @@ class ConvNet(Encoder):
 
     Args:
         shape: What one sample looks like; its dense part must be (channels, height, width).
-        width: Channels of the first stage, a multiple of 8 or at most 8.
+        width: Channels of the first stage: 1, 2, 4 or a multiple of 8.
         depth: Number of stages.
     """
 
     def __init__(self, shape: InputShape, width: int = 32, depth: int = 3) -> None:
         super().__init__(shape)
-        if len(shape.dense) != 3 or shape.categories:
+        if len(shape.dense) != 3 or shape.categories or shape.tokens:
             raise ValueError(
-                f"ConvNet reads images (channels, height, width), but the data gives {describe(shape)}: use --model.encoder MLP"
+                f"ConvNet reads images (channels, height, width), but the data gives {describe(shape)}: "
+                f"use --model.encoder {'Transformer' if shape.tokens else 'MLP'}"
             )
         if width < 1 or depth < 1:
             raise ValueError(f"ConvNet: width {width} and depth {depth} must be at least 1")
-        if width > 8 and width % 8:
-            raise ValueError(f"ConvNet: width {width} is not a multiple of 8, the number of its GroupNorm groups")
+        if width % 8 and width not in (1, 2, 4):
+            raise ValueError(f"ConvNet: width {width} is neither 1, 2, 4 nor a multiple of 8, the number of its GroupNorm groups")
         sizes = [shape.dense[0], *(width * 2**i for i in range(depth))]
         stages = [stage(sizes[i], sizes[i + 1], stride=2 if i else 1) for i in range(depth)]
         stages[-1].append(Pool())
@@ -54,5 +55,7 @@ class ConvNet(Encoder):
 
 def describe(shape: InputShape) -> str:
     """The input shape in words."""
+    if shape.tokens:
+        return "sequences of tokens"
     words = f"inputs of shape {tuple(shape.dense)}"
     return f"{words} and {len(shape.categories)} categorical columns" if shape.categories else words

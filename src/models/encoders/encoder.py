@@ -1,16 +1,18 @@
 """The contract of every encoder: a sequence of stages and the size of what comes out.
 
-What travels from stage to stage is a tensor x, or a tuple (x, ...) whose other tensors ride along: masks of padding, skip connections.
+What travels from stage to stage is a tensor x, or a tuple (x, ...) whose other tensors ride along: masks of padding, skips.
 Between stages an image is (B, C, H, W), anything else (B, ..., C); the features that the last stage puts out are (B, ..., D), for
 images too, so that one head serves vectors, tokens and pixels.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from src.batch import InputShape
 
@@ -25,6 +27,11 @@ def top(state: State) -> Tensor:
 def with_top(state: State, x: Tensor) -> State:
     """The same with another x; what rides along stays."""
     return x if isinstance(state, Tensor) else (x, *state[1:])
+
+
+def recomputed(function: Callable[[Any], Any], state: Any) -> Any:
+    """Calls a function of which nothing but its input is kept for the backward pass (Chen et al., arXiv 1604.06174)."""
+    return checkpoint(function, state, use_reentrant=False) if torch.is_grad_enabled() else function(state)
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,12 @@ class Encoder(nn.Module, ABC):
     Attributes:
         stages: nn.Sequential; the first one reads the inputs as the batch holds them.
         features: Size D of the last stage's output.
+        recompute: Whether each stage keeps its inputs alone, and is computed once more in a backward pass.
     """
 
     stages: nn.Sequential
     features: int
+    recompute: bool = False
 
     @abstractmethod
     def __init__(self, shape: InputShape) -> None:
@@ -72,7 +81,16 @@ class Encoder(nn.Module, ABC):
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """Returns the features of the last stage."""
-        return self.stages(inputs)
+        if not self.recompute:
+            return self.stages(inputs)
+        state: Any = inputs
+        for stage in self.stages:
+            state = self.run(stage, state)
+        return state
+
+    def run(self, stage: nn.Module, state: Any) -> Any:
+        """Runs one of its stages, for architectures that act between them."""
+        return recomputed(stage, state) if self.recompute else stage(state)
 
     @torch.no_grad()
     def layouts(self) -> list[Layout]:
@@ -92,5 +110,5 @@ class Encoder(nn.Module, ABC):
 
     def cut(self, first: int, last: int | None = None) -> Self:
         """Keeps the stages first ... last - 1 alone, under the names that they had; returns itself."""
-        self.stages = self.stages[first:last]
+        self.stages = self.stages[first:last]  # type: ignore[assignment]
         return self

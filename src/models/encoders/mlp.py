@@ -40,6 +40,8 @@ class MLP(Encoder):
             raise ValueError(f"MLP: width {width} and depth {depth} must be at least 1 and 0")
         if not 0 <= dropout < 1:
             raise ValueError(f"MLP: dropout {dropout} is outside [0, 1)")
+        if shape.tokens:
+            raise ValueError("MLP reads vectors, but the data gives sequences of tokens: use --model.encoder Transformer")
         stem = VectorStem(shape)
         self.stages = nn.Sequential(
             nn.Sequential(stem, nn.Linear(stem.features, width)), *(Block(width, dropout) for _ in range(depth))

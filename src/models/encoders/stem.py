@@ -29,5 +29,7 @@ class VectorStem(nn.Module):
         if isinstance(inputs, Tensor):
             return inputs.flatten(1)
         columns = [e(c) for e, c in zip(self.embeddings, inputs["categorical"].unbind(1), strict=True)]
-        dense = inputs["dense"].expand(*columns[0].shape[:-1], -1)  # grouped embeddings put out (K, B, ...)
+        dense = inputs["dense"]
+        if columns:  # of several networks at once they are (K, B, ...)
+            dense = dense.expand(*columns[0].shape[:-1], -1)
         return torch.cat([dense, *columns], dim=-1)

@@ -1,7 +1,39 @@
 """How tasks share: from one input to the features of each task."""
 
+from src.models.sharing.adapters import TaskAdapters
+from src.models.sharing.copies import Copies
+from src.models.sharing.cross_stitch import CrossStitch
+from src.models.sharing.dselectk import DSelectK
 from src.models.sharing.hard import HardSharing
+from src.models.sharing.learning_to_branch import LearningToBranch
+from src.models.sharing.mmoe import MMoE
+from src.models.sharing.mtan import MTAN
+from src.models.sharing.nddr import NDDR
+from src.models.sharing.ple import CGC, PLE
 from src.models.sharing.separate import Separate
-from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+from src.models.sharing.sharing import EncoderFactory, Owned, Sharing, check_owners
+from src.models.sharing.sluice import Sluice
+from src.models.sharing.soft import SoftSharing
+from src.models.sharing.weighted import WeightedSharing
 
-__all__ = ["EncoderFactory", "HardSharing", "Owned", "Separate", "Sharing"]
+__all__ = [
+    "CGC",
+    "MTAN",
+    "NDDR",
+    "PLE",
+    "Copies",
+    "CrossStitch",
+    "DSelectK",
+    "EncoderFactory",
+    "HardSharing",
+    "LearningToBranch",
+    "MMoE",
+    "Owned",
+    "Separate",
+    "Sharing",
+    "Sluice",
+    "SoftSharing",
+    "TaskAdapters",
+    "WeightedSharing",
+    "check_owners",
+]

@@ -1,15 +1,16 @@
 """Several encoders of one make, run side by side."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
-from src.models.encoders.encoder import Encoder
-from src.models.sharing.grouped import CannotGroup, Flow, group
+from src.models.encoders.encoder import Encoder, recomputed
+from src.models.sharing.grouped import CannotGroup, Trial, group
 from src.models.sharing.sharing import Owned
 
 
@@ -23,51 +24,65 @@ class Copies(nn.Module):
         count: K, at least 1.
         first: The first stage to keep.
         last: The stage behind the last one to keep; None for the end.
+        apart: Whether the first of these reads a part of its own for each encoder, as every later one does.
 
     Attributes:
         layouts: What each stage of a whole encoder puts out.
         features: Size D of the features.
         stages: The kept stages of all encoders as one; None where they run in a loop.
+        lifts: Whether the first of them reads one input for all.
         encoders: The encoders, where they run in a loop.
+        recompute: As of an encoder.
     """
 
-    def __init__(self, make: Callable[[], Encoder], count: int, first: int = 0, last: int | None = None) -> None:
+    recompute = False
+
+    def __init__(
+        self, make: Callable[[], Encoder], count: int, first: int = 0, last: int | None = None, apart: bool = False
+    ) -> None:
         super().__init__()
         made = [make() for _ in range(count)]
         self.count, self.features, self.layouts = count, made[0].features, made[0].layouts()
         inputs: Any = made[0].shape.example()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            for stage in made[0].stages[:first]:
+            for stage in list(made[0].stages)[:first]:
                 inputs = stage(inputs)
         encoders = [encoder.cut(first, last) for encoder in made]
         self.names = [name for name, _ in encoders[0].stages.named_children()]
-        self.flow = Flow()
+        self.lifts, self.apart = False, apart
         self.stages = self._grouped(encoders, inputs)
         self.encoders = nn.ModuleList(encoders if self.stages is None else [])
 
     def _grouped(self, encoders: Sequence[Encoder], inputs: Any) -> nn.Sequential | None:
         """All encoders as one, if that gives what each of them gives."""
-        if len(encoders) == 1:
-            return None
-        training = encoders[0].training
+        training, trial = encoders[0].training, Trial()
         try:
-            stages = group([encoder.stages for encoder in encoders], self.flow)
+            stages = cast(nn.Sequential, group([encoder.stages for encoder in encoders], trial))
             with torch.no_grad():
-                stages.eval()
-                self.flow.apart = False
-                found = stages(inputs)
-                each = [encoder.stages.eval()(inputs) for encoder in encoders]
-            for ours, theirs in zip(leaves(found), leaves(stacked(each)), strict=True):
-                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+                ours, theirs = lifted(inputs, self.count) if self.apart else inputs, [inputs] * len(encoders)
+                trial.apart = self.apart
+                for k, stage in enumerate(stages.eval()):
+                    ours = stage(ours)
+                    if k == 0 and not self.apart:
+                        self.lifts = trial.apart
+                        ours, trial.apart = ours if self.lifts else lifted(ours, self.count), True
+                    theirs = [list(encoder.eval().stages)[k](x) for encoder, x in zip(encoders, theirs, strict=True)]
+                    for one, other in zip(leaves(ours), leaves(stacked(theirs)), strict=True):
+                        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
         except (CannotGroup, RuntimeError, ValueError, AttributeError, AssertionError):
             return None
         finally:
+            trial.over = True
             for encoder in encoders:
                 encoder.train(training)
-        return stages.train(training)  # type: ignore[return-value]
+        return stages.train(training)
 
     def __len__(self) -> int:
         return self.count
+
+    def _parts(self) -> list[nn.Sequential]:
+        """The stages of all encoders as one, or of each."""
+        return [cast(Encoder, encoder).stages for encoder in self.encoders] if self.stages is None else [self.stages]
 
     def forward(self, state: Any, apart: bool = False, first: int = 0, last: int | None = None) -> Any:
         """Runs the stages first ... last - 1, counted from the first that was kept.
@@ -82,15 +97,14 @@ class Copies(nn.Module):
             What the last stage puts out, each tensor with a leading dimension K.
         """
         if self.stages is not None:
-            self.flow.apart = apart
-            for name in self.names[first:last]:
-                state = self.stages.get_submodule(name)(state)
+            for k in range(len(self.names))[first:last]:
+                state = self._as_one(self.stages.get_submodule(self.names[k]), k, state, apart or k > first, self.count)
             return state
         parts = []
-        for k, encoder in enumerate(self.encoders):
+        for k, stages in enumerate(self._parts()):
             part = share(state, k) if apart else state
             for name in self.names[first:last]:
-                part = encoder.stages.get_submodule(name)(part)
+                part = self._call(stages.get_submodule(name), part)
             parts.append(part)
         return stacked(parts)
 
@@ -99,38 +113,53 @@ class Copies(nn.Module):
         name = self.names[stage]
         if self.stages is not None:
             return dict(self.stages.get_submodule(name).named_parameters())
-        alike = zip(*(encoder.stages.get_submodule(name).named_parameters() for encoder in self.encoders), strict=True)
+        alike = zip(*(stages.get_submodule(name).named_parameters() for stages in self._parts()), strict=True)
         return {each[0][0]: torch.stack([p for _, p in each]) for each in alike}
 
-    def called(self, stage: int, parameters: Mapping[str, Tensor], state: Any, apart: bool) -> Any:
-        """Runs a stage of all encoders with other parameters, by name and stacked (K, ...)."""
-        name = self.names[stage]
+    def called(self, stage: int, parameters: Mapping[str, Tensor], state: Any, apart: bool, count: int) -> Any:
+        """Runs a stage as ``count`` encoders with other parameters, by name and stacked (count, ...)."""
+        one = self._parts()[0].get_submodule(self.names[stage])
         if self.stages is not None:
-            self.flow.apart = apart
-            return functional_call(self.stages.get_submodule(name), dict(parameters), (state,))
-        stages = [encoder.stages.get_submodule(name) for encoder in self.encoders]
-        return stacked(
-            [
-                functional_call(s, {n: p[k] for n, p in parameters.items()}, (share(state, k) if apart else state,))
-                for k, s in enumerate(stages)
-            ]
-        )
+            return self._as_one(partial(with_parameters, one, parameters), stage, state, apart, count)
+        each = [partial(with_parameters, one, {n: p[k] for n, p in parameters.items()}) for k in range(count)]
+        return stacked([self._call(run, share(state, k) if apart else state) for k, run in enumerate(each)])
 
-    def owners(self, tasks: Sequence[tuple[str, ...]]) -> Iterator[Owned]:
-        """Whose parameters these are, given the tasks that reach each encoder."""
+    def _as_one(self, run: Callable[[Any], Any], stage: int, state: Any, apart: bool, count: int) -> Any:
+        """Runs a grouped stage, of which the first one alone reads what has no leading dimension."""
+        if stage or self.apart:
+            return self._call(run, state if apart else lifted(state, count))
+        assert not apart
+        return self._call(run, state) if self.lifts else lifted(self._call(run, state), count)
+
+    def _call(self, run: Callable[[Any], Any], state: Any) -> Any:
+        return recomputed(run, state) if self.recompute else run(state)
+
+    def owners(self, tasks: Sequence[tuple[str, ...]], stage: int | None = None) -> Iterator[Owned]:
+        """Whose parameters these are, all or those of one stage, given the tasks that reach each encoder."""
+        names = self.names if stage is None else [self.names[stage]]
+        parts = [[p for name in names for p in stages.get_submodule(name).parameters()] for stages in self._parts()]
         if self.stages is None:
-            for reached, encoder in zip(tasks, self.encoders, strict=True):
-                yield Owned(reached, list(encoder.parameters()))
+            yield from (Owned(reached, part) for reached, part in zip(tasks, parts, strict=True))
         elif len(set(tasks)) == 1:
-            yield Owned(tasks[0], list(self.parameters()))
+            yield Owned(tasks[0], parts[0])
         else:
             assert all(len(reached) == 1 for reached in tasks)
-            yield Owned(tuple(task for (task,) in tasks), list(self.parameters()), slices=True)
+            yield Owned(tuple(task for (task,) in tasks), parts[0], slices=True)
+
+
+def with_parameters(stage: nn.Module, parameters: Mapping[str, Tensor], state: Any) -> Any:
+    """Runs a stage with other parameters."""
+    return functional_call(stage, dict(parameters), (state,))
 
 
 def stacked(states: Sequence[Any]) -> Any:
     """Tensors, or tuples of them, with a new leading dimension."""
     return tree_map(lambda *parts: torch.stack(parts), *states)
+
+
+def lifted(state: Any, count: int) -> Any:
+    """The same for each of so many encoders."""
+    return tree_map(lambda x: x.expand(count, *x.shape), state)
 
 
 def share(state: Any, k: int) -> Any:

@@ -15,10 +15,15 @@ class CannotGroup(Exception):
     """These networks cannot run as one."""
 
 
-class Flow:
-    """Whether what flows through grouped layers is one tensor for all networks, or has a leading dimension K already."""
+class Trial:
+    """A first run, in which layers find out what reaches them.
 
-    apart = False
+    Attributes:
+        apart: Whether what flows has a leading dimension K by now; before it is one tensor for all networks.
+        over: Layers stay as they are.
+    """
+
+    apart = over = False
 
 
 class Grouped(nn.Module):
@@ -26,56 +31,56 @@ class Grouped(nn.Module):
 
     Args:
         layers: The layers.
-        flow: Of the networks that they belong to.
+        trial: The first run of the networks that they belong to; None: what reaches them has a leading dimension K.
+
+    Attributes:
+        lifts: Whether it reads one tensor for all networks, and puts out the first with a dimension K.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], flow: Flow) -> None:
+    weight: Tensor
+    lifts = False
+
+    def __init__(self, layers: Sequence[nn.Module], trial: Trial | None = None) -> None:
         super().__init__()
-        self.flow = flow
+        self.trial = trial
         for name, _ in layers[0].named_parameters():
             self.register_parameter(name, nn.Parameter(torch.stack([layer.get_parameter(name).detach() for layer in layers])))
+        self.bias: Tensor | None = getattr(self, "bias", None)
 
-    weight: Tensor
-    bias: Tensor
-
-    def bias_over(self, x: Tensor) -> Tensor:
-        """The bias (K, C) as one that is added to (K, ..., C)."""
-        return self.bias.view(len(self.bias), *[1] * (x.ndim - 2), -1)
+    def look(self) -> bool:
+        """Notes whether it lifts, and returns that."""
+        if self.trial is not None and not self.trial.over:
+            self.lifts, self.trial.apart = not self.trial.apart, True
+        return self.lifts
 
 
 class GroupedLinear(Grouped):
-    """K linear layers: (K, ..., I), or (..., I) for all, -> (K, ..., O)."""
+    """K linear layers: (K, ..., C), or (..., C) for all, -> (K, ..., C')."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns K products: one wide product where all read the same."""
-        K, O, I = self.weight.shape
-        bias = getattr(self, "bias", None)
-        if not self.flow.apart:
-            self.flow.apart = True
-            return (
-                F.linear(x, self.weight.view(K * O, I), bias if bias is None else bias.view(-1))
-                .unflatten(-1, (K, O))
-                .movedim(-2, 0)
-            )
+        if self.look():
+            y = F.linear(x, self.weight.flatten(0, 1), None if self.bias is None else self.bias.flatten())
+            return y.unflatten(-1, self.weight.shape[:2]).movedim(-2, 0)
         rows = x.flatten(1, -2)
-        y = torch.bmm(rows, self.weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, self.weight.mT)
-        return y.view(*x.shape[:-1], O)
+        y = torch.bmm(rows, self.weight.mT) if self.bias is None else torch.baddbmm(self.bias.unsqueeze(1), rows, self.weight.mT)
+        return y.unflatten(1, x.shape[1:-1])
 
 
 class GroupedNorm(Grouped):
     """K layer normalisations over the last dimension."""
 
-    def __init__(self, layers: Sequence[nn.LayerNorm], flow: Flow) -> None:
-        super().__init__(layers, flow)
+    def __init__(self, layers: Sequence[nn.LayerNorm], trial: Trial | None = None) -> None:
+        super().__init__(layers, trial)
         self.shape, self.eps = layers[0].normalized_shape, layers[0].eps
 
     def forward(self, x: Tensor) -> Tensor:
         """(K, ..., C), or (..., C) for all, -> (K, ..., C)."""
         y = F.layer_norm(x, self.shape, eps=self.eps)
-        if not self.flow.apart:
-            self.flow.apart, y = True, y.unsqueeze(0)
-        weight = self.weight.view(len(self.weight), *[1] * (y.ndim - 2), -1)
-        return torch.addcmul(self.bias_over(y), y, weight)
+        y = y.unsqueeze(0) if self.look() else y
+        assert self.bias is not None
+        weight, bias = (p.view(len(p), *[1] * (y.ndim - 2), -1) for p in (self.weight, self.bias))
+        return torch.addcmul(bias, y, weight)
 
 
 class GroupedEmbedding(Grouped):
@@ -83,23 +88,30 @@ class GroupedEmbedding(Grouped):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the rows."""
-        self.flow.apart = True
+        self.look()
         return self.weight[:, x]
 
 
 class GroupedDropout(Dropout):
-    """Dropout whose mask belongs to the row of the global batch, the network and the unit."""
+    """Dropout whose mask belongs to the row of the global batch, the network and the unit.
 
-    def __init__(self, p: float, flow: Flow) -> None:
+    Args:
+        p: Share of units to drop.
+        trial: The first run of the networks that it belongs to.
+    """
+
+    def __init__(self, p: float, trial: Trial | None = None) -> None:
         super().__init__(p)
-        self.flow = flow
+        self.trial, self.apart = trial, True
 
     def forward(self, x: Tensor) -> Tensor:
         """(K, B, ...), or (B, ...) for all, -> the same."""
-        return super().forward(x.movedim(0, 1)).movedim(1, 0) if self.flow.apart else super().forward(x)
+        if self.trial is not None and not self.trial.over:
+            self.apart = self.trial.apart
+        return super().forward(x.movedim(0, 1)).movedim(1, 0) if self.apart else super().forward(x)
 
 
-def group(modules: Sequence[nn.Module], flow: Flow) -> nn.Module:
+def group(modules: Sequence[nn.Module], trial: Trial | None = None) -> nn.Module:
     """One module for K of one make: their own code, over layers that work on all K at once.
 
     That code may still take the leading dimension for another one: whoever calls this compares the results.
@@ -109,15 +121,15 @@ def group(modules: Sequence[nn.Module], flow: Flow) -> nn.Module:
     """
     first = modules[0]
     if type(first) is nn.Linear:
-        return GroupedLinear(modules, flow)
+        return GroupedLinear(modules, trial)
     if type(first) is nn.LayerNorm and len(first.normalized_shape) == 1 and first.bias is not None:
-        return GroupedNorm(modules, flow)  # type: ignore[arg-type]
+        return GroupedNorm(modules, trial)  # type: ignore[arg-type]
     if type(first) is nn.Embedding and first.max_norm is None and first.padding_idx is None:
-        return GroupedEmbedding(modules, flow)
+        return GroupedEmbedding(modules, trial)
     if type(first) is Dropout:
-        return GroupedDropout(first.p, flow)
+        return GroupedDropout(first.p, trial)
     if first._parameters or first._buffers or isinstance(first, _DropoutNd):
         raise CannotGroup(type(first).__name__)
     whole = copy.copy(first)
-    whole._modules = {name: group([m.get_submodule(name) for m in modules], flow) for name, _ in first.named_children()}
+    whole._modules = {name: group([m.get_submodule(name) for m in modules], trial) for name, _ in first.named_children()}
     return whole

@@ -96,7 +96,10 @@ def test_initial_weights_come_from_torchs_generator_alone(kind):
     [
         (ConvNet, InputShape((5,)), {}, r"the data gives inputs of shape \(5,\): use --model.encoder MLP"),
         (ConvNet, InputShape((3, 8, 8), (4,)), {}, "and 1 categorical columns"),
-        (ConvNet, InputShape((1, 8, 8)), {"width": 12}, "width 12 is not a multiple of 8"),
+        (ConvNet, InputShape((1, 8, 8)), {"width": 12}, "width 12 is neither 1, 2, 4 nor a multiple of 8"),
+        (ConvNet, InputShape((1, 8, 8)), {"width": 6}, "width 6 is neither"),
+        (ConvNet, InputShape(tokens=5), {}, "the data gives sequences of tokens: use --model.encoder Transformer"),
+        (MLP, InputShape(tokens=5), {}, "sequences of tokens: use --model.encoder Transformer"),
         (ConvNet, InputShape((1, 8, 8)), {"depth": 0}, "depth 0"),
         (ConvNet, InputShape((1, 8, 8)), {"width": 0}, "width 0"),
         (MLP, InputShape((5,)), {"width": 0}, "width 0"),

@@ -1,0 +1,62 @@
+"""A transformer for table rows, whose columns are its tokens."""
+
+import torch
+from rtdl_revisiting_models import CategoricalEmbeddings, LinearEmbeddings
+from torch import Tensor, nn
+
+from src.batch import InputShape
+from src.models.encoders.convnet import describe
+from src.models.encoders.encoder import Encoder
+from src.models.encoders.transformer import Block, Finish, check
+
+
+class Tokenizer(nn.Module):
+    """A row as a [CLS] token and one token per column: x_j w_j + b_j of a number x_j, e_j(x_j) + b_j of a category.
+
+    All weights are uniform in +-width^-0.5 at first, as in the authors' package, of which the two kinds of columns come.
+    """
+
+    def __init__(self, columns: int, categories: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.cls = nn.Parameter(torch.empty(width).uniform_(-(width**-0.5), width**-0.5))
+        self.columns = nn.ModuleDict()
+        if columns:
+            self.columns["dense"] = LinearEmbeddings(columns, width)
+        if categories:
+            self.columns["categorical"] = CategoricalEmbeddings(list(categories), width)
+
+    def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
+        """(B, F), or {'dense': (B, F), 'categorical': (B, C)}, -> (B, 1 + F + C, width)."""
+        table = {"dense": inputs} if isinstance(inputs, Tensor) else inputs
+        tokens = [embeddings(table[name]) for name, embeddings in self.columns.items()]
+        return torch.cat([self.cls.expand(len(tokens[0]), 1, -1), *tokens], 1)
+
+
+class TabularTransformer(Encoder):
+    """FT-Transformer: the features of a row are its [CLS] token, which attended to all columns (Gorishniy et al., NeurIPS 2021).
+
+    "Revisiting deep learning models for tabular data". Each column is a token, without positions; blocks are those of
+    :class:`~src.models.encoders.Transformer`, with GELU where the paper has ReGLU. As in the paper the first block has no
+    LayerNorm in front of its attention, and the last one computes the [CLS] token alone. One stage for the tokens, one per block.
+
+    Args:
+        shape: What one sample looks like: table columns.
+        width: Size of each token, and of the features; a multiple of ``heads``.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        dropout: Share of units dropped in each MLP and of what each block adds.
+    """
+
+    def __init__(self, shape: InputShape, width: int = 64, depth: int = 3, heads: int = 8, dropout: float = 0.0) -> None:
+        super().__init__(shape)
+        columns = sum(shape.dense)
+        if shape.tokens or len(shape.dense) > 1 or not (columns or shape.categories):
+            other = "Transformer" if shape.tokens or len(shape.dense) == 2 else "ConvNet"
+            found = "sequences of tokens" if shape.tokens else describe(shape)
+            raise ValueError(f"TabularTransformer reads table columns, but the data gives {found}: use --model.encoder {other}")
+        check("TabularTransformer", width, depth, heads, dropout)
+        blocks = [Block(width, heads, dropout, rows=1 if k == depth - 1 else None) for k in range(depth)]
+        blocks[0].norm = nn.Identity()
+        self.stages = nn.Sequential(Tokenizer(columns, shape.categories, width), *blocks)
+        self.stages[-1] = nn.Sequential(self.stages[-1], Finish(width, "first"))
+        self.features = width

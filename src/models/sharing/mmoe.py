@@ -1,0 +1,98 @@
+"""Mixtures of experts: every task weighs the same encoders in its own way."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from src.models.sharing.copies import Copies
+from src.models.sharing.gates import GateInput, Gates, mix, one_more, table
+from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class Mixture(Sharing):
+    """z_t = sum_e g_te f_e(x): E encoders for all tasks, the experts, and a gate g_t for each.
+
+    Args:
+        encoder: Makes an encoder.
+        tasks: The tasks' names.
+        experts: E.
+    """
+
+    def __init__(self, encoder: EncoderFactory, tasks: Sequence[str], experts: int) -> None:
+        super().__init__(encoder, tasks)
+        if experts < 1:
+            raise ValueError(f"{type(self).__name__}: experts {experts} must be at least 1")
+        self.shape = one_more(encoder).shape
+        self.experts = Copies(encoder, experts)
+        self.feature_sizes = dict.fromkeys(tasks, self.experts.features)
+        self.latest: dict[str, Tensor] = {}
+        self.load_E: Tensor | None = None
+
+    @abstractmethod
+    def gates(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
+        """Returns g, (B, T, E), or (T, E) where it is the same for all samples."""
+
+    def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns each task's mixture."""
+        gates = self.gates(inputs)
+        z = mix(gates, self.experts(inputs))
+        self.latest = {} if self.training else {"gates": gates.detach().expand(len(z[0]), -1, -1)}
+        return dict(zip(self.tasks, z, strict=True))
+
+    def owners(self) -> Iterator[Owned]:
+        """The experts belong to all."""
+        yield from self.experts.owners([self.tasks] * len(self.experts))
+
+    def seen(self) -> dict[str, Tensor]:
+        """The gates (B, T, E)."""
+        return self.latest
+
+    def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
+        """The mean gate of each task, and the experts' load, its mean over tasks."""
+        if "gates" not in means:
+            return {}
+        self.load_E = means["gates"].mean(0)
+        names = [f"expert {e + 1}" for e in range(len(self.experts))]
+        return {"gates": table(means["gates"], self.tasks, names), "load": table(self.load_E[None], ["all tasks"], names)}
+
+    def lines(self) -> list[str]:
+        """How evenly the experts were used in the latest validation."""
+        if self.load_E is None:
+            return []
+        shares = " ".join(f"{share:.2f}" for share in self.load_E.tolist())
+        variation = float(self.load_E.std(correction=0) / self.load_E.mean())
+        return [f"experts: load {shares}, coefficient of variation {variation:.2f}"]
+
+
+class MMoE(Mixture):
+    """Multi-gate mixture of experts: z_t = sum_e g_te(x) f_e(x) with g_t(x) = softmax(W_t x + b_t).
+
+    Each task weighs E encoders anew for every sample (Ma et al., "Modeling task relationships in multi-task learning with
+    multi-gate mixture-of-experts", KDD 2018). The gates read the sample as a vector, see :class:`GateInput`. With one expert this
+    is hard sharing.
+
+    Args:
+        encoder: Makes an encoder.
+        tasks: The tasks' names.
+        experts: E.
+    """
+
+    def __init__(self, encoder: EncoderFactory, tasks: Sequence[str], experts: int = 4) -> None:
+        super().__init__(encoder, tasks, experts)
+        self.read = GateInput(self.shape)
+        self.gate = Gates(len(tasks), experts, self.read.features)
+
+    def gates(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
+        """Returns (B, T, E)."""
+        return self.gate(self.read(inputs)).softmax(-1)
+
+    def owners(self) -> Iterator[Owned]:
+        """The experts and what the gates read belong to all, a gate to its task."""
+        yield from super().owners()
+        yield Owned(self.tasks, list(self.read.parameters()))
+        yield Owned(self.tasks, list(self.gate.parameters()), slices=True)

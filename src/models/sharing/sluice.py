@@ -1,0 +1,110 @@
+"""Sluice networks: tasks share subspaces of their features between stages, and read features of several stages."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from src.models.encoders.encoder import Layout
+from src.models.sharing.between import Between, mostly_own
+from src.models.sharing.gates import one_more, table
+from src.models.sharing.sharing import EncoderFactory, Owned
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class Alphas(nn.Module):
+    """x_ta <- sum_sb alpha_ta,sb x_sb, with x_ta the part a of the channels of task t.
+
+    Args:
+        layout: What the stage puts out.
+        tasks: T.
+        subspaces: S.
+        own: Initial weight of a subspace itself.
+    """
+
+    def __init__(self, layout: Layout, tasks: int, subspaces: int, own: float) -> None:
+        super().__init__()
+        if subspaces < 1 or layout.channels % subspaces:
+            raise ValueError(f"Sluice: subspaces {subspaces} must divide the {layout.channels} channels of a stage")
+        self.weight = nn.Parameter(mostly_own(own, tasks * subspaces).view(tasks, subspaces, tasks, subspaces))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, B, ..., C) -> the same."""
+        parts = x.unflatten(-1, (self.weight.shape[1], -1))
+        return torch.einsum("tasb,s...bc->t...ac", self.weight, parts).flatten(-2)
+
+
+class Sluice(Between):
+    """x_ta <- sum_sb alpha_ta,sb x_sb behind each stage k, and z_t = sum_k beta_tk x_tk.
+
+    The C channels of every stage are cut into S subspaces a of C / S channels, and each is made of those of all tasks; z_t mixes
+    stages whose output has the shape of the last one's, channels last (Ruder et al., "Latent multi-task architecture learning",
+    AAAI 2019).
+
+    The penalty is ``orthogonality`` times the sum over tasks, stages and pairs of subspaces of |W_a W_b'|^2 (Frobenius). W_a are
+    the rows for subspace a of the stage's last parameter that has two dimensions or more and C as its first; a stage without one
+    has no penalty.
+
+    Args:
+        encoder: Makes an encoder.
+        tasks: The tasks' names.
+        subspaces: S, which must divide the channels of every stage.
+        own: Initial weight of a subspace itself in alpha, and of the last stage in beta, in [0, 1]; the others have equal parts of
+            the rest.
+        orthogonality: Strength of the penalty; 0: there is none.
+    """
+
+    def __init__(
+        self, encoder: EncoderFactory, tasks: Sequence[str], subspaces: int = 2, own: float = 0.9, orthogonality: float = 0.01
+    ) -> None:
+        super().__init__(encoder, tasks, own, lambda layout: Alphas(layout, len(tasks), subspaces, own))
+        if not orthogonality >= 0:
+            raise ValueError(f"Sluice: orthogonality {orthogonality} must be at least 0")
+        self.subspaces, self.orthogonality = subspaces, orthogonality
+        self.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            shapes = [x.shape for x in self.outputs(one_more(encoder).shape.example())]
+        self.train()
+        self.read = [k for k, shape in enumerate(shapes) if shape == shapes[-1]]
+        self.betas = nn.Parameter(mostly_own(own, len(self.read))[-1].repeat(len(tasks), 1))
+        self.matrices: dict[int, str] = {}
+        for k, layout in enumerate(self.encoders.layouts if orthogonality and subspaces > 1 else []):
+            for name, p in self.encoders.together(k).items():
+                if p.ndim > 2 and p.shape[1] == layout.channels:  # the first dimension is that of the encoders
+                    self.matrices[k] = name
+        if orthogonality and subspaces > 1 and not self.matrices:
+            warnings.warn(f"Sluice: orthogonality {orthogonality} has no matrix of any stage to act on", stacklevel=2)
+
+    def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns each task's mixture of stages."""
+        mixed = self.outputs(inputs)
+        z = torch.einsum("tk,kt...->t...", self.betas, torch.stack([mixed[k] for k in self.read]))
+        return dict(zip(self.tasks, z.unbind(), strict=True))
+
+    def owners(self) -> Iterator[Owned]:
+        """As for all that exchange; each task mixes stages for itself."""
+        yield from super().owners()
+        yield Owned(self.tasks, [self.betas], slices=True)
+
+    def penalty(self) -> Tensor | None:
+        """Returns how far subspaces are from orthogonal to each other."""
+        overlaps = [
+            (a @ b.mT).square().sum()
+            for k, name in self.matrices.items()
+            for a, b in combinations(self.encoders.together(k)[name].flatten(2).unflatten(1, (self.subspaces, -1)).unbind(1), 2)
+        ]
+        return self.orthogonality * torch.stack(overlaps).sum() if overlaps else None
+
+    def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
+        """The alphas behind each stage, where row t.a takes so much of column s.b, and the betas."""
+        names = [f"{task}.{a + 1}" for task in self.tasks for a in range(self.subspaces)]
+        alphas = {
+            f"alphas of stage {k + 1}": table(weight.flatten(2).flatten(0, 1), names, names)
+            for k, weight in enumerate(self.exchanges.parameters())
+        }
+        return alphas | {"betas": table(self.betas, self.tasks, [f"stage {k + 1}" for k in self.read])}

@@ -1,0 +1,89 @@
+"""Soft parameter sharing: one encoder for each task, tied by what their distance costs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import inf
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from src.models.sharing.copies import Copies
+from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+
+
+class SoftSharing(Sharing):
+    """z_t = f(x; theta_t), with a penalty sum_k s_k Omega(theta_1k, ..., theta_Tk) over the stages k.
+
+    ``l2``: Omega = sum_t |theta_tk - mean_t theta_tk|^2, the squared distance from their mean (Duong et al., ACL 2015).
+    ``trace``: Omega = sum over the stage's tensors of the trace norm (sum of singular values) of the matrix that has each task's
+    tensor as a row, which makes the tasks' weights linearly dependent (Yang and Hospedales, "Trace norm regularised deep
+    multi-task learning", ICLR workshop 2017); singular values far below 1e-3 count as 0.
+
+    A strength of 0 leaves a stage to each task; an infinite one (l2 alone) makes the encoders move alike: all of them run with
+    their mean.
+
+    Args:
+        encoder: Makes an encoder.
+        tasks: The tasks' names.
+        norm: l2 or trace.
+        strength: s, of every stage, or a list with one for each stage.
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderFactory,
+        tasks: Sequence[str],
+        norm: Literal["l2", "trace"] = "l2",
+        strength: float | list[float] = 0.01,
+    ) -> None:
+        super().__init__(encoder, tasks)
+        self.encoders = Copies(encoder, len(tasks))
+        stages = len(self.encoders.names)
+        self.strengths = strength if isinstance(strength, list) else [strength] * stages
+        if len(self.strengths) != stages:
+            raise ValueError(f"SoftSharing: strength has {len(self.strengths)} entries, but the encoder has {stages} stages")
+        if any(not s >= 0 for s in self.strengths):
+            raise ValueError(f"SoftSharing: strength {strength} must be at least 0")
+        if norm == "trace" and inf in self.strengths:
+            raise ValueError("SoftSharing: an infinite strength goes with norm l2 alone")
+        self.norm = norm
+        self.feature_sizes = dict.fromkeys(tasks, self.encoders.features)
+
+    def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns each task's own features."""
+        state: Any = inputs
+        for k, strength in enumerate(self.strengths):
+            if strength == inf:
+                means = {name: p.mean(0, keepdim=True).expand_as(p) for name, p in self.encoders.together(k).items()}
+                state = self.encoders.called(k, means, state, k > 0, len(self.tasks))
+            else:
+                state = self.encoders(state, apart=k > 0, first=k, last=k + 1)
+        return dict(zip(self.tasks, state.unbind(), strict=True))
+
+    def owners(self) -> Iterator[Owned]:
+        """Each encoder belongs to its task, but for stages that always have their mean."""
+        for k, strength in enumerate(self.strengths):
+            yield from self.encoders.owners([self.tasks if strength == inf else (task,) for task in self.tasks], stage=k)
+
+    def penalty(self) -> Tensor | None:
+        """Returns sum_k s_k Omega_k."""
+        terms = [
+            strength * distance(p, self.norm)
+            for k, strength in enumerate(self.strengths)
+            if 0 < strength < inf
+            for p in self.encoders.together(k).values()
+        ]
+        return torch.stack(terms).sum() if terms else None
+
+
+def distance(p: Tensor, norm: str) -> Tensor:
+    """How far apart T alike tensors (T, ...) are."""
+    if norm == "l2":
+        return (p - p.mean(0)).square().sum()
+    M = p.flatten(1)
+    # tr (M M' + e I)^1/2, whose gradient is (M M' + e I)^-1/2 M: for e = 0 any direction would do where tensors are alike, or 0
+    with torch.no_grad():
+        values, vectors = torch.linalg.eigh((M @ M.T).double())
+        root = (vectors * (values.clamp(min=0) + 1e-6).rsqrt()) @ vectors.T
+    half = ((root.to(M) @ M) * M).sum() / 2
+    return half + half.detach()

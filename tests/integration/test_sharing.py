@@ -1,0 +1,141 @@
+"""Every sharing architecture takes the same steps on one process and on two, and goes on to the bit after a resume."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.cli.calling import call, refused
+from tests.integration.every_sharing import cases, train
+from tests.integration.test_resume import assert_same, checkpoint
+from tests.launch import launch, only_run
+from tests.toy import At
+
+CASES = cases()
+
+
+def after(world: int, out: Path) -> Any:
+    """Final weights by (sharing, balancer), after a launch with so many processes."""
+    words = ("--nproc_per_node", world, "--master_port", 29610 + world, "-m", "tests.integration.every_sharing", out, world)
+    launch("torch.distributed.run", *words)
+    return torch.load(out, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return after(1, tmp_path_factory.mktemp("sharings") / "one.pt")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return after(2, tmp_path_factory.mktemp("sharings") / "two.pt")
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_weights_agree_on_any_number_of_processes(one: Any, two: Any, case: tuple[str, str]) -> None:
+    for key, value in two[case].items():
+        if value.is_floating_point():
+            ours, theirs = value.double(), one[case][key].double()
+            assert float((ours - theirs).norm()) <= 1e-5 * max(float(theirs.norm()), 1e-2), key
+
+
+def test_architectures_differ(one: Any) -> None:
+    """None of them is another one by mistake: heads start alike and end apart."""
+    ends = [state["heads.number.0.weight"] for (_, balancer), state in one.items() if balancer == "static"]
+    for i, end in enumerate(ends):
+        assert all((end - other).abs().max() > 1e-4 for other in ends[:i])
+
+
+class SaveAt(At):
+    """Keeps a checkpoint of the middle of an epoch."""
+
+    def act(self, module: L.LightningModule) -> None:
+        module.trainer.save_checkpoint(self.marker.with_suffix(".ckpt"))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[1] != "features"], ids="-".join)
+def test_a_run_that_stops_in_mid_epoch_goes_on_to_the_bit(tmp_path: Path, case: tuple[str, str]) -> None:
+    """After step 19 of 42, the fifth of the second epoch."""
+    whole = train(*case, 1, None, SaveAt(19, str(tmp_path / "saved")))
+    resumed = train(*case, 1, tmp_path / "saved.ckpt")
+    assert whole.global_step == resumed.global_step == 42
+    assert_same(resumed.lightning_module.state_dict(), whole.lightning_module.state_dict())
+    then = torch.load(tmp_path / "saved.ckpt", weights_only=True)
+    assert then["global_step"] == 19
+    assert any((value != then["state_dict"][key]).any() for key, value in whole.lightning_module.state_dict().items())
+
+
+# -- as a person would -----------------------------------------------------------------------------------------------------
+TOY = ("--data", "tests.toy.Toy", "--max_epochs", 2, "--model.encoder.width", 12)
+PICTURES = {
+    "MMoE": ["gates"],
+    "PLE": ["gates"],
+    "DSelectK": ["gates"],
+    "CrossStitch": ["stitches of stage 3"],
+    "Sluice": ["betas"],
+    "NDDR": ["weights of stage 1"],
+    "WeightedSharing": ["weights of stage 2"],
+    "MTAN": ["attention of stage 3"],
+    "LearningToBranch": ["branches", "last branch"],
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_what_was_learnt_about_sharing_is_drawn(tmp_path: Path, name: str) -> None:
+    ended = call("train", "--logs", tmp_path, "--name", "run", *TOY, "--model.sharing", name)
+    assert ended.code == 0, ended.err
+    assert f"sharing {name}: " in ended.out
+    assert "times hard sharing)" in ended.out
+    tags = EventAccumulator(str(only_run(tmp_path / "run"))).Reload().Tags()["images"]
+    drawn = [tag.removeprefix("sharing/") for tag in tags if tag.startswith("sharing/")]
+    assert all(any(title in tag for tag in drawn) for title in PICTURES[name]), drawn
+    if name == "LearningToBranch":
+        assert "tree: stage 1 {" in ended.out or "tree: " in ended.out
+
+
+def test_pictures_are_the_same_on_two_processes(tmp_path: Path) -> None:
+    """Load statistics are means over all validation rows of all ranks, without those that fill up a batch."""
+    words = ("--logs", tmp_path, *TOY, "--model.sharing", "MMoE")
+    assert call("train", *words, "--name", "one").code == 0
+    done = launch("src.train", *words, "--name", "two", "--devices", 2)
+    one, two = (checkpoint(only_run(tmp_path / name), "last")["state_dict"] for name in ("one", "two"))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-6)
+    loads = [line for line in done.stdout.splitlines() if "load" in line]
+    assert loads
+
+
+def test_features_level_without_one_feature_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    words = ("--logs", tmp_path, "--name", "run", *TOY, "--model.sharing", "MMoE", "--model.balancer", "UPGrad")
+    refused(call("train", *words), ["UPGrad", "MMoE gives each task its own", "--model.balancer.level parameters"])
+    assert call("train", *words, "--model.balancer.level", "parameters", "--max_epochs", 1).code == 0
+
+
+def test_nothing_shared_leaves_nothing_to_balance_and_says_so(tmp_path: Path) -> None:
+    words = ("--logs", tmp_path, *TOY, "--model.sharing", "Separate", "--max_epochs", 1)
+    ended = call("train", *words, "--name", "a", "--model.balancer", "UPGrad", "--model.balancer.level", "parameters")
+    assert "by gradients of the shared parameters, of which Separate has none: each task follows its own" in ended.out
+    assert call("train", *words, "--name", "b").code == 0
+    balanced, plain = (checkpoint(only_run(tmp_path / name), "last")["state_dict"] for name in "ab")
+    for key, value in plain.items():
+        if key.startswith(("sharing", "heads")):
+            torch.testing.assert_close(balanced[key], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--model.sharing", "MMOE"), ["unknown class 'MMOE'", "did you mean 'MMoE'?"]),
+        (("--model.sharing", "MMoE", "--model.sharing.experts", 0), ["MMoE: experts 0"]),
+        (("--model.sharing", "HardSharing", "--model.sharing.until", 9), ["until 9", "1 ... 3", "MLP"]),
+        (("--model.sharing", "PLE", "--model.sharing.levels", 7), ["PLE: levels 7", "1 ... 3"]),
+        (("--model.sharing", "SoftSharing", "--model.sharing.strength", "[1.0]"), ["strength has 1 entries", "3 stages"]),
+        (("--model.sharing", "CrossStitch", "--model.sharing.expert", 2), ["unknown key", "model.sharing.expert"]),
+        (("--model.stage_decay", 0), ["model.stage_decay is 0"]),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, words: tuple[object, ...], says: list[str]) -> None:
+    refused(call("train", "--logs", tmp_path, *TOY, *words), says)

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from src.monitoring.drawing import matrix_figure, routes_figure, short
+
+
+def test_a_matrix_is_drawn_with_its_names_and_numbers():
+    axes = matrix_figure("gates", ["a", "b"], ["x", "y", "z"], np.array([[0.1, 0.2, 0.7], [0.5, 0.25, 0.25]])).axes[0]
+    assert axes.get_title() == "gates"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "y", "z"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in axes.texts] == ["0.10", "0.20", "0.70", "0.50", "0.25", "0.25"]
+    assert axes.images[0].get_clim() == (0, 0.7)
+
+
+def test_negative_values_have_another_colour():
+    image = matrix_figure("stitch", ["a"], ["a", "b"], np.array([[0.9, -1.1]])).axes[0].images[0]
+    assert image.get_clim() == (-1.1, 1.1)
+    assert image.get_cmap().name == "RdBu"
+
+
+@pytest.mark.parametrize("values", [np.zeros((2, 2)), np.full((2, 2), np.nan)])
+def test_a_matrix_of_nothing(values):
+    assert matrix_figure("none", ["a", "b"], ["a", "b"], values).axes[0].images[0].get_clim() == (0, 1)
+
+
+def test_large_matrices_have_no_numbers():
+    assert not matrix_figure("many", ["r"] * 3, ["c"] * 50, np.ones((3, 50))).axes[0].texts
+
+
+def test_routes_part_where_tasks_branch():
+    axes = routes_figure("tree", ["a", "b", "c"], ["stage 1", "stage 2"], np.array([[0, 0], [0, 0], [0, 2]])).axes[0]
+    lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+    assert list(lines) == ["a", "b", "c"]
+    assert abs(lines["a"][1] - lines["b"][1]) < 0.5 < 1 < lines["c"][1] - lines["b"][1]
+    assert [text.get_text() for text in axes.texts] == ["a", "b", "c"]
+
+
+def test_long_names_are_cut():
+    assert short("x" * 20) == "x" * 20
+    assert short("x" * 21) == "x" * 19 + "…"
