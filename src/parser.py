@@ -37,7 +37,13 @@ CHOICES: dict[str, type] = {
     "balancer": Balancer,
     "tasks": Task,
 }
-OTHERS: dict[str, type] = {"optimizer": Optimizer, "scheduler": LRScheduler, "callbacks": L.Callback, "logger": Logger}
+OTHERS: dict[str, type] = {
+    "sources": MultiTaskDataModule,
+    "optimizer": Optimizer,
+    "scheduler": LRScheduler,
+    "callbacks": L.Callback,
+    "logger": Logger,
+}
 
 
 def subclasses(base: type) -> list[type]:
@@ -106,6 +112,8 @@ def refuse_unmakeable(settings: Mapping[str, Any], key: str = "", owner: Any = N
         path = f"{key}.{name}" if key else name
         if value is None and name in hints and NoneType not in get_args(hints[name]) and hints[name] not in (Any, NoneType):
             raise ValueError(f"{path} is null, but {owner.__name__} needs a value there")
+        if isinstance(value, Mapping) and "class_path" not in value:
+            refuse_unmakeable({k: v for k, v in value.items() if v is not None}, path)
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, Mapping) and "class_path" in item:
                 module, _, short = str(item["class_path"]).rpartition(".")

@@ -3,7 +3,8 @@
 from src.data.adult import Adult
 from src.data.datamodule import MultiTaskDataModule, Rows, Split
 from src.data.digits import Digits
+from src.data.sources import Sources
 from src.data.synthetic import Synthetic
 from src.data.table import Table
 
-__all__ = ["Adult", "Digits", "MultiTaskDataModule", "Rows", "Split", "Synthetic", "Table"]
+__all__ = ["Adult", "Digits", "MultiTaskDataModule", "Rows", "Sources", "Split", "Synthetic", "Table"]

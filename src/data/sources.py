@@ -3,24 +3,19 @@
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate, count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_warn
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from src.batch import PADDING, Batch, InputShape
+from src.batch import Batch, InputShape
 from src.data.datamodule import MultiTaskDataModule, Split
-from src.data.stream import GlobalBatches, generator
-from src.tasks import MISSING, Task
-
-Sampler = Literal["proportional", "temperature", "round_robin", "min_cycle", "max_cycle"]
-TOGETHER = ("min_cycle", "max_cycle")  # a step holds a batch of every source
+from src.data.joined import Joined
+from src.data.stream import GlobalBatches
+from src.data.turns import TOGETHER, Sampler, SourceBatches
+from src.tasks import Task
 
 
 class Sources(MultiTaskDataModule):
@@ -174,156 +169,3 @@ class Sources(MultiTaskDataModule):
                     f"data.sources.{name} reads its columns otherwise than the run of {self.schema_path}: a run on several sources "
                     "is opened on the files that it was trained on, not on new ones"
                 )
-
-
-class SourceBatches(GlobalBatches):
-    """Global batches over the rows of several sources that stand behind one another.
-
-    The p-th pass over source i in an epoch has the order of (seed, epoch, i, p), so that a run resumes from (epoch, step) alone.
-
-    Args:
-        rows: Number of rows of each source.
-        sizes: Size of each source's batches.
-        sampler: Whose turn it is, as in :class:`Sources`.
-        temperature: As in :class:`Sources`.
-        shuffle: Draw new orders each epoch; otherwise rows come in order, and the sources' turns are spread evenly.
-        seed: Seed of the orders.
-    """
-
-    def __init__(
-        self, rows: Sequence[int], sizes: Sequence[int], sampler: Sampler, temperature: float, shuffle: bool, seed: int = 0
-    ) -> None:
-        super().__init__(sum(rows), max(sizes), shuffle, seed)
-        self.sources = list(zip(rows, sizes, accumulate(rows, initial=0), strict=False))  # rows, batch size, first row
-        self.sampler = sampler
-        batches = [-(-n // size) for n, size, _ in self.sources]
-        if sampler == "proportional":
-            self.turns = batches
-        elif sampler == "temperature":
-            self.turns = apportioned(sum(batches), [(n / max(rows)) ** (1 / temperature) for n in rows])
-        else:
-            self.turns = [min(batches) if sampler == "min_cycle" else max(batches)] * len(rows)
-
-    def __len__(self) -> int:
-        return self.turns[0] if self.sampler in TOGETHER else sum(self.turns)
-
-    def batches(self) -> Iterator[Tensor]:
-        """Yields the global batches of this epoch: one of one source, or of each source side by side."""
-        rest = [self._endless(source, self.epoch) for source in range(len(self.sources))]
-        if self.sampler in TOGETHER:
-            for _ in range(len(self)):
-                yield torch.cat([next(batches) for batches in rest])
-        else:
-            for source in self._in_turn().tolist():
-                yield next(rest[source])
-
-    def _in_turn(self) -> Tensor:
-        """The source of each step."""
-        sources = torch.arange(len(self.turns)).repeat_interleave(torch.tensor(self.turns))
-        if self.shuffle and self.sampler != "round_robin":
-            return sources[torch.randperm(len(sources), generator=generator(self.seed, self.epoch))]
-        place = torch.cat([(torch.arange(n) + 0.5) / n for n in self.turns])  # of each turn, as a share of the epoch
-        return sources[place.argsort(stable=True)]
-
-    def _endless(self, source: int, epoch: int) -> Iterator[Tensor]:
-        """The batches of a source, one pass after the other."""
-        rows, size, first = self.sources[source]
-        for number in count():
-            key = (self.seed, epoch, source, number)
-            order = torch.randperm(rows, generator=generator(*key)) if self.shuffle else torch.arange(rows)
-            yield from (order + first).split(size)
-
-
-def apportioned(total: int, weights: Sequence[float]) -> list[int]:
-    """Whole numbers in proportion to ``weights``, by largest remainder, that sum to ``total``; each is at least 1."""
-    shares = [total * weight / sum(weights) for weight in weights]
-    counts = [int(share) for share in shares]
-    by_remainder = sorted(range(len(counts)), key=lambda i: counts[i] - shares[i])
-    for i in by_remainder[: total - sum(counts)]:
-        counts[i] += 1
-    while 0 in counts:
-        counts[counts.index(max(counts))] -= 1
-        counts[counts.index(0)] += 1
-    return counts
-
-
-class Joined(Dataset[Batch]):
-    """The rows of several sources behind one another: row numbers (B,) -> Batch, in which the rows of a source stand together.
-
-    A row's labels of other sources' tasks are missing; so are extras that its source does not have. Sequences, and the labels of
-    their tokens, are filled up to the longest. All this is done for the rows of a batch, when they are asked for.
-
-    Args:
-        parts: A split of each source.
-        prefixes: What the names of each source's tasks begin with here.
-        tasks: {name here: task}.
-    """
-
-    def __init__(self, parts: Sequence[Dataset[Batch]], prefixes: Sequence[str], tasks: Mapping[str, Task]) -> None:
-        self.parts, self.rows = parts, [len(part) for part in parts]  # type: ignore[arg-type]
-        *self.starts, _ = ends = list(accumulate(self.rows, initial=0))
-        self.ends = torch.tensor(ends[1:])
-        examples = [part[torch.full((min(n, 1),), PADDING)] for part, n in zip(parts, self.rows, strict=True)]
-        inputs = [by_key(example) for example in examples]
-        self.inputs = {key: behind([one[key] for one in inputs], [len(e) for e in examples], x, 0) for key, x in inputs[0].items()}
-        self.extras = {name: extra for example in examples for name, extra in example.extras.items()}
-        self.targets = {  # {name here: part, name there, how it looks, whether tokens have a label each}
-            (here := prefix + name): (i, name, target, "tokens" in self.inputs and target.ndim > 1 + tasks[here].event_dims)
-            for i, (example, prefix) in enumerate(zip(examples, prefixes, strict=True))
-            for name, target in example.targets.items()
-        }
-
-    def __len__(self) -> int:
-        return sum(self.rows)
-
-    def __getitem__(self, ids: Tensor) -> Batch:
-        """Returns the rows ``ids``, grouped by source; ``PADDING`` stays at the end."""
-        padded = int(ids[-1]) == PADDING
-        part = torch.bucketize(ids.clamp(min=0) if padded else ids, self.ends, right=True)
-        if padded:
-            part[ids == PADDING] = part.max()
-        numbers = part.bincount(minlength=len(self.parts)).tolist()
-        if max(numbers) < len(ids):
-            ids = ids[part.argsort(stable=True)]
-        found = {}
-        for i, (rows, start, number) in enumerate(zip(ids.split(numbers), self.starts, numbers, strict=True)):
-            if number:
-                found[i] = self.parts[i][torch.where(rows == PADDING, PADDING, rows - start) if padded else rows - start]
-        sizes = [n for n in numbers if n]
-        inputs = {key: behind([by_key(b)[key] for b in found.values()], sizes, x, 0) for key, x in self.inputs.items()}
-        targets = {}
-        for here, (i, name, example, by_token) in self.targets.items():
-            if by_token:
-                example = example.new_empty(0, inputs["tokens"].shape[1], *example.shape[2:])
-            targets[here] = behind([b.targets[name] if j == i else None for j, b in found.items()], sizes, example)
-        extras = {name: behind([b.extras.get(name) for b in found.values()], sizes, x) for name, x in self.extras.items()}
-        return Batch(inputs.get("", inputs), targets, ids, extras)
-
-
-def by_key(batch: Batch) -> dict[str, Tensor]:
-    """The inputs as a dict."""
-    return batch.inputs if isinstance(batch.inputs, dict) else {"": batch.inputs}
-
-
-def behind(pieces: Sequence[Tensor | None], numbers: Sequence[int], example: Tensor, fill: float | None = None) -> Tensor:
-    """Tensors behind one another, filled up to the size of the largest.
-
-    Args:
-        pieces: The tensors; None where there is none.
-        numbers: Rows of each.
-        example: Its type, and at least its size beyond rows, is the result's.
-        fill: What is filled in; None: missing labels.
-    """
-    shape = example.shape[1:]
-    for piece in pieces:
-        if piece is not None and piece.shape[1:] != shape:
-            shape = torch.Size(map(max, shape, piece.shape[1:]))
-    if len(pieces) == 1 and pieces[0] is not None and pieces[0].shape[1:] == shape:
-        return pieces[0]
-    if fill is None:
-        fill = float("nan") if example.is_floating_point() else MISSING
-    whole = example.new_full((sum(numbers), *shape), fill)
-    for piece, end, number in zip(pieces, accumulate(numbers), numbers, strict=True):
-        if piece is not None:
-            whole[end - number : end][tuple(map(slice, piece.shape))] = piece
-    return whole

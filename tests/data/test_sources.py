@@ -11,8 +11,10 @@ from torch.utils.data import Dataset
 
 from src.batch import PADDING, Batch, InputShape
 from src.data import MultiTaskDataModule, Rows
-from src.data.sources import Joined, SourceBatches, Sources, apportioned
+from src.data.joined import Joined
+from src.data.sources import Sources
 from src.data.stream import generator
+from src.data.turns import SourceBatches, apportioned
 from src.tasks import MISSING, Classification, MultilabelClassification, Regression
 from tests.data.test_stream import as_rank, without_padding
 

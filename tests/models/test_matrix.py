@@ -46,7 +46,7 @@ SHARINGS = {
     "HardSharing until 1": partial(HardSharing, until=1),
     "Separate": Separate,
     "SoftSharing": partial(SoftSharing, strength=0.1),
-    "SoftSharing trace": partial(SoftSharing, norm="trace", strength=0.1),
+    "SoftSharing trace": partial(SoftSharing, norm="trace", strength=0.02),
     "WeightedSharing": WeightedSharing,
     "CrossStitch": CrossStitch,
     "Sluice": Sluice,

@@ -160,7 +160,6 @@ class CGC(PLE):
         super().__init__(encoder, tasks, shared, own, levels=1)
 
 
-
 def own_and_shared(gates: Tensor, own: Tensor, shared: Tensor) -> Tensor:
     """Mixes what the tasks' own experts and the shared ones put out.
 

@@ -17,7 +17,7 @@ class SoftSharing(Sharing):
     ``l2``: Omega = sum_t |theta_tk - mean_t theta_tk|^2, the squared distance from their mean (Duong et al., ACL 2015).
     ``trace``: Omega = sum over the stage's tensors of the trace norm (sum of singular values) of the matrix that has each task's
     tensor as a row, which makes the tasks' weights linearly dependent (Yang and Hospedales, "Trace norm regularised deep
-    multi-task learning", ICLR workshop 2017); singular values far below 1e-3 count as 0.
+    multi-task learning", ICLR workshop 2017); singular values far below 0.01 count as 0.
 
     A strength of 0 leaves a stage to each task; an infinite one (l2 alone) makes the encoders move alike: all of them run with
     their mean.
@@ -80,10 +80,10 @@ def distance(p: Tensor, norm: str) -> Tensor:
     """How far apart T alike tensors (T, ...) are."""
     if norm == "l2":
         return (p - p.mean(0)).square().sum()
-    M = p.flatten(1)
+    M = p.flatten(1).double()  # alike rows differ in what fp32 rounds
     # tr (M M' + e I)^1/2, whose gradient is (M M' + e I)^-1/2 M: for e = 0 any direction would do where tensors are alike, or 0
     with torch.no_grad():
-        values, vectors = torch.linalg.eigh((M @ M.T).double())
-        root = (vectors * (values.clamp(min=0) + 1e-6).rsqrt()) @ vectors.T
-    half = ((root.to(M) @ M) * M).sum() / 2
+        values, vectors = torch.linalg.eigh(M @ M.T)
+        root = (vectors * (values.clamp(min=0) + 1e-4).rsqrt()) @ vectors.T
+    half = ((root @ M) * M).sum().to(p.dtype) / 2
     return half + half.detach()
