@@ -253,8 +253,8 @@ def by_path(tree: Any, key: str = "") -> Any:
     """Nested settings in which our classes go by their path, so that a fork's class of the same name makes none ambiguous."""
     if isinstance(tree, dict):
         # each of the sources is a choice of data
-        below = {"class_path": key} if key != "sources" else dict.fromkeys(tree, "data")
-        return {name: by_path(value, below.get(name, name)) for name, value in tree.items()}
+        below: dict[str, str] = {"class_path": key} if key != "sources" else dict.fromkeys(tree, "data")
+        return {name: by_path(value, below.get(str(name), str(name))) for name, value in tree.items()}
     if key not in CHOICES or not isinstance(tree, str) or "." in tree:
         return tree
     ours = [c for c in subclasses(CHOICES[key]) if c.__name__ == tree and c.__module__.startswith("src.")]

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from src.cli import quiet
-from tests.benchmarks import balancing, feeding, memory, step
+from tests.benchmarks import balancing, feeding, memory, sharing, step
 
 MARK = "<!-- below: written by `make bench` -->"
 
@@ -27,7 +27,7 @@ def main() -> None:
     machine = (
         f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}, lightning {lightning.__version__}"
     )
-    tables = [step.table(quick), feeding.table(quick), balancing.table(quick), memory.table()]
+    tables = [step.table(quick), feeding.table(quick), balancing.table(quick), sharing.table(quick), memory.table()]
     text = "\n\n".join([MARK, f"## {date.today()}: {machine}", *tables]) + "\n"
     Console().print(Markdown(text))
     if not quick:

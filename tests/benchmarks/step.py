@@ -24,6 +24,7 @@ from src.data import MultiTaskDataModule, Rows, Split
 from src.models import MultiTaskModel
 from src.models.encoders import Encoder
 from src.models.encoders.convnet import Pool
+from src.models.sharing import HardSharing
 from src.monitoring import NoProfiler, Watch
 from src.monitoring.dashboard import Board
 from src.tasks import Classification, Regression, Task
@@ -116,7 +117,7 @@ class Job:
             optimizer.step()
         return (time.process_time() - start) / self.steps
 
-    def ours(self, folder: Path, balancer: Any = StaticWeights) -> float:
+    def ours(self, folder: Path, balancer: Any = StaticWeights, sharing: Any = HardSharing) -> float:
         """CPU seconds per step of a run with all that a run has."""
         job = self
 
@@ -127,7 +128,8 @@ class Job:
             def split(self, name: Split) -> Rows:
                 return Rows(job.inputs, job.targets)
 
-        model = Timed(self.kinds, InputShape(self.shape), self.encoder, balancer=balancer, optimizer=self.optimizer, scheduler=None)
+        parts: dict[str, Any] = {"sharing": sharing, "balancer": balancer, "optimizer": self.optimizer, "scheduler": None}
+        model = Timed(self.kinds, InputShape(self.shape), self.encoder, **parts)
         trainer = L.Trainer(
             accelerator="cpu",
             devices=1,
@@ -164,7 +166,8 @@ class Timed(MultiTaskModel):
 JOBS = {
     "MLP 64-256-256, batch 256, 2 tasks": (Job(2, PlainMLP, (64,), 256, 200), 1.3),
     "MLP 64-256-256, batch 256, 8 tasks": (Job(8, PlainMLP, (64,), 256, 200), 1.2),
-    "MLP 64-256-256, batch 256, 32 tasks": (Job(32, PlainMLP, (64,), 256, 100), 0.9),
+    "MLP 64-256-256, batch 256, 32 tasks": (Job(32, PlainMLP, (64,), 256, 100), 0.7),
+    "MLP 64-256-256, batch 256, 100 tasks": (Job(100, PlainMLP, (64,), 256, 50), 0.5),
     "conv net, 0.9 M parameters, batch 64, 2 tasks": (Job(2, PlainConvNet, (3, 32, 32), 64, 40), 1.03),
 }
 

@@ -37,7 +37,8 @@ def cases() -> list[tuple[str, str]]:
 
 def model_of(sharing: str, balancer: str) -> MultiTaskModel:
     """A small network with dropout."""
-    data, parts = Toy(), (SHARINGS[sharing], BALANCERS[balancer], partial(SGD, lr=0.02), None)
+    data = Toy()
+    parts: Any = SHARINGS[sharing], BALANCERS[balancer], partial(SGD, lr=0.02), None
     return MultiTaskModel(data.tasks, data.input_shape, partial(MLP, width=8, depth=1, dropout=0.2), *parts)
 
 
@@ -47,8 +48,15 @@ def train(sharing: str, balancer: str, devices: int = 1, resume: Path | None = N
     for seed in (random.seed, np.random.seed, torch.manual_seed):  # what an architecture draws must come from (seed, step) alone
         seed(1000 + rank)
     trainer = L.Trainer(
-        **{"accelerator": "cpu", "devices": devices, "max_epochs": 3, "use_distributed_sampler": False, "limit_val_batches": 0},
-        **{"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False},
+        accelerator="cpu",
+        devices=devices,
+        max_epochs=3,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
         callbacks=list(callbacks),
     )
     trainer.fit(model_of(sharing, balancer), Toy(), ckpt_path=resume)
