@@ -102,7 +102,8 @@ def check_owners(sharing: Sharing, inputs: Tensor | dict[str, Tensor]) -> None:
         inputs: Some samples.
 
     Raises:
-        ValueError: A parameter is in no group or in two; a task's features reach one that is not theirs, or not one that is.
+        ValueError: A parameter is in no group or in two; a task's features reach one that is not theirs, or not one that is; tasks
+            that are said to share a parameter reach a part of their own each.
     """
     kind, owner = type(sharing).__name__, owner_names(sharing)
     generator = torch.Generator().manual_seed(0)
@@ -111,30 +112,31 @@ def check_owners(sharing: Sharing, inputs: Tensor | dict[str, Tensor]) -> None:
         for name, p in sharing.named_parameters()
         if p.requires_grad
     }
+    buffers = {name: buffer.clone() for name, buffer in sharing.named_buffers()}
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
-        features = functional_call(sharing, near, (inputs,))
-    places = list(near.values())
-    reached: dict[str, set[str]] = {name: set() for name in near}
-    of_features: dict[int, set[str]] = {}  # the names that these features reach
+        features = functional_call(sharing, near | buffers, (inputs,))
+    rows: dict[int, list[Tensor]] = {}  # per features and parameter, which of its parts they reach
+    reached: dict[str, dict[str, Tensor]] = {name: {} for name in near}
     for task, z in features.items():
-        if id(z) not in of_features:
+        if id(z) not in rows:
             weights = torch.randn(z.shape, generator=generator).to(z)
-            gradients = torch.autograd.grad((z * weights).sum(), places, retain_graph=True, allow_unused=True)
-            of_features[id(z)] = {
-                part
-                for name, gradient in zip(near, gradients, strict=True)
-                if gradient is not None
-                for part, g in (
-                    [(f"{name}[{k}]", g) for k, g in enumerate(gradient)] if f"{name}[0]" in owner else [(name, gradient)]
-                )
-                if g.any()
-            }
-        for name in of_features[id(z)]:
-            reached.setdefault(name, set()).add(task)
-    for name, tasks in reached.items():
-        if tasks and tasks != owner[name]:  # a dead one, which no task reaches, belongs to whom it may
-            task = min(tasks ^ owner[name])
-            raise ValueError(f"{kind}.owners() is wrong: task '{task}' {'reaches' if task in tasks else 'does not reach'} {name}")
+            places = list(near.values())
+            gradients = torch.autograd.grad((z * weights).sum(), places, retain_graph=True, materialize_grads=True)
+            rows[id(z)] = [g.reshape(len(g) if g.ndim else 1, -1).any(1) for g in gradients]
+        for name, parts in zip(near, rows[id(z)], strict=True):
+            if parts.any():
+                reached[name][task] = parts
+    for name, parts_of in reached.items():
+        sliced = f"{name}[0]" in owner
+        for k in range(len(near[name])) if sliced else [-1]:
+            place = f"{name}[{k}]" if sliced else name
+            tasks = {task for task, parts in parts_of.items() if not sliced or parts[k]}
+            if tasks and tasks != owner[place]:  # a dead one, which no task reaches, belongs to whom it may
+                task = min(tasks ^ owner[place])
+                verb = "reaches" if task in tasks else "does not reach"
+                raise ValueError(f"{kind}.owners() is wrong: task '{task}' {verb} {place}")
+        if not sliced and len(parts_of) > 1 and torch.stack(list(parts_of.values())).sum(0).max() == 1:
+            raise ValueError(f"{kind}.owners() is wrong: each task reaches a part of its own of {name}; say slices=True")
 
 
 def owner_names(sharing: Sharing) -> dict[str, set[str]]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from src.batch import InputShape
-from src.models.encoders import MLP
+from src.models.encoders import MLP, ResNet
 from src.models.sharing import HardSharing, Owned, Separate, check_owners
 
 SHAPE = InputShape((5,))
@@ -55,6 +55,14 @@ def test_a_parameter_that_a_task_does_not_reach_is_found():
 
     with pytest.raises(ValueError, match=r"task 'b' does not reach encoder\.stages"):
         check_owners(Half(MAKE, ["a", "b"]), SHAPE.example())
+
+
+def test_checking_leaves_running_statistics_alone():
+    sharing = HardSharing(partial(ResNet, InputShape((1, 8, 8)), width=2, norm="batch"), ["a", "b"])
+    before = {name: buffer.clone() for name, buffer in sharing.named_buffers()}
+    assert before
+    check_owners(sharing, InputShape((1, 8, 8)).example())
+    assert all(torch.equal(buffer, before[name]) for name, buffer in sharing.named_buffers())
 
 
 def test_checking_leaves_weights_random_numbers_and_frozen_parameters_alone():
