@@ -332,10 +332,20 @@ class MultiTaskModel(L.LightningModule):
         return rows_TP, whole, float(several)  # Lightning divides by it
 
     def loss_sums(self, outputs: list[Tensor], targets: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Returns the sums of the element losses and the counts of known labels on this rank, both (T,)."""
+        """Returns the sums of the element losses and the counts of known labels on this rank, both (T,).
+
+        Raises:
+            ValueError: The encoder gives features for each pixel or token, and the data one label for all of them, or otherwise.
+        """
         sums, counts = [], []
         for group, output in zip(self.heads.groups, outputs, strict=True):
             stacked = group.stack(targets)
+            labels = stacked.shape[: stacked.ndim - group.task.event_dims]
+            if output.shape[:-1] != labels:
+                raise ValueError(
+                    f"task '{group.names[0]}' has labels of shape {tuple(labels[1:-1])} for each sample, but the encoder's "
+                    f"features are of shape {tuple(output.shape[1:-2])}: use an encoder whose features are one for each label"
+                )
             sums.append(group.per_task(group.task.losses(output, stacked)))
             counts.append(group.per_task(labelled(stacked)))
         return torch.cat(sums), torch.cat(counts)

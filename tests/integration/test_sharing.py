@@ -135,6 +135,10 @@ def test_nothing_shared_leaves_nothing_to_balance_and_says_so(tmp_path: Path) ->
         (("--model.sharing", "SoftSharing", "--model.sharing.strength", "[1.0]"), ["strength has 1 entries", "3 stages"]),
         (("--model.sharing", "CrossStitch", "--model.sharing.expert", 2), ["unknown key", "model.sharing.expert"]),
         (("--model.stage_decay", 0), ["model.stage_decay is 0"]),
+        (
+            ("--data", "Digits", "--model.encoder", "UNet", "--model.encoder.width", 8),
+            ["task 'digit' has labels of shape () for each sample", "features are of shape (8, 8)", "one for each label"],
+        ),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, words: tuple[object, ...], says: list[str]) -> None:
