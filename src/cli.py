@@ -29,7 +29,10 @@ from src.run import Run, SafeCheckpointIO, load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = ROOT / "configs" / "train.yaml"
-TRAINING = ("model.optimizer", "model.scheduler", "model.lr_multipliers", "seed_everything", "name", "logs", "watch")
+TRAINING = (
+    *("model.optimizer", "model.scheduler", "model.lr_multipliers", "model.stage_decay", "model.checkpoint_activations"),
+    *("seed_everything", "name", "logs", "watch"),
+)
 SECTIONS = ("data", "model", "trainer", "watch")  # of a config file, each a mapping
 
 

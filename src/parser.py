@@ -39,6 +39,7 @@ CHOICES: dict[str, type] = {
 }
 OTHERS: dict[str, type] = {
     "sources": MultiTaskDataModule,
+    "backbone": Encoder,
     "optimizer": Optimizer,
     "scheduler": LRScheduler,
     "callbacks": L.Callback,
@@ -195,7 +196,7 @@ class Parser(LightningArgumentParser):
         names = choices(key)
         lowered = {known.lower(): known for known in names}
         near = difflib.get_close_matches(name.lower(), lowered, n=1)
-        hint = f"did you mean '{lowered[near[0]]}'?" if near else f"known are {', '.join([*names[:12], 'any class path'])}"
+        hint = f"did you mean '{lowered[near[0]]}'?" if near else f"known are {', '.join([*names[:20], 'any class path'])}"
         return f"unknown class '{name}'{f' ({reason})' if reason else ''}; {hint if names else 'give a class path'}"
 
     def typed(self, key: str) -> str:

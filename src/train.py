@@ -75,8 +75,8 @@ class Training:
         schema = cli.datamodule.schema()
         if schema is not None:
             run.write(run.schema, schema)
-        say("\n".join([*cli.datamodule.notes(), *cli.model.notes(), f"run folder {run.path}"]))
         try:
+            say("\n".join([*cli.datamodule.notes(), *cli.model.notes(), f"run folder {run.path}"]))
             self.fit()
         except Interrupted as stop:
             run.end("interrupted")
@@ -105,6 +105,7 @@ class Training:
             kept: dict[str, Any] = load_checkpoint(best, mmap=True) if best else {"metrics": {}, "global_step": trainer.global_step}
             run.write(run.metrics, {"validation": kept["metrics"], "test": test})
             log_results(trainer, cli.model.tasks, kept["metrics"], test, step=kept["global_step"])
+        cli.model.pictures()  # of the weights that were tested
         if lines := cli.model.sharing.lines():
             say("\n".join(lines))
         if test:  # none with --trainer.limit_test_batches 0

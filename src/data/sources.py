@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,21 @@ class Sources(MultiTaskDataModule):
         for other, another in others:
             if another != shape:
                 raise ValueError(f"data.sources: inputs must have one shape, but {first} has {shape} and {other} has {another}")
+        self._compare_columns()
         return shape
+
+    def _compare_columns(self) -> None:
+        """Refuses tables whose columns mean different things: one encoder reads all of them by their place."""
+        read = {}
+        for name, source in self.sources.items():
+            inputs = (source.schema() or {}).get("inputs")
+            if inputs is not None:  # how a number is scaled is each source's own
+                read[name] = [(column["column"], column.get("vocabulary")) for column in inputs]
+        for (one, ours), (other, theirs) in pairwise(read.items()):
+            for (column, words), (another, others) in zip(ours, theirs, strict=True):
+                if (column, words) != (another, others):
+                    what = f"have other values in column '{column}'" if column == another else f"read '{column}' and '{another}'"
+                    raise ValueError(f"data.sources: {one} and {other} {what}; one encoder needs the same columns of both")
 
     def split(self, name: Split) -> "Joined":
         """Returns the rows of all sources, one source after the other."""
@@ -129,6 +144,10 @@ class Sources(MultiTaskDataModule):
         """Each source's notes, and what a balancer can see of several."""
         notes = [f"{name}: {note}" for name, source in self.sources.items() for note in source.notes()]
         if len(self.sources) > 1:
+            notes.append(
+                "each source is split, and its numbers are scaled, by itself: a row that two of them hold may train one and test "
+                "the other"
+            )
             notes.append(
                 "rows of one source have labels of its own tasks only: gradients of two sources' tasks with respect to features "
                 "lie on different rows and are orthogonal, so that balancers with level features cannot see conflict between "

@@ -157,6 +157,7 @@ class MultiTaskModel(L.LightningModule):
         fixed = [self.weights[name] for name in self.names]
         self._fixed = None if fixed == [1.0] * len(fixed) else torch.tensor(fixed)
         self.weights_T: Tensor | None = None  # of the latest step, for dashboards
+        self.penalty: Tensor | None = None  # of the latest step, for dashboards
         self._gathered: tuple[Tensor, TaskLosses] | None = None
         self._seen: dict[str, Any] = {}
         self.seen: dict[str, Tensor] = {}  # means over the rows of the latest evaluation
@@ -178,24 +179,24 @@ class MultiTaskModel(L.LightningModule):
             ValueError: The balancer does not go with the sharing architecture, or with accumulation.
         """
         self.train_sums_2T = self.train_sums_2T.to(self.device)
-        name, level = type(self.balancer).__name__, self.balancer.level
-        if level == "features" and not self.sharing.one_feature:
-            raise ValueError(
-                f"{name} balances the gradients of one feature that all tasks read, but {type(self.sharing).__name__} gives each "
-                "task its own: set --model.balancer.level parameters"
-            )
         self.check(self.trainer.accumulate_grad_batches)
 
     def check(self, micro_batches: int) -> None:
-        """Looks at what can be known before the network is built.
+        """Builds the network, and looks at what can be known before it trains.
 
         Args:
             micro_batches: Batches per optimizer step.
 
         Raises:
-            ValueError: The balancer cannot be made, or would see micro-batches instead of steps.
+            ValueError: A part of the network cannot be made, or the balancer would see no shared feature, or micro-batches.
         """
-        balancer = self._make_balancer({name: task.likelihood for name, task in self.tasks.items()})
+        self.configure_model()
+        balancer, sharing = self.balancer, type(self.sharing).__name__
+        if balancer.level == "features" and not self.sharing.one_feature:
+            raise ValueError(
+                f"{type(balancer).__name__} balances the gradients of one feature that all tasks read, but {sharing} gives each "
+                "task its own: set --model.balancer.level parameters"
+            )
         if micro_batches > 1 and (balancer.level == "features" or not balancer.accumulates):
             way_out = "set --model.balancer.level parameters, or " if balancer.accumulates else "set "
             raise ValueError(
@@ -230,7 +231,10 @@ class MultiTaskModel(L.LightningModule):
         loss, totals_2T = by(features, batch)
         self.train_sums_2T.add_(totals_2T)
         penalty = self.sharing.penalty()
-        return loss if penalty is None else loss + penalty
+        if penalty is None:
+            return loss
+        self.penalty = penalty.detach()
+        return loss + penalty
 
     def _look_ahead(self, balancer: AutoLambda, batch: Batch, batch_idx: int) -> None:
         """Shows the balancer what its weights do to another batch after the step."""

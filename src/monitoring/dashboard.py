@@ -37,9 +37,9 @@ def board(trainer: L.Trainer) -> TensorBoardLogger | None:
 
 
 class Dashboard(L.Callback):
-    """Logs train/loss/<task>, weight/<task>, lr/<group> and throughput.
+    """Logs train/loss/<task>, train/penalty, weight/<task>, lr/<group> and throughput.
 
-    Every ``log_every_n_steps`` steps and at the end of each epoch; weights are those of the latest step.
+    Every ``log_every_n_steps`` steps and at the end of each epoch; penalty and weights are of the latest step.
 
     A loss is the mean over all labels since the last point. The model adds them up on the device; they are read here, rarely:
     Lightning's ``self.log`` on each step would cost more than the step itself from a few tasks on.
@@ -108,6 +108,8 @@ class Dashboard(L.Callback):
         values["throughput/samples_per_second"] = self.samples * trainer.world_size / max(seconds, 1e-9)
         if model.weights_T is not None:
             values |= {f"weight/{name}": value for name, value in zip(model.names, model.weights_T.tolist(), strict=True)}
+        if model.penalty is not None:
+            values["train/penalty"] = float(model.penalty)
         if (scaler := getattr(trainer.precision_plugin, "scaler", None)) is not None:
             values["loss_scale"] = float(scaler.get_scale())
         for group in trainer.optimizers[0].param_groups:

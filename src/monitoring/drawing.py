@@ -47,13 +47,17 @@ def matrix_figure(
         rows: Names of the rows.
         columns: Names of the columns.
         values: (rows, columns); where some are negative, blue is above 0 and red below.
-        top: The value of the darkest colour; None: the largest there is.
+        top: The value of the darkest colour; None: 1, or the largest there is if that is more.
     """
-    top = top or float(np.nanmax(np.abs(values), initial=0)) or 1.0
     signed = bool((values < 0).any())
+    largest = float(np.nanmax(np.abs(values), initial=0))
+    top = top or (1.0 if largest <= 1 and not signed else largest)  # shares look the same in every picture
     [axes] = panels(1, max(map(len, map(short, [*rows, *columns]))))
-    axes.imshow(values, vmin=-top if signed else 0, vmax=top, cmap="RdBu" if signed else "Blues", aspect="auto")
-    axes.set_xticks(range(len(columns)), map(short, columns), rotation=90, fontsize=10 if len(columns) <= 20 else 5)
+    axes.imshow(
+        values, vmin=-top if signed else 0, vmax=top, cmap="RdBu" if signed else "Blues", aspect="auto", interpolation="nearest"
+    )
+    shown = range(len(columns)) if len(columns) <= 40 else range(0, len(columns), -(-len(columns) // 20))  # some of many names
+    axes.set_xticks(shown, [short(columns[i]) for i in shown], rotation=90, fontsize=10 if len(columns) <= 20 else 5)
     axes.set_yticks(range(len(rows)), map(short, rows), fontsize=10 if len(rows) <= 20 else 5)
     axes.set(title=title)
     few = max(values.shape) <= 10
@@ -71,14 +75,20 @@ def routes_figure(title: str, rows: Sequence[str], columns: Sequence[str], place
         title: Above it.
         rows: Names of the lines.
         columns: Names of what they pass through.
-        places: (rows, columns) integers.
+        places: (rows, columns) integers; which they are does not matter, but who has the same.
     """
     [axes] = panels(1, max(map(len, map(short, [*rows, *columns]))))
-    for i, (name, route) in enumerate(zip(rows, places, strict=True)):
-        apart = (i - (len(rows) - 1) / 2) / max(len(rows), 1) * 0.5  # side by side, not on top of each other
-        axes.plot(range(len(columns)), route + apart, marker="o", markersize=4, label=short(name))
-        axes.annotate(short(name), (len(columns) - 1, route[-1] + apart), xytext=(5, -3), textcoords="offset points", fontsize=8)
+    heights = np.empty(places.shape)
+    before = np.arange(len(rows), dtype=float)
+    for k in range(len(columns)):  # a place stands where its lines come from, so that lines run straight on until they part
+        found = {place: before[places[:, k] == place].mean() for place in np.unique(places[:, k])}
+        ranks = {place: rank for rank, (place, _) in enumerate(sorted(found.items(), key=lambda pair: pair[1]))}
+        middle = (len(found) - 1) / 2
+        before = heights[:, k] = np.array([ranks[place] - middle for place in places[:, k]])
+    apart = (np.arange(len(rows)) - (len(rows) - 1) / 2) / len(rows) * 0.5  # side by side, not on top of each other
+    for name, route, shift in zip(rows, heights, apart, strict=True):
+        axes.plot(range(len(columns)), route + shift, marker="o", markersize=4, label=short(name))
+    axes.set_yticks(heights[:, 0] + apart, map(short, rows), fontsize=10 if len(rows) <= 12 else 5)
     axes.set_xticks(range(len(columns)), map(short, columns), rotation=90)
-    axes.set_yticks(range(int(places.max()) + 1))
-    axes.set(title=title, ylabel="branch", xlim=(-0.3, len(columns) - 0.4))
+    axes.set(title=title)
     return axes.figure

@@ -19,6 +19,7 @@ class Watched(Protocol):
         losses_T: Losses of the latest training step, over the global batch.
         weights_T: Weights of the losses, or of the tasks' gradients in what they share, in the latest step; None where there are
             none.
+        penalty: What the step minimised besides the losses in the latest training step; None where there is nothing.
         train_sums_2T: Sums of losses and counts of labels, over all ranks, since it was last set to zero.
     """
 
@@ -26,6 +27,7 @@ class Watched(Protocol):
     tasks: dict[str, Task]
     losses_T: Tensor | None
     weights_T: Tensor | None
+    penalty: Tensor | None
     train_sums_2T: Tensor
 
     def task_gramian(self, batch: Any) -> Tensor:

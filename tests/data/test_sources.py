@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
 from src.batch import PADDING, Batch, InputShape
-from src.data import MultiTaskDataModule, Rows
+from src.data import MultiTaskDataModule, Rows, Table
 from src.data.joined import Joined
 from src.data.sources import Sources
 from src.data.stream import generator
@@ -428,11 +428,30 @@ def test_settings_without_effect_are_named():
 
 def test_notes():
     assert Sources({"a": Line("y")}).notes() == ["a: task y: Regression"]
-    *tasks, orthogonal, alone = two().notes()
+    *tasks, apart, orthogonal, alone = two().notes()
+    assert apart.startswith("each source is split, and its numbers are scaled, by itself")
     assert tasks == ["a: task y: Regression", "b: task z: Regression"]
     assert "are orthogonal" in orthogonal and "--model.balancer.level parameters can" in orthogonal
     assert alone.startswith("sampler proportional: a step has rows of one source")
-    assert two(sampler="max_cycle").notes() == [*tasks, orthogonal]
+    assert two(sampler="max_cycle").notes() == [*tasks, apart, orthogonal]
+
+
+def test_tables_whose_columns_mean_other_things_are_refused(tmp_path):
+    """Of one shape each; the same number would stand for Bern in one and for Oslo in the other."""
+
+    def tables(**columns):
+        data = {}
+        for name, (number, city) in columns.items():
+            rows = "\n".join(f"{i % 7 + i / 9},{['Paris', 'Rome', city][i % 3]},{i % 2},{i % 5 + i / 7}" for i in range(60))
+            (tmp_path / f"{name}.csv").write_text(f"{number},city,y{name},z{name}\n{rows}\n")
+            data[name] = Table(path=str(tmp_path / f"{name}.csv"), targets=[f"y{name}", f"z{name}"])
+        return Sources(data)
+
+    assert tables(a=("age", "Oslo"), b=("age", "Oslo")).input_shape.categories
+    with pytest.raises(ValueError, match="a and b have other values in column 'city'"):
+        tables(a=("age", "Oslo"), b=("age", "Bern")).input_shape  # noqa: B018
+    with pytest.raises(ValueError, match="a and b read 'age' and 'weight'"):
+        tables(a=("age", "Oslo"), b=("weight", "Oslo")).input_shape  # noqa: B018
 
 
 def test_rows_to_predict_are_named_by_source():

@@ -10,7 +10,7 @@ def test_a_matrix_is_drawn_with_its_names_and_numbers():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "y", "z"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
     assert [text.get_text() for text in axes.texts] == ["0.10", "0.20", "0.70", "0.50", "0.25", "0.25"]
-    assert axes.images[0].get_clim() == (0, 0.7)
+    assert axes.images[0].get_clim() == (0, 1)  # shares look the same in every picture
 
 
 def test_negative_values_have_another_colour():
@@ -28,12 +28,27 @@ def test_large_matrices_have_no_numbers():
     assert not matrix_figure("many", ["r"] * 3, ["c"] * 50, np.ones((3, 50))).axes[0].texts
 
 
-def test_routes_part_where_tasks_branch():
-    axes = routes_figure("tree", ["a", "b", "c"], ["stage 1", "stage 2"], np.array([[0, 0], [0, 0], [0, 2]])).axes[0]
+def test_numbers_above_1_have_colours_up_to_the_largest():
+    assert matrix_figure("load", ["a"], ["x", "y"], np.array([[1.0, 4.0]])).axes[0].images[0].get_clim() == (0, 4)
+
+
+def test_of_many_columns_some_are_named():
+    axes = matrix_figure("attention", ["a"], [str(c) for c in range(256)], np.full((1, 256), 0.5)).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [str(c) for c in range(0, 256, 13)]
+
+
+def test_routes_run_straight_on_until_they_part():
+    """Whatever numbers the branches have."""
+    axes = routes_figure(
+        "tree", ["a", "b", "c"], ["stage 1", "stage 2", "stage 3"], np.array([[2, 0, 1], [2, 0, 1], [2, 0, 0]])
+    ).axes[0]
     lines = {line.get_label(): line.get_ydata() for line in axes.lines}
     assert list(lines) == ["a", "b", "c"]
-    assert abs(lines["a"][1] - lines["b"][1]) < 0.5 < 1 < lines["c"][1] - lines["b"][1]
-    assert [text.get_text() for text in axes.texts] == ["a", "b", "c"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
+    for name in "abc":
+        assert lines[name][0] == lines[name][1]
+    assert lines["b"][2] - lines["a"][2] == pytest.approx(lines["b"][0] - lines["a"][0]) < 0.3
+    assert lines["c"][2] - lines["b"][2] > 1
 
 
 def test_long_names_are_cut():

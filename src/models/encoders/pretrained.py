@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -221,8 +222,13 @@ def load(name: str, weights: bool) -> tuple[Any, set[str]]:
     """
     try:
         from transformers import AutoConfig, AutoModel
+        from transformers.utils import logging
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("Pretrained needs the transformers package: pip install transformers") from error
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise ValueError(f"Pretrained: name {name}: there is no such folder")
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         config = AutoConfig.from_pretrained(name)
         for key, value in config.to_dict().items():
@@ -233,7 +239,8 @@ def load(name: str, weights: bool) -> tuple[Any, set[str]]:
         model, info = AutoModel.from_pretrained(name, config=config, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"Pretrained: name '{name}' is neither a model id on the hub nor a folder with a model: {error}"
+            f"Pretrained: name '{name}' is neither a model id on the hub nor a folder with a model and its weights "
+            f"(without weights, set weights false): {error}"
         ) from error
     return model, set(info["missing_keys"])
 

@@ -112,6 +112,8 @@ def check_owners(sharing: Sharing, inputs: Tensor | dict[str, Tensor]) -> None:
         for name, p in sharing.named_parameters()
         if p.requires_grad
     }
+    if not near:  # a frozen encoder
+        return
     buffers = {name: buffer.clone() for name, buffer in sharing.named_buffers()}
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
         features = functional_call(sharing, near | buffers, (inputs,))

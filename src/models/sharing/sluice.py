@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import torch
@@ -93,11 +92,12 @@ class Sluice(Between):
 
     def penalty(self) -> Tensor | None:
         """Returns how far subspaces are from orthogonal to each other."""
-        overlaps = [
-            (a @ b.mT).square().sum()
-            for k, name in self.matrices.items()
-            for a, b in combinations(self.encoders.together(k)[name].flatten(2).unflatten(1, (self.subspaces, -1)).unbind(1), 2)
-        ]
+        overlaps = []
+        for k, name in self.matrices.items():
+            W = self.encoders.together(k)[name].flatten(2)  # (T, C, inputs)
+            within = W.unflatten(1, (self.subspaces, -1))
+            # all pairs of rows, without those of one subspace, each pair of subspaces once
+            overlaps.append((W @ W.mT).square().sum() / 2 - (within @ within.mT).square().sum() / 2)
         return self.orthogonality * torch.stack(overlaps).sum() if overlaps else None
 
     def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":

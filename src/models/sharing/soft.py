@@ -19,8 +19,8 @@ class SoftSharing(Sharing):
     tensor as a row, which makes the tasks' weights linearly dependent (Yang and Hospedales, "Trace norm regularised deep
     multi-task learning", ICLR workshop 2017); singular values far below 0.01 count as 0.
 
-    A strength of 0 leaves a stage to each task; an infinite one (l2 alone) makes the encoders move alike: all of them run with
-    their mean.
+    A strength of 0 leaves a stage to each task; an infinite one (.inf, l2 alone) makes the encoders move alike: all of them run
+    with their mean.
 
     Args:
         encoder: Makes an encoder.
