@@ -81,7 +81,8 @@ def routes_figure(title: str, rows: Sequence[str], columns: Sequence[str], place
     heights = np.empty(places.shape)
     before = np.arange(len(rows), dtype=float)
     for k in range(len(columns)):  # a place stands where its lines come from, so that lines run straight on until they part
-        found = {place: before[places[:, k] == place].mean() for place in np.unique(places[:, k])}
+        inside = {place: places[:, k] == place for place in np.unique(places[:, k])}
+        found = {place: (before[lines].mean(), lines.nonzero()[0].mean()) for place, lines in inside.items()}
         ranks = {place: rank for rank, (place, _) in enumerate(sorted(found.items(), key=lambda pair: pair[1]))}
         middle = (len(found) - 1) / 2
         before = heights[:, k] = np.array([ranks[place] - middle for place in places[:, k]])
