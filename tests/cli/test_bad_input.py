@@ -201,7 +201,7 @@ FLAGS: dict[str, tuple[str, list[str]]] = {
     "looks never": ("--watch.geometry_every=-3", ["watch.geometry_every", "at least 0"]),
     "conflict out of range": ("--data Synthetic --data.conflict 3", ["data.conflict", "3", "[-1, 1]"]),
     "unknown optimizer": ("--model.optimizer AdamWW", ["model.optimizer", "'AdamW'"]),
-    "far from any class": ("--model.encoder Perceptron", ["model.encoder", "'Perceptron'", "known are", "MLP"]),
+    "far from any class": ("--model.encoder Kolmogorov", ["model.encoder", "'Kolmogorov'", "known are", "MLP"]),
     "class of another role": ("--model.encoder HardSharing", ["model.encoder", "'HardSharing'", "known are", "MLP"]),
     "no encoder": ("--model.encoder torch.nn.Linear", ["model.encoder", "torch.nn.Linear is no Encoder", "MLP"]),
     "the contract of encoders": ("--model.encoder Encoder", ["model.encoder", "Encoder is a contract", "MLP"]),
