@@ -56,7 +56,14 @@ class SaveAt(At):
         module.trainer.save_checkpoint(self.marker.with_suffix(".ckpt"))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case[1] != "features"], ids="-".join)
+RESUMED = [
+    pytest.param(case, marks=() if case[1] == "static" else pytest.mark.slow, id="-".join(case))
+    for case in CASES
+    if case[1] != "features"
+]
+
+
+@pytest.mark.parametrize("case", RESUMED)
 def test_a_run_that_stops_in_mid_epoch_goes_on_to_the_bit(tmp_path: Path, case: tuple[str, str]) -> None:
     """After step 19 of 42, the fifth of the second epoch."""
     whole = train(*case, 1, None, SaveAt(19, str(tmp_path / "saved")))
