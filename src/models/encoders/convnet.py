@@ -37,11 +37,7 @@ class ConvNet(Encoder):
 
     def __init__(self, shape: InputShape, width: int = 32, depth: int = 3) -> None:
         super().__init__(shape)
-        if len(shape.dense) != 3 or shape.categories or shape.tokens:
-            raise ValueError(
-                f"ConvNet reads images (channels, height, width), but the data gives {describe(shape)}: "
-                f"use --model.encoder {'Transformer' if shape.tokens else 'MLP'}"
-            )
+        refuse_other_than_images("ConvNet", shape)
         if width < 1 or depth < 1:
             raise ValueError(f"ConvNet: width {width} and depth {depth} must be at least 1")
         if width % 8 and width not in (1, 2, 4):
@@ -51,6 +47,15 @@ class ConvNet(Encoder):
         stages[-1].append(Pool())
         self.stages = nn.Sequential(*stages)
         self.features = sizes[-1]
+
+
+def refuse_other_than_images(name: str, shape: InputShape) -> None:
+    """Raises ValueError for inputs that an encoder of images cannot read."""
+    if len(shape.dense) != 3 or shape.categories or shape.tokens:
+        raise ValueError(
+            f"{name} reads images (channels, height, width), but the data gives {describe(shape)}: "
+            f"use --model.encoder {'Transformer' if shape.tokens else 'MLP'}"
+        )
 
 
 def describe(shape: InputShape) -> str:

@@ -49,12 +49,12 @@ class Layout:
     dims: int
 
     def last(self, x: Tensor) -> Tensor:
-        """Returns x with its channels last, (B, ..., C)."""
-        return x.movedim(1, -1) if self.image else x
+        """Returns x, of one encoder or of K (K, B, ...), with its channels last."""
+        return x.movedim(-3, -1) if self.image else x
 
     def back(self, x: Tensor) -> Tensor:
         """Returns x, which has its channels last, in this layout."""
-        return x.movedim(-1, 1) if self.image else x
+        return x.movedim(-1, -3) if self.image else x
 
 
 class Encoder(nn.Module, ABC):

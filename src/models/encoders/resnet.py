@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from src.batch import InputShape
-from src.models.encoders.convnet import Pool, describe
+from src.models.encoders.convnet import Pool, refuse_other_than_images
 from src.models.encoders.encoder import Encoder
 
 GROUPS = (
@@ -21,10 +21,7 @@ def check_images(name: str, shape: InputShape, width: int, groups: bool = True) 
     Raises:
         ValueError: The inputs are no images, or the width is wrong.
     """
-    if len(shape.dense) != 3 or shape.categories:
-        raise ValueError(
-            f"{name} reads images (channels, height, width), but the data gives {describe(shape)}: use --model.encoder MLP"
-        )
+    refuse_other_than_images(name, shape)
     if width < 1:
         raise ValueError(f"{name}: width {width} must be at least 1")
     if groups and width % GROUPS and GROUPS % width:

@@ -52,8 +52,9 @@ class TabularTransformer(Encoder):
         columns = sum(shape.dense)
         if shape.tokens or len(shape.dense) > 1 or not (columns or shape.categories):
             other = "Transformer" if shape.tokens or len(shape.dense) == 2 else "ConvNet"
-            found = "sequences of tokens" if shape.tokens else describe(shape)
-            raise ValueError(f"TabularTransformer reads table columns, but the data gives {found}: use --model.encoder {other}")
+            raise ValueError(
+                f"TabularTransformer reads table columns, but the data gives {describe(shape)}: use --model.encoder {other}"
+            )
         check("TabularTransformer", width, depth, heads, dropout)
         blocks = [Block(width, heads, dropout, rows=1 if k == depth - 1 else None) for k in range(depth)]
         blocks[0].norm = nn.Identity()

@@ -46,9 +46,8 @@ class Between(Sharing):
         mixed = []
         for k, (layout, exchange) in enumerate(zip(self.encoders.layouts, self.exchanges, strict=True)):
             state = self.encoders(state, apart=k > 0, first=k, last=k + 1)
-            x = top(state)
-            mixed.append(exchange(x.movedim(2, -1) if layout.image else x))
-            state = with_top(state, mixed[-1].movedim(-1, 2) if layout.image else mixed[-1])
+            mixed.append(exchange(layout.last(top(state))))
+            state = with_top(state, layout.back(mixed[-1]))
         return mixed
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:

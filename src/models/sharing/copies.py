@@ -27,6 +27,7 @@ class Copies(nn.Module):
         apart: Whether the first of these reads a part of its own for each encoder, as every later one does.
 
     Attributes:
+        shape: What one sample looks like.
         layouts: What each stage of a whole encoder puts out.
         features: Size D of the features.
         stages: The kept stages of all encoders as one; None where they run in a loop.
@@ -42,8 +43,8 @@ class Copies(nn.Module):
     ) -> None:
         super().__init__()
         made = [make() for _ in range(count)]
-        self.count, self.features, self.layouts = count, made[0].features, made[0].layouts()
-        inputs: Any = made[0].shape.example()
+        self.count, self.shape, self.features, self.layouts = count, made[0].shape, made[0].features, made[0].layouts()
+        inputs: Any = self.shape.example()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             for stage in list(made[0].stages)[:first]:
                 inputs = stage(inputs)

@@ -52,7 +52,7 @@ class DSelectK(Mixture):
             )
         super().__init__(encoder, tasks, experts)
         self.k, self.gamma, self.entropy = k, gamma, entropy
-        self.read = GateInput(self.shape) if per_example else None
+        self.read = GateInput(self.experts.shape) if per_example else None
         features = self.read.features if self.read is not None else 0
         self.bits = Gates(len(tasks), k * (experts.bit_length() - 1), features, scale=gamma / 10)
         self.weights = Gates(len(tasks), k, features)

@@ -64,14 +64,19 @@ def over_tokens(x: Tensor, tokens: Tensor) -> Tensor:
     return (x * real).sum(-2) / real.sum(-2).clamp(min=1)
 
 
-def pooled(x: Tensor, image: bool, inputs: Tensor | dict[str, Tensor]) -> Tensor:
-    """K states (K, B, ...) of a batch of inputs, as images or with channels last, as vectors: their mean over places (K, B, C)."""
-    if image:
-        return x.flatten(3).mean(-1)
-    tokens = None if isinstance(inputs, Tensor) else inputs.get("tokens")
+def over_places(x: Tensor, tokens: Tensor | None) -> Tensor:
+    """(K, B, ..., C) -> (K, B, C), the mean; of a sequence that over its tokens, however long the others of its batch are."""
+    if x.ndim == 3:
+        return x
     if tokens is not None and x.shape[2:-1] == tokens.shape[1:]:
         return over_tokens(x, tokens)
-    return x.reshape(*x.shape[:2], -1, x.shape[-1]).mean(2)
+    return x.flatten(2, -2).mean(2)
+
+
+def pooled(x: Tensor, image: bool, inputs: Tensor | dict[str, Tensor]) -> Tensor:
+    """K states (K, B, ...) of a batch of inputs, as images or with channels last, as vectors: their mean over places (K, B, C)."""
+    tokens = None if isinstance(inputs, Tensor) else inputs.get("tokens")
+    return over_places(x.movedim(-3, -1) if image else x, tokens)
 
 
 class Gates(nn.Module):

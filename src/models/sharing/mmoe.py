@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from src.models.sharing.copies import Copies
-from src.models.sharing.gates import GateInput, Gates, mix, one_more, table
+from src.models.sharing.gates import GateInput, Gates, mix, table
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ class Mixture(Sharing):
         super().__init__(encoder, tasks)
         if experts < 1:
             raise ValueError(f"{type(self).__name__}: experts {experts} must be at least 1")
-        self.shape = one_more(encoder).shape
         self.experts = Copies(encoder, experts)
         self.feature_sizes = dict.fromkeys(tasks, self.experts.features)
         self.latest: dict[str, Tensor] = {}
@@ -84,7 +83,7 @@ class MMoE(Mixture):
 
     def __init__(self, encoder: EncoderFactory, tasks: Sequence[str], experts: int = 4) -> None:
         super().__init__(encoder, tasks, experts)
-        self.read = GateInput(self.shape)
+        self.read = GateInput(self.experts.shape)
         self.gate = Gates(len(tasks), experts, self.read.features)
 
     def gates(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:

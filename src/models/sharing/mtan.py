@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.models.encoders.encoder import top
-from src.models.sharing.gates import over_tokens, table
+from src.models.sharing.gates import over_places, table
 from src.models.sharing.grouped import group
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 
@@ -111,12 +111,3 @@ def brought(x: Tensor, places: torch.Size, tokens: Tensor | None) -> Tensor:
     maps = x.flatten(0, 1).movedim(-1, 1)
     pooled = F.adaptive_avg_pool1d(maps, places[0]) if len(places) == 1 else F.adaptive_avg_pool2d(maps, (places[0], places[1]))
     return pooled.movedim(1, -1).unflatten(0, x.shape[:2])
-
-
-def over_places(x: Tensor, tokens: Tensor | None) -> Tensor:
-    """(T, B, ..., C) -> (T, B, C), the mean; of a sequence that over its tokens, however long the others of its batch are."""
-    if x.ndim == 3:
-        return x
-    if tokens is not None and x.shape[2:-1] == tokens.shape[1:]:
-        return over_tokens(x, tokens)
-    return x.flatten(2, -2).mean(2)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from src.models.encoders.encoder import Layout
 from src.models.sharing.between import Between, mostly_own
-from src.models.sharing.gates import one_more, table
+from src.models.sharing.gates import table
 from src.models.sharing.sharing import EncoderFactory, Owned
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Sluice(Between):
         self.subspaces, self.orthogonality = subspaces, orthogonality
         self.eval()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            shapes = [x.shape for x in self.outputs(one_more(encoder).shape.example())]
+            shapes = [x.shape for x in self.outputs(self.encoders.shape.example())]
         self.train()
         self.read = [k for k, shape in enumerate(shapes) if shape == shapes[-1]]
         self.betas = nn.Parameter(mostly_own(own, len(self.read))[-1].repeat(len(tasks), 1))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from src.models.sharing.copies import Copies
+from src.models.sharing.gates import table
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 
 if TYPE_CHECKING:
@@ -53,9 +54,5 @@ class WeightedSharing(Sharing):
 
     def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
         """The weights of each stage: row t's parameters are so much of column i's."""
-        from pandas import DataFrame
-
-        weights = self.logits.detach().softmax(-1).cpu().unbind(1)
-        return {
-            f"weights of stage {k + 1}": DataFrame(w.numpy(), index=self.tasks, columns=self.tasks) for k, w in enumerate(weights)
-        }
+        weights = self.logits.softmax(-1).unbind(1)
+        return {f"weights of stage {k + 1}": table(w, self.tasks, self.tasks) for k, w in enumerate(weights)}

@@ -6,7 +6,8 @@ from torch import nn
 from src.batch import InputShape
 from src.models.encoders import Encoder
 from src.models.encoders.encoder import top
-from src.models.sharing.mtan import MTAN, brought, over_places
+from src.models.sharing.gates import over_places
+from src.models.sharing.mtan import MTAN, brought
 from tests.models.sharing.test_cross_stitch import (
     ENCODERS,
     TASKS,
