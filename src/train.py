@@ -105,8 +105,7 @@ class Training:
             kept: dict[str, Any] = load_checkpoint(best, mmap=True) if best else {"metrics": {}, "global_step": trainer.global_step}
             run.write(run.metrics, {"validation": kept["metrics"], "test": test})
             log_results(trainer, cli.model.tasks, kept["metrics"], test, step=kept["global_step"])
-        cli.model.pictures()  # of the weights that were tested
-        if lines := cli.model.sharing.lines():
+        if lines := cli.model.lines():  # of the weights that were tested
             say("\n".join(lines))
         if test:  # none with --trainer.limit_test_batches 0
             Console().print(results_table(cli.model.tasks, test, "test"))

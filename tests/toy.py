@@ -2,6 +2,7 @@
 with no label in most batches, alike tasks that are stacked, scalar and vector labels."""
 
 import os
+import random
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from src.batch import InputShape
 from src.data import MultiTaskDataModule, Rows, Split
@@ -73,6 +75,25 @@ class Toy(MultiTaskDataModule):
             x[self.nan_row] = np.nan
         as_targets = {k: torch.tensor(v, dtype=torch.long if k.startswith("class") else torch.float32) for k, v in targets.items()}
         return Rows(torch.tensor(x, dtype=torch.float32), as_targets)
+
+
+def bare_trainer(devices: int, epochs: int, **settings: Any) -> L.Trainer:
+    """Nothing but steps, and other global generators on each rank: what is drawn must come from (seed, step) alone."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(1000 + rank)
+    return L.Trainer(
+        accelerator="cpu",
+        devices=devices,
+        max_epochs=epochs,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    )
 
 
 class At(L.Callback):

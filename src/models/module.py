@@ -443,6 +443,10 @@ class MultiTaskModel(L.LightningModule):
         """What can be drawn of the sharing architecture after an evaluation."""
         return self.sharing.pictures(self.seen)
 
+    def lines(self) -> list[str]:
+        """What an evaluation has shown of the sharing architecture, a line each."""
+        return self.sharing.lines(self.seen)
+
     def metrics_of(self, name: str) -> MetricCollection:
         """The metrics of a task in the current evaluation."""
         return cast(MetricCollection, self.metrics[self.heads.paths[name]])

@@ -3,14 +3,11 @@
 python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.every_balancer OUT 2 [accumulated]
 """
 
-import random
 import sys
 import warnings
 from functools import partial
 from typing import Any
 
-import lightning as L
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch.optim import SGD
@@ -22,7 +19,7 @@ from src.cli import quiet
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.parser import subclasses
-from tests.toy import Toy
+from tests.toy import Toy, bare_trainer
 
 # the rate of the network: small where a method's direction is much longer than the gradients
 RATES = {"FairGrad": 0.002, "NashMTL": 0.01, "ConFIG": 0.02, "DualBalance": 0.02, "LogSum": 0.02}
@@ -46,9 +43,6 @@ def methods() -> list[tuple[str, str | None, int]]:
 def train(name: str, level: str | None, several: int, epochs: int = 3) -> MultiTaskModel:
     """One short run, with clipping, on data with missing labels and a task that most batches lack."""
     data = Toy()
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    for seed in (random.seed, np.random.seed, torch.manual_seed):  # what a method draws must come from (seed, step) alone
-        seed(1000 + rank)
     kind = getattr(src.balancing, name)
     extra: dict[str, Any] = {"beta": 0.5} if (name, level) == ("DualBalance", "parameters") else {}
     balancer = partial(kind, **extra) if issubclass(kind, LossBalancer) else partial(kind, level=level, **extra)
@@ -58,19 +52,7 @@ def train(name: str, level: str | None, several: int, epochs: int = 3) -> MultiT
         "scheduler": None,
     }
     model = MultiTaskModel(data.tasks, data.input_shape, balancer=balancer, **parts)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        devices=int(sys.argv[2]),
-        max_epochs=epochs,
-        accumulate_grad_batches=several,
-        gradient_clip_val=2.0,
-        use_distributed_sampler=False,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = bare_trainer(int(sys.argv[2]), epochs, accumulate_grad_batches=several, gradient_clip_val=2.0)
     trainer.fit(model, data)
     return model
 

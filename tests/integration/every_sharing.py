@@ -3,7 +3,6 @@
 python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.every_sharing OUT 2
 """
 
-import random
 import sys
 import warnings
 from functools import partial
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch.optim import SGD
@@ -21,7 +19,7 @@ from src.cli import quiet
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from tests.models.test_matrix import SHARINGS
-from tests.toy import Toy
+from tests.toy import Toy, bare_trainer
 
 BALANCERS: dict[str, Any] = {
     "static": StaticWeights,
@@ -44,21 +42,7 @@ def model_of(sharing: str, balancer: str) -> MultiTaskModel:
 
 def train(sharing: str, balancer: str, devices: int = 1, resume: Path | None = None, *callbacks: L.Callback) -> L.Trainer:
     """One short run, on data with missing labels and a task that most batches lack."""
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    for seed in (random.seed, np.random.seed, torch.manual_seed):  # what an architecture draws must come from (seed, step) alone
-        seed(1000 + rank)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        devices=devices,
-        max_epochs=3,
-        use_distributed_sampler=False,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-    )
+    trainer = bare_trainer(devices, 3, callbacks=list(callbacks))
     trainer.fit(model_of(sharing, balancer), Toy(), ckpt_path=resume)
     return trainer
 

@@ -110,7 +110,7 @@ class LearningToBranch(Sharing):
             "last branch": table(sure, self.tasks, [f"branch {i}" for i in range(sure.shape[1])]),
         }
 
-    def lines(self) -> list[str]:
+    def lines(self, means: Mapping[str, Tensor]) -> list[str]:
         """The tree."""
         stages = []
         for k, nodes in enumerate(self.routes().T.tolist()):

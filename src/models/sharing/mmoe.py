@@ -30,7 +30,6 @@ class Mixture(Sharing):
         self.experts = Copies(encoder, experts)
         self.feature_sizes = dict.fromkeys(tasks, self.experts.features)
         self.latest: dict[str, Tensor] = {}
-        self.load_E: Tensor | None = None
 
     @abstractmethod
     def gates(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
@@ -55,16 +54,17 @@ class Mixture(Sharing):
         """The mean gate of each task, and the experts' load, its mean over tasks."""
         if "gates" not in means:
             return {}
-        self.load_E = means["gates"].mean(0)
+        load_E = means["gates"].mean(0)
         names = [f"expert {e + 1}" for e in range(len(self.experts))]
-        return {"gates": table(means["gates"], self.tasks, names), "load": table(self.load_E[None], ["all tasks"], names)}
+        return {"gates": table(means["gates"], self.tasks, names), "load": table(load_E[None], ["all tasks"], names)}
 
-    def lines(self) -> list[str]:
-        """How evenly the experts were used in the latest validation."""
-        if self.load_E is None:
+    def lines(self, means: Mapping[str, Tensor]) -> list[str]:
+        """How evenly the experts are used."""
+        if "gates" not in means:
             return []
-        shares = " ".join(f"{share:.2f}" for share in self.load_E.tolist())
-        variation = float(self.load_E.std(correction=0) / self.load_E.mean())
+        load_E = means["gates"].mean(0)
+        shares = " ".join(f"{share:.2f}" for share in load_E.tolist())
+        variation = float(load_E.std(correction=0) / load_E.mean())
         return [f"experts: load {shares}, coefficient of variation {variation:.2f}"]
 
 

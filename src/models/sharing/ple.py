@@ -96,7 +96,6 @@ class PLE(Sharing):
         self.own = own
         self.experts = [f"{kind} {k + 1}" for kind, count in (("own", own), ("shared", shared)) for k in range(count)]
         self.latest: dict[str, Tensor] = {}
-        self.means: Mapping[str, Tensor] = {}
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
         """Returns each task's mixture of the last level."""
@@ -132,13 +131,12 @@ class PLE(Sharing):
 
     def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
         """The mean gate of each task in each level."""
-        self.means = dict(means)
         return {title: table(gates, self.tasks, self.experts) for title, gates in means.items()}
 
-    def lines(self) -> list[str]:
-        """How much of each task came from shared experts in the latest validation."""
+    def lines(self, means: Mapping[str, Tensor]) -> list[str]:
+        """How much of each task comes from shared experts."""
         lines = []
-        for title, gates in self.means.items():
+        for title, gates in means.items():
             shares = zip(self.tasks, gates[:, self.own :].sum(-1).tolist(), strict=True)
             lines.append(f"{title}: share of the shared experts " + ", ".join(f"{task} {part:.2f}" for task, part in shares))
         return lines

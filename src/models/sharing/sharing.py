@@ -89,8 +89,8 @@ class Sharing(nn.Module, ABC):
         """
         return {}
 
-    def lines(self) -> list[str]:
-        """What a person should know of what was learnt, a line each, when training ends."""
+    def lines(self, means: Mapping[str, Tensor]) -> list[str]:
+        """What a person should know of what was learnt, a line each, when training ends; means are as for pictures."""
         return []
 
 

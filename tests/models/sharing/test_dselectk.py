@@ -119,8 +119,9 @@ def test_static_gates_are_seen_and_drawn():
     gates = sharing.seen()["gates"]
     assert gates.shape == (4, 3, 2)
     assert torch.equal(gates[2], sharing.gates(torch.zeros(0)))
-    assert sharing.pictures({"gates": gates.mean(0)})["gates"].shape == (3, 2)
-    assert sharing.lines()[0].startswith("experts: load 0.5")
+    means = {"gates": gates.mean(0)}
+    assert sharing.pictures(means)["gates"].shape == (3, 2)
+    assert sharing.lines(means)[0].startswith("experts: load 0.5")
 
 
 @pytest.mark.parametrize(

@@ -65,17 +65,18 @@ def test_gates_are_seen_in_evaluation_alone_and_drawn():
     x = torch.randn(4, 5, dtype=torch.float64)
     sharing(x)
     assert sharing.seen() == {}
-    assert (sharing.pictures({}), sharing.lines()) == ({}, [])
+    assert (sharing.pictures({}), sharing.lines({})) == ({}, [])
     sharing.eval()(x)
     gates = sharing.seen()["gates"]
     torch.testing.assert_close(gates, sharing.gates(x))
     assert not gates.requires_grad
-    pictures = sharing.pictures({"gates": torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])})
+    means = {"gates": torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])}
+    pictures = sharing.pictures(means)
     assert list(pictures) == ["gates", "load"]
     assert list(pictures["gates"].index) == TASKS
     assert pictures["gates"].loc["c", "expert 2"] == pytest.approx(0.7)
     assert pictures["load"].to_numpy().tolist() == [pytest.approx([0.6, 0.4])]
-    assert sharing.lines() == ["experts: load 0.60 0.40, coefficient of variation 0.20"]
+    assert sharing.lines(means) == ["experts: load 0.60 0.40, coefficient of variation 0.20"]
 
 
 def test_what_fills_up_a_sequence_does_not_count():
