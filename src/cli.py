@@ -18,13 +18,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import Strategy, StrategyRegistry
 
-from src.config import ConfigError, classes, flags, keys, merge, parents_first, read, task_settings, written_out
+from src.config import ConfigError, classes, flags, keys, load, merge, parents_first, read, task_settings, written_out
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
 from src.monitoring import Watch
-from src.parallel import topology
-from src.parser import CHOICES, Parser, fail, know_every_class, refuse_unmakeable, subclasses
+from src.parallel import DDP, Checks, several_devices, topology
+from src.parser import CHOICES, Parser, called, choices, fail, hint_at, know_every_class, refuse_unmakeable, subclasses
 from src.run import Run, SafeCheckpointIO, load_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -102,6 +103,7 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Builds the trainer with what the verb adds."""
         settings = self.config_init["trainer"]
+        settings["strategy"] = self.strategy()
         if settings["use_distributed_sampler"]:
             raise ValueError("trainer.use_distributed_sampler must stay false: the data module deals global batches to the devices")
         for key, least in (("accumulate_grad_batches", 1), ("check_val_every_n_epoch", 1), ("gradient_clip_val", 0)):
@@ -124,6 +126,16 @@ class CLI(LightningCLI):
             added[key] = [*self.given(key), *added.get(key, [])]
         return super().instantiate_trainer(**added, **kwargs)
 
+    def strategy(self) -> Strategy | str:
+        """How several devices work together: as asked for, or by what fits."""
+        settings = self.config_init["trainer"]
+        asked = settings["strategy"]
+        if asked == "auto" and several_devices(settings):
+            return DDP()
+        if isinstance(asked, str) and asked != "auto" and asked not in StrategyRegistry:
+            raise ValueError(f"--strategy {asked} is unknown; {hint_at(asked, [*choices('strategy'), 'auto'])}")
+        return asked
+
     def given(self, key: str) -> list[Any]:
         """What the user gave for a setting of the Trainer that may be one thing or several."""
         value = self.config_init["trainer"][key] or []
@@ -136,12 +148,15 @@ class CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Refuses what cannot run on these devices, before any of them starts."""
-        rows, devices = self.datamodule.batch_size, self.trainer.world_size
+        rows = self.datamodule.batch_size
+        devices = getattr(self.trainer.strategy, "replicas", self.trainer.world_size)
         if rows < devices:
             raise ValueError(
                 f"data.batch_size is {rows}, the rows of a step on all devices together, but there are {devices} devices"
             )
         self.model.check(self.trainer.accumulate_grad_batches)
+        if isinstance(self.trainer.strategy, Checks):
+            self.trainer.strategy.check(self.model)
 
     @property
     def yaml(self) -> str:
@@ -239,8 +254,14 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
                 raise ConfigError(f"config {value}: {section} is '{layer[section]}', where a mapping of keys to values is expected")
         Parser.origins |= dict.fromkeys(keys(layer), value)
         merged = merge(merged, layer)
-    merged = by_path(merged)
     rest = parents_first(rest)
+    for key, value in [pair for pair in rest if f"{pair[0]}.".startswith("trainer.strategy.")]:
+        rest.remove((key, value))  # into the files' layer: of a word and settings for a class the parser would take the word alone
+        merged = merge(merged, written_out({key: load(value) if value is not None else None}, "of flags"))
+    merged = by_path(merged)
+    strategy = merged["trainer"].get("strategy")
+    if isinstance(strategy, str) and "." in strategy:
+        merged["trainer"]["strategy"] = {"class_path": strategy}
     Parser.origins |= dict.fromkeys((key for key, _ in rest), "")
     Parser.stated = frozenset(keys(base))
     Parser.chosen = dict(classes(merged)) | {str(value).rpartition(".")[2]: key for key, value in rest}
@@ -260,8 +281,8 @@ def by_path(tree: Any, key: str = "") -> Any:
         return {name: by_path(value, below.get(str(name), str(name))) for name, value in tree.items()}
     if key not in CHOICES or not isinstance(tree, str) or "." in tree:
         return tree
-    ours = [c for c in subclasses(CHOICES[key]) if c.__name__ == tree and c.__module__.startswith("src.")]
-    return f"{ours[0].__module__}.{tree}" if ours else tree
+    ours = [c for c in subclasses(CHOICES[key]) if c.__module__.startswith("src.") and tree in called(c)]
+    return f"{ours[0].__module__}.{ours[0].__name__}" if ours else tree
 
 
 def value_of(key: str, args: list[str]) -> str | None:

@@ -200,7 +200,8 @@ def flags(args: list[str]) -> list[tuple[str, str | None]]:
         if not word.startswith("--"):
             raise ConfigError(f"'{word}' belongs to no flag; flags are written --key value")
         key, equals, value = word[2:].partition("=")
-        key = ALIASES.get(key, key)
+        first, dot, inner = key.partition(".")
+        key = ALIASES.get(first, first) + dot + inner
         if equals and not value:
             raise ConfigError(f"--{key} needs a value")
         if equals:

@@ -16,12 +16,14 @@ import lightning as L
 import lightning.pytorch.cli as lightning_cli
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import Strategy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 import src.balancing
 import src.data
 import src.models
+import src.parallel
 import src.tasks
 from src.balancing import Balancer
 from src.config import ALIASES
@@ -35,6 +37,7 @@ CHOICES: dict[str, type] = {
     "encoder": Encoder,
     "sharing": Sharing,
     "balancer": Balancer,
+    "strategy": Strategy,
     "tasks": Task,
 }
 OTHERS: dict[str, type] = {
@@ -54,10 +57,24 @@ def subclasses(base: type) -> list[type]:
     return [c for c in below if not inspect.isabstract(c)]
 
 
+def called(kind: type) -> tuple[str, ...]:
+    """The words that a class goes by: its name, and a strategy's own."""
+    return (kind.__dict__.get("strategy_name", kind.__name__), kind.__name__)
+
+
 def choices(key: str) -> list[str]:
-    """The names of the classes that a key may choose."""
-    base = (CHOICES | OTHERS).get(key.rpartition(".")[2])
-    return sorted({c.__name__ for c in subclasses(base)}) if base else []
+    """The names of the classes that a key may choose; of Lightning's strategies those alone that we have made our own."""
+    key = key.rpartition(".")[2]
+    base = (CHOICES | OTHERS).get(key)
+    kinds = [c for c in subclasses(base) if key != "strategy" or c.__module__.startswith("src.")] if base else []
+    return sorted({called(c)[0] for c in kinds})
+
+
+def hint_at(word: str, known: list[str]) -> str:
+    """The known word that an unknown one looks most like, else all of them."""
+    lowered = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), lowered, n=1)
+    return f"did you mean '{lowered[near[0]]}'?" if near else f"known are {', '.join(known)}"
 
 
 MEANINGS = {
@@ -77,7 +94,7 @@ MEANINGS = {
 
 def know_every_class() -> None:
     """Imports each file of the packages that classes are chosen from, so that a new file's classes are found by short name."""
-    for package in (src.data, src.models, src.balancing, src.tasks):
+    for package in (src.data, src.models, src.balancing, src.tasks, src.parallel):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             importlib.import_module(module.name)
 
@@ -194,9 +211,7 @@ class Parser(LightningArgumentParser):
         if key == "data" and name.lower().endswith((".csv", ".tsv", ".parquet", ".gz")):
             return f"'{name}' is a file, not a class; write --data Table --data.path {name}"
         names = choices(key)
-        lowered = {known.lower(): known for known in names}
-        near = difflib.get_close_matches(name.lower(), lowered, n=1)
-        hint = f"did you mean '{lowered[near[0]]}'?" if near else f"known are {', '.join([*names[:20], 'any class path'])}"
+        hint = hint_at(name, [*names, "any class path"])
         return f"unknown class '{name}'{f' ({reason})' if reason else ''}; {hint if names else 'give a class path'}"
 
     def typed(self, key: str) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
 from src.batch import PADDING
 from src.cli import CLI, main, open_run, output_file
+from src.parallel.replicas import gathered
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,11 +40,7 @@ def predict(args: list[str]) -> None:
 def in_order(parts: list[Any]) -> tuple[Tensor, dict[str, Tensor]]:
     """Joins the batches of all ranks and sorts them by row number, padding left out."""
     mine = [(ids.cpu(), {name: out.float().cpu() for name, out in outputs.items()}) for ids, outputs in parts]
-    everyone: list[Any] = [mine]
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        everyone = [None] * dist.get_world_size()
-        dist.all_gather_object(everyone, mine)
-    batches = [batch for part in everyone for batch in part]
+    batches = [batch for part in gathered(mine) for batch in part]
     ids = torch.cat([ids for ids, _ in batches])
     order = ids.argsort()[(ids == PADDING).sum() :]
     return ids[order], {name: torch.cat([outputs[name] for _, outputs in batches])[order] for name in batches[0][1]}

@@ -12,9 +12,9 @@ GROUND = {"batch", "tasks", "balancing", "parallel", "run", "config", "hashing"}
 MAY_IMPORT = {
     **{room: set() for room in GROUND},
     "balancing": {"hashing"},
-    "data": {"tasks", "batch"},
-    "models": {"tasks", "balancing", "batch", "hashing"},
-    "monitoring": {"tasks", "balancing", "batch"},
+    "data": {"tasks", "batch", "parallel"},
+    "models": {"tasks", "balancing", "batch", "hashing", "parallel"},
+    "monitoring": {"tasks", "balancing", "batch", "parallel"},
     "analysis": {"run", "tasks"},
     "parser": GROUND | {"data", "models"},
     "cli": GROUND | {"data", "models", "monitoring", "parser"},

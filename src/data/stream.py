@@ -9,11 +9,11 @@ from itertools import islice
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from src.batch import PADDING, Batch
+from src.parallel.replicas import replica
 
 
 def generator(*key: int) -> torch.Generator:
@@ -47,10 +47,10 @@ class GlobalBatches(SequentialSampler):
         return -(-self.rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]  # whole batches, not single rows
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        rank, count = replica()
         epoch, first = self.begin
         for batch in islice(self.batches(), first if epoch == self.epoch else 0, None):
-            share = -(-len(batch) // world)
+            share = -(-len(batch) // count)
             mine = batch[rank * share : (rank + 1) * share]
             yield torch.cat([mine, mine.new_full((share - len(mine),), PADDING)]) if len(mine) < share else mine
 

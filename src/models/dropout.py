@@ -1,10 +1,10 @@
 """Dropout that is the same on any topology."""
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from src.hashing import GAMMA, MIX, hashed
+from src.parallel.replicas import replica
 
 
 class Dropout(nn.Dropout):
@@ -21,9 +21,8 @@ class Dropout(nn.Dropout):
         if not self.training or not self.p:
             return input
         key = int(torch.randint(2**62, ()))
-        rank = dist.get_rank() if dist.is_initialized() else 0
         rows, units = len(input), input[0].numel()
-        first = rank * rows
+        first = replica()[0] * rows
         kept = mask(key, torch.arange(first, first + rows, device=input.device), units, self.p)
         return input * kept.view_as(input) / (1 - self.p)
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from src.balancing import GradientBalancer, GramianBalancer, TaskLosses
 from src.models.heads import Deltas, inner_products
+from src.parallel.replicas import global_sum, replica
 
 
 class Steer(torch.autograd.Function):
@@ -34,18 +34,6 @@ class Steer(torch.autograd.Function):
         if scale.device.type == "cpu" and float(scale) == 1.0:  # on a GPU it would take longer to find out
             return None, None, *(w.to(kind) for w, kind in zip(ctx.wanted, ctx.types, strict=True))
         return None, None, *((w * scale).to(kind) for w, kind in zip(ctx.wanted, ctx.types, strict=True))
-
-
-def world() -> tuple[int, int]:
-    """This rank's number, and how many there are."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def global_sum(tensor: Tensor) -> Tensor:
-    """Sums over all ranks, in place."""
-    if world()[1] > 1:
-        dist.all_reduce(tensor)
-    return tensor
 
 
 def feature_gramian(deltas: Deltas, W_OD: Tensor, totals_2T: Tensor) -> Tensor:
@@ -75,7 +63,7 @@ def at_features(
     Returns:
         The losses, the scalar, and the weights of the tasks in what they share (T,), where there are some.
     """
-    rank, ranks = world()
+    rank, ranks = replica()
     weights_T: Tensor | None = None
     if isinstance(balancer, GramianBalancer):
         W_OD = deltas.stacked()
@@ -123,7 +111,7 @@ def at_parameters(
     Returns:
         As above.
     """
-    _, ranks = world()
+    _, ranks = replica()
     sizes = [p.numel() for p in shared]
     tops = list(features.values())
     along = [row.view_as(z) for row, z in zip(deltas.rows(), tops, strict=True)]

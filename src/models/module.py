@@ -35,12 +35,13 @@ from src.balancing.balancer import OnHost
 from src.batch import PADDING, Batch, InputShape
 from src.models.cost import costs
 from src.models.encoders import MLP, Encoder
-from src.models.gradients import at_features, at_parameters, feature_gramian, global_sum, through_encoder
+from src.models.gradients import at_features, at_parameters, feature_gramian, through_encoder
 from src.models.heads import Deltas, Heads, Tape, inner_products
 from src.models.lookahead import slopes_ahead
 from src.models.optimisation import optimizer_and_schedule, parameter_groups
 from src.models.schedule import WarmupCosine
 from src.models.sharing import Copies, EncoderFactory, HardSharing, Sharing, check_owners
+from src.parallel.replicas import global_sum, replica, replica_group
 from src.tasks import Task, labelled
 
 if TYPE_CHECKING:
@@ -216,6 +217,12 @@ class MultiTaskModel(L.LightningModule):
             f"balancer {type(self.balancer).__name__}{where}",
         ]
 
+    def parts(self) -> dict[str, nn.Module]:
+        """What can lie on other devices or in shards, by path: the encoders' stages in the order in which they run, then heads."""
+        self.configure_model()
+        stages = {f"sharing.{path}": stage for path, stage in self.sharing.parts().items()}
+        return stages | {f"heads.{self.heads.paths[name]}": self.heads[name] for name in self.tasks}
+
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns {task: outputs (B, ..., O)}: logits, or standardised numbers; ``Task.decode`` makes them readable."""
         self.configure_model()
@@ -245,7 +252,7 @@ class MultiTaskModel(L.LightningModule):
             self.on_train_batch_start(batch, batch_idx)  # the same units are dropped each time
             sums_T, counts_T = self.loss_sums(self.heads(self.sharing(rows.inputs)), rows.targets)
             _, scale_T = self.task_losses(global_sum(torch.stack([sums_T.detach(), counts_T])))
-            return sums_T * (scale_T / self.trainer.world_size)
+            return sums_T * (scale_T / replica()[1])
 
         parameters = [p for p in (*self.sharing.parameters(), *self.heads.parameters()) if p.requires_grad]
         with self.trainer.precision_plugin.forward_context():
@@ -366,7 +373,7 @@ class MultiTaskModel(L.LightningModule):
             inverse_T, present_T = inverse_T * fixed_T, present_T & (fixed_T > 0)
         global_T = totals_2T[0] * inverse_T
         key = (self.seed * 1_000_003 + self.trainer.global_step) % 2**63
-        return TaskLosses(global_T, global_T, present_T, key), inverse_T * self.trainer.world_size
+        return TaskLosses(global_T, global_T, present_T, key), inverse_T * replica()[1]
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Steps; a balancer that asks for it then sees the losses of the same batch once more."""
@@ -402,14 +409,17 @@ class MultiTaskModel(L.LightningModule):
         state = (self.seed * 1_000_003 + progress) % 2**63
         torch.default_generator.manual_seed(state)  # torch.manual_seed would format three stack traces, 0.3 ms a step
         if self.device.type == "cuda":
-            torch.cuda.manual_seed((state * 1_000_003 + self.global_rank) % 2**63)
+            torch.cuda.manual_seed((state * 1_000_003 + replica()[0]) % 2**63)
 
     # -- evaluation -------------------------------------------------------------------------------------------------------------
     def _start_evaluation(self) -> None:
         self.eval_sums_2T = torch.zeros(2, len(self.names), dtype=torch.float64, device=self.device)
         self._seen = {}
         for metrics in self.metrics.values():
-            cast(MetricCollection, metrics).reset()
+            metrics = cast(MetricCollection, metrics)
+            metrics.reset()
+            for metric in metrics.values():
+                metric.process_group = replica_group()
 
     def _evaluate(self, batch: Batch) -> dict[str, Tensor]:
         grouped = self.heads(self.sharing(batch.inputs))

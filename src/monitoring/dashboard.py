@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from src.monitoring.watched import Watched
+from src.parallel.replicas import replica
 from src.tasks import Task
 
 
@@ -105,7 +106,7 @@ class Dashboard(L.Callback):
         seconds = time.monotonic() - self.clock
         values = {f"train/loss/{n}": s / c for n, s, c in zip(model.names, sums, counts, strict=True) if c}
         self.latest = dict(values)
-        values["throughput/samples_per_second"] = self.samples * trainer.world_size / max(seconds, 1e-9)
+        values["throughput/samples_per_second"] = self.samples * replica()[1] / max(seconds, 1e-9)
         if model.weights_T is not None:
             values |= {f"weight/{name}": value for name, value in zip(model.names, model.weights_T.tolist(), strict=True)}
         if model.penalty is not None:

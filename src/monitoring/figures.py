@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from src.monitoring.dashboard import board
 from src.monitoring.drawing import matrix_figure, panels, routes_figure, short
 from src.monitoring.watched import Watched
+from src.parallel.replicas import global_sum
 from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression, Task, labelled
 
 if TYPE_CHECKING:
@@ -82,9 +82,8 @@ class Figures(L.Callback):
         """Draws."""
         if not self._due(trainer):
             return
-        if trainer.world_size > 1:
-            for counts in self.counts.values():
-                dist.all_reduce(counts)
+        for counts in self.counts.values():
+            global_sum(counts)
         logger = board(trainer)
         if logger is None:
             return

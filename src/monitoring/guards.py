@@ -11,6 +11,7 @@ from torch import Tensor
 
 from src.batch import PADDING
 from src.monitoring.watched import Watched
+from src.parallel.replicas import gathered
 from src.tasks import labelled
 
 
@@ -71,10 +72,7 @@ class FiniteLossGuard(L.Callback):
                 losses = pl_module.tasks[name].losses(outputs[name].float(), self.batch.targets[name])
                 wrong |= ~losses.isfinite().flatten(1).all(1) if losses.ndim > 1 else ~losses.isfinite()
                 known |= labelled(self.batch.targets[name]).reshape(len(known), -1).any(1)
-        parts = [(self.batch.ids[wrong & (self.batch.ids != PADDING)].tolist(), int((known | wrong).sum()))]
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            mine, parts = parts[0], [([], 0)] * dist.get_world_size()
-            dist.all_gather_object(parts, mine)
+        parts = gathered((self.batch.ids[wrong & (self.batch.ids != PADDING)].tolist(), int((known | wrong).sum())))
         return sorted(row for rows, _ in parts for row in rows), sum(count for _, count in parts)
 
 

@@ -1,5 +1,7 @@
 """Where it runs."""
 
-from src.parallel.topology import topology
+from src.parallel.checks import Checks
+from src.parallel.ddp import DDP
+from src.parallel.topology import several_devices, topology
 
-__all__ = ["topology"]
+__all__ = ["DDP", "Checks", "several_devices", "topology"]

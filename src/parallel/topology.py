@@ -8,6 +8,15 @@ from typing import Any
 import torch
 
 
+def several_devices(settings: Mapping[str, Any]) -> bool:
+    """Whether the Trainer's settings, as :func:`topology` left them, ask for more than one device."""
+    devices, there = str(settings["devices"]), torch.cuda.device_count()
+    if devices in ("auto", "-1"):
+        return int(settings["num_nodes"]) > 1 or (settings["accelerator"] != "cpu" and there > 1)
+    count = int(devices) if devices.isdigit() else len(re.findall(r"\d+", devices))
+    return count * int(settings["num_nodes"]) > 1
+
+
 def topology(asked: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Turns the Trainer's settings into settings that hold here.
 

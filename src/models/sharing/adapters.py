@@ -34,7 +34,7 @@ class TaskAdapters(Sharing):
         super().__init__(encoder, tasks)
         if rank is not None and (kind == "film" or rank < 0):
             raise ValueError(f"TaskAdapters: rank {rank} {'is of lora, not of film' if kind == 'film' else 'must be at least 0'}")
-        self.encoder = Copies(encoder, 1)
+        self.encoder, self.whole = Copies(encoder, 1), True
         self.feature_sizes = dict.fromkeys(tasks, self.encoder.features)
         self.down, self.up = nn.ParameterDict(), nn.ParameterDict()
         self.films = nn.ParameterList()

@@ -38,6 +38,7 @@ class Sharing(nn.Module, ABC):
     Attributes:
         feature_sizes: {task: size D of its features}, filled by the subclass.
         one_feature: Whether all tasks read the same features.
+        whole: Whether it reads parameters of its encoders besides running them, so that these cannot lie elsewhere.
 
     Args:
         encoder: Makes a fresh encoder at each call.
@@ -46,6 +47,7 @@ class Sharing(nn.Module, ABC):
 
     feature_sizes: dict[str, int]
     one_feature: bool = False
+    whole: bool = False
 
     def __init__(self, encoder: EncoderFactory, tasks: Sequence[str]) -> None:
         super().__init__()
@@ -64,6 +66,15 @@ class Sharing(nn.Module, ABC):
         for owned in self.owners():
             if len(self.tasks) == 1 or (len(owned.tasks) > 1 and not owned.slices):
                 yield from owned.parameters
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What can lie elsewhere, by path, in the order in which it runs: the stages of its encoders, which nothing reads but runs."""
+        found: dict[str, nn.Module] = {}
+        for name, module in self.named_modules():
+            stages = getattr(module, "stages", None)
+            if not self.whole and isinstance(stages, nn.Sequential):
+                found |= {f"{name}.stages.{key}": stage for key, stage in stages.named_children()}
+        return found
 
     def penalty(self) -> Tensor | None:
         """Returns a scalar that the step minimises besides the losses, or None.

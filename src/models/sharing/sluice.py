@@ -76,6 +76,7 @@ class Sluice(Between):
             for name, p in self.encoders.together(k).items():
                 if p.ndim > 2 and p.shape[1] == layout.channels:  # the first dimension is that of the encoders
                     self.matrices[k] = name
+        self.whole = bool(self.matrices)
         if orthogonality and subspaces > 1 and not self.matrices:
             warnings.warn(f"Sluice: orthogonality {orthogonality} has no matrix of any stage to act on", stacklevel=2)
 

@@ -46,7 +46,7 @@ class SoftSharing(Sharing):
             raise ValueError(f"SoftSharing: strength {strength} must be at least 0")
         if norm == "trace" and inf in self.strengths:
             raise ValueError("SoftSharing: an infinite strength goes with norm l2 alone")
-        self.norm = norm
+        self.norm, self.whole = norm, any(self.strengths)
         self.feature_sizes = dict.fromkeys(tasks, self.encoders.features)
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:

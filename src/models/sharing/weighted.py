@@ -37,6 +37,7 @@ class WeightedSharing(Sharing):
         start = torch.full((T, len(self.encoders.names), T), log((1 - own) / max(T - 1, 1)))
         start.diagonal(dim1=0, dim2=2).fill_(log(own))
         self.logits = nn.Parameter(start)
+        self.whole = True
         self.feature_sizes = dict.fromkeys(tasks, self.encoders.features)
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:

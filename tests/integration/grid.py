@@ -1,0 +1,113 @@
+"""Trains every balancer at every level and every sharing architecture on one topology, and keeps losses and final weights.
+
+python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.grid OUT "ddp x 2" [balancing|sharing|WORD ...]
+
+OUT holds {cell: {"losses": (steps, T), "weights": {name: tensor}}, or the reason why it was refused}; further words choose the cells
+whose name holds one of them.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch.optim import SGD
+
+import src.balancing
+from src.balancing import LossBalancer, PCGrad, StaticWeights
+from src.cli import quiet
+from src.models import MultiTaskModel
+from src.models.encoders import MLP
+from src.parallel import DDP, Checks
+from tests.integration.every_balancer import RATES, methods
+from tests.models.test_matrix import SHARINGS
+from tests.toy import Toy, bare_trainer
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Where a grid runs.
+
+    Attributes:
+        processes: How many, over all nodes.
+        devices: What each node's Trainer is told.
+        strategy: Makes the strategy.
+    """
+
+    processes: int
+    devices: int
+    strategy: Callable[[], Any]
+
+
+TOPOLOGIES = {
+    "1 process": Topology(1, 1, lambda: "auto"),
+    "ddp x 2": Topology(2, 2, DDP),
+    "ddp x 4": Topology(4, 4, DDP),
+}
+
+Cell = tuple[str, str, str]
+
+
+def cells() -> list[Cell]:
+    """(kind, name, level): each balancer at each level, and each sharing architecture with a balancer at the level that it allows."""
+    balancing = [("balancing", name, level or "losses") for name, level, several in methods() if several == 1]
+    return balancing + [("sharing", name, level) for name in SHARINGS for level in ("losses", "parameters")]
+
+
+def model_of(cell: Cell) -> MultiTaskModel:
+    """A small network with dropout."""
+    kind, name, level = cell
+    data = Toy()
+    parts: dict[str, Any] = {"scheduler": None}
+    if kind == "sharing":
+        balancer: Any = StaticWeights if level == "losses" else partial(PCGrad, level=level)
+        parts |= {"encoder": partial(MLP, width=8, depth=1, dropout=0.2), "optimizer": partial(SGD, lr=0.02)}
+        return MultiTaskModel(data.tasks, data.input_shape, sharing=SHARINGS[name], balancer=balancer, **parts)
+    method = getattr(src.balancing, name)
+    extra: dict[str, Any] = {"beta": 0.5} if (name, level) == ("DualBalance", "parameters") else {}
+    balancer = partial(method, **extra) if issubclass(method, LossBalancer) else partial(method, level=level, **extra)
+    parts |= {"encoder": partial(MLP, width=16, dropout=0.1), "optimizer": partial(SGD, lr=RATES.get(name, 0.05))}
+    return MultiTaskModel(data.tasks, data.input_shape, balancer=balancer, **parts)
+
+
+class Losses(L.Callback):
+    """Keeps the losses of each step."""
+
+    def __init__(self) -> None:
+        self.steps: list[torch.Tensor] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
+        self.steps.append(pl_module.losses_T.detach().double().cpu().clone())
+
+
+def train(cell: Cell, topology: Topology, epochs: int = 3, **settings: Any) -> dict[str, Any] | str:
+    """One short run with clipping, on data with missing labels and a task that most batches lack; or why it was refused."""
+    model, losses = model_of(cell), Losses()
+    settings.setdefault("gradient_clip_val", 2.0)
+    try:
+        strategy = topology.strategy()
+        trainer = bare_trainer(topology.devices, epochs, strategy=strategy, callbacks=[losses], **settings)
+        model.check(trainer.accumulate_grad_batches)
+        if isinstance(strategy, Checks):
+            strategy.check(model)
+    except ValueError as error:
+        return str(error)
+    trainer.fit(model, Toy())
+    weights = trainer.strategy.lightning_module_state_dict()  # whole, whatever each process holds
+    return {"losses": torch.stack(losses.steps), "weights": {k: v.detach().cpu().clone() for k, v in weights.items()}}
+
+
+if __name__ == "__main__":
+    quiet()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    out, name, *words = sys.argv[1:]
+    chosen = [cell for cell in cells() if not words or any(word in "-".join(cell) for word in words)]
+    found = {cell: train(cell, TOPOLOGIES[name]) for cell in chosen}
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        torch.save(found, out)
