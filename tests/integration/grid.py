@@ -2,8 +2,8 @@
 
 python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.grid OUT "ddp x 2" [balancing|sharing|WORD ...]
 
-OUT holds {cell: {"losses": (steps, T), "weights": {name: tensor}}, or the reason why it was refused}; further words choose the cells
-whose name holds one of them.
+OUT holds {cell: {"losses": (steps, T), "weights": {name: tensor}}, or the reason why it was refused}; further words choose the
+cells whose name holds one of them.
 """
 
 import sys
@@ -54,7 +54,7 @@ Cell = tuple[str, str, str]
 
 
 def cells() -> list[Cell]:
-    """(kind, name, level): each balancer at each level, and each sharing architecture with a balancer at the level that it allows."""
+    """(kind, name, level): each balancer at each level, and each sharing architecture with and without task gradients."""
     balancing = [("balancing", name, level or "losses") for name, level, several in methods() if several == 1]
     return balancing + [("sharing", name, level) for name in SHARINGS for level in ("losses", "parameters")]
 
@@ -65,9 +65,10 @@ def model_of(cell: Cell) -> MultiTaskModel:
     data = Toy()
     parts: dict[str, Any] = {"scheduler": None}
     if kind == "sharing":
-        balancer: Any = StaticWeights if level == "losses" else partial(PCGrad, level=level)
+        balancer: Any = StaticWeights if level == "losses" else partial(PCGrad, level="parameters")
         parts |= {"encoder": partial(MLP, width=8, depth=1, dropout=0.2), "optimizer": partial(SGD, lr=0.02)}
-        return MultiTaskModel(data.tasks, data.input_shape, sharing=SHARINGS[name], balancer=balancer, **parts)
+        parts |= {"sharing": SHARINGS[name], "balancer": balancer}
+        return MultiTaskModel(data.tasks, data.input_shape, **parts)
     method = getattr(src.balancing, name)
     extra: dict[str, Any] = {"beta": 0.5} if (name, level) == ("DualBalance", "parameters") else {}
     balancer = partial(method, **extra) if issubclass(method, LossBalancer) else partial(method, level=level, **extra)

@@ -68,7 +68,7 @@ class Sharing(nn.Module, ABC):
                 yield from owned.parameters
 
     def parts(self) -> dict[str, nn.Module]:
-        """What can lie elsewhere, by path, in the order in which it runs: the stages of its encoders, which nothing reads but runs."""
+        """What can lie elsewhere, by path, in running order: the stages of its encoders, unless their parameters are read, too."""
         found: dict[str, nn.Module] = {}
         for name, module in self.named_modules():
             stages = getattr(module, "stages", None)
