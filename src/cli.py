@@ -2,31 +2,46 @@
 
 import json
 import logging
+import os
 import re
+import subprocess
 import sys
 import sysconfig
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import torch
+import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import Strategy, StrategyRegistry
+from torch.utils._pytree import tree_map
 
+from src import warm
+from src.checkpoint import SafeCheckpointIO, load_checkpoint
 from src.config import ConfigError, classes, flags, keys, load, merge, parents_first, read, task_settings, written_out
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
+from src.models.sums import sums
 from src.monitoring import Watch
-from src.parallel import DDP, Checks, several_devices, topology
+from src.parallel import DDP, Checks, choose_interface, main_address, meet_anew, topology
+from src.parallel.choice import choose
+from src.parallel.devices import Devices
+from src.parallel.launcher import Launcher
+from src.parallel.measure import Cost, measured_at
+from src.parallel.plan import Load, Plan, load_of, planned, state_ratio, task_gradients, told, unmeasured
 from src.parser import CHOICES, Parser, called, choices, fail, hint_at, know_every_class, refuse_unmakeable, subclasses
-from src.run import Run, SafeCheckpointIO, load_checkpoint
+from src.run import Run
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = ROOT / "configs" / "train.yaml"
@@ -44,8 +59,12 @@ class CLI(LightningCLI):
         args: The command line after the verb.
         base: Layer under --config; a verb that starts from a run folder gives the run's config.
         extra: Adds a verb's own arguments.
+        parsed: Looks at the configuration before anything is built of it.
+        trains: Whether the verb trains, so that the devices must hold gradients, too.
         trainer_settings: Says what the verb adds to the Trainer's settings, once data and model are built.
     """
+
+    launcher: Any = None  # of the processes that this one has started
 
     def __init__(
         self,
@@ -53,9 +72,13 @@ class CLI(LightningCLI):
         base: dict[str, Any] | None = None,
         extra: Callable[[LightningArgumentParser], None] | None = None,
         trainer_settings: "Callable[[CLI], dict[str, Any]] | None" = None,
+        parsed: "Callable[[CLI], None] | None" = None,
+        trains: bool = False,
     ) -> None:
         know_every_class()
-        self.extra, self.trainer_settings = extra, trainer_settings
+        self.extra, self.trainer_settings, self.parsed, self.trains = extra, trainer_settings, parsed, trains
+        self.why = ""  # this strategy, where it was chosen here
+        self._costs: dict[int, dict[str, Cost]] = {}
         words = layered(args, base if base is not None else read(DEFAULTS))
         try:
             super().__init__(
@@ -101,9 +124,8 @@ class CLI(LightningCLI):
             self.extra(parser)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Builds the trainer with what the verb adds."""
+        """Builds the trainer with what the verb adds; for a plan alone there is none, since the devices need not be here."""
         settings = self.config_init["trainer"]
-        settings["strategy"] = self.strategy()
         if settings["use_distributed_sampler"]:
             raise ValueError("trainer.use_distributed_sampler must stay false: the data module deals global batches to the devices")
         for key, least in (("accumulate_grad_batches", 1), ("check_val_every_n_epoch", 1), ("gradient_clip_val", 0)):
@@ -121,20 +143,86 @@ class CLI(LightningCLI):
             raise ValueError(
                 "trainer.barebones leaves out the logger, the checkpoints and the guards that a run has; set it to false"
             )
+        self.devices = Devices.of(settings)
+        settings["strategy"] = self.strategy()
+        if self.only_plans:
+            self.acting = self.never_started()
+            return None  # type: ignore[return-value]
         added = self.trainer_settings(self) if self.trainer_settings else {}
         for key in ("callbacks", "plugins"):
             added[key] = [*self.given(key), *added.get(key, [])]
-        return super().instantiate_trainer(**added, **kwargs)
+        trainer = super().instantiate_trainer(**added, **kwargs)
+        CLI.launcher = trainer.strategy.launcher
+        if not isinstance(CLI.launcher, Launcher):
+            warm.dismiss()
+        self.acting = trainer.strategy
+        return trainer
+
+    @property
+    def only_plans(self) -> bool:
+        """Whether a plan is all that was asked for."""
+        return bool(self.config.get("plan"))
 
     def strategy(self) -> Strategy | str:
         """How several devices work together: as asked for, or by what fits."""
         settings = self.config_init["trainer"]
         asked = settings["strategy"]
-        if asked == "auto" and several_devices(settings):
-            return DDP()
+        if asked == "auto" and self.devices.count > 1:
+            name, self.why = choose(self.devices, self.load()) if self.trains else (DDP.strategy_name, "")
+            kinds: list[Any] = [kind for kind in subclasses(Strategy) if kind.__module__.startswith("src.")]
+            return next(kind for kind in kinds if name in called(kind))()
         if isinstance(asked, str) and asked != "auto" and asked not in StrategyRegistry:
             raise ValueError(f"--strategy {asked} is unknown; {hint_at(asked, [*choices('strategy'), 'auto'])}")
         return asked
+
+    def never_started(self) -> Any:
+        """The strategy that a Trainer would have made of these settings; None for one device."""
+        settings = self.config_init["trainer"]
+        asked = settings["strategy"]
+        if asked == "auto":
+            return None
+        strategy = StrategyRegistry.get(asked) if isinstance(asked, str) else asked
+        return told(strategy, self.devices, str(settings["precision"]))
+
+    def costs(self, rows: int) -> dict[str, Cost]:
+        """What the parts of the model take for so many rows, measured on a few of the training rows."""
+        if rows not in self._costs:
+            self.model.configure_model()
+            split = self.datamodule.split("train")
+            batch = split[torch.arange(min(4, len(split)))]
+            mixed = str(self.config_init["trainer"]["precision"]) in ("bf16-mixed", "16-mixed")
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                self._costs[rows] = measured_at(
+                    self.model, lambda few: tree_map(lambda tensor: tensor[:few], (batch.inputs, batch.targets)), rows
+                )
+        return self._costs[rows]
+
+    def load(self) -> Load:
+        """What one device takes that holds the whole model, with its share of the batch."""
+        parts = self.costs(-(-self.datamodule.batch_size // self.devices.count))
+        whole = dict.fromkeys(parts, 1.0)
+        return load_of(parts, whole, [whole], state_ratio(self.model._make_optimizer), task_gradients(self.model), self.doubled)
+
+    @property
+    def doubled(self) -> float:
+        """How many times the bytes of fp32 this run takes."""
+        return 2.0 if str(self.config_init["trainer"]["precision"]).startswith("64") else 1.0
+
+    def plan(self) -> Plan:
+        """What the run will be on its devices; of one device that is to train, without a look at the data."""
+        self.model.configure_model()
+        look = self.only_plans or self.devices.count > 1
+        return planned(
+            self.model,
+            self.acting,
+            self.devices,
+            self.costs if look else lambda rows: unmeasured(self.model),
+            self.model._make_optimizer,
+            self.datamodule.batch_size,
+            self.config_init["trainer"]["accumulate_grad_batches"] or 1,
+            partial(sums, self.model),
+            self.doubled,
+        )
 
     def given(self, key: str) -> list[Any]:
         """What the user gave for a setting of the Trainer that may be one thing or several."""
@@ -143,20 +231,30 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Refuses what cannot run on these devices, before anything is built."""
-        for key, value in topology(self.config["trainer"]).items():
+        for key, value in topology(self.config["trainer"], planned=self.only_plans).items():
             self.config["trainer"][key] = value
+        if self.config["trainer"]["num_nodes"] > 1 and not self.only_plans:
+            # without a launcher each node's first process would take itself for the first of all, until there is a Trainer
+            rank_zero_only.rank = rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0))  # type: ignore[attr-defined]
+            if (address := main_address()) is not None:
+                choose_interface(address)
+        meet_anew()
+        if self.parsed:
+            self.parsed(self)
 
     def after_instantiate_classes(self) -> None:
         """Refuses what cannot run on these devices, before any of them starts."""
         rows = self.datamodule.batch_size
-        devices = getattr(self.trainer.strategy, "replicas", self.trainer.world_size)
+        devices = getattr(self.acting, "replicas", self.devices.count)
         if rows < devices:
             raise ValueError(
                 f"data.batch_size is {rows}, the rows of a step on all devices together, but there are {devices} devices"
             )
-        self.model.check(self.trainer.accumulate_grad_batches)
-        if isinstance(self.trainer.strategy, Checks):
-            self.trainer.strategy.check(self.model)
+        self.model.check(self.config_init["trainer"]["accumulate_grad_batches"] or 1)
+        if isinstance(self.acting, Checks):
+            if hasattr(self.acting, "rows"):  # it plans for them
+                self.acting.rows = -(-rows // devices)
+            self.acting.check(self.model)
 
     @property
     def yaml(self) -> str:
@@ -209,7 +307,8 @@ def settings_of(run: Run) -> dict[str, Any]:
     """A run's configuration as a layer for other verbs, which have their own devices and limits."""
     base = run.read_config()
     base["trainer"] = read(DEFAULTS)["trainer"] | {"precision": base["trainer"].get("precision")}
-    base.pop("resume", None)
+    for key in ("resume", "plan"):
+        base.pop(key, None)
     if run.schema.is_file():
         base["data"]["init_args"]["schema_path"] = str(run.schema)
     return base
@@ -262,6 +361,8 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
     strategy = merged["trainer"].get("strategy")
     if isinstance(strategy, str) and "." in strategy:
         merged["trainer"]["strategy"] = {"class_path": strategy}
+    elif isinstance(strategy, dict) and set(strategy) == {"class_path"} and "." not in strategy["class_path"]:
+        merged["trainer"]["strategy"] = strategy["class_path"]  # auto, or one of Lightning's own, over a class of a file
     Parser.origins |= dict.fromkeys((key for key, _ in rest), "")
     Parser.stated = frozenset(keys(base))
     Parser.chosen = dict(classes(merged)) | {str(value).rpartition(".")[2]: key for key, value in rest}
@@ -361,9 +462,31 @@ def unwrapped(error: BaseException) -> BaseException:
 
 
 def main(verb: Callable[[list[str]], object]) -> None:
-    """Runs a verb on the command line; what a user got wrong is one line and exit code 2, anything else keeps its traceback."""
+    """Runs a verb on the command line, and leaves no process behind that it has started."""
     quiet()
     threading.excepthook = thread_ended
+    try:
+        answer(verb)
+    except BaseException:
+        end_children()
+        raise
+
+
+def end_children(seconds: float = 5.0) -> None:
+    """Kills what Lightning has started for other ranks and does not end by itself soon: a rank that hangs hears of nothing."""
+    until, started = time.monotonic() + seconds, getattr(CLI.launcher, "procs", [])
+    children = list(started)
+    started.clear()  # Lightning looks after them, too, and kills this process as soon as one of them has ended
+    for child in children:
+        try:
+            child.wait(max(until - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def answer(verb: Callable[[list[str]], object]) -> None:
+    """Runs a verb; what a user got wrong is one line and exit code 2, anything else keeps its traceback."""
     try:
         verb(sys.argv[1:])
     except (ValueError, MisconfigurationException) as error:
@@ -377,9 +500,18 @@ def main(verb: Callable[[list[str]], object]) -> None:
             fail(f"the checkpoint is of another model than the config describes: {str(error).splitlines()[1].strip()}")
         if by_word(error, building=False):
             fail(one_line(error))
-        if not re.search("onnection (closed|reset)|peer", str(error)):
+        if not lost_another(error):
             raise
-        fail("another process of this run has ended, and this one with it", code=1)
+        # without the line of gloo's source
+        reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0])
+        fail(f"another process of this run has ended or does not answer, and this one ends with it: {reason}", code=1)
+
+
+def lost_another(error: RuntimeError) -> bool:
+    """Whether gloo, or the store through which processes meet, has waited for another process in vain."""
+    in_store = isinstance(error, dist.DistStoreError | dist.DistNetworkError)
+    words = r"onnection .*(closed|reset)|peer|Timed out waiting \d+ms" + ("|imed out|timeout" if in_store else "")
+    return re.search(words, str(error)) is not None
 
 
 def one_line(error: BaseException) -> str:

@@ -29,7 +29,7 @@ ALIASES = {
     "lr": "model.optimizer.lr",
     "seed": "seed_everything",
 }
-FLAGS_WITHOUT_VALUE = {"trainer.fast_dev_run": "true"}
+FLAGS_WITHOUT_VALUE = {"trainer.fast_dev_run": "true", "plan": "true"}
 
 
 class Loader(yaml.SafeLoader):

@@ -9,11 +9,8 @@ logs/<name>/<date-time>/
     events.*          TensorBoard
 """
 
-import errno
 import json
 import math
-import os
-import pickle
 import platform
 import resource
 import shlex
@@ -28,79 +25,11 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from src.checkpoint import load_checkpoint, write_atomically
+
 PACKAGES = ("torch", "lightning", "torchmetrics", "jsonargparse", "numpy", "pandas", "scikit-learn")
-
-
-def load_checkpoint(path: Path | str, map_location: Any = "cpu", mmap: bool = False) -> Any:
-    """Opens a checkpoint without running any code that it might hold.
-
-    Args:
-        path: The file.
-        map_location: Where tensors go.
-        mmap: Read tensors only where they are used.
-
-    Raises:
-        ValueError: It is missing, cut off, or holds more than tensors and plain values.
-    """
-    try:
-        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
-    except FileNotFoundError:
-        raise ValueError(f"checkpoint {path} does not exist") from None
-    except pickle.UnpicklingError:
-        raise ValueError(
-            f"checkpoint {path} is damaged or holds code, which is never run: only tensors and values are read"
-        ) from None
-    except (PermissionError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception:  # on arbitrary bytes torch raises anything
-        raise ValueError(f"checkpoint {path} is cut off or no checkpoint") from None
-
-
-class SafeCheckpointIO(CheckpointIO):
-    """Checkpoints that are whole or not there: written beside the old one, flushed, then renamed over it.
-
-    A full disk or a killed process leaves the last good checkpoint as it was.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Writes atomically."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: torch.save(checkpoint, file))
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any | None = lambda storage, loc: storage, weights_only: bool | None = None
-    ) -> Any:
-        """Opens a checkpoint; ``weights_only`` is always on."""
-        return load_checkpoint(path, map_location)
-
-    def remove_checkpoint(self, path: Any) -> None:
-        """Deletes a checkpoint."""
-        Path(path).unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, write: Any) -> None:
-    """Lets ``write`` fill a binary file beside ``path``, then renames it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # a plain file, that others may read as the umask says
-    for leftover in path.parent.glob(f".{path.name}.*"):  # of a process that was killed as it wrote
-        leftover.unlink(missing_ok=True)
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        full = isinstance(error, RuntimeError) and ("write" in str(error) or isinstance(error.__context__, OSError))
-        if full:  # in torch's words
-            raise OSError(errno.ENOSPC, "No space left on device, or it cannot be written to", str(path)) from None
-        if isinstance(error, OSError):  # of a write it does not know the file
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
 
 
 class Run:
@@ -130,6 +59,16 @@ class Run:
                 raise ValueError(f"--logs {root}: no run folder can be made there: {error.strerror}") from None
             return cls(path)
         raise AssertionError("a thousand runs in one second")
+
+    @classmethod
+    def of_job(cls, root: str, name: str, job: str) -> "Run | None":
+        """The latest run that a job has begun with this command line; one job may train several, one after another."""
+        for record in sorted((Path(root) / name).glob("*/run.json"), reverse=True):
+            with suppress(OSError, ValueError):
+                sessions = json.loads(record.read_text())["sessions"]
+                if any((session.get("job"), session["command"]) == (job, command()) for session in sessions):
+                    return cls(record.parent)
+        return None
 
     @rank_zero_only
     def discard(self) -> None:
@@ -165,8 +104,8 @@ class Run:
         """
         if which not in ("best", "last", None):
             raise ValueError(f"--checkpoint is '{which}'; it must be best or last")
-        path = self.last if which == "last" or (which is None and self.last.is_file() and not self.best.is_file()) else self.best
-        if not path.is_file():
+        path = self.last if which == "last" or (which is None and self.last.exists() and not self.best.exists()) else self.best
+        if not path.exists():
             raise ValueError(f"run {self.path} has no checkpoint {path.relative_to(self.path)}")
         checkpoint = load_checkpoint(path, mmap=True)
         if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
@@ -194,14 +133,14 @@ class Run:
         write_atomically(path, lambda file: file.write(text.encode()))
 
     @rank_zero_only
-    def begin(self, config: str, seed: int, resumed: bool) -> None:
+    def begin(self, config: str, seed: int, resumed: bool, job: str | None = None) -> None:
         """Notes what is about to run; a resumed run may have other limits and devices, which the next resume starts from."""
         try:
             earlier = json.loads(self.record.read_text()) if resumed and self.record.is_file() else {}
         except ValueError:
             raise ValueError(f"{self.record} is damaged; remove it, and the run will resume without its history") from None
         write_atomically(self.config, lambda file: file.write(config.encode()))
-        sessions = [*earlier.get("sessions", []), {"started": now(), "command": command(), "status": "running"}]
+        sessions = [*earlier.get("sessions", []), {"started": now(), "command": command(), "job": job, "status": "running"}]
         record = {"seed": seed, "python": platform.python_version(), "platform": platform.platform()}
         self.write(self.record, record | {"versions": versions(), "git": git_state(), "sessions": sessions})
         self.started = time.monotonic()

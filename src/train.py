@@ -9,19 +9,34 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
+from src.checkpoint import SafeCheckpointIO, load_checkpoint
 from src.cli import CLI, main, value_of
 from src.config import ConfigError, flags
 from src.monitoring import Board, Interrupted, NoProfiler, log_results, results_table
-from src.run import Run, SafeCheckpointIO, load_checkpoint
+from src.parallel import job, started_again
+from src.run import Run
+
+
+class StartedAgain(Exception):
+    """SLURM or torchrun has started this job again, and it has begun a run already."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(str(run.path))
+        self.run = run
 
 
 class Training:
-    """One run from the command line to its results."""
+    """One run from the command line to its results.
 
-    def __init__(self, args: list[str]) -> None:
+    Args:
+        args: The command line after the verb.
+        begun: The run that goes on where ``args`` names none; it need not have come as far as a checkpoint.
+    """
+
+    def __init__(self, args: list[str], begun: Run | None = None) -> None:
         folder = value_of("resume", args)
-        self.resumed = Run.open(folder) if folder is not None else None
-        if self.resumed:
+        self.resumed = Run.open(folder) if folder is not None else begun
+        if folder is not None and self.resumed:
             for key, _ in flags(args):
                 if key.split(".")[0] in ("data", "model", "seed_everything", "config", "name", "logs"):
                     raise ConfigError(f"--{key} cannot go with --resume: a resumed run keeps its own; start a new run instead")
@@ -29,7 +44,14 @@ class Training:
         self.run: Run | None = None
         base = self.resumed.read_config() if self.resumed else None
         try:
-            self.cli = CLI(args, base=base, extra=self.add_arguments, trainer_settings=self.trainer_settings)
+            self.cli = CLI(
+                args,
+                base=base,
+                extra=self.add_arguments,
+                trainer_settings=self.trainer_settings,
+                parsed=None if self.resumed else self.look_back,
+                trains=True,
+            )
         except BaseException:
             if self.run and not self.resumed:
                 self.run.discard()
@@ -39,6 +61,21 @@ class Training:
     def add_arguments(parser: LightningArgumentParser) -> None:
         """Adds what only this verb knows."""
         parser.add_argument("--resume", type=str, default=None, help="Run folder to continue in place, with its own config.")
+        parser.add_argument("--plan", type=bool, default=False, help="Say what a run on such devices, here or not, would be.")
+
+    @staticmethod
+    def look_back(cli: CLI) -> None:
+        """Looks for the run of an earlier attempt of this job.
+
+        Raises:
+            StartedAgain: There is one.
+        """
+        name = job()
+        if name is None or not started_again() or cli.config["trainer"]["fast_dev_run"] or cli.only_plans:
+            return
+        begun = Run.of_job(cli.config["logs"], group_of(cli), name)
+        if begun is not None:
+            raise StartedAgain(begun)
 
     def trainer_settings(self, cli: CLI) -> dict[str, Any]:
         """Makes the run folder, the logger and the watchers."""
@@ -51,7 +88,7 @@ class Training:
         if name is not None and (not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts):
             raise ValueError(f"--name {name}: a name groups runs below --logs; it is no path of another place")
         if not settings["fast_dev_run"]:
-            self.run = self.resumed or Run.create(cli.config["logs"], name or type(cli.datamodule).__name__.lower())
+            self.run = self.resumed or Run.create(cli.config["logs"], group_of(cli))
         checkpoints = self.run.last.parent if self.run and settings["enable_checkpointing"] is not False else None
         theirs = any(isinstance(callback, ProgressBar) for callback in cli.given("callbacks"))
         bar = sys.stderr.isatty() if settings["enable_progress_bar"] is None else settings["enable_progress_bar"]
@@ -66,17 +103,21 @@ class Training:
         return added
 
     def start(self) -> None:
-        """Trains and tests, and leaves a record of how it ended."""
+        """Trains and tests, and leaves a record of how it ended; or only says what it would do."""
         cli, run = self.cli, self.run
+        if cli.only_plans:
+            self.show_plan()
+            return
         if run is None:  # a debug run leaves nothing
             self.fit()
             return
-        run.begin(cli.yaml, cli.config["seed_everything"], resumed=self.resumed is not None)
+        run.begin(cli.yaml, cli.config["seed_everything"], resumed=self.resumed is not None, job=job())
         schema = cli.datamodule.schema()
         if schema is not None:
             run.write(run.schema, schema)
         try:
             say("\n".join([*cli.datamodule.notes(), *cli.model.notes(), f"run folder {run.path}"]))
+            self.show_plan()
             self.fit()
         except Interrupted as stop:
             run.end("interrupted")
@@ -85,19 +126,31 @@ class Training:
         except BaseException as error:
             if stopped_by_hand(error):
                 run.end("interrupted")
-                say("stopped at once" + (f"; continue with: python -m src.train --resume {run.path}" if run.last.is_file() else ""))
+                say("stopped at once" + (f"; continue with: python -m src.train --resume {run.path}" if run.last.exists() else ""))
                 sys.exit(130 if cli.trainer.is_global_zero else 0)
             run.end("failed", error=" ".join(str(error).split()) or type(error).__name__)
             raise
         run.end("finished", epochs=cli.trainer.current_epoch, steps=cli.trainer.global_step)
 
+    @rank_zero_only
+    def show_plan(self) -> None:
+        """Says what runs where: a table of several devices, a line of one."""
+        plan = self.cli.plan()
+        if self.cli.why:
+            say(self.cli.why)
+        if plan.devices.count > 1 or self.cli.only_plans:
+            Console().print(plan.table())
+        else:
+            say(plan.line())
+
     def fit(self) -> None:
         """Trains, and tests the best checkpoint once."""
         cli, trainer, run = self.cli, self.cli.trainer, self.run
-        trainer.fit(cli.model, cli.datamodule, ckpt_path=run.last if run and self.resumed else None)
+        trainer.fit(cli.model, cli.datamodule, ckpt_path=run.last if run and self.resumed and run.last.exists() else None)
         # without validation there is no best, and the last weights count; the first rank says, whose clock has named the folder
-        best = trainer.strategy.broadcast(str(run.best) if run and run.best.is_file() else None)
+        best = trainer.strategy.broadcast(str(run.best) if run and run.best.exists() else None)
         trainer.test(cli.model, cli.datamodule, ckpt_path=best, verbose=False)
+        lines = cli.model.lines()  # of the weights that were tested
         if not trainer.is_global_zero:
             return
         test = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
@@ -105,10 +158,15 @@ class Training:
             kept: dict[str, Any] = load_checkpoint(best, mmap=True) if best else {"metrics": {}, "global_step": trainer.global_step}
             run.write(run.metrics, {"validation": kept["metrics"], "test": test})
             log_results(trainer, cli.model.tasks, kept["metrics"], test, step=kept["global_step"])
-        if lines := cli.model.lines():  # of the weights that were tested
+        if lines:
             say("\n".join(lines))
         if test:  # none with --trainer.limit_test_batches 0
             Console().print(results_table(cli.model.tasks, test, "test"))
+
+
+def group_of(cli: CLI) -> str:
+    """Below which name a run's folder lies: --name, or the data's."""
+    return cli.config["name"] or cli.config["data"]["class_path"].rpartition(".")[2].lower()
 
 
 def refuse_too_short(run: Run, settings: Any) -> None:
@@ -119,6 +177,8 @@ def refuse_too_short(run: Run, settings: Any) -> None:
     """
     if settings["fast_dev_run"]:
         raise ValueError("--fast_dev_run cannot go with --resume: it keeps nothing, and the run would not go on")
+    if not run.last.exists():  # an earlier attempt has not come as far
+        return
     checkpoint = load_checkpoint(run.last, mmap=True)
     epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     for key, done, word in (("max_epochs", epochs, "epochs"), ("max_steps", checkpoint["global_step"], "steps")):
@@ -139,7 +199,11 @@ def say(message: str) -> None:
 
 def train(args: list[str]) -> None:
     """Trains, tests the best checkpoint once, prints a table, and leaves a run folder."""
-    Training(args).start()
+    try:
+        training = Training(args)
+    except StartedAgain as again:  # as --resume would: with the run's own configuration, whatever the files say by now
+        training = Training([], begun=again.run)
+    training.start()
 
 
 if __name__ == "__main__":

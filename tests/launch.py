@@ -45,9 +45,9 @@ def finish(process: subprocess.Popen[str], timeout: float = 240) -> subprocess.C
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def launch(module: str, *args: object, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+def launch(module: str, *args: object, code: int = 0, timeout: float = 240, **more: str) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end and checks its exit code."""
-    done = finish(start(module, *args, **more))
+    done = finish(start(module, *args, **more), timeout)
     assert done.returncode == code, f"exit code {done.returncode}, not {code}\n{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
     return done
 

@@ -8,10 +8,12 @@ import pytest
 
 from tests.launch import ROOT
 
-GROUND = {"batch", "tasks", "balancing", "parallel", "run", "config", "hashing"}
+GROUND = {"batch", "tasks", "balancing", "parallel", "run", "config", "hashing", "checkpoint", "warm"}
 MAY_IMPORT = {
-    **{room: set() for room in GROUND},
+    **{room: set() for room in (*GROUND, "launchers")},
     "balancing": {"hashing"},
+    "run": {"checkpoint"},
+    "parallel": {"checkpoint", "warm"},
     "data": {"tasks", "batch", "parallel"},
     "models": {"tasks", "balancing", "batch", "hashing", "parallel"},
     "monitoring": {"tasks", "balancing", "batch", "parallel"},

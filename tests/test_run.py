@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.run import Run, SafeCheckpointIO, command, defined, git_state, load_checkpoint, versions, write_atomically
+from src.checkpoint import SafeCheckpointIO, load_checkpoint, write_atomically
+from src.run import Run, command, defined, git_state, versions
 from tests.launch import ROOT
 
 
@@ -70,6 +71,24 @@ def test_the_record_of_sessions(tmp_path: Path) -> None:
     assert record["sessions"][1]["peak_memory_bytes"]["host"] > 2**20
     assert record["seed"] == 3
     assert run.config.read_text() == "a: 2\n"
+
+
+def test_a_job_finds_its_latest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One job may train several, by other command lines."""
+    runs = {}
+    for seed in ("1", "2", "1"):
+        monkeypatch.setattr("sys.argv", ["train", "--seed", seed])
+        runs[seed] = Run.create(str(tmp_path), "x")
+        runs[seed].begin("a: 1\n", seed=0, resumed=False, job="slurm 17")
+    for seed, run in runs.items():
+        monkeypatch.setattr("sys.argv", ["train", "--seed", seed])
+        found = Run.of_job(str(tmp_path), "x", "slurm 17")
+        assert found is not None
+        assert found.path == run.path
+    assert Run.of_job(str(tmp_path), "x", "slurm 18") is None
+    assert Run.of_job(str(tmp_path), "y", "slurm 17") is None
+    runs["2"].record.write_text("damaged")
+    assert Run.of_job(str(tmp_path), "x", "slurm 17") is None
 
 
 def test_what_made_the_numbers() -> None:

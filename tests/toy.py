@@ -4,6 +4,7 @@ with no label in most batches, alike tasks that are stacked, scalar and vector l
 import os
 import random
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,28 @@ class SignalAt(At):
 
     def act(self, module: L.LightningModule) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+class SleepAt(At):
+    """Goes to sleep, as a machine does whose disk hangs.
+
+    Args:
+        step: The optimizer step.
+        marker: File that says that it sleeps.
+        rank: The rank that sleeps.
+        seconds: For how long.
+    """
+
+    def __init__(self, step: int, marker: str, rank: int = 0, seconds: float = 3600.0) -> None:
+        super().__init__(step, marker, rank)
+        self.seconds = seconds
+
+    def act(self, module: L.LightningModule) -> None:
+        time.sleep(self.seconds)
+
+
+class StopAt(At):
+    """Stops the process for ever, without an end."""
+
+    def act(self, module: L.LightningModule) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)

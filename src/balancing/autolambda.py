@@ -27,6 +27,7 @@ class AutoLambda(LossBalancer):
     """
 
     accumulates = False
+    looks_ahead = True
     lambdas_T: Tensor
 
     def __init__(

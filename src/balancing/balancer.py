@@ -76,9 +76,11 @@ class Balancer(nn.Module, ABC):
     Attributes:
         level: Where gradients are taken; None for a method that looks at losses alone.
         accumulates: Whether a step over several micro-batches is right.
+        looks_ahead: Whether it takes a step and takes it back, to see what that does to another batch.
     """
 
     level: Level | None = None
+    looks_ahead: ClassVar[bool] = False
     accumulates: ClassVar[bool] = True
 
     def __init__(self, tasks: Mapping[str, str]) -> None:
@@ -94,7 +96,15 @@ class Balancer(nn.Module, ABC):
 
 
 class LossBalancer(Balancer):
-    """The step minimises sum_t w_t L_t, with w from the losses' values."""
+    """The step minimises sum_t w_t L_t, with w from the losses' values.
+
+    Attributes:
+        second_look: Whether it sees the same batch once more, after the optimizer's step.
+        known_before: Whether the weights of a step depend neither on that step's losses nor on how often they are asked for.
+    """
+
+    second_look: ClassVar[bool] = False
+    known_before: ClassVar[bool] = False
 
     @abstractmethod
     def weigh(self, losses: TaskLosses) -> Tensor:
@@ -111,8 +121,6 @@ class LossBalancer(Balancer):
 
     def after_step(self, before: TaskLosses, after: TaskLosses) -> None:
         """Sees the same batch once more, after the optimizer's step; for methods with ``second_look``."""
-
-    second_look: ClassVar[bool] = False
 
 
 class OnHost(Balancer):

@@ -38,6 +38,8 @@ class ImpartialLoss(LossBalancer):
     ICLR 2021).
     """
 
+    known_before = True
+
     def __init__(self, tasks: Mapping[str, str]) -> None:
         super().__init__(tasks)
         self.scales_T = nn.Parameter(torch.zeros(len(tasks)))

@@ -15,6 +15,8 @@ class RandomWeights(LossBalancer):
     Drawn from (seed, step), so that all ranks, and a run that resumes, draw the same.
     """
 
+    known_before = True
+
     def weigh(self, losses: TaskLosses) -> Tensor:
         x = torch.randn(len(self.tasks), generator=torch.Generator().manual_seed(losses.key), dtype=torch.float64)
         x = x.to(losses.global_T.device).masked_fill(~losses.present_T, -torch.inf)

@@ -12,6 +12,8 @@ class StaticWeights(LossBalancer):
     Tuned, it is a baseline that few methods beat: Kurin et al., NeurIPS 2022; Xin et al., NeurIPS 2022.
     """
 
+    known_before = True
+
     def weigh(self, losses: TaskLosses) -> Tensor:
         return torch.ones_like(losses.local_T)
 

@@ -21,6 +21,8 @@ class UncertaintyWeights(LossBalancer):
     All s start at 0. A task without labels in a batch leaves its s alone.
     """
 
+    known_before = True
+
     def __init__(self, tasks: Mapping[str, str]) -> None:
         super().__init__(tasks)
         self.log_variances_T = nn.Parameter(torch.zeros(len(tasks)))

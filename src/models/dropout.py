@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from src.hashing import GAMMA, MIX, hashed
-from src.parallel.replicas import replica
+from src.parallel.rows import place_and_key
 
 
 class Dropout(nn.Dropout):
@@ -14,26 +14,34 @@ class Dropout(nn.Dropout):
     r B + B - 1 of the global batch, and computes their part of the one mask, the same on a CPU and on a GPU. The key of a call is
     drawn from torch's CPU generator, which the model seeds with (seed, step) on every rank alike, and which activation
     checkpointing restores.
+
+    Attributes:
+        part: Which part of the last dimension reaches this layer, and of how many, where devices compute a layer together.
     """
+
+    part: tuple[int, int] = (0, 1)
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, ...) -> (B, ...): zero with probability p, else scaled by 1 / (1 - p); in evaluation the input itself."""
         if not self.training or not self.p:
             return input
-        key = int(torch.randint(2**62, ()))
-        rows, units = len(input), input[0].numel()
-        first = replica()[0] * rows
+        rows, units = len(input), torch.arange(input[0].numel(), device=input.device)
+        part, parts = self.part
+        if parts > 1:
+            width = input.shape[-1]
+            units = units // width * (width * parts) + part * width + units % width
+        first, key = place_and_key(rows)
         kept = mask(key, torch.arange(first, first + rows, device=input.device), units, self.p)
         return input * kept.view_as(input) / (1 - self.p)
 
 
-def mask(key: int, rows: Tensor, units: int, p: float) -> Tensor:
-    """Which units stay: bool (len(rows), units), False with probability p.
+def mask(key: int, rows: Tensor, units: Tensor, p: float) -> Tensor:
+    """Which units stay: bool (len(rows), len(units)), False with probability p.
 
     Each row and each unit is hashed by itself; the sum of the two is hashed once more and compared with p as a 64-bit integer.
     """
     of_rows = hashed(rows * GAMMA + key)
-    of_units = hashed(torch.arange(units, device=rows.device) * MIX + key)
+    of_units = hashed(units * MIX + key)
     x = of_rows[:, None] + of_units
     x ^= x >> 32
     x *= GAMMA

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from src.balancing import GradientBalancer, GramianBalancer, TaskLosses
-from src.models.heads import Deltas, inner_products
+from src.models.heads import Deltas
+from src.models.reached import Reached
 from src.parallel.replicas import global_sum, replica
+from src.parallel.shards import scaled
 
 
 class Steer(torch.autograd.Function):
@@ -24,7 +26,7 @@ class Steer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, wanted: Sequence[Tensor], *places: Tensor) -> Tensor:
         """Returns the value."""
-        ctx.wanted, ctx.types = wanted, [place.dtype for place in places]
+        ctx.wanted, ctx.kinds = wanted, [(place.device, place.dtype) for place in places]
         return value.clone()
 
     @staticmethod
@@ -32,8 +34,8 @@ class Steer(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor) -> Any:
         """Returns the wanted gradients times whatever the value was multiplied by."""
         if scale.device.type == "cpu" and float(scale) == 1.0:  # on a GPU it would take longer to find out
-            return None, None, *(w.to(kind) for w, kind in zip(ctx.wanted, ctx.types, strict=True))
-        return None, None, *((w * scale).to(kind) for w, kind in zip(ctx.wanted, ctx.types, strict=True))
+            return None, None, *(w.to(*kind) for w, kind in zip(ctx.wanted, ctx.kinds, strict=True))
+        return None, None, *(scaled(w, scale.to(w.device)).to(*kind) for w, kind in zip(ctx.wanted, ctx.kinds, strict=True))
 
 
 def feature_gramian(deltas: Deltas, W_OD: Tensor, totals_2T: Tensor) -> Tensor:
@@ -86,8 +88,7 @@ def at_features(
 def at_parameters(
     balancer: GramianBalancer | GradientBalancer,
     features: Mapping[str, Tensor],
-    shared: Sequence[nn.Parameter],
-    private: Sequence[nn.Parameter],
+    reached: Reached,
     deltas: Deltas,
     totals_2T: Tensor,
     scale: Callable[[Tensor], tuple[TaskLosses, Tensor]],
@@ -99,8 +100,7 @@ def at_parameters(
     Args:
         balancer: Decides.
         features: {task: its features (B, ..., D)} in the order of T, in the encoder's graph.
-        shared: The parameters that tasks share.
-        private: Those of the sharing architecture that belong to one task; they follow their task's own gradient.
+        reached: The parameters of the sharing architecture.
         deltas: The heads' gradients, of the sums of the losses.
         totals_2T: (2, T) sums of losses and counts of labels on this rank; after the call over all ranks.
         scale: As above.
@@ -112,13 +112,13 @@ def at_parameters(
         As above.
     """
     _, ranks = replica()
-    sizes = [p.numel() for p in shared]
     tops = list(features.values())
     along = [row.view_as(z) for row, z in zip(deltas.rows(), tops, strict=True)]
-    rows_TP = through_encoder(tops, along, shared, totals_2T)
+    by_gramian = isinstance(balancer, GramianBalancer)
+    rows_TP = reached.rows(tops, along, totals_2T, whole_rows=not isinstance(balancer, GramianBalancer) or balancer.tracks)
     losses, scale_T = scale(totals_2T)
     single_T = scale_T / ranks
-    simple = isinstance(balancer, GramianBalancer) and not balancer.tracks and not several
+    simple = by_gramian and not balancer.tracks and not several
     if not simple:
         rows_TP *= single_T[:, None]
 
@@ -127,60 +127,23 @@ def at_parameters(
     wanted: list[Tensor] = []
     step = (rows_TP, losses, 1.0) if not several else gather(rows_TP, losses)
     if step is None:
-        wanted = [torch.zeros_like(p) for p in shared]
+        wanted = [torch.zeros_like(p) for p in reached.shared]
     else:
         rows_TP, step_losses, factor = step
         if simple:  # T factors instead of T x P products
-            weights_T, own_T = balancer(step_losses, inner_products(rows_TP) * single_T * single_T[:, None])
+            weights_T, own_T = balancer(step_losses, reached.gram(rows_TP) * single_T * single_T[:, None])
             direction = (weights_T.to(rows_TP) * single_T) @ rows_TP
         elif isinstance(balancer, GramianBalancer):
             rows_TP = balancer.track(rows_TP, step_losses)
-            weights_T, own_T = balancer(step_losses, inner_products(rows_TP))
+            weights_T, own_T = balancer(step_losses, reached.gram(rows_TP))
             direction = weights_T.to(rows_TP) @ rows_TP
         else:
             direction = balancer(rows_TP, step_losses)
             own_T = balancer.head_weights(step_losses)
-        wanted = [part.view_as(p) for part, p in zip((direction * factor).split(sizes), shared, strict=True)]
+        wanted = reached.parts(direction * factor)
     own_scale_T = scale_T if own_T is None else own_T.to(scale_T) * scale_T
     places, gradients_ = deltas.heads(own_scale_T)
-    if private:
-        ups = [(dz * s).to(z.dtype) for dz, s, z in zip(along, own_scale_T, tops, strict=True)]
-        wanted += [
-            torch.zeros_like(p) if g is None else g
-            for p, g in zip(private, torch.autograd.grad(tops, private, ups, allow_unused=True), strict=True)
-        ]
+    if reached.private:
+        wanted += reached.own(tops, [(dz * s).to(z.dtype) for dz, s, z in zip(along, own_scale_T, tops, strict=True)])
     value = losses.global_T.sum() if weights_T is None else torch.dot(weights_T.to(losses.global_T), losses.global_T)
-    return losses, Steer.apply(value, [*wanted, *gradients_], *shared, *private, *places), weights_T
-
-
-def through_encoder(tops: Sequence[Tensor], along: Sequence[Tensor], shared: Sequence[nn.Parameter], totals_2T: Tensor) -> Tensor:
-    """The gradients (T, P) of the sums of losses over the global batch, one backward pass each; the graph stays.
-
-    Args:
-        tops: Each task's features.
-        along: Its gradient with respect to them.
-        shared: The parameters.
-        totals_2T: Sums and counts of this rank; they become those of all ranks in the same collective.
-    """
-    sizes = [p.numel() for p in shared]
-    like = shared[0] if shared else totals_2T
-    rows = torch.empty(len(tops), sum(sizes) + 2, device=like.device, dtype=like.dtype)
-    for row, z, dz in zip(rows if shared else (), tops, along, strict=bool(shared)):
-        up = power_of_two(dz) if z.dtype == torch.float16 else 1.0
-        gradients = torch.autograd.grad(z, shared, (dz * up).to(z.dtype), retain_graph=True, allow_unused=True)
-        for place, gradient in zip(row[:-2].split(sizes), gradients, strict=True):
-            if gradient is None:
-                place.zero_()
-            elif up == 1.0:
-                place.copy_(gradient.flatten())
-            else:
-                torch.div(gradient.flatten(), up, out=place)
-    rows[:, -2:] = totals_2T.T
-    totals_2T.copy_(global_sum(rows)[:, -2:].T)
-    return rows[:, :-2]
-
-
-def power_of_two(x: Tensor) -> float:
-    """What brings the largest entry to about 1024, far from both ends of fp16."""
-    largest = float(x.abs().max())
-    return 2.0 ** round(10 - torch.tensor(largest).log2().item()) if 0 < largest < float("inf") else 1.0
+    return losses, Steer.apply(value, [*wanted, *gradients_], *reached.shared, *reached.private, *places), weights_T

@@ -6,10 +6,10 @@ rates, placement and sharding see heads, and only the arithmetic is batched.
 """
 
 from collections import defaultdict
-from collections.abc import Container, Hashable, Iterator, Mapping
+from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count
+from itertools import count, groupby
 
 import torch
 import torch.nn.functional as F
@@ -69,8 +69,15 @@ class Heads(nn.Module):
         assert isinstance(head, Head)
         return head
 
-    def forward(self, features: Mapping[str, Tensor], tape: "Tape | None" = None) -> list[Tensor]:
-        """Returns per group the outputs (B, ..., K, O), in fp32 where the features have less; a tape notes what gradients need."""
+    def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Returns per group the outputs (B, ..., K, O), in fp32 where the features have less."""
+        return self._of_all(features, None)
+
+    def taped(self, features: Mapping[str, Tensor], tape: "Tape") -> tuple[list[Tensor], list[Tensor]]:
+        """Returns the same, and the outputs of first layers, where a later backward pass starts; the tape notes what that needs."""
+        return self._of_all(features, tape), [first for first, _ in tape.first]
+
+    def _of_all(self, features: Mapping[str, Tensor], tape: "Tape | None") -> list[Tensor]:
         outputs = [self._outputs(group, [features[name] for name in group.names], tape) for group in self.groups]
         return [out.float() if out.dtype in (torch.half, torch.bfloat16) else out for out in outputs]
 
@@ -82,21 +89,11 @@ class Heads(nn.Module):
             assert tape is not None
             x = tape.own_features(features[0], list(heads[0].parameters()))
             return heads[0](x).unsqueeze(-2)
-        layers = list(zip(*(head.linears for head in heads), strict=True))
-        weight, bias = side_by_side(layers[0])
-        if all(z is features[0] for z in features):
-            x = F.linear(features[0], weight.flatten(0, 1), bias.flatten())
-            x = x.view(*x.shape[:-1], *bias.shape)
-        else:
-            x = products(torch.stack(features, -2), weight, bias)
-        if tape is not None:
-            tape.first_layer(x, weight)
-        for layer in layers[1:]:
-            weight, bias = side_by_side(layer)
-            if tape is not None:
-                tape.later_layer(weight, bias)
-            x = products(F.gelu(x), weight, bias)
-        return x
+        linears = [head.linears for head in heads]
+        # those that follow one another on one device are one product
+        runs = [list(run) for _, run in groupby(range(len(heads)), lambda k: linears[k][0].weight.device)]
+        outputs = [together([linears[k] for k in run], [features[k] for k in run], tape) for run in runs]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -2)
 
     def split(self, outputs: list[Tensor]) -> dict[str, Tensor]:
         """Group outputs as {task: (B, ..., O)}."""
@@ -109,6 +106,26 @@ def free(name: str, taken: Container[str], others: Container[str]) -> str:
     if name not in taken:
         return name
     return next(path for n in count(1) if (path := name + "_" * n) not in taken and path not in others)
+
+
+def together(heads: Sequence[Sequence[nn.Linear]], features: Sequence[Tensor], tape: "Tape | None") -> Tensor:
+    """The outputs (B, ..., K, O) of K alike heads, given the linear layers of each, on the device where they lie."""
+    layers = list(zip(*heads, strict=True))
+    weight, bias = side_by_side(layers[0])
+    home = features[0].device
+    if all(z is features[0] for z in features):
+        x = F.linear(features[0].to(weight.device), weight.flatten(0, 1), bias.flatten())
+        x = x.view(*x.shape[:-1], *bias.shape)
+    else:
+        x = products(torch.stack(list(features), -2).to(weight.device), weight, bias)
+    if tape is not None:
+        tape.first_layer(x, weight)
+    for layer in layers[1:]:
+        weight, bias = side_by_side(layer)
+        if tape is not None:
+            tape.later_layer(weight, bias)
+        x = products(F.gelu(x), weight, bias)
+    return x.to(home)
 
 
 def side_by_side(layers: tuple[nn.Linear, ...]) -> tuple[Tensor, Tensor]:
@@ -156,6 +173,10 @@ class Tape:
         """Goes on with it."""
         self.later[-1] += [weight, bias]
 
+    def keep(self) -> None:
+        """Copies the weights, where the heads' own are gone once they have run."""
+        self.first = [(outputs, None if weight is None else weight.clone()) for outputs, weight in self.first]
+
     def own_features(self, features: Tensor, parameters: list[nn.Parameter]) -> Tensor:
         """Begins a group of one head of another make, and returns what it is to read."""
         copy = features.detach().unsqueeze(-2).requires_grad_()
@@ -169,7 +190,7 @@ class Tape:
         wanted = [out for out, _ in self.first] + [weight for group in self.later for weight in group]
         gradients = list(torch.autograd.grad(total, wanted, retain_graph=True))
         deltas = gradients[: len(self.first)]
-        return Deltas(self, [d.flatten(0, -3) for d in deltas], gradients[len(self.first) :])
+        return Deltas(self, [d.flatten(0, -3).to(total.device) for d in deltas], gradients[len(self.first) :])
 
 
 class Deltas:
@@ -191,7 +212,7 @@ class Deltas:
         self.shapes = tuple((d.shape[1], d.shape[2]) for d in deltas)
         self.delta_NO = torch.cat([d.flatten(1) for d in deltas], 1) if len(deltas) > 1 else deltas[0].flatten(1)
         self.weights = [
-            torch.eye(shape[1], device=d.device, dtype=d.dtype).unsqueeze(0) if weight is None else weight
+            torch.eye(shape[1], device=d.device, dtype=d.dtype).unsqueeze(0) if weight is None else weight.to(d.device)
             for (_, weight), shape, d in zip(tape.first, self.shapes, deltas, strict=True)
         ]
         self.E_OT = blocks(self.shapes, self.delta_NO.device, self.delta_NO.dtype)
@@ -253,7 +274,8 @@ class Deltas:
                 gradients.append(delta.reshape(output.shape))
             for parameter in group:
                 places.append(parameter)
-                gradients.append(next(later) * (w if weight is None else w.view(-1, *[1] * (parameter.ndim - 1))))
+                factor = w if weight is None else w.view(-1, *[1] * (parameter.ndim - 1))
+                gradients.append(next(later) * factor.to(parameter.device))
         return places, gradients
 
 

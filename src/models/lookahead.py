@@ -32,8 +32,8 @@ def slopes_ahead(
 
     def gradient(total: Tensor) -> list[Tensor]:
         parts = torch.autograd.grad(total, places, materialize_grads=True)
-        whole = global_sum(torch.cat([part.flatten() for part in parts]))
-        return [part.view_as(p) for part, p in zip(whole.split([p.numel() for p in places]), places, strict=True)]
+        whole = global_sum(torch.cat([part.flatten().to(total.device) for part in parts]))
+        return [part.view_as(p).to(p.device) for part, p in zip(whole.split([p.numel() for p in places]), places, strict=True)]
 
     now_T = losses()
     step = gradient(torch.dot(weights_T.to(now_T), now_T))

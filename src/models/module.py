@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from math import inf, isnan, nan
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -17,6 +17,7 @@ import lightning as L
 import torch
 import torch._functorch.config
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -35,13 +36,15 @@ from src.balancing.balancer import OnHost
 from src.batch import PADDING, Batch, InputShape
 from src.models.cost import costs
 from src.models.encoders import MLP, Encoder
-from src.models.gradients import at_features, at_parameters, feature_gramian, through_encoder
-from src.models.heads import Deltas, Heads, Tape, inner_products
+from src.models.gradients import Steer, at_features, at_parameters, feature_gramian
+from src.models.heads import Deltas, Heads, Tape
 from src.models.lookahead import slopes_ahead
 from src.models.optimisation import optimizer_and_schedule, parameter_groups
+from src.models.reached import Reached, ReachedShards
 from src.models.schedule import WarmupCosine
 from src.models.sharing import Copies, EncoderFactory, HardSharing, Sharing, check_owners
 from src.parallel.replicas import global_sum, replica, replica_group
+from src.parallel.shards import assembled
 from src.tasks import Task, labelled
 
 if TYPE_CHECKING:
@@ -126,6 +129,10 @@ class MultiTaskModel(L.LightningModule):
             self.weights[name] = weight
         self.losses_T: Tensor | None = None  # over the global batch of the latest step, for guards
 
+    # a strategy that runs slices of the batch through parts of the network in turn takes the step itself: it maps the batch to the
+    # value of what the step minimises, the gradients, the parameters that they belong to, and sums and counts (2, T)
+    by_schedule: Callable[[Batch], tuple[Tensor, list[Tensor], list[Tensor], Tensor]] | None = None
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Lightning notes the running hook some 40 times a step; nn.Module's bookkeeping for it would cost 0.1 ms."""
         if name == "_current_fx_name":
@@ -180,6 +187,8 @@ class MultiTaskModel(L.LightningModule):
             ValueError: The balancer does not go with the sharing architecture, or with accumulation.
         """
         self.train_sums_2T = self.train_sums_2T.to(self.device)
+        self.__dict__.pop("reached", None)
+        _ = self.reached  # before a forward pass, in which shards may be whole
         self.check(self.trainer.accumulate_grad_batches)
 
     def check(self, micro_batches: int) -> None:
@@ -233,15 +242,19 @@ class MultiTaskModel(L.LightningModule):
         """One step on this rank's share of a global batch."""
         if isinstance(self.balancer, AutoLambda):
             self._look_ahead(self.balancer, batch, batch_idx)
-        features = self.sharing(batch.inputs)
-        by = self._by_losses if isinstance(self.balancer, LossBalancer) else self._by_gradients
-        loss, totals_2T = by(features, batch)
+        if self.by_schedule is None:
+            features = self.sharing(batch.inputs)
+            by = self._by_losses if isinstance(self.balancer, LossBalancer) else self._by_gradients
+            loss, totals_2T = by(features, batch)
+        else:
+            value, wanted, places, totals_2T = self.by_schedule(batch)
+            loss = Steer.apply(value, wanted, *places)
         self.train_sums_2T.add_(totals_2T)
         penalty = self.sharing.penalty()
         if penalty is None:
             return loss
         self.penalty = penalty.detach()
-        return loss + penalty
+        return loss + penalty.to(loss.device)
 
     def _look_ahead(self, balancer: AutoLambda, batch: Batch, batch_idx: int) -> None:
         """Shows the balancer what its weights do to another batch after the step."""
@@ -262,7 +275,10 @@ class MultiTaskModel(L.LightningModule):
 
     def _by_losses(self, features: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """The scalar that the step minimises, and the sums of losses and counts of labels over all ranks (2, T)."""
-        sums_T, counts_T = self.loss_sums(self.heads(features), batch.targets)
+        return self.weighed(*self.loss_sums(self.heads(features), batch.targets), batch)
+
+    def weighed(self, sums_T: Tensor, counts_T: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The same, from the sums of losses (T,), in the graph, and the counts of labels (T,) on this rank."""
         totals_2T = global_sum(torch.stack([sums_T.detach(), counts_T]))
         losses, scale_T = self.task_losses(totals_2T)
         losses.local_T = sums_T * scale_T
@@ -283,7 +299,7 @@ class MultiTaskModel(L.LightningModule):
                 found = at_parameters(
                     balancer,
                     {name: features[name] for name in self.names},
-                    *self._shared_and_private(),
+                    self.reached,
                     deltas,
                     totals_2T,
                     self.task_losses,
@@ -298,7 +314,7 @@ class MultiTaskModel(L.LightningModule):
         """The heads by themselves, in full precision, in which their gradients do not drown: these, and sums and counts (2, T)."""
         cut = {id(z): z.detach().float() if z.dtype in HALVES else z.detach() for z in features.values()}
         tape = Tape()
-        outputs = self.heads({name: cut[id(z)] for name, z in features.items()}, tape)
+        outputs, _ = self.heads.taped({name: cut[id(z)] for name, z in features.items()}, tape)
         sums_T, counts_T = self.loss_sums(outputs, batch.targets)
         return tape.backward(sums_T.sum()), torch.stack([sums_T.detach(), counts_T])
 
@@ -315,7 +331,7 @@ class MultiTaskModel(L.LightningModule):
             else:
                 tops = [features[name] for name in self.names]
                 along = [row.view_as(z) for row, z in zip(deltas.rows(), tops, strict=True)]
-                gram_TT = inner_products(through_encoder(tops, along, self._shared_and_private()[0], totals_2T))
+                gram_TT = self.reached.gram(self.reached.rows(tops, along, totals_2T, whole_rows=False))
         inverse_T = 1 / totals_2T[1].clamp(min=1)
         return gram_TT * inverse_T * inverse_T[:, None]
 
@@ -324,6 +340,12 @@ class MultiTaskModel(L.LightningModule):
         shared = [p for p in self.sharing.shared_parameters() if p.requires_grad]
         ids = {id(p) for p in shared}
         return shared, [p for p in self.sharing.parameters() if p.requires_grad and id(p) not in ids]
+
+    @cached_property
+    def reached(self) -> Reached:
+        """What gradients are taken with respect to, as it lies when training starts."""
+        shared, private = self._shared_and_private()
+        return (ReachedShards if any(isinstance(p, DTensor) for p in (*shared, *private)) else Reached)(shared, private)
 
     def _gather(self, rows_TP: Tensor, losses: TaskLosses) -> tuple[Tensor, TaskLosses, float] | None:
         """Adds up the task gradients of micro-batches; the balancer decides once, on those of the whole step."""
@@ -360,6 +382,10 @@ class MultiTaskModel(L.LightningModule):
             sums.append(group.per_task(group.task.losses(output, stacked)))
             counts.append(group.per_task(labelled(stacked)))
         return torch.cat(sums), torch.cat(counts)
+
+    def label_counts(self, targets: Mapping[str, Tensor]) -> Tensor:
+        """The counts of known labels (T,) alone, for those who need them before any output is there."""
+        return torch.cat([group.per_task(labelled(group.stack(targets))) for group in self.heads.groups])
 
     def task_losses(self, totals_2T: Tensor) -> tuple[TaskLosses, Tensor]:
         """Losses over the global batch, and the factors (T,) that make a sum on this rank the loss that ranks average.
@@ -400,7 +426,10 @@ class MultiTaskModel(L.LightningModule):
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clips if that was asked for; Lightning takes 0.04 ms to find out."""
-        if gradient_clip_val:
+        ours = getattr(self.trainer.strategy, "clip_gradients", None) if gradient_clip_val else None
+        if ours is not None:
+            ours((p for group in optimizer.param_groups for p in group["params"]), gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -424,7 +453,7 @@ class MultiTaskModel(L.LightningModule):
     def _evaluate(self, batch: Batch) -> dict[str, Tensor]:
         grouped = self.heads(self.sharing(batch.inputs))
         for name, of_rows in self.sharing.seen().items():
-            kept = of_rows.detach()[batch.ids != PADDING].double()
+            kept = of_rows.detach().to(batch.ids.device)[batch.ids != PADDING].double()
             sums = torch.cat([kept.sum(0).flatten(), kept.new_tensor([len(kept)])])
             before, _ = self._seen.get(name, (0.0, ()))
             self._seen[name] = before + sums, kept.shape[1:]
@@ -451,11 +480,13 @@ class MultiTaskModel(L.LightningModule):
 
     def pictures(self) -> "dict[str, DataFrame]":
         """What can be drawn of the sharing architecture after an evaluation."""
-        return self.sharing.pictures(self.seen)
+        with assembled(self.sharing):
+            return self.sharing.pictures(self.seen)
 
     def lines(self) -> list[str]:
         """What an evaluation has shown of the sharing architecture, a line each."""
-        return self.sharing.lines(self.seen)
+        with assembled(self.sharing):
+            return self.sharing.lines(self.seen)
 
     def metrics_of(self, name: str) -> MetricCollection:
         """The metrics of a task in the current evaluation."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -62,7 +63,7 @@ def stage_of(name: str) -> int | None:
 def fuse(optimizer: Optimizer) -> None:
     """One call for all parameters instead of ten for each, where torch has that on CPUs and nothing else was asked for."""
     for group in optimizer.param_groups:
-        on_cpu = all(p.device.type == "cpu" and p.is_floating_point() for p in group["params"])
+        on_cpu = all(p.device.type in ("cpu", "meta") and p.is_floating_point() and not isinstance(p, DTensor) for p in group["params"])
         asked = group.get("fused") is not None or group.get("foreach") is not None or group.get("differentiable")
         if on_cpu and "fused" in group and not asked:
             group["fused"] = True

@@ -99,10 +99,12 @@ class Figures(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draws what the model found out about sharing, which it sums up when its epoch ends."""
-        logger = board(trainer) if self._due(trainer) else None
+        if not self._due(trainer):
+            return
+        tables, logger = cast(Watched, pl_module).pictures(), board(trainer)  # parameters may have to come from all ranks
         if logger is None:
             return
-        for title, table in cast(Watched, pl_module).pictures().items():
+        for title, table in tables.items():
             rows, columns = [str(name) for name in table.index], [str(name) for name in table.columns]
             draw = routes_figure if table.to_numpy().dtype.kind == "i" else matrix_figure
             figure = draw(title, rows, columns, table.to_numpy())

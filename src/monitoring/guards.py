@@ -79,7 +79,7 @@ class FiniteLossGuard(L.Callback):
 class RanksAgreeGuard(L.Callback):
     """Every N steps checks that all ranks hold the same weights: one norm per parameter, one small collective.
 
-    Only under DDP: ranks that hold shards hold different weights by design.
+    Only under DDP, and what a strategy says that all ranks hold: parts of a model differ by design.
 
     Args:
         every_n_steps: How often to look.
@@ -99,8 +99,12 @@ class RanksAgreeGuard(L.Callback):
         due = trainer.world_size > 1 and trainer.global_step % self.every_n_steps == 0
         if not due or not isinstance(trainer.strategy, DDPStrategy):
             return
-        names, parameters = zip(*pl_module.named_parameters(), strict=True)
-        norms = torch.stack(torch._foreach_norm([p.detach() for p in parameters])).double()
+        held = getattr(trainer.strategy, "held_by_all", None)
+        pairs = list(pl_module.named_parameters() if held is None else held())
+        if not pairs:
+            return
+        names, tensors = zip(*pairs, strict=True)
+        norms = torch.stack([norm.double() for norm in torch._foreach_norm([t.detach() for t in tensors])])
         extremes = torch.cat([norms, -norms])
         dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
         largest, smallest = extremes.chunk(2)

@@ -1,11 +1,16 @@
 """Data parallelism: a copy of the model in every process, gradients averaged while they are computed."""
 
 from datetime import timedelta
+from typing import Any
 
 from lightning.pytorch.strategies import DDPStrategy
 
+from src.parallel.launcher import Launches
+from src.parallel.measure import holdings
+from src.parallel.traffic import Traffic, averaged
 
-class DDP(DDPStrategy):
+
+class DDP(Launches, DDPStrategy):
     """Lightning's DDP for a model in which every parameter is used in every step: nothing is searched for, nothing copied twice.
 
     Args:
@@ -30,3 +35,31 @@ class DDP(DDPStrategy):
             gradient_as_bucket_view=gradient_as_bucket_view,
             find_unused_parameters=find_unused_parameters,
         )
+
+    @property
+    def replicas(self) -> int:
+        """Every process reads rows of its own."""
+        return self.num_nodes * self.num_processes
+
+    def check(self, model: Any) -> None:
+        """Looks at the model.
+
+        Raises:
+            ValueError: Nothing in it trains.
+        """
+        if not any(p.requires_grad for p in model.parameters()):
+            raise ValueError("no parameter of this model trains, and ddp would have nothing to average: use --devices 1")
+
+    def arrangement(self, devices: int) -> str:
+        """How so many devices work together, in words."""
+        return f"data {devices}"
+
+    def holds(self, model: Any, devices: int) -> list[dict[str, float]]:
+        """What share of each part's parameters lies on each device."""
+        return [dict.fromkeys(holdings(model), 1.0)] * devices
+
+    def traffic(self, model: Any, devices: int) -> list[Traffic]:
+        """What each device sends in a step, besides sums over the global batch."""
+        ignored = getattr(model, "_ddp_params_and_buffers_to_ignore", ())
+        buffers = [buffer for name, buffer in model.named_buffers() if name not in ignored]
+        return averaged(model.parameters(), buffers) if devices > 1 else []

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from src.run import Run, load_checkpoint
+from src.checkpoint import load_checkpoint
+from src.run import Run
 from tests.cli.calling import ROWS, call, refused, table, with_cell, words_for_table
 from tests.launch import finish, start
 from tests.toy import Toy

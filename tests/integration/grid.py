@@ -23,7 +23,7 @@ from src.balancing import LossBalancer, PCGrad, StaticWeights
 from src.cli import quiet
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
-from src.parallel import DDP, Checks
+from src.parallel import DDP, FSDP, Checks, DDPPlacement, Pipeline, Placement
 from tests.integration.every_balancer import RATES, methods
 from tests.models.test_matrix import SHARINGS
 from tests.toy import Toy, bare_trainer
@@ -37,17 +37,27 @@ class Topology:
         processes: How many, over all nodes.
         devices: What each node's Trainer is told.
         strategy: Makes the strategy.
+        nodes: On how many machines.
     """
 
     processes: int
     devices: int
     strategy: Callable[[], Any]
+    nodes: int = 1
 
 
 TOPOLOGIES = {
     "1 process": Topology(1, 1, lambda: "auto"),
     "ddp x 2": Topology(2, 2, DDP),
     "ddp x 4": Topology(4, 4, DDP),
+    "fsdp x 2": Topology(2, 2, FSDP),
+    "fsdp x 4": Topology(4, 4, FSDP),
+    "fsdp 2 x 2 with tensor parallel": Topology(4, 4, lambda: FSDP(tensor_parallel_size=2)),
+    "pipeline x 2": Topology(2, 2, Pipeline),
+    "pipeline x 3": Topology(3, 3, Pipeline),
+    "placement x 2": Topology(1, 2, Placement),
+    "ddp_placement 2 x 2": Topology(2, 4, DDPPlacement),
+    "two nodes x 1": Topology(2, 1, DDP, nodes=2),
 }
 
 Cell = tuple[str, str, str]
@@ -92,7 +102,7 @@ def train(cell: Cell, topology: Topology, epochs: int = 3, **settings: Any) -> d
     settings.setdefault("gradient_clip_val", 2.0)
     try:
         strategy = topology.strategy()
-        trainer = bare_trainer(topology.devices, epochs, strategy=strategy, callbacks=[losses], **settings)
+        trainer = bare_trainer(topology.devices, epochs, strategy=strategy, num_nodes=topology.nodes, callbacks=[losses], **settings)
         model.check(trainer.accumulate_grad_batches)
         if isinstance(strategy, Checks):
             strategy.check(model)

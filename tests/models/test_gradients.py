@@ -13,7 +13,8 @@ from torch.optim import SGD
 from src.balancing import AutoLambda, GradDrop, GradientBalancer, GramianBalancer, NashMTL, PCGrad, StaticWeights, UPGrad
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
-from src.models.gradients import Steer, power_of_two
+from src.models.gradients import Steer
+from src.models.reached import power_of_two
 from src.models.heads import Heads, Tape
 from src.models.sharing import HardSharing, Owned, Sharing
 from src.tasks import Regression

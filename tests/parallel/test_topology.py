@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.parallel import topology
+from src.parallel import main_address, topology
 
 
 def asked(devices: object = 1, accelerator: str = "auto", nodes: int = 1) -> dict[str, object]:
@@ -69,3 +69,53 @@ def test_torchrun_says_how_many_there_are(machine, devices) -> None:
     machine(0)
     environment = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "12"}
     assert topology(asked(devices), environment) == {"devices": 4, "num_nodes": 3}
+
+
+def slurm(nodes: int = 2, tasks: int = 4, **more: str) -> dict[str, str]:
+    numbers = {"SLURM_NNODES": nodes, "SLURM_NTASKS": nodes * tasks, "SLURM_NTASKS_PER_NODE": tasks}
+    return {key: str(value) for key, value in numbers.items()} | {"SLURM_JOB_NAME": "multitask"} | more
+
+
+@pytest.mark.parametrize(("devices", "nodes"), [("auto", 1), ("auto", 2), (4, 2), ("4", 1)])
+def test_slurm_says_how_many_there_are(machine, devices, nodes) -> None:
+    machine(0)
+    assert topology(asked(devices, nodes=nodes), slurm()) == {"devices": 4, "num_nodes": 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (asked(2), "--devices is 2, but SLURM has started 4 tasks on each node; use --devices 4 or auto"),
+        (asked("auto", nodes=3), "--num_nodes is 3, but SLURM has started 2; use --num_nodes 2"),
+    ],
+)
+def test_other_numbers_than_slurms_are_refused(machine, settings, message) -> None:
+    machine(0)
+    with pytest.raises(ValueError, match=message):
+        topology(settings, slurm())
+
+
+def test_a_shell_in_an_allocation_is_no_task(machine) -> None:
+    machine(0)
+    assert topology(asked(2), slurm(SLURM_JOB_NAME="interactive")) == {}
+
+
+def test_torchrun_comes_before_slurm(machine) -> None:
+    machine(0)
+    torchrun = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}
+    assert topology(asked("auto"), slurm(tasks=1) | torchrun) == {"devices": 4, "num_nodes": 2}
+
+
+def test_nodes_that_do_not_know_where_to_meet(machine) -> None:
+    machine(0)
+    with pytest.raises(ValueError, match="--num_nodes is 2, but nothing says where the nodes meet"):
+        topology(asked(1, nodes=2), {})
+    assert topology(asked(1, nodes=2), {"MASTER_ADDR": "10.0.0.1"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("environment", "address"),
+    [({}, None), ({"MASTER_ADDR": "a"}, "a"), (slurm(SLURM_NODELIST="gpu[07-09,12]"), "gpu07")],
+)
+def test_where_nodes_meet(environment, address) -> None:
+    assert main_address(environment) == address

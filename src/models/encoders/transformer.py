@@ -55,11 +55,14 @@ class Block(nn.Module):
         rows: Number of positions, from the first, that are wanted of it; None for all.
     """
 
+    cuts = {"queries_keys_values": "outputs", "out.0": "inputs", "mlp.1": "outputs", "mlp.3": "units", "mlp.4": "inputs"}
+
     def __init__(self, width: int, heads: int, dropout: float, rows: int | None = None) -> None:
         super().__init__()
-        self.heads, self.rows = heads, rows
+        self.pieces = heads
+        self.heads, self.size, self.rows = heads, width // heads, rows
         self.norm: nn.Module = nn.LayerNorm(width)
-        self.queries_keys_values = nn.Linear(width, 3 * width)
+        self.queries_keys_values = nn.Linear(width, 3 * width)  # of each head side by side, so that devices can have whole heads
         self.out = nn.Sequential(nn.Linear(width, width), Dropout(dropout))
         hidden = nn.Linear(width, 4 * width), nn.GELU(), Dropout(dropout)
         self.mlp = nn.Sequential(nn.LayerNorm(width), *hidden, nn.Linear(4 * width, width), Dropout(dropout))
@@ -67,18 +70,18 @@ class Block(nn.Module):
     def forward(self, state: State) -> State:
         """(..., S, D) -> (..., S or rows, D)."""
         x, mask = with_mask(state)
-        q, k, v = self.queries_keys_values(self.norm(x)).chunk(3, -1)
-        x = x[..., : self.rows, :] + self.out(self._attention(q[..., : self.rows, :], k, v, mask))
+        q, k, v = self.queries_keys_values(self.norm(x)).unflatten(-1, (-1, 3, self.size)).unbind(-2)
+        x = x[..., : self.rows, :] + self.out(self._attention(q[..., : self.rows, :, :], k, v, mask))
         return masked(x + self.mlp(x), mask)
 
     def _attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         def split(x: Tensor) -> Tensor:
-            return x.flatten(0, -3).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            return x.flatten(0, -4).transpose(1, 2)
 
         if mask is not None:
-            mask = attended(mask).expand(k.shape[:-1]).flatten(0, -2)[:, None, None]
+            mask = attended(mask).expand(k.shape[:-2]).flatten(0, -2)[:, None, None]
         z = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=mask)
-        return z.transpose(1, 2).reshape(q.shape)
+        return z.transpose(1, 2).reshape(q.shape).flatten(-2)
 
 
 class Finish(nn.Module):

@@ -9,6 +9,7 @@ from src.batch import InputShape
 from src.models.encoders.tabular_transformer import TabularTransformer
 from src.models.sharing import HardSharing, Separate
 from src.models.sharing.sharing import check_owners
+from tests.models.encoders.test_transformer import kind_by_kind
 
 MIXED, NUMBERS, CATEGORIES = InputShape((3,), (4, 2)), InputShape((3,)), InputShape((0,), (5, 3))
 SHAPES = pytest.mark.parametrize("shape", [MIXED, NUMBERS, CATEGORIES], ids=["mixed", "numbers", "categories"])
@@ -44,7 +45,8 @@ def authors(encoder):
     for k, block in enumerate(blocks):
         model.backbone.blocks[k]["ffn"].activation = nn.GELU()
         qkv = block.queries_keys_values
-        for name, weight, bias in zip("qkv", qkv.weight.chunk(3), qkv.bias.chunk(3), strict=True):
+        qkv_weight, qkv_bias = (kind_by_kind(p, block.heads).chunk(3) for p in (qkv.weight, qkv.bias))
+        for name, weight, bias in zip("qkv", qkv_weight, qkv_bias, strict=True):
             weights |= {f"backbone.blocks.{k}.attention.W_{name}.weight": weight}
             weights |= {f"backbone.blocks.{k}.attention.W_{name}.bias": bias}
         parts = {"attention.W_out": block.out[0], "ffn.linear1": block.mlp[1], "ffn.linear2": block.mlp[4]}

@@ -35,15 +35,21 @@ def waves(length, width):
     return torch.tensor(table)
 
 
+def kind_by_kind(p, heads):
+    """A block has the queries, keys and values of the first head, then those of the next; torch has all queries first."""
+    return p.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+
+
 def torch_layer(block):
     """torch's own layer with the weights of a block."""
     width = block.norm.weight.numel()
     layer = nn.TransformerEncoderLayer(
         width, block.heads, 4 * width, dropout=0.0, activation="gelu", norm_first=True, batch_first=True, dtype=torch.float64
     )
+    qkv = block.queries_keys_values
     names = {
-        "self_attn.in_proj_weight": block.queries_keys_values.weight,
-        "self_attn.in_proj_bias": block.queries_keys_values.bias,
+        "self_attn.in_proj_weight": kind_by_kind(qkv.weight, block.heads),
+        "self_attn.in_proj_bias": kind_by_kind(qkv.bias, block.heads),
         "self_attn.out_proj.weight": block.out[0].weight,
         "self_attn.out_proj.bias": block.out[0].bias,
         "norm1.weight": block.norm.weight,

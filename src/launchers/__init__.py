@@ -1,0 +1,1 @@
+"""What starts the processes of a run, where it is not Lightning, torchrun or SLURM."""

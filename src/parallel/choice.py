@@ -1,0 +1,32 @@
+"""Which strategy several devices need: what fits is simplest."""
+
+from src.parallel.devices import Devices, size
+from src.parallel.plan import Load
+
+ROOM = 0.8  # part of a device's memory that may be planned for; the rest is the runtime's, and fragments
+
+
+def choose(devices: Devices, load: Load) -> tuple[str, str]:
+    """Decides between one process, whole copies, and shards.
+
+    Args:
+        devices: Where the run will be.
+        load: What one device would take if it held the whole model, with its share of the batch.
+
+    Returns:
+        The name that a strategy goes by, or 'auto' for none; and why, in a line, empty where there is nothing to say.
+    """
+    if devices.count == 1:
+        return "auto", ""
+    room, state = devices.share, f"{size(load.state)} with gradients and optimizer"
+    if room is None:
+        return "ddp", f"strategy ddp: {devices.count} devices, each with the whole model ({state})"
+    each = f"{size(room)} of memory" + (f", a share of {size(devices.memory or 0)}" if room != devices.memory else "")
+    if load.total <= ROOM * room:
+        return "ddp", f"strategy ddp: {devices.count} devices, and the model ({state}) fits on each"
+    sharded = load.state / devices.count + load.activations
+    why = f"strategy fsdp: the model ({state}; activations {size(load.activations)}) does not fit on each device ({each})"
+    if sharded <= ROOM * room:
+        return "fsdp", f"{why}, but 1/{devices.count} of it does"
+    ways_out = "more devices, a smaller batch or --model.checkpoint_activations true"
+    return "fsdp", f"{why}, and 1/{devices.count} of it hardly will: use {ways_out}"

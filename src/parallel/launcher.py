@@ -1,0 +1,41 @@
+"""Starts a run's other processes on this machine."""
+
+import os
+import subprocess
+import sys
+
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+
+from src import warm
+
+
+class Launcher(_SubprocessScriptLauncher):
+    """Lightning's, which runs the same command once more for each process; those that wait warm come first."""
+
+    def _call_children_scripts(self) -> None:
+        self._check_can_spawn_children()
+        environment = self.cluster_environment
+        os.environ |= {
+            "MASTER_ADDR": environment.main_address,
+            "MASTER_PORT": str(environment.main_port),
+            "NODE_RANK": str(environment.node_rank()),
+            "LOCAL_RANK": str(environment.local_rank()),
+            "WORLD_SIZE": str(self.num_processes * self.num_nodes),
+        }
+        main = sys.modules["__main__"].__spec__
+        command = [sys.executable, *(["-m", main.name] if main else [sys.argv[0]]), *sys.argv[1:]]
+        for rank in range(1, self.num_processes):
+            its = {**os.environ, "LOCAL_RANK": str(rank)}
+            process = warm.take(its) if main else None
+            self.procs.append(process or subprocess.Popen(command, env=its))
+        warm.dismiss()
+
+
+class Launches:
+    """A strategy whose processes are started so.
+
+    Lightning's, made by ``Trainer(strategy="ddp")``, starts them as well, and takes a little longer.
+    """
+
+    def _configure_launcher(self) -> None:
+        self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes)  # type: ignore[attr-defined]

@@ -1,0 +1,315 @@
+"""Manual model parallelism: one process, several devices, each part of the network where it is told to lie."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from lightning.fabric.utilities.device_dtype_mixin import _update_properties
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.strategies.strategy import Strategy
+from rich.console import Console
+from torch import nn
+
+from src.parallel.borders import Borders, moved, runners
+from src.parallel.measure import holdings
+from src.parallel.planner import Balance, Row, costs_of, planned, rows, table
+from src.parallel.traffic import Traffic, carried
+from src.parallel.wavefront import runs_whole
+
+SETTING = "trainer.strategy.placement"
+
+
+class Placed(Strategy):
+    """What all strategies have in common that lay a model on several devices of one process.
+
+    Attributes:
+        rows: Rows of a step, for which a plan is made.
+        plan: {part: place of its device, or the device's name}, once it is known.
+    """
+
+    placement: Literal["auto"] | dict[str, Any]
+    balance: Balance
+    micro_batches: int
+    save: str | None
+    borders: Borders | None = None
+    plan: dict[str, int | str] | None = None
+    rows: int = 256
+
+    @property
+    def own_devices(self) -> list[torch.device]:
+        """The devices of this process."""
+        raise NotImplementedError
+
+    @property
+    def root_device(self) -> torch.device:
+        """Where everything is that is not placed: losses, the balancer, metrics."""
+        return self.own_devices[0]
+
+    # -- before a run -----------------------------------------------------------------------------------------------------------
+    def check(self, model: Any) -> None:
+        """Finds out what lies where, and writes the plan if that was asked for.
+
+        Raises:
+            ValueError: The placement names what cannot be placed or a device that is not there, rows cannot go through this network
+                in slices, or the plan cannot be written.
+        """
+        if self.micro_batches < 1:
+            raise ValueError(f"trainer.strategy.micro_batches is {self.micro_batches}; it must be at least 1")
+        plan = self.planned(model, len(self.own_devices))
+        for place in plan.values():
+            self.device(place)
+        if self.micro_batches > 1:
+            check_slices(model, self.micro_batches)
+        if self.save is not None:
+            write(Path(self.save), plan, self.processes_of_node * len(self.own_devices))
+            self.show(model)
+
+    def planned(self, model: Any, devices: int) -> dict[str, int | str]:
+        """What lies where, of all parts of the model and of 'sharing', the rest of the architecture.
+
+        Args:
+            model: The model, built, on the CPU.
+            devices: How many a process has.
+        """
+        if self.plan is None and self.placement == "auto":
+            costs, ratio = costs_of(model, self.rows)
+            self.plan = dict.fromkeys(("sharing", *model.parts()), 0) | planned(costs, ratio, devices, self.balance)
+        elif self.plan is None:
+            assert isinstance(self.placement, dict)
+            self.plan = named(model, dict(flat(self.placement)), devices)
+        return self.plan
+
+    def device(self, place: int | str) -> torch.device:
+        """The device at a place, or of a name."""
+        if isinstance(place, int):
+            return self.own_devices[place]
+        device = torch.device(place)
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise ValueError(f"{SETTING} names {place}, but this machine has {torch.cuda.device_count()} GPUs")
+        return torch.device(device.type, device.index or 0) if device.type != "cpu" else device
+
+    def figures(self, model: Any) -> list[Row]:
+        """The plan as rows of a table, see ``planner.table``."""
+        return rows(*costs_of(model, self.rows), self.planned(model, len(self.own_devices)))
+
+    @rank_zero_only
+    def show(self, model: Any) -> None:
+        """Prints the plan."""
+        Console().print(table(self.figures(model)))
+
+    def holds(self, model: Any, devices: int) -> list[dict[str, float]]:
+        """What share of each part's parameters lies on each device; a device that goes by its name alone is not among them."""
+        per_process = devices // self.processes(devices)
+        plan = self.planned(model, per_process)
+        lying = {part: plan.get(part, 0) for part in holdings(model)}
+        return [{part: 1.0 for part, place in lying.items() if place == d} for d in range(per_process)] * self.processes(devices)
+
+    def traffic(self, model: Any, devices: int) -> list[Traffic]:
+        """What is carried over the borders between the devices of a process in a step."""
+        plan = self.planned(model, devices // self.processes(devices))
+        return [replace(t, count=t.count * self.micro_batches) for t in carried(model, plan)]
+
+    def processes(self, devices: int) -> int:
+        """Into how many processes so many devices go."""
+        return 1
+
+    @property
+    def processes_of_node(self) -> int:
+        """Processes of a node."""
+        return 1
+
+    # -- a run ------------------------------------------------------------------------------------------------------------------
+    def model_to_device(self) -> None:
+        """Lays the model where the plan says."""
+        model: Any = self.lightning_module
+        model.configure_model()
+        plan = self.broadcast(self.planned(model, len(self.own_devices)))  # times that were measured differ between processes
+        devices = {part: self.device(place) for part, place in plan.items()}
+        self.take_up()
+        self.borders = Borders(model, devices, self.root_device, self.micro_batches)
+        _update_properties(model, device=self.root_device)
+
+    def take_up(self) -> None:
+        """Takes the hooks from the model."""
+        if self.borders is not None:
+            self.borders.remove()
+        self.borders = None
+
+    def teardown(self) -> None:
+        """Leaves the model as it was, on the CPU."""
+        self.take_up()
+        super().teardown()
+
+    # -- checkpoints, which know of no devices ----------------------------------------------------------------------------------
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """The weights, on the CPU."""
+        state: dict[str, Any] = moved(super().lightning_module_state_dict(), torch.device("cpu"))
+        return state
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """The optimizer's state, on the CPU."""
+        state: dict[str, Any] = moved(super().optimizer_state(optimizer), torch.device("cpu"))
+        return state
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Restores it; torch brings each tensor to its weight's device, where Lightning would bring all to one."""
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            optimizer.load_state_dict(state)
+
+
+class Placement(Placed, SingleDeviceStrategy):
+    """One process over the Trainer's devices; what is not placed lies on the first of them, with the losses and the balancer.
+
+    Args:
+        placement: {path of a part: place of its device among the Trainer's, counted from 0, or a device's name}. Paths may be
+            prefixes and hold wildcards (encoder.stages.*, heads.income); the most specific one counts. Or auto, for stages and heads
+            dealt so that the fullest device has the least.
+        balance: What auto deals: bytes (weights, gradients, optimizer, and what a step keeps) or time (of the forward pass).
+        micro_batches: Slices of each batch that follow one another through the stages, so that several devices are busy at once.
+        save: A YAML file to write the plan to, which --config and --trainer read.
+    """
+
+    strategy_name = "placement"
+
+    def __init__(
+        self,
+        placement: Literal["auto"] | dict[str, Any] = "auto",
+        balance: Balance = "bytes",
+        micro_batches: int = 1,
+        save: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.placement, self.balance, self.micro_batches, self.save = placement, balance, micro_batches, save
+        self.parallel_devices: list[torch.device] | None = None  # the Trainer says
+
+    @property
+    def own_devices(self) -> list[torch.device]:
+        """The devices of this process: all."""
+        return self.parallel_devices or [torch.device("cpu")]
+
+    @property
+    def replicas(self) -> int:
+        """All devices work on the same rows."""
+        return 1
+
+    def arrangement(self, devices: int) -> str:
+        """How so many devices work together, in words."""
+        return f"1 replica x {devices} devices"
+
+
+def flat(placement: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """A placement with dotted keys, of one that flags have nested: heads, income -> heads.income."""
+    for key, value in placement.items():
+        if key in ("class_path", "init_args"):  # `auto` in a file, and flags that name parts
+            yield from flat(value, above) if isinstance(value, Mapping) else ()
+            continue
+        path = f"{above}.{key}" if above else str(key)
+        if isinstance(value, Mapping):
+            yield from flat(value, path)
+        else:
+            yield path, value
+
+
+def named(model: Any, placement: Mapping[str, Any], devices: int) -> dict[str, int | str]:
+    """What lies where, of all parts and 'sharing', by paths that may be prefixes and hold wildcards.
+
+    Args:
+        model: The model, built.
+        placement: {path: place or name}.
+        devices: How many places there are.
+
+    Raises:
+        ValueError: A path is of no part, or what it is to be laid on is no device.
+    """
+    parts = ["sharing", *model.parts()]
+    places = {path: place_of(path, value, devices) for path, value in placement.items()}
+    best: dict[str, tuple[tuple[int, int], str]] = {}
+    for path in places:
+        if path == "encoder" and not any(part.startswith("sharing.encoder.") for part in parts):
+            wanted = "sharing"
+        else:
+            wanted = path
+        fitting = {part: rank for part in parts if (rank := fits(wanted, part)) is not None}
+        if not fitting:
+            raise ValueError(unknown(model, path, parts))
+        for part, rank in fitting.items():
+            if part not in best or rank > best[part][0]:
+                best[part] = rank, path
+    return {part: places[best[part][1]] if part in best else 0 for part in parts}
+
+
+def fits(path: str, part: str) -> tuple[int, int] | None:
+    """How closely a path names a part: the number of words, and of those that are no wildcards; None: not at all."""
+    for words, more in ((part.split("."), 0), (part.removeprefix("sharing.").split("."), 1)):
+        given = path.split(".")
+        if len(given) <= len(words) and all(map(fnmatchcase, words, given)):
+            return len(given) + (more if part.startswith("sharing.") else 0), sum("*" not in word for word in given) + more
+    return None
+
+
+def unknown(model: Any, path: str, parts: Sequence[str]) -> str:
+    """Says why a path is of no part, and which are near."""
+    sharing = type(model.sharing).__name__
+    if model.sharing.whole and path.split(".")[0] not in ("heads", "head"):
+        return (
+            f"{SETTING} names '{path}', but {sharing} reads the weights of its encoders besides running them, so that it cannot be "
+            "cut: place 'sharing' as a whole, or heads"
+        )
+    short = [part.removeprefix("sharing.") for part in parts]
+    prefixes = {part.rpartition(".")[0] for part in short} - {""}
+    near = difflib.get_close_matches(path.removeprefix("sharing."), [*short, *prefixes], n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(word) for word in near)}?" if near else f"there are {', '.join(short)}"
+    return f"{SETTING} names '{path}', which is no part that can be placed; {hint}"
+
+
+def place_of(path: str, value: Any, devices: int) -> int | str:
+    """A place or a device's name.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    key = f"{SETTING}.{path} is {value}"
+    if isinstance(value, int | str) and not isinstance(value, bool) and str(value).lstrip("-").isdigit():
+        if not 0 <= int(value) < devices:
+            there = "1 device: use 0, or more --devices" if devices == 1 else f"{devices} devices, 0 to {devices - 1}"
+            raise ValueError(f"{key}, but there {'is' if devices == 1 else 'are'} {there}")
+        return int(value)
+    with suppress(RuntimeError):
+        if isinstance(value, str):
+            return str(torch.device(value))
+    raise ValueError(f"{key}; expected the place of a device, 0 to {devices - 1}, or a name such as cpu or cuda:0")
+
+
+def check_slices(model: Any, slices: int) -> None:
+    """Looks whether rows can go through a network in slices.
+
+    Raises:
+        ValueError: Something else acts between its stages, or reads their weights.
+    """
+    way_out = "set trainer.strategy.micro_batches 1"
+    modules: list[nn.Module] = list(runners(model, model.parts()))
+    if not runs_whole(model, modules):
+        sharing = type(model.sharing).__name__
+        why = "reads the weights of its encoders" if model.sharing.whole else "acts between the stages of its encoders"
+        raise ValueError(f"trainer.strategy.micro_batches is {slices}, but {sharing} {why}, which must run whole: {way_out}")
+
+
+@rank_zero_only
+def write(path: Path, plan: Mapping[str, int | str], devices: int) -> None:
+    """Writes a plan as a file that --config and --trainer read.
+
+    Raises:
+        ValueError: There is no such folder, or the name is of another kind of file.
+    """
+    if path.suffix not in (".yaml", ".yml") or not path.parent.is_dir():
+        why = "the name must end in .yaml" if path.parent.is_dir() else f"there is no folder {path.parent}"
+        raise ValueError(f"trainer.strategy.save is {path}: {why}")
+    content = {"devices": devices, "strategy": {"class_path": "placement", "placement": dict(plan)}}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))

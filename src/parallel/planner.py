@@ -1,0 +1,165 @@
+"""What lies where, found by arithmetic: stages cut into runs, heads dealt, so that the fullest device has the least."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, combinations_with_replacement, pairwise
+from math import comb
+from typing import Any, Literal
+
+from rich.table import Table
+
+from src.parallel.measure import Cost, measured
+from src.parallel.plan import state_ratio
+
+Balance = Literal["bytes", "time"]
+ALL_CUTS = 5000  # up to so many ways to cut the stages each is tried
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a part takes, and where it lies.
+
+    Attributes:
+        part: Its path.
+        device: The place of its device among those of the plan, or the device's name.
+        parameters: Bytes.
+        gradients: Bytes.
+        optimizer: Bytes.
+        activations: Bytes that its forward pass keeps for the backward pass.
+        seconds: Of its forward pass.
+    """
+
+    part: str
+    device: int | str
+    parameters: float
+    gradients: float
+    optimizer: float
+    activations: float
+    seconds: float
+
+    @property
+    def bytes(self) -> float:
+        """All of them."""
+        return self.parameters + self.gradients + self.optimizer + self.activations
+
+
+def deal(stages: Sequence[float], heads: Sequence[float], devices: int, first: float = 0.0) -> tuple[list[int], list[int]]:
+    """Which device each stage and each head goes to, so that the largest load is small.
+
+    The stages are cut into runs, one for each device in their order, and the heads go one by one, the largest first, to the device
+    with the least (Graham, SIAM J. Appl. Math. 1969). Without heads no cut is better. Where all cuts are tried, the largest load is
+    at most 3/2 of the least possible one (Lee, Discrete Applied Mathematics 1991, for devices that begin with something).
+
+    Args:
+        stages: The load of each, in running order.
+        heads: The load of each.
+        devices: How many there are.
+        first: What the first device has besides.
+    """
+    order = sorted(range(len(heads)), key=lambda k: (-heads[k], k))
+    sums = [0.0, *accumulate(stages)]
+    best: tuple[tuple[float, ...], tuple[int, ...], list[int]] | None = None
+    for cut in cuts(sums, devices, first):
+        loads = [sums[end] - sums[start] for start, end in pairwise((0, *cut, len(stages)))]
+        loads[0] += first
+        places = [0] * len(heads)
+        for k in order:
+            places[k] = min(range(devices), key=lambda d: (loads[d], d))
+            loads[places[k]] += heads[k]
+        ranking = tuple(sorted(loads, reverse=True))
+        if best is None or ranking < best[0]:
+            best = ranking, cut, places
+    assert best is not None
+    ends = [*best[1], len(stages)]
+    return [next(d for d, end in enumerate(ends) if k < end) for k in range(len(stages))], best[2]
+
+
+def cuts(sums: Sequence[float], devices: int, first: float) -> Iterator[tuple[int, ...]]:
+    """Where the runs of all devices but the last end: all ways, or where there are many, each that is the fullest up to some load.
+
+    Args:
+        sums: The sums of the first 0, 1, ... stages.
+        devices: How many there are.
+        first: What the first device has besides.
+    """
+    count = len(sums) - 1
+    if comb(count + devices - 1, devices - 1) <= ALL_CUTS:
+        yield from combinations_with_replacement(range(count + 1), devices - 1)
+        return
+    limits = {sums[j] - sums[i] for i in range(count) for j in range(i + 1, count + 1)} | {first + s for s in sums}
+    for limit in sorted(limits):
+        cut, at = [], 0
+        for d in range(devices):
+            room = limit - (first if d == 0 else 0.0)
+            while at < count and sums[at + 1] - (sums[cut[-1]] if cut else 0.0) <= room * (1 + 1e-12):
+                at += 1
+            cut.append(at)
+        if at == count:
+            yield tuple(cut[:-1])
+
+
+def planned(costs: Mapping[str, Cost], ratio: float, devices: int, balance: Balance) -> dict[str, int]:
+    """{part: device} for what :func:`measure.measured` has found; what is in no part stays on the first device.
+
+    Args:
+        costs: What each part takes.
+        ratio: Bytes of the optimizer's state for each byte of a weight that trains.
+        devices: How many there are.
+        balance: Whether bytes or seconds are dealt.
+    """
+    loads = {row.part: row.bytes if balance == "bytes" else row.seconds for row in rows(costs, ratio, {})}
+    stages = [part for part in loads if part.startswith("sharing.")]
+    heads = [part for part in loads if part.startswith("heads.")]
+    first = sum(load for part, load in loads.items() if part not in stages and part not in heads)
+    found = deal([loads[part] for part in stages], [loads[part] for part in heads], devices, first)
+    return dict(zip((*stages, *heads), (*found[0], *found[1]), strict=True))
+
+
+def rows(costs: Mapping[str, Cost], ratio: float, plan: Mapping[str, int | str]) -> list[Row]:
+    """A plan as rows of a table; a part that the plan does not name is on the first device.
+
+    Args:
+        costs: What each part takes.
+        ratio: Bytes of the optimizer's state for each byte of a weight that trains.
+        plan: {part: device}.
+    """
+    return [
+        Row(part, plan.get(part, 0), c.parameters + c.buffers, c.gradients, ratio * c.gradients, c.activations, c.seconds)
+        for part, c in costs.items()
+    ]
+
+
+def table(found: Sequence[Row]) -> Table:
+    """The rows, with a sum for each device, for people."""
+    shown = Table("part", "device", "parameters", "gradients", "optimizer", "activations", "time", title="placement")
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for device in sorted({row.device for row in found}, key=str):
+        here = [row for row in found if row.device == device]
+        for row in here:
+            shown.add_row(row.part, str(device), *figures([row]))
+        shown.add_row(f"device {device}", "", *figures(here), style="bold", end_section=True)
+    return shown
+
+
+def figures(found: Sequence[Row]) -> list[str]:
+    """Sums over rows: megabytes and milliseconds."""
+    kinds = ("parameters", "gradients", "optimizer", "activations")
+    return [
+        *(f"{sum(getattr(row, kind) for row in found) / MEGABYTE:.2f} MB" for kind in kinds),
+        f"{sum(row.seconds for row in found) * 1000:.2f} ms",
+    ]
+
+
+def costs_of(model: Any, rows_of_step: int) -> tuple[dict[str, Cost], float]:
+    """What each part of a model takes on so many rows, and the optimizer's bytes for each byte of a weight.
+
+    Args:
+        model: The model, built, on the CPU.
+        rows_of_step: Rows of a step; no more than 32 are tried.
+    """
+    tried = min(rows_of_step, 32)
+    costs, more = measured(model, model.input_shape.example(tried)), rows_of_step / tried
+    scaled = {p: replace(c, activations=round(c.activations * more), seconds=c.seconds * more) for p, c in costs.items()}
+    return scaled, state_ratio(model._make_optimizer)

@@ -1,0 +1,100 @@
+"""Same run, any topology: every balancer and every sharing architecture, wherever it runs; the whole table is made by `make parity`."""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.grid import TOPOLOGIES, Cell, cells
+from tests.integration.parity import LIMIT, TABLE, apart, run, written
+
+CELLS = cells()
+# one of each kind of step
+SOME = (
+    ("balancing", "StaticWeights", "losses"),
+    ("balancing", "UncertaintyWeights", "losses"),
+    ("balancing", "PCGrad", "features"),
+    ("balancing", "GradDrop", "features"),
+    ("balancing", "PCGrad", "parameters"),
+    ("balancing", "MoCo", "parameters"),
+    ("sharing", "HardSharing until 1", "parameters"),
+    ("sharing", "SoftSharing", "parameters"),
+    ("sharing", "WeightedSharing", "losses"),
+    ("sharing", "PLE", "parameters"),
+)
+FAST = ("ddp x 2", "fsdp x 2", "placement x 2", "pipeline x 2")
+
+
+@pytest.fixture(scope="session")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Losses and weights by cell, after a launch on a topology."""
+
+    @cache
+    def on(topology: str, *words: str) -> Any:
+        return run(topology, tmp_path_factory.mktemp("grid") / "out.pt", *words)
+
+    return on
+
+
+def test_there_are_all() -> None:
+    assert len(CELLS) == len(set(CELLS)) == 76
+    assert set(SOME) <= set(CELLS)
+
+
+@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+def test_two_processes_agree_with_one(grid: Callable[..., Any], cell: Cell) -> None:
+    distance = apart(grid("ddp x 2")[cell], grid("1 process")[cell])
+    assert isinstance(distance, float)
+    assert distance < LIMIT
+
+
+ELSEWHERE = [
+    pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+    for name in TOPOLOGIES
+    if name not in ("1 process", "ddp x 2")
+]
+
+
+@pytest.mark.parametrize("cell", SOME, ids="-".join)
+@pytest.mark.parametrize("topology", ELSEWHERE)
+def test_other_topologies_agree_with_one(grid: Callable[..., Any], topology: str, cell: Cell) -> None:
+    one = grid("1 process")[cell]
+    try:
+        ours = grid(topology, *("-".join(some) for some in SOME))
+    except OSError as error:
+        pytest.skip(f"no network of its own here: {error}")
+    distance = apart(ours[cell], one)
+    assert isinstance(distance, str) or distance < LIMIT
+    published = rows()[cell][topology]
+    assert isinstance(distance, str) == published.startswith("refused")
+
+
+def test_runs_differ(grid: Callable[..., Any]) -> None:
+    """The measure can tell runs apart, and no method or architecture is another one by mistake."""
+    one = grid("1 process")
+    ends = [of["weights"]["heads.number.0.weight"] for of in one.values()]
+    for k, end in enumerate(ends):
+        alike = [j for j in range(k) if (end - ends[j]).norm() < 1e-4 * end.norm()]
+        assert not alike, (CELLS[k], [CELLS[j] for j in alike])
+
+
+# -- the published table -----------------------------------------------------------------------------------------------------------
+def rows() -> dict[Cell, dict[str, str]]:
+    """The table as it stands in the repository."""
+    lines = [line.strip("| \n").split(" | ") for line in TABLE.read_text().splitlines() if line.startswith("|")]
+    header, _, *content = lines
+    return {cell: dict(zip(header[1:], row[2:], strict=True)) for cell, row in zip(CELLS, content, strict=True)}
+
+
+def test_the_table_is_complete_and_within_the_limit() -> None:
+    table = rows()
+    for cell, row in zip(CELLS, [line for line in TABLE.read_text().splitlines() if line.startswith("|")][2:], strict=True):
+        assert row.startswith(f"| {cell[1]} | {cell[2]} |")
+    for columns in table.values():
+        assert [*columns] == [name for name in TOPOLOGIES if name != "1 process"]
+        for value in columns.values():
+            assert re.fullmatch(r"refused: .+", value) or float(value) < LIMIT
+    assert written(3.21e-7) == "3e-07"
