@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 RUN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow lint format bench tensorboard notebooks lock clean
+.PHONY: help setup train test test-slow lint format bench bench-parallel parity tensorboard notebooks lock clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 # a new environment whenever the lock changes, none otherwise
 $(READY): .requirements.lock
@@ -40,6 +40,12 @@ format: $(READY) ## put the code into the one format
 
 bench: $(READY) ## measure the cost of a step and of feeding data, into tests/benchmarks/RESULTS.md
 	$(BIN)/python -m tests.benchmarks
+
+bench-parallel: $(READY) ## measure what two processes bring and cost, into the same file
+	$(BIN)/python -m tests.benchmarks.parallel
+
+parity: $(READY) ## run everything on every topology, into tests/benchmarks/PARITY.md (half an hour)
+	$(BIN)/python -m tests.integration.parity
 
 tensorboard: $(READY) ## watch all runs in TensorBoard
 	$(BIN)/tensorboard --logdir logs

@@ -71,6 +71,8 @@ def wait(verb: str) -> None:
         return
     os.environ.clear()
     os.environ.update(order["environment"])
+    rank_zero_only = import_module("lightning.fabric.utilities.rank_zero").rank_zero_only
+    rank_zero_only.rank = int(os.environ["LOCAL_RANK"])  # Lightning has looked when it was imported, and taken this for the first
     sys.argv = [verb, *order["words"]]
     del sys.modules[verb]  # it runs as the main one
     runpy.run_module(verb, run_name="__main__", alter_sys=True)

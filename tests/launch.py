@@ -54,7 +54,7 @@ def launch(module: str, *args: object, code: int = 0, timeout: float = 240, **mo
 
 def train(logs: Path, *args: object, name: str = "run", code: int = 0, **more: str) -> Path:
     """Trains, and returns the run folder."""
-    launch("src.train", "--logs", logs, "--name", name, *args, code=code, **more)
+    launch("src.train", "--logs", logs, "--name", name, *args, code=code, timeout=240, **more)
     return only_run(logs / name)
 
 

@@ -114,6 +114,10 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return tree_map(lambda o: known.get(id(o), Virtual(o, device)) if isinstance(o, torch.Tensor) else o, out)
 
 
+library = torch.library.Library("aten", "IMPL")
+library.impl("empty_strided", lambda *args, **kwargs: run(aten.empty_strided.default, args, kwargs), "PrivateUse1")
+
+
 class OnVirtual(TorchDispatchMode):
     """While it is on, tensors can be made on the device, too: torch.arange(3, device="vdev:0")."""
 

@@ -1,12 +1,12 @@
 """Guards: runs that have gone wrong stop at once, and say where."""
 
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any, cast
 
 import lightning as L
 import torch
 import torch.distributed as dist
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from src.batch import PADDING
@@ -77,9 +77,9 @@ class FiniteLossGuard(L.Callback):
 
 
 class RanksAgreeGuard(L.Callback):
-    """Every N steps checks that all ranks hold the same weights: one norm per parameter, one small collective.
+    """Every N steps checks that ranks hold the same weights: one norm per parameter, one small collective.
 
-    Only under DDP, and what a strategy says that all ranks hold: parts of a model differ by design.
+    Those are all weights, unless a strategy says of which ones several processes have the same: shards differ by design.
 
     Args:
         every_n_steps: How often to look.
@@ -96,17 +96,18 @@ class RanksAgreeGuard(L.Callback):
         Raises:
             RanksDiverged: A parameter differs between ranks, or is not finite on one.
         """
-        due = trainer.world_size > 1 and trainer.global_step % self.every_n_steps == 0
-        if not due or not isinstance(trainer.strategy, DDPStrategy):
+        if trainer.world_size == 1 or trainer.global_step % self.every_n_steps:
             return
-        held = getattr(trainer.strategy, "held_by_all", None)
-        pairs = list(pl_module.named_parameters() if held is None else held())
-        if not pairs:
-            return
-        names, tensors = zip(*pairs, strict=True)
-        norms = torch.stack([norm.double() for norm in torch._foreach_norm([t.detach() for t in tensors])])
+        alike = getattr(trainer.strategy, "alike", None)
+        for group, tensors in alike() if alike else [(None, dict(pl_module.named_parameters()))]:
+            if tensors:
+                self._compare(trainer, tensors, group)
+
+    def _compare(self, trainer: L.Trainer, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None) -> None:
+        names, root = list(tensors), trainer.strategy.root_device
+        norms = torch.stack([n.double().to(root) for n in torch._foreach_norm([t.detach() for t in tensors.values()])])
         extremes = torch.cat([norms, -norms])
-        dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
+        dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=group)
         largest, smallest = extremes.chunk(2)
         broken = (~largest.isfinite()).nonzero().flatten().tolist()
         if broken:

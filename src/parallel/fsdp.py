@@ -23,8 +23,8 @@ from torch.optim import Optimizer
 
 from src.checkpoint import Part, Parts, exchanged, load_checkpoint, save_folder
 from src.parallel import replicas
-from src.parallel.measure import tensors_of
 from src.parallel.launcher import Launches
+from src.parallel.measure import tensors_of
 from src.parallel.shards import clip_gradients, copies, dealt, in_shards, local, piece, whole
 from src.parallel.traffic import Traffic, shard, sharded
 
@@ -249,11 +249,10 @@ class FSDP(Launches, DDPStrategy):
 
     def _collected(self, tree: Any) -> Any:
         """Nested values with what a checkpoint holds of DTensors: this process's parts, or whole tensors on the first rank."""
-
         assert self.mesh is not None
         first_twin = self.mesh["tensor"].get_local_rank() == 0
 
-        def saved(_: str, leaf: Any) -> Any:
+        def saved(key: str, leaf: Any) -> Any:
             if not isinstance(leaf, DTensor):
                 return leaf.detach().cpu() if isinstance(leaf, Tensor) else leaf
             if self.checkpoint == "folder":

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+from lightning.pytorch.strategies.launchers.launcher import _Launcher
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from src import warm
@@ -36,6 +37,8 @@ class Launches:
 
     Lightning's, made by ``Trainer(strategy="ddp")``, starts them as well, and takes a little longer.
     """
+
+    _launcher: _Launcher | None
 
     def _configure_launcher(self) -> None:
         self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes)  # type: ignore[attr-defined]

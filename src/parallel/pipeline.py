@@ -417,12 +417,11 @@ class Pipeline(Launches, DDPStrategy):
         more = {"target": torch.arange(self.micro_batches), "losses": []} if self._last else {}
         schedule.step(*arrived, return_outputs=False, **more)
 
-    def held_by_all(self) -> Iterator[tuple[str, Tensor]]:
-        """What is the same on all ranks, by name: all that the balancer has."""
+    def alike(self) -> list[tuple[dist.ProcessGroup | None, dict[str, Tensor]]]:
+        """What is the same on all ranks: all that the balancer has."""
         balancer = self._network.balancer
-        for name, tensor in (*balancer.named_parameters(), *balancer.named_buffers()):
-            if tensor.is_floating_point():
-                yield f"balancer.{name}", tensor
+        named = {f"balancer.{name}": x for name, x in (*balancer.named_parameters(), *balancer.named_buffers())}
+        return [(None, {name: x for name, x in named.items() if x.is_floating_point()})]
 
     def clip_gradients(self, parameters: Iterable[nn.Parameter], limit: float, by: str | None) -> None:
         """Clips to a norm over all ranks, in which what every rank has counts once, or by value."""

@@ -1,9 +1,8 @@
-"""Same run, any topology: every balancer and every sharing architecture, wherever it runs; the whole table is made by `make parity`."""
+"""Same run, any topology: every balancer and architecture, wherever it runs; the whole table is made by `make parity`."""
 
 import re
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest

@@ -64,8 +64,9 @@ class Encoder(nn.Module, ABC):
     cut at stages, activation checkpointing wraps stages. An encoder draws its initial weights from torch's global generator and
     from nothing else.
 
-    A module within a stage may say how devices can compute it together, each a piece of it: ``cuts`` {path: what is cut, 'outputs' or
-    'inputs' of a linear layer, or 'units', those that reach a dropout layer between two of these}, and ``pieces``, into how many at most.
+    A module within a stage may say how devices can compute it together, each a piece of it: ``cuts`` {path: what is cut, 'outputs'
+    or 'inputs' of a linear layer, or 'units', those that reach a dropout layer between two of these}, and ``pieces``, into how many
+    it may be cut.
 
     Attributes:
         stages: nn.Sequential; the first one reads the inputs as the batch holds them.

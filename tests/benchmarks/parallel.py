@@ -1,0 +1,138 @@
+"""What several processes bring and cost: throughput of ddp x 2, balancing under ddp, and the start of a run.
+
+python -m tests.benchmarks.parallel (also `make bench-parallel`); wall time, one thread for each process, in turn, medians.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import track
+from torch.optim import SGD
+
+from src.balancing import StaticWeights, UPGrad
+from src.data import Synthetic
+from src.models import MultiTaskModel
+from src.models.encoders import MLP
+from src.parallel import DDP
+from tests.benchmarks import machine, write
+from tests.launch import finish, launch, start
+from tests.toy import At, bare_trainer
+
+BALANCERS: dict[str, Any] = {"static": StaticWeights, "UPGrad": partial(UPGrad, level="features")}
+
+
+class Clock(L.Callback):
+    """Seconds per step, without the first ones."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last, self.seconds = first, last, 0.0
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        if trainer.global_step == self.first:
+            self.seconds = -time.perf_counter()
+        if trainer.global_step == self.last:
+            self.seconds = (self.seconds + time.perf_counter()) / (self.last - self.first)
+
+
+def seconds_per_step(balancer: Any, devices: int, steps: int) -> float:
+    """Trains a network whose time goes into products: 4 tasks, 2.4 M parameters, batch 512."""
+    data = Synthetic(rows=512 * 8, tasks=4, features=64, batch_size=512)
+    parts: dict[str, Any] = {"encoder": partial(MLP, width=768, depth=2), "optimizer": partial(SGD, lr=1e-3), "scheduler": None}
+    clock = Clock(5, steps)
+    strategy = DDP() if devices > 1 else "auto"
+    trainer = bare_trainer(devices, 10_000, strategy=strategy, callbacks=[clock], max_steps=steps)
+    trainer.fit(MultiTaskModel(data.tasks, data.input_shape, balancer=balancer, **parts), data)
+    return clock.seconds
+
+
+def job(out: Path, devices: int, rounds: int) -> None:
+    """What torchrun starts: each balancer in turn."""
+    torch.set_num_threads(1)
+    found = [{name: seconds_per_step(kind, devices, 30) for name, kind in BALANCERS.items()} for _ in range(rounds)]
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        torch.save({name: [r[name] for r in found] for name in BALANCERS}, out)
+
+
+def throughput(folder: Path, rounds: int) -> list[str]:
+    """One process and two in turn."""
+    kept: dict[int, list[dict[str, list[float]]]] = {1: [], 2: []}
+    for _ in track(range(rounds), description="throughput", console=Console(stderr=True)):
+        for devices in kept:
+            words = ("-m", "tests.benchmarks.parallel", "job", folder / "out.pt", devices, 3)
+            launch("torch.distributed.run", "--nproc_per_node", devices, "--master_port", 29590, *words)
+            kept[devices].append(torch.load(folder / "out.pt", weights_only=True))
+    one, two = ([statistics.median(r["static"]) for r in kept[devices]] for devices in (1, 2))
+    ratios = [a / b for a, b in zip(one, two, strict=True)]
+    both = [b / a for r in kept[2] for a, b in zip(r["static"], r["UPGrad"], strict=True)]
+    balanced = [b for r in kept[2] for b in r["UPGrad"]]
+    return [
+        "| MLP, 4 tasks, 2.4 M parameters, batch 512 | ms a step | | ratio | goal |",
+        "|---|---|---|---|---|",
+        "| one process, then ddp x 2: times as fast "
+        f"| {1e3 * statistics.median(one):.1f} | {1e3 * statistics.median(two):.1f} | {statistics.median(ratios):.2f} | 1.8 |",
+        "| ddp x 2: static weights, then UPGrad at features level "
+        f"| {1e3 * statistics.median(two):.1f} | {1e3 * statistics.median(balanced):.1f} | {statistics.median(both):.2f} | 1.03 |",
+    ]
+
+
+def first_step(folder: Path, devices: int) -> float:
+    """Seconds from the command to the end of the first step."""
+    marker = folder / "marker"
+    marker.unlink(missing_ok=True)
+    toy = ("--data", "tests.toy.Toy", "--max_epochs", 1, "--model.encoder.width", 16, "--logs", folder, "--devices", devices)
+    key = "--trainer.callbacks"
+    began = time.time()
+    process = start("src.train", *toy, key, f"{__spec__.name}.Mark", f"{key}.step", 1, f"{key}.marker", marker)
+    done = finish(process)
+    assert done.returncode == 0, done.stderr
+    return marker.stat().st_mtime - began
+
+
+class Mark(At):
+    """Leaves a file behind."""
+
+    def act(self, module: L.LightningModule) -> None:
+        pass
+
+
+def beginning(folder: Path, rounds: int) -> list[str]:
+    """One process and two in turn."""
+    found = []
+    for _ in track(range(rounds), description="start", console=Console(stderr=True)):
+        found.append((first_step(folder, 1), first_step(folder, 2)))
+    one, two = (statistics.median(times) for times in zip(*found, strict=True))
+    ratio = statistics.median(b / a for a, b in found)
+    return [
+        "| from the command to the end of the first step | one process, s | ddp x 2, s | ratio | goal |",
+        "|---|---|---|---|---|",
+        f"| `python -m src.train --devices 2` | {one:.2f} | {two:.2f} | {ratio:.2f} | 1.6 |",
+    ]
+
+
+def main() -> None:
+    """Measures, prints, writes."""
+    with tempfile.TemporaryDirectory() as name:
+        parts = [beginning(Path(name), 5), throughput(Path(name), 5)]
+    text = "\n\n".join([f"## {machine()}", *("\n".join(lines) for lines in parts)])
+    Console().print(Markdown(text))
+    write("bench-parallel", text)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["job"]:
+        job(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    else:
+        main()
