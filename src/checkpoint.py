@@ -13,6 +13,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,8 @@ def load_folder(folder: Path, whole: bool) -> Any:
     found: dict[str, Any] = {}
     for key, (shape, dtype) in index["tensors"].items():
         parts = Parts(tuple(shape), dtype, [tuple(file[key]) for file in files if key in file])
+        if sum(part.numel() for _, part in parts.parts) != prod(shape):
+            raise ValueError(f"checkpoint {folder} is damaged: its files do not hold all of {key[1:]}")
         found[key] = parts.whole() if whole else parts
     return exchanged(index["checkpoint"], lambda key, leaf: found.get(key, leaf))
 
@@ -138,7 +141,7 @@ def save_folder(folder: Path, checkpoint: dict[str, Any], rank: int, ranks: int,
     if rank == 0:
         content = {"checkpoint": rest, "files": names, "tensors": tensors}
         write_atomically(place / INDEX, lambda file: torch.save(content, file))
-        for old in place.glob("*of*.ckpt"):
+        for old in place.glob("*of*.ckpt*"):  # and what processes were writing as they were killed
             if old.name not in names:
                 old.unlink(missing_ok=True)
         if place != folder:  # of a file, until this one is whole
@@ -176,19 +179,24 @@ class SafeCheckpointIO(CheckpointIO):
 def write_atomically(path: Path, write: Any) -> None:
     """Lets ``write`` fill a binary file beside ``path``, then renames it into place."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")  # a plain file, that others may read as the umask says
+    aside = path.with_name(f".{path.name}.aside")
     for leftover in path.parent.glob(f".{path.name}.*"):  # of a process that was killed as it wrote
-        leftover.unlink(missing_ok=True)
+        if not leftover.is_dir():
+            leftover.unlink(missing_ok=True)
+        elif leftover != aside or path.exists():
+            shutil.rmtree(leftover, ignore_errors=True)
     try:
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        aside = path.with_name(f".{path.name}.aside")
         if path.is_dir():  # a checkpoint in parts, until this one is whole
             os.rename(path, aside)
         os.replace(temporary, path)
         shutil.rmtree(aside, ignore_errors=True)
     except BaseException as error:
+        if aside.is_dir() and not path.exists():
+            os.rename(aside, path)
         temporary.unlink(missing_ok=True)
         full = isinstance(error, RuntimeError) and ("write" in str(error) or isinstance(error.__context__, OSError))
         if full:  # in torch's words

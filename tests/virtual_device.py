@@ -59,6 +59,8 @@ class Virtual(torch.Tensor):
 
     def __init__(self, inner: torch.Tensor, device: torch.device) -> None:
         self.inner = inner
+        # views share the memory inside, which autograd does not see: one reference more keeps it from adding in place
+        self.itself = self
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"Virtual({self.inner}, device={self.device})"

@@ -63,7 +63,8 @@ def stage_of(name: str) -> int | None:
 def fuse(optimizer: Optimizer) -> None:
     """One call for all parameters instead of ten for each, where torch has that on CPUs and nothing else was asked for."""
     for group in optimizer.param_groups:
-        on_cpu = all(p.device.type in ("cpu", "meta") and p.is_floating_point() and not isinstance(p, DTensor) for p in group["params"])
+        here = [p for p in group["params"] if not p.is_meta]  # what another process has takes no step
+        on_cpu = all(p.device.type == "cpu" and p.is_floating_point() and not isinstance(p, DTensor) for p in here)
         asked = group.get("fused") is not None or group.get("foreach") is not None or group.get("differentiable")
         if on_cpu and "fused" in group and not asked:
             group["fused"] = True

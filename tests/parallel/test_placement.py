@@ -181,8 +181,9 @@ def test_a_checkpoint_knows_of_no_devices(tmp_path: Path) -> None:
 
     def go(strategy: Any, epochs: int, ckpt: Path | None = None) -> dict[str, Tensor]:
         model = model_of()
-        keep: dict[str, Any] = {"callbacks": [LastCheckpoint(tmp_path)], "enable_checkpointing": True} if epochs == 1 else {}
-        trainer = bare_trainer(1 if strategy == "auto" else 2, epochs, strategy=strategy, limit_train_batches=5, **keep)
+        trainer = bare_trainer(1 if strategy == "auto" else 2, epochs, strategy=strategy, limit_train_batches=5)
+        if epochs == 1:
+            trainer.callbacks.append(LastCheckpoint(tmp_path))
         with OnVirtual():
             trainer.fit(model, Toy(), ckpt_path=ckpt)
         return model.state_dict()
