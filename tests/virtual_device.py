@@ -16,7 +16,7 @@ aten = torch.ops.aten
 crossings: list[tuple[str, str, int]] = []  # (from, to, numbers) of each copy between devices
 
 
-class Backend(backend_registration._DummyBackendModule):  # type: ignore[misc, name-defined]
+class Backend(backend_registration._DummyBackendModule):
     """What torch asks of a kind of device."""
 
     def device_count(self) -> int:
@@ -42,18 +42,19 @@ class Backend(backend_registration._DummyBackendModule):  # type: ignore[misc, n
         yield
 
 
-backend_registration._setup_privateuseone_for_python_backend("vdev", backend_module=Backend())  # type: ignore[attr-defined]
+backend_registration._setup_privateuseone_for_python_backend("vdev", backend_module=Backend())
 
 
 class Virtual(torch.Tensor):
     """A CPU tensor that says that it lies elsewhere."""
 
-    inner: torch.Tensor
+    inner: Any
+    itself: Any
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor, device: torch.device) -> "Virtual":
-        return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined, no-any-return]
+        return torch.Tensor._make_wrapper_subclass(
             cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype, device=device
         )
 
@@ -66,7 +67,7 @@ class Virtual(torch.Tensor):
         return f"Virtual({self.inner}, device={self.device})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return run(func, args, kwargs or {})
 
 

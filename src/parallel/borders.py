@@ -87,7 +87,7 @@ class Borders:
         self.runners: dict[nn.Module, Runner] = {}
         home = devices.get("sharing", root)
         parts: dict[str, nn.Module] = model.parts()
-        lay(model, {parts[path] if path in parts else model.sharing: device for path, device in devices.items()}, root)
+        lay(model, {parts.get(path, model.sharing): device for path, device in devices.items()}, root)
         for path, part in parts.items():
             if path.startswith("heads."):
                 self.at(part, devices[path], root)  # for those that are run as modules; others are stacked where they lie

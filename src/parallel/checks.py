@@ -1,6 +1,9 @@
 """What a strategy of ours says before a run starts."""
 
+from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
+
+from lightning.pytorch.callbacks import WeightAveraging
 
 
 @runtime_checkable
@@ -19,3 +22,15 @@ class Checks(Protocol):
         Raises:
             ValueError: This strategy cannot run it; the message names the way out.
         """
+
+
+def refuse_second_models(callbacks: Iterable[Any], strategy: str) -> None:
+    """Looks for callbacks that keep a whole model besides the one that is trained.
+
+    Raises:
+        ValueError: There is one, and a process of this strategy has a part.
+    """
+    for callback in callbacks:
+        if isinstance(callback, WeightAveraging):
+            name = type(callback).__name__
+            raise ValueError(f"{name} keeps a second whole model, of which a process has a part under {strategy}: use --strategy ddp")

@@ -8,7 +8,6 @@ from src.parallel.ddp import DDP
 from src.parallel.placement import Placed
 from src.parallel.planner import Balance
 from src.parallel.traffic import Traffic
-from src.parallel.traffic import Traffic
 
 
 class DDPPlacement(Placed, DDP):

@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from src.checkpoint import Part, Parts, exchanged, load_checkpoint, save_folder
 from src.parallel import replicas
+from src.parallel.checks import refuse_second_models
 from src.parallel.launcher import Launches
 from src.parallel.measure import tensors_of
 from src.parallel.shards import clip_gradients, copies, dealt, in_shards, local, piece, whole
@@ -66,8 +67,6 @@ class FSDP(Launches, DDPStrategy):
         timeout: float = 600.0,
     ) -> None:
         super().__init__(timeout=timedelta(seconds=timeout))
-        if tensor_parallel_size < 1:
-            raise ValueError(f"strategy.tensor_parallel_size is {tensor_parallel_size}; it must be at least 1")
         self.tensor_parallel_size, self.reshard_after_forward = tensor_parallel_size, reshard_after_forward
         self.parameter_type, self.reduce_type = parameter_type, reduce_type
         self.cpu_offload, self.checkpoint = cpu_offload, checkpoint
@@ -77,7 +76,7 @@ class FSDP(Launches, DDPStrategy):
     @property
     def replicas(self) -> int:
         """Processes that read rows of their own."""
-        return max(self.num_nodes * self.num_processes // self.tensor_parallel_size, 1)
+        return max(self.num_nodes * self.num_processes // max(self.tensor_parallel_size, 1), 1)
 
     def check(self, model: Any) -> None:
         """Looks at the model.
@@ -86,6 +85,8 @@ class FSDP(Launches, DDPStrategy):
             ValueError: Devices do not divide, a balancer needs what shards cannot give, or the encoder cannot be cut in its layers.
         """
         devices, size = self.num_nodes * self.num_processes, self.tensor_parallel_size
+        if size < 1:
+            raise ValueError(f"strategy.tensor_parallel_size is {size}; it must be at least 1")
         if devices % size:
             raise ValueError(f"strategy.tensor_parallel_size {size} must divide the {devices} devices")
         if self.cpu_offload and self.root_device.type == "cpu":
@@ -109,7 +110,7 @@ class FSDP(Launches, DDPStrategy):
 
     def holds(self, model: Any, devices: int) -> list[dict[str, float]]:
         """What share of each part's parameters lies on each device."""
-        shards, shape = max(devices // self.tensor_parallel_size, 1), self._shapes(model)
+        shards, shape = max(devices // max(self.tensor_parallel_size, 1), 1), self._shapes(model)
         found: list[dict[str, float]] = [{} for _ in range(shards)]
         for part, (weights, _) in tensors_of(model).items():
             for k, held in enumerate(found):
@@ -119,7 +120,7 @@ class FSDP(Launches, DDPStrategy):
 
     def traffic(self, model: Any, devices: int) -> list[Traffic]:
         """What each device sends in a step, besides sums over the global batch: each unit is fetched for each pass through it."""
-        shards, tasks = max(devices // self.tensor_parallel_size, 1), len(model.tasks)
+        shards, tasks = max(devices // max(self.tensor_parallel_size, 1), 1), len(model.tasks)
         if shards == 1:
             return []
         parts, level = tensors_of(model), model.balancer.level
@@ -157,6 +158,8 @@ class FSDP(Launches, DDPStrategy):
     # -- processes and modules ---------------------------------------------------------------------------------------------------
     def setup_environment(self) -> None:
         """Arranges the processes: data x tensor."""
+        trainer: Any = self.lightning_module.trainer if self.lightning_module is not None else None
+        refuse_second_models(trainer.callbacks if trainer else (), "fsdp")
         super().setup_environment()
         shape = (self.world_size // self.tensor_parallel_size, self.tensor_parallel_size)
         self.mesh = init_device_mesh(self.root_device.type, shape, mesh_dim_names=("data", "tensor"))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any, Self
 
 from lightning.pytorch.strategies.launchers.launcher import _Launcher
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
@@ -12,6 +13,10 @@ from src import warm
 
 class Launcher(_SubprocessScriptLauncher):
     """Lightning's, which runs the same command once more for each process; those that wait warm come first."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: who copies a model, as weight averaging does, copies its trainer, too, and processes cannot be copied."""
+        return self
 
     def _call_children_scripts(self) -> None:
         self._check_can_spawn_children()

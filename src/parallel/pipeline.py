@@ -9,7 +9,6 @@ from typing import Any, Literal
 import lightning as L
 import torch
 import torch.distributed as dist
-from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -18,6 +17,7 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGP
 from torch.optim import Optimizer
 
 from src.parallel import replicas
+from src.parallel.checks import refuse_second_models
 from src.parallel.launcher import Launches
 from src.parallel.schedule import Border, Chunk, Weighed, balanced, flat, rows_of, tried, unflat
 from src.parallel.traffic import Traffic
@@ -172,10 +172,7 @@ class Pipeline(Launches, DDPStrategy):
         rows = getattr(trainer.datamodule, "batch_size", self.micro_batches)
         if trainer.state.fn == TrainerFn.FITTING and rows < self.micro_batches:
             raise ValueError(f"strategy.micro_batches is {self.micro_batches}, but data.batch_size is {rows}: a slice needs a row")
-        for callback in trainer.callbacks:
-            if isinstance(callback, WeightAveraging):
-                name = type(callback).__name__
-                raise ValueError(f"{name} keeps a second whole model, of which a rank of a pipeline has a part: use --strategy ddp")
+        refuse_second_models(trainer.callbacks, "pipeline")
         super().setup_environment()
         if self._alone is None:
             self._alone = [dist.new_group([rank]) for rank in range(self.world_size)][self.global_rank]

@@ -78,13 +78,15 @@ class Placed(Strategy):
             model: The model, built, on the CPU.
             devices: How many a process has.
         """
-        if self.plan is None and self.placement == "auto":
-            costs, ratio = costs_of(model, self.rows)
-            self.plan = dict.fromkeys(("sharing", *model.parts()), 0) | planned(costs, ratio, devices, self.balance)
-        elif self.plan is None:
-            assert isinstance(self.placement, dict)
-            self.plan = named(model, dict(flat(self.placement)), devices)
-        return self.plan
+        if self.plan is not None:
+            return self.plan
+        plan: dict[str, int | str] = dict.fromkeys(("sharing", *model.parts()), 0)
+        if isinstance(self.placement, dict):
+            plan |= named(model, dict(flat(self.placement)), devices)
+        else:
+            plan |= planned(*costs_of(model, self.rows), devices, self.balance)
+        self.plan = plan
+        return plan
 
     def device(self, place: int | str) -> torch.device:
         """The device at a place, or of a name."""
@@ -169,8 +171,8 @@ class Placement(Placed, SingleDeviceStrategy):
 
     Args:
         placement: {path of a part: place of its device among the Trainer's, counted from 0, or a device's name}. Paths may be
-            prefixes and hold wildcards (encoder.stages.*, heads.income); the most specific one counts. Or auto, for stages and heads
-            dealt so that the fullest device has the least.
+            prefixes and hold wildcards (encoder.stages.*, heads.income); the most specific one counts. Or auto: stages and heads
+            are dealt so that the fullest device has the least.
         balance: What auto deals: bytes (weights, gradients, optimizer, and what a step keeps) or time (of the forward pass).
         micro_batches: Slices of each batch that follow one another through the stages, so that several devices are busy at once.
         save: A YAML file to write the plan to, which --config and --trainer read.
@@ -232,10 +234,8 @@ def named(model: Any, placement: Mapping[str, Any], devices: int) -> dict[str, i
     places = {path: place_of(path, value, devices) for path, value in placement.items()}
     best: dict[str, tuple[tuple[int, int], str]] = {}
     for path in places:
-        if path == "encoder" and not any(part.startswith("sharing.encoder.") for part in parts):
-            wanted = "sharing"
-        else:
-            wanted = path
+        one_encoder = any(part.startswith("sharing.encoder.") for part in parts)
+        wanted = "sharing" if path == "encoder" and not one_encoder else path
         fitting = {part: rank for part in parts if (rank := fits(wanted, part)) is not None}
         if not fitting:
             raise ValueError(unknown(model, path, parts))

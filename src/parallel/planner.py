@@ -89,7 +89,8 @@ def cuts(sums: Sequence[float], devices: int, first: float) -> Iterator[tuple[in
         return
     limits = {sums[j] - sums[i] for i in range(count) for j in range(i + 1, count + 1)} | {first + s for s in sums}
     for limit in sorted(limits):
-        cut, at = [], 0
+        cut: list[int] = []
+        at = 0
         for d in range(devices):
             room = limit - (first if d == 0 else 0.0)
             while at < count and sums[at + 1] - (sums[cut[-1]] if cut else 0.0) <= room * (1 + 1e-12):

@@ -1,5 +1,6 @@
 """Plans for several devices: the fullest one has the least, or near it."""
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import combinations_with_replacement, pairwise, product
 
@@ -18,7 +19,9 @@ from tests.toy import Toy
 LOADS = st.lists(st.integers(0, 20), max_size=5)
 
 
-def loads_of(stages: list[int], heads: list[int], devices: int, first: float, places: tuple[list[int], list[int]]) -> list[float]:
+def loads_of(
+    stages: Sequence[float], heads: Sequence[float], devices: int, first: float, places: tuple[list[int], list[int]]
+) -> list[float]:
     loads = [first, *[0.0] * (devices - 1)]
     for load, place in zip([*stages, *heads], [*places[0], *places[1]], strict=True):
         loads[place] += load
@@ -57,7 +60,7 @@ def test_where_not_all_cuts_are_tried_the_best_one_is(stages, devices, first) ->
 def test_many_stages_and_devices_take_a_moment() -> None:
     stages = [float(k % 7 + 1) for k in range(60)]
     places = deal(stages, [3.0] * 40, 16)
-    loads = loads_of(stages, [3.0] * 40, 16, 0.0, places)  # type: ignore[arg-type]
+    loads = loads_of(stages, [3.0] * 40, 16, 0.0, places)
     assert max(loads) <= 1.1 * sum(loads) / 16
 
 
