@@ -438,7 +438,7 @@ class MultiTaskModel(L.LightningModule):
         state = (self.seed * 1_000_003 + progress) % 2**63
         torch.default_generator.manual_seed(state)  # torch.manual_seed would format three stack traces, 0.3 ms a step
         if self.device.type == "cuda":
-            torch.cuda.manual_seed((state * 1_000_003 + replica()[0]) % 2**63)
+            torch.cuda.manual_seed_all((state * 1_000_003 + replica()[0]) % 2**63)
 
     # -- evaluation -------------------------------------------------------------------------------------------------------------
     def _start_evaluation(self) -> None:

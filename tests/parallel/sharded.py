@@ -255,7 +255,7 @@ def guarded(kind: str, strategy: Any, data: Toy, callback: L.Callback) -> str:
 
 
 # what all hold, and weights of which each has a part: those of tensor parallelism also twice
-DRIFTS = (None, "balancer.log_variances_T", "sharing.encoder.stages.0.1.bias", "heads.number.0.bias")
+DRIFTS = (None, "balancer.log_variances_T", "sharing.encoder.stages.0.1.bias", "heads.deep.0.bias")
 
 
 class Drifts(RanksAgreeGuard):
