@@ -172,7 +172,7 @@ def no_index(folder: Path) -> None:
     torch.save([1], folder / INDEX)
 
 
-DAMAGES = {
+DAMAGES: dict[Callable[[Path], None], str] = {
     removed: "20-1of2.ckpt does not exist",
     index_removed: "index.ckpt does not exist",
     cut_off: "20-0of2.ckpt is cut off",

@@ -114,11 +114,10 @@ def at_parameters(
     _, ranks = replica()
     tops = list(features.values())
     along = [row.view_as(z) for row, z in zip(deltas.rows(), tops, strict=True)]
-    by_gramian = isinstance(balancer, GramianBalancer)
     rows_TP = reached.rows(tops, along, totals_2T, whole_rows=not isinstance(balancer, GramianBalancer) or balancer.tracks)
     losses, scale_T = scale(totals_2T)
     single_T = scale_T / ranks
-    simple = by_gramian and not balancer.tracks and not several
+    simple = isinstance(balancer, GramianBalancer) and not balancer.tracks and not several
     if not simple:
         rows_TP *= single_T[:, None]
 

@@ -188,7 +188,6 @@ class MultiTaskModel(L.LightningModule):
         """
         self.train_sums_2T = self.train_sums_2T.to(self.device)
         self.__dict__.pop("reached", None)
-        _ = self.reached  # before a forward pass, in which shards may be whole
         self.check(self.trainer.accumulate_grad_batches)
 
     def check(self, micro_batches: int) -> None:

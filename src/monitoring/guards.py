@@ -99,11 +99,18 @@ class RanksAgreeGuard(L.Callback):
         if trainer.world_size == 1 or trainer.global_step % self.every_n_steps:
             return
         alike = getattr(trainer.strategy, "alike", None)
-        for group, tensors in alike() if alike else [(None, dict(pl_module.named_parameters()))]:
-            if tensors:
-                self._compare(trainer, tensors, group)
+        groups = alike() if alike else [(None, dict(pl_module.named_parameters()))]
+        found = [self._compare(trainer, tensors, group) for group, tensors in groups if tensors]
+        wrong = next((what for what in found if what), "")
+        if alike:  # one of several groups may be at fault, and all ranks must stop
+            flag = torch.tensor(float(bool(wrong)), device=trainer.strategy.root_device)
+            dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+            wrong = wrong or ("other ranks have found that theirs differ" if flag else "")
+        if wrong:
+            raise RanksDiverged(f"after step {trainer.global_step} {wrong}")
 
-    def _compare(self, trainer: L.Trainer, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None) -> None:
+    def _compare(self, trainer: L.Trainer, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None) -> str:
+        """What is wrong with tensors that are to be the same in a group, or nothing."""
         names, root = list(tensors), trainer.strategy.root_device
         norms = torch.stack([n.double().to(root) for n in torch._foreach_norm([t.detach() for t in tensors.values()])])
         extremes = torch.cat([norms, -norms])
@@ -111,10 +118,8 @@ class RanksAgreeGuard(L.Callback):
         largest, smallest = extremes.chunk(2)
         broken = (~largest.isfinite()).nonzero().flatten().tolist()
         if broken:
-            raise RanksDiverged(f"after step {trainer.global_step} the weights are not finite, first in {names[broken[0]]}")
+            return f"the weights are not finite, first in {names[broken[0]]}"
         apart = (largest != -smallest).nonzero().flatten().tolist()
-        if apart:
-            raise RanksDiverged(
-                f"after step {trainer.global_step} the ranks hold different weights, first in {names[apart[0]]}: "
-                "something updates them from this rank's data alone"
-            )
+        if not apart:
+            return ""
+        return f"the ranks hold different weights, first in {names[apart[0]]}: something updates them from this rank's data alone"

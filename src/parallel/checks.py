@@ -33,4 +33,6 @@ def refuse_second_models(callbacks: Iterable[Any], strategy: str) -> None:
     for callback in callbacks:
         if isinstance(callback, WeightAveraging):
             name = type(callback).__name__
-            raise ValueError(f"{name} keeps a second whole model, of which a process has a part under {strategy}: use --strategy ddp")
+            raise ValueError(
+                f"{name} keeps a second whole model, of which a process has a part under {strategy}: use --strategy ddp"
+            )

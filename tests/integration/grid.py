@@ -102,7 +102,9 @@ def train(cell: Cell, topology: Topology, epochs: int = 3, **settings: Any) -> d
     settings.setdefault("gradient_clip_val", 2.0)
     try:
         strategy = topology.strategy()
-        trainer = bare_trainer(topology.devices, epochs, strategy=strategy, num_nodes=topology.nodes, callbacks=[losses], **settings)
+        trainer = bare_trainer(
+            topology.devices, epochs, strategy=strategy, num_nodes=topology.nodes, callbacks=[losses], **settings
+        )
         model.check(trainer.accumulate_grad_batches)
         if isinstance(strategy, Checks):
             strategy.check(model)

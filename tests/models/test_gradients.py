@@ -14,8 +14,8 @@ from src.balancing import AutoLambda, GradDrop, GradientBalancer, GramianBalance
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.models.gradients import Steer
-from src.models.reached import power_of_two
 from src.models.heads import Heads, Tape
+from src.models.reached import power_of_two
 from src.models.sharing import HardSharing, Owned, Sharing
 from src.tasks import Regression
 from src.tasks.head import Head

@@ -1,7 +1,7 @@
 """Short runs on one process, on shards and on copies, and what they leave.
 
-python -m torch.distributed.run --nproc_per_node 2 -m tests.parallel.sharded FOLDER shards, or 4 and "tensor": runs each of ``CASES``
-there, and every optimizer from every kind of checkpoint to every strategy. FOLDER holds the checkpoints of one process already.
+python -m torch.distributed.run --nproc_per_node 2 -m tests.parallel.sharded FOLDER shards, or 4 and "tensor": runs its ``CASES``,
+and optimizers from every kind of checkpoint to every strategy. FOLDER holds the checkpoints of one process already.
 """
 
 import sys
@@ -26,7 +26,6 @@ from src.cli import quiet
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
 from src.models.encoders import MLP, Transformer
-from src.models.sharing import HardSharing
 from src.monitoring import FiniteLossGuard, RanksAgreeGuard
 from src.parallel import DDP, FSDP
 from src.parallel.replicas import gathered
@@ -88,41 +87,46 @@ CLIPPED: dict[str, dict[str, Any]] = {
 LEARNT = {"balancer": UncertaintyWeights}
 SHARDS = {
     "clipped by norm": Case(LEARNT, CLIPPED["norm"], looks=True),
+    "accumulated, gradients of tasks": Case({"balancer": BY_PARAMETERS}, {"accumulate_grad_batches": 3}, steps=5),
+    "frozen, gradients of tasks": Case({"encoder": partial(Frozen, width=9, depth=1), "balancer": BY_PARAMETERS}),
+    "recomputed": Case({"checkpoint_activations": True}),
+    "kept, gradients of tasks": Case({"balancer": BY_PARAMETERS}, strategy={"reshard_after_forward": False}),
+    "16 bits, gradients of tasks": Case({"balancer": BY_PARAMETERS}, strategy={"parameter_type": "bfloat16"}),
+    "double, gradients of tasks": Case({"balancer": BY_PARAMETERS}, {"precision": "64-true"}),
+    "one layer on both": Case({"encoder": TOKENS}, CLIPPED["norm"], {"tensor_parallel_size": 2}, data=Sentences, looks=True),
+}
+MORE_SHARDS = {
     "clipped by value": Case(LEARNT, CLIPPED["value"]),
     "accumulated": Case({}, {"accumulate_grad_batches": 3}, steps=5),
-    "accumulated, gradients of tasks": Case({"balancer": BY_PARAMETERS}, {"accumulate_grad_batches": 3}, steps=5),
     "frozen": Case({"encoder": partial(Frozen, width=9, depth=1)}),
-    "frozen, gradients of tasks": Case({"encoder": partial(Frozen, width=9, depth=1), "balancer": BY_PARAMETERS}),
     "all frozen": Case({"encoder": partial(AllFrozen, width=9, depth=1)}, CLIPPED["norm"]),
     "all frozen, gradients of tasks": Case({"encoder": partial(AllFrozen, width=9, depth=1), "balancer": BY_PARAMETERS}),
-    "recomputed": Case({"checkpoint_activations": True}),
     "recomputed, gradients of tasks": Case({"checkpoint_activations": True, "balancer": BY_PARAMETERS}),
     "kept": Case({}, strategy={"reshard_after_forward": False}, looks=True),
-    "kept, gradients of tasks": Case({"balancer": BY_PARAMETERS}, strategy={"reshard_after_forward": False}),
     "16 bits": Case(LEARNT, strategy={"parameter_type": "bfloat16"}, looks=True),
-    "16 bits, gradients of tasks": Case({"balancer": BY_PARAMETERS}, strategy={"parameter_type": "bfloat16"}),
     "16 bits, gradients of features": Case({"balancer": PCGrad}, strategy={"parameter_type": "bfloat16"}),
     "16 bits, sums in 32": Case({}, strategy={"parameter_type": "bfloat16", "reduce_type": "float32"}),
     "mixed": Case({"balancer": BY_PARAMETERS}, {"precision": "bf16-mixed"}),
     "double": Case(LEARNT, CLIPPED["norm"] | {"precision": "64-true"}),
-    "double, gradients of tasks": Case({"balancer": BY_PARAMETERS}, {"precision": "64-true"}),
     "sentences": Case({"encoder": TOKENS}, CLIPPED["norm"], data=Sentences, looks=True),
-    "one layer on both": Case({"encoder": TOKENS}, CLIPPED["norm"], {"tensor_parallel_size": 2}, data=Sentences, looks=True),
 }
 TENSOR = {
     "clipped by norm": Case({"encoder": EVEN, **LEARNT}, CLIPPED["norm"], looks=True),
-    "clipped by value": Case({"encoder": EVEN, **LEARNT}, CLIPPED["value"]),
-    "accumulated, gradients of tasks": Case({"encoder": EVEN, "balancer": BY_PARAMETERS}, {"accumulate_grad_batches": 3}),
     "by Gramian": Case({"encoder": EVEN, "balancer": partial(MGDA, level="parameters")}, CLIPPED["norm"]),
     "sentences": Case({"encoder": TOKENS}, CLIPPED["norm"], data=Sentences, looks=True),
+}
+MORE_TENSOR = {
+    "clipped by value": Case({"encoder": EVEN, **LEARNT}, CLIPPED["value"]),
+    "accumulated, gradients of tasks": Case({"encoder": EVEN, "balancer": BY_PARAMETERS}, {"accumulate_grad_batches": 3}),
     "sentences, recomputed": Case({"encoder": TOKENS, "checkpoint_activations": True}, data=Sentences),
     "sentences, kept": Case({"encoder": TOKENS}, strategy={"reshard_after_forward": False}, data=Sentences),
     "16 bits": Case({"encoder": EVEN}, strategy={"parameter_type": "bfloat16"}),
     "double": Case({"encoder": TOKENS}, {"precision": "64-true"}, data=Sentences),
 }
-CASES = {"shards": SHARDS, "tensor": TENSOR}
-PROCESSES, ENCODERS = {"shards": 2, "tensor": 4}, {"shards": UNEVEN, "tensor": EVEN}
-SETTINGS: dict[str, dict[str, Any]] = {"shards": {}, "tensor": {"tensor_parallel_size": 2}}
+CASES = {"shards": SHARDS, "tensor": TENSOR, "more shards": MORE_SHARDS, "more tensor": MORE_TENSOR}
+PROCESSES = {kind: 4 if "tensor" in kind else 2 for kind in CASES}
+ENCODERS = {kind: EVEN if "tensor" in kind else UNEVEN for kind in CASES}
+SETTINGS: dict[str, dict[str, Any]] = {kind: {"tensor_parallel_size": 2} if "tensor" in kind else {} for kind in CASES}
 # a floor that keeps rounding from turning signs where a gradient is next to nothing
 OPTIMIZERS: dict[str, Any] = {
     "AdamW": partial(AdamW, lr=0.01, eps=1e-3),
@@ -130,7 +134,12 @@ OPTIMIZERS: dict[str, Any] = {
     "momentum": partial(SGD, lr=0.05, momentum=0.9),
     "amsgrad": partial(Adam, lr=0.01, eps=1e-3, amsgrad=True),
 }
-NAMES = {"shards": list(OPTIMIZERS), "tensor": ["AdamW"]}
+NAMES: dict[str, list[str]] = {
+    "shards": ["AdamW", "SGD"],
+    "tensor": [],
+    "more shards": ["momentum", "amsgrad"],
+    "more tensor": ["AdamW"],
+}
 STARTS = ("one", "ddp", "fsdp", "folder")
 MIDDLE, END = 4, 7  # of an epoch of 14 steps: where a checkpoint is written, and where runs end
 
@@ -190,13 +199,14 @@ def run(case: Case, devices: int, **more: Any) -> Whole:
     if case.looks:
         trainer.limit_test_batches = trainer.limit_predict_batches = 1.0
         (found["metrics"],) = trainer.test(model, data, verbose=False)
-        rows = [(int(k), name, o[j]) for ids, out in trainer.predict(model, data) for name, o in out.items() for j, k in enumerate(ids)]
-        share = strategy.mesh["data"].get_group() if devices > 1 else None
-        everyone: list[Any] = [rows]
+        predicted: Any = trainer.predict(model, data)
+        mine = {(name, int(k)): out[name][j] for ids, out in predicted for j, k in enumerate(ids) if k >= 0 for name in out}
+        everyone = [mine]
         if devices > 1:
-            everyone = [None] * dist.get_world_size(share)
-            dist.all_gather_object(everyone, rows, group=share)
-        found["rows"] = {(name, k): output for part in everyone for k, name, output in part if k >= 0}
+            share = strategy.mesh["data"].get_group()
+            everyone = [{} for _ in range(dist.get_world_size(share))]
+            dist.all_gather_object(everyone, mine, group=share)
+        found["rows"] = {key: output for part in everyone for key, output in part.items()}
     return found
 
 
@@ -310,16 +320,17 @@ if __name__ == "__main__":
     quiet()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    folder, kind, words = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    folder, kind = Path(sys.argv[1]), sys.argv[2]
     strategy = partial(FSDP, **SETTINGS[kind])
     todo: dict[str, Callable[[], Any]] = {
         name: partial(run, case, PROCESSES[kind], **SETTINGS[kind]) for name, case in CASES[kind].items()
     }
-    todo["legs"], todo["norms"] = partial(legs, folder, kind), partial(norms, kind)
-    todo["not finite"] = lambda: guarded(kind, strategy(), Toy(nan_row=7), FiniteLossGuard())
-    for what in DRIFTS:
-        todo[f"drift of {what}"] = partial(guarded, kind, strategy(), Toy(), Drifts(what))
-    left = {name: tried(job) for name, job in todo.items() if not words or any(word in name for word in words)}
+    todo["legs"] = partial(legs, folder, kind)
+    if not kind.startswith("more"):
+        todo["norms"] = partial(norms, kind)
+        todo["not finite"] = lambda: guarded(kind, strategy(), Toy(nan_row=7), FiniteLossGuard())
+        todo |= {f"drift of {what}": partial(guarded, kind, strategy(), Toy(), Drifts(what)) for what in DRIFTS}
+    left = {name: tried(job) for name, job in todo.items()}
     held = gathered({name: value["held"] for name, value in left.items() if isinstance(value, dict) and "held" in value})
     if dist.get_rank() == 0:
         torch.save({**left, "held": held}, folder / f"{kind}.pt")

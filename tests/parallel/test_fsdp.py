@@ -22,7 +22,7 @@ from tests.parallel import sharded
 from tests.parallel.sharded import CASES, DRIFTS, NAMES, PROCESSES, STARTS, Whole
 from tests.toy import KillAt, Toy
 
-KINDS = {"shards": 29752, "tensor": 29753}
+KINDS = ("shards", "tensor")
 One = Callable[..., Whole]
 
 
@@ -52,7 +52,7 @@ def several(folder: Path, one: One) -> Callable[[str], Whole]:
         (folder / kind).mkdir()
         for name in NAMES[kind]:
             one(kind, name)
-        count = ("--nproc_per_node", PROCESSES[kind], "--master_port", KINDS[kind])
+        count = ("--nproc_per_node", PROCESSES[kind], "--master_port", 29752)
         launch("torch.distributed.run", *count, "-m", "tests.parallel.sharded", folder / kind, kind)
         left: Whole = torch.load(folder / kind / f"{kind}.pt", weights_only=False)
         return left
@@ -73,14 +73,19 @@ def assert_close(ours: Whole, theirs: Whole, rtol: float = 1e-5, atol: float = 1
     assert groups[0] == groups[1]
 
 
-ALL = [(kind, name) for kind in KINDS for name in CASES[kind]]
+def marked(kind: str, *rest: str) -> Any:
+    return pytest.param(kind, *rest, marks=pytest.mark.slow if kind.startswith("more") else ())
+
+
+ALL = [marked(kind, name) for kind in CASES for name in CASES[kind]]
+STARTED = [marked(kind, name) for kind in CASES for name in NAMES[kind]]
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
 def test_the_run_of_one_process(several: Callable[[str], Whole], one: One, kind: str, name: str) -> None:
     ours, theirs, case = check(several(kind)[name]), one(kind, name), CASES[kind][name]
     half = name.startswith(("16 bits", "mixed"))
-    tolerance = {"rtol": 0.05, "atol": 0.02} if half else {"rtol": 1e-5, "atol": 2e-6}
+    tolerance: dict[str, Any] = {"rtol": 0.05, "atol": 0.02} if half else {"rtol": 1e-5, "atol": 2e-6}
     if name.startswith("double"):
         tolerance = {"rtol": 1e-12, "atol": 1e-14}
     assert ours["losses"].isfinite().all()
@@ -107,16 +112,20 @@ def test_what_each_process_holds(several: Callable[[str], Whole], one: One, kind
     if CASES[kind][name].strategy.get("tensor_parallel_size"):
         assert max(held) < 0.8 * of_one  # embeddings and norms lie on both
     else:
-        assert max(held) < of_one * (0.62 if kind == "shards" else 0.5)
+        assert max(held) < of_one * (0.62 if "shards" in kind else 0.5)
 
 
 LEGS = [
-    (kind, name, leg)
-    for kind in KINDS
+    marked(kind, name, leg)
+    for kind in CASES
     for name in NAMES[kind]
     for leg in ("fsdp", "ddp", *(f"{start} -> fsdp" for start in STARTS), "fsdp -> ddp")
 ]
-LEGS += [(kind, "AdamW", leg) for kind in KINDS for leg in ("folder -> ddp", "first file -> fsdp", "first folder -> fsdp")]
+LEGS += [
+    marked(kind, "AdamW", leg)
+    for kind in ("shards", "more tensor")
+    for leg in ("folder -> ddp", "first file -> fsdp", "first folder -> fsdp")
+]
 
 
 @pytest.mark.parametrize(("kind", "name", "leg"), LEGS)
@@ -129,7 +138,7 @@ def test_from_everywhere_to_everywhere(several: Callable[[str], Whole], one: One
             assert_same(legs[name, leg][part], legs[name, "fsdp"][part], part)
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in NAMES[kind]])
+@pytest.mark.parametrize(("kind", "name"), STARTED)
 @pytest.mark.parametrize("start", ["fsdp", "folder"])
 def test_from_shards_to_one_process(
     several: Callable[[str], Whole], one: One, folder: Path, kind: str, name: str, start: str
@@ -140,7 +149,7 @@ def test_from_shards_to_one_process(
     assert_close(sharded.leg(kind, name, start=path), one(kind, name))
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in NAMES[kind]])
+@pytest.mark.parametrize(("kind", "name"), STARTED)
 def test_a_folder_holds_what_a_file_holds(several: Callable[[str], Whole], folder: Path, kind: str, name: str) -> None:
     check(several(kind)["legs"])
     file, parts = (load_checkpoint(folder / kind / f"{start}-{name}.ckpt") for start in ("fsdp", "folder"))
@@ -152,7 +161,8 @@ def test_a_folder_holds_what_a_file_holds(several: Callable[[str], Whole], folde
     }
     files = sorted((folder / kind / f"folder-{name}.ckpt").glob("*of*"))
     assert len(files) == PROCESSES[kind]
-    assert max(path.stat().st_size for path in files) < 2 * min(path.stat().st_size for path in files)
+    if "shards" in kind:  # of what two hold alike one writes all
+        assert max(path.stat().st_size for path in files) < 2 * min(path.stat().st_size for path in files)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -183,7 +193,6 @@ def test_ranks_that_drift_apart_are_noticed(several: Callable[[str], Whole], kin
 
 def strategy(devices: int = 2, **settings: Any) -> FSDP:
     made = FSDP(**settings)
-    made.accelerator = None
     made.parallel_devices = [torch.device("cpu")] * devices
     return made
 
@@ -239,14 +248,15 @@ def test_killed_in_mid_epoch_and_evaluated_on_one(tmp_path: Path, sharing: str, 
     kill = KillAt.flags(18, tmp_path / "marker", rank=1)
     launch("src.train", "--logs", tmp_path, "--name", "killed", *flags, *kill, code=1)
     killed = only_run(tmp_path / "killed")
-    assert load_checkpoint(killed / "checkpoints" / "last.ckpt")["global_step"] == 16
+    assert load_checkpoint(killed / "checkpoints" / "last.ckpt")["global_step"] < 18
     launch("src.train", "--resume", killed)
     for which in ("last", "best"):
         ours, theirs = (load_checkpoint(run / "checkpoints" / f"{which}.ckpt") for run in (killed, whole))
         for part in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "metrics"):
             assert_same(ours[part], theirs[part], part)
     assert read_json(killed / "metrics.json") == read_json(whole / "metrics.json")
-    launch("src.evaluate", "--run", killed, "--devices", 1, "--strategy", "auto")
+    launch("src.evaluate", "--run", killed, "--devices", 1, "--strategy", "auto", "--out", tmp_path / "found.json")
+    assert read_json(tmp_path / "found.json") == pytest.approx(read_json(killed / "metrics.json")["test"], rel=1e-5)
 
 
 @pytest.mark.slow
