@@ -110,9 +110,8 @@ class Mark(At):
 
 def beginning(folder: Path, rounds: int) -> list[str]:
     """One process and two in turn."""
-    found = []
-    for _ in track(range(rounds), description="start", console=Console(stderr=True)):
-        found.append((first_step(folder, 1), first_step(folder, 2)))
+    turns = track(range(rounds), description="start", console=Console(stderr=True))
+    found = [(first_step(folder, 1), first_step(folder, 2)) for _ in turns]
     one, two = (statistics.median(times) for times in zip(*found, strict=True))
     ratio = statistics.median(b / a for a, b in found)
     return [

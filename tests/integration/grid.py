@@ -1,9 +1,9 @@
 """Trains every balancer at every level and every sharing architecture on one topology, and keeps losses and final weights.
 
-python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.grid OUT "ddp x 2" [balancing|sharing|WORD ...]
+python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.grid OUT "ddp x 2" [accumulated] [WORD ...]
 
 OUT holds {cell: {"losses": (steps, T), "weights": {name: tensor}}, or the reason why it was refused}; further words choose the
-cells whose name holds one of them.
+cells whose name holds one of them. ``accumulated``: the balancers that can, with three micro-batches per step.
 """
 
 import sys
@@ -19,12 +19,13 @@ import torch.distributed as dist
 from torch.optim import SGD
 
 import src.balancing
-from src.balancing import LossBalancer, PCGrad, StaticWeights
+from src.balancing import Balancer, LossBalancer, PCGrad, StaticWeights
+from src.balancing.balancer import OnHost
 from src.cli import quiet
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.parallel import DDP, FSDP, Checks, DDPPlacement, Pipeline, Placement
-from tests.integration.every_balancer import RATES, methods
+from src.parser import subclasses
 from tests.models.test_matrix import SHARINGS
 from tests.toy import Toy, bare_trainer
 
@@ -62,10 +63,22 @@ TOPOLOGIES = {
 
 Cell = tuple[str, str, str]
 
+# the rate of the network: small where a method's direction is much longer than the gradients
+RATES = {"FairGrad": 0.002, "NashMTL": 0.01, "ConFIG": 0.02, "DualBalance": 0.02, "LogSum": 0.02}
 
-def cells() -> list[Cell]:
-    """(kind, name, level): each balancer at each level, and each sharing architecture with and without task gradients."""
-    balancing = [("balancing", name, level or "losses") for name, level, several in methods() if several == 1]
+
+def cells(accumulated: bool = False) -> list[Cell]:
+    """(kind, name, level): each balancer at each level, and each sharing architecture with and without task gradients.
+
+    Args:
+        accumulated: Of balancers alone those whose steps may have several micro-batches.
+    """
+    kinds: list[Any] = sorted(subclasses(Balancer), key=lambda kind: kind.__name__)
+    ours = [kind for kind in kinds if kind.__module__.startswith("src.")]
+    levels = {kind: kind.levels if issubclass(kind, OnHost) else ("losses",) for kind in ours}
+    if accumulated:
+        return [("balancing", k.__name__, level) for k in ours for level in levels[k] if k.accumulates and level != "features"]
+    balancing = [("balancing", kind.__name__, level) for kind in ours for level in levels[kind]]
     return balancing + [("sharing", name, level) for name in SHARINGS for level in ("losses", "parameters")]
 
 
@@ -120,7 +133,9 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     out, name, *words = sys.argv[1:]
-    chosen = [cell for cell in cells() if not words or any(word in "-".join(cell) for word in words)]
-    found = {cell: train(cell, TOPOLOGIES[name]) for cell in chosen}
+    accumulated = "accumulated" in words[:1]
+    words = words[accumulated:]
+    chosen = [cell for cell in cells(accumulated) if not words or any(word in "-".join(cell) for word in words)]
+    found = {cell: train(cell, TOPOLOGIES[name], accumulate_grad_batches=3 if accumulated else 1) for cell in chosen}
     if not dist.is_initialized() or dist.get_rank() == 0:
         torch.save(found, out)

@@ -1,63 +1,14 @@
-"""Every balancer takes the same steps on 1, 2 and 4 processes, and goes on to the bit after a resume."""
+"""Every balancer goes on to the bit after a resume; test_grid.py compares topologies."""
 
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from src.balancing import StaticWeights
 from tests.cli.calling import call
-from tests.integration.every_balancer import methods
 from tests.integration.test_resume import assert_same, checkpoint
 from tests.launch import launch, only_run
 from tests.toy import RaiseAt
-
-METHODS = methods()
-NAMES = sorted({name for name, _, _ in METHODS})
-
-
-@pytest.fixture(scope="session")
-def states(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, bool], Any]:
-    """Final weights by method, after a launch with so many processes, with accumulation or without."""
-
-    @cache
-    def after(world: int, accumulated: bool) -> Any:
-        out = tmp_path_factory.mktemp("balancers") / "states.pt"
-        what = ("tests.integration.every_balancer", out, world, *(["accumulated"] if accumulated else []))
-        words = ("--nproc_per_node", world, "--master_port", 29600 + world, "-m", *what)
-        launch("torch.distributed.run", *words)
-        return torch.load(out, weights_only=True)
-
-    return after
-
-
-CASES = [pytest.param(m, 2, marks=pytest.mark.slow if m[2] > 1 else ()) for m in METHODS]
-CASES += [pytest.param(m, 4, marks=pytest.mark.slow) for m in METHODS]
-
-
-@pytest.mark.parametrize(("method", "world"), CASES, ids=lambda part: "-".join(map(str, part)) if isinstance(part, tuple) else part)
-def test_weights_agree_on_any_number_of_processes(
-    states: Callable[[int, bool], Any], method: tuple[str, str | None, int], world: int
-) -> None:
-    alone, together = (states(ranks, method[2] > 1) for ranks in (1, world))
-    one, several, static = alone[method], together[method], alone["StaticWeights", None, method[2]]
-    for key, value in several.items():
-        if value.is_floating_point():
-            ours, theirs = value.double().nan_to_num(0), one[key].double().nan_to_num(0)
-            # a single number that happens to be near 0 carries the rounding of where it has been
-            assert float((ours - theirs).norm()) <= 1e-5 * max(float(theirs.norm()), 1e-2), key
-    if method[0] != "StaticWeights":
-        apart = max(float((one[key] - static[key]).abs().max()) for key in static if key.startswith("sharing"))
-        assert apart > 1e-4  # another method is another run
-
-
-def test_every_method_is_there() -> None:
-    assert len(NAMES) == 27
-    assert StaticWeights.__name__ in NAMES
-
 
 STATEFUL = (
     "UncertaintyWeights",

@@ -50,6 +50,15 @@ def test_two_processes_agree_with_one(grid: Callable[..., Any], cell: Cell) -> N
     assert distance < LIMIT
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["ddp x 2", "fsdp x 2"])
+@pytest.mark.parametrize("cell", cells(accumulated=True), ids="-".join)
+def test_micro_batches_agree_too(grid: Callable[..., Any], cell: Cell, topology: str) -> None:
+    distance = apart(grid(topology, "accumulated")[cell], grid("1 process", "accumulated")[cell])
+    assert isinstance(distance, float)
+    assert distance < LIMIT
+
+
 ELSEWHERE = [
     pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
     for name in TOPOLOGIES

@@ -1,7 +1,6 @@
-"""Every sharing architecture takes the same steps on one process and on two, and goes on to the bit after a resume."""
+"""Every sharing architecture goes on to the bit after a resume, and shows what it has learnt; test_grid.py compares topologies."""
 
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import pytest
@@ -9,44 +8,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.cli.calling import call, refused
-from tests.integration.every_sharing import cases, train
+from tests.integration.grid import Cell, cells, model_of
 from tests.integration.test_resume import assert_same, checkpoint
 from tests.launch import launch, only_run
-from tests.toy import At
-
-CASES = cases()
-
-
-def after(world: int, out: Path) -> Any:
-    """Final weights by (sharing, balancer), after a launch with so many processes."""
-    words = ("--nproc_per_node", world, "--master_port", 29610 + world, "-m", "tests.integration.every_sharing", out, world)
-    launch("torch.distributed.run", *words)
-    return torch.load(out, weights_only=True)
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return after(1, tmp_path_factory.mktemp("sharings") / "one.pt")
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return after(2, tmp_path_factory.mktemp("sharings") / "two.pt")
-
-
-@pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_weights_agree_on_any_number_of_processes(one: Any, two: Any, case: tuple[str, str]) -> None:
-    for key, value in two[case].items():
-        if value.is_floating_point():
-            ours, theirs = value.double(), one[case][key].double()
-            assert float((ours - theirs).norm()) <= 1e-5 * max(float(theirs.norm()), 1e-2), key
-
-
-def test_architectures_differ(one: Any) -> None:
-    """None of them is another one by mistake: heads start alike and end apart."""
-    ends = [state["heads.number.0.weight"] for (_, balancer), state in one.items() if balancer == "static"]
-    for i, end in enumerate(ends):
-        assert all((end - other).abs().max() > 1e-4 for other in ends[:i])
+from tests.toy import At, Toy, bare_trainer
 
 
 class SaveAt(At):
@@ -57,17 +22,24 @@ class SaveAt(At):
 
 
 RESUMED = [
-    pytest.param(case, marks=() if case[1] == "static" else pytest.mark.slow, id="-".join(case))
-    for case in CASES
-    if case[1] != "features"
+    pytest.param(cell, marks=() if cell[2] == "losses" else pytest.mark.slow, id="-".join(cell[1:]))
+    for cell in cells()
+    if cell[0] == "sharing"
 ]
 
 
-@pytest.mark.parametrize("case", RESUMED)
-def test_a_run_that_stops_in_mid_epoch_goes_on_to_the_bit(tmp_path: Path, case: tuple[str, str]) -> None:
+def fitted(cell: Cell, resume: Path | None = None, *callbacks: L.Callback) -> L.Trainer:
+    """One short run, on data with missing labels and a task that most batches lack."""
+    trainer = bare_trainer(1, 3, callbacks=list(callbacks))
+    trainer.fit(model_of(cell), Toy(), ckpt_path=resume)
+    return trainer
+
+
+@pytest.mark.parametrize("cell", RESUMED)
+def test_a_run_that_stops_in_mid_epoch_goes_on_to_the_bit(tmp_path: Path, cell: Cell) -> None:
     """After step 19 of 42, the fifth of the second epoch."""
-    whole = train(*case, 1, None, SaveAt(19, str(tmp_path / "saved")))
-    resumed = train(*case, 1, tmp_path / "saved.ckpt")
+    whole = fitted(cell, None, SaveAt(19, str(tmp_path / "saved")))
+    resumed = fitted(cell, tmp_path / "saved.ckpt")
     assert whole.global_step == resumed.global_step == 42
     assert_same(resumed.lightning_module.state_dict(), whole.lightning_module.state_dict())
     then = torch.load(tmp_path / "saved.ckpt", weights_only=True)

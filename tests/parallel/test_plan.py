@@ -28,7 +28,7 @@ from src.parallel.measure import Cost, tensors_of
 from src.parallel.plan import Load, Plan, load_of, parts_in_words, planned, ranges, state_ratio, task_gradients, told, unmeasured
 from src.parallel.traffic import Traffic, carried
 from tests.cli.calling import call, refused
-from tests.integration.every_balancer import methods
+from tests.integration.grid import cells
 from tests.launch import only_run, read_json
 from tests.models.test_matrix import SHARINGS
 from tests.toy import Toy, bare_trainer
@@ -104,7 +104,7 @@ def test_ddp_sends_buffers_of_one_type_together() -> None:
     assert DDP().traffic(model, 2)[1] == Traffic("buffers", 2, 2 * 20 * 4 + 8)
 
 
-@pytest.mark.parametrize(("name", "level"), [(name, level) for name, level, several in methods() if several == 1])
+@pytest.mark.parametrize(("name", "level"), [(name, level) for kind, name, level in cells() if kind == "balancing"])
 def test_sums_over_the_batch(name: str, level: str | None, pretended: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each balancer at each level: the bytes of every collective of a step."""
     kind = getattr(src.balancing, name)
