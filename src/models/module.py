@@ -151,8 +151,8 @@ class MultiTaskModel(L.LightningModule):
             torch.set_default_dtype(torch.float32)  # a run in fp64 starts from the same numbers
             self.sharing = self._make_sharing(partial(self._make_encoder, self.input_shape), list(self.tasks))
             self.heads = Heads(self.tasks, self.sharing.feature_sizes)
+            check_owners(self.sharing, self.input_shape.example())
         torch.set_default_dtype(precision)
-        check_owners(self.sharing, self.input_shape.example())
         for module in self.sharing.modules():
             if isinstance(module, Encoder | Copies):
                 module.recompute = self.checkpoint_activations

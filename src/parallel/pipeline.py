@@ -93,7 +93,8 @@ class Pipeline(Launches, DDPStrategy):
         inside = {id(p) for stage in stages for p in stage.parameters()}
         if not sharing.one_feature or not stages or any(id(p) not in inside for p in sharing.parameters()):
             raise ValueError(
-                f"--strategy pipeline runs a chain of stages, and this {kind} is none: set --model.sharing HardSharing, or {OTHERS}"
+                f"--strategy pipeline runs one chain of stages, which {kind} with these settings is not: set --model.sharing "
+                f"HardSharing without until, or {OTHERS}"
             )
         if sharing.penalty() is not None:
             raise ValueError(f"{kind} has a penalty on weights, of which a rank of a pipeline has only its own: {OTHERS}")

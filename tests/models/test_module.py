@@ -469,3 +469,12 @@ def test_an_optimizer_is_fused_unless_something_else_was_asked_for():
         states.append(model.state_dict())
     for key, value in states[0].items():
         torch.testing.assert_close(value, states[1][key], rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_in_double_precision_starts_from_the_same_numbers():
+    """Also where Lightning builds the network, with double precision by default."""
+    model = model_of()
+    fit(model, precision="64-true", max_epochs=0)
+    for p, double in zip(built().parameters(), model.parameters(), strict=True):
+        assert double.dtype == torch.float64
+        assert torch.equal(p.double(), double)
