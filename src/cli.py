@@ -1,5 +1,6 @@
 """The one parser that all verbs share: LightningCLI on layered configuration, with errors in one line."""
 
+import inspect
 import json
 import logging
 import os
@@ -248,7 +249,8 @@ class CLI(LightningCLI):
         devices = getattr(self.acting, "replicas", self.devices.count)
         if rows < devices:
             raise ValueError(
-                f"data.batch_size is {rows}, the rows of a step on all devices together, but there are {devices} devices"
+                f"data.batch_size is {rows}, the rows of a step on all devices together, but {devices} devices read rows of their "
+                f"own: use --batch_size {devices} or more"
             )
         self.model.check(self.config_init["trainer"]["accumulate_grad_batches"] or 1)
         if isinstance(self.acting, Checks):
@@ -342,6 +344,12 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
         if key in SECTIONS and key != "data" and not names_a_file:
             hint = f"; did you mean --model.encoder {value}?" if key == "model" else ""
             raise ConfigError(f"--{key} {value or ''} names no .yaml file{hint}")
+        if key == "trainer.strategy" and value is None:
+            raise ConfigError(f"--strategy needs a name: {', '.join(choices('strategy'))} or auto")
+        if key == "trainer.strategy.help":
+            value = by_path(value, "strategy")
+            if value is None or "." not in value:
+                raise ConfigError(f"--strategy.help needs the name of a strategy: {', '.join(choices('strategy'))}")
         if not names_a_file and key != "config":
             rest.append((key, by_path(value, key.rpartition(".")[2])))
             continue
@@ -354,7 +362,7 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
         Parser.origins |= dict.fromkeys(keys(layer), value)
         merged = merge(merged, layer)
     rest = parents_first(rest)
-    for key, value in [pair for pair in rest if f"{pair[0]}.".startswith("trainer.strategy.")]:
+    for key, value in [pair for pair in rest if f"{pair[0]}.".startswith("trainer.strategy.") and not pair[0].endswith(".help")]:
         rest.remove((key, value))  # into the files' layer: of a word and settings for a class the parser would take the word alone
         merged = merge(merged, written_out({key: load(value) if value is not None else None}, "of flags"))
     merged = by_path(merged)
@@ -363,6 +371,12 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
         merged["trainer"]["strategy"] = {"class_path": strategy}
     elif isinstance(strategy, dict) and set(strategy) == {"class_path"} and "." not in strategy["class_path"]:
         merged["trainer"]["strategy"] = strategy["class_path"]  # auto, or one of Lightning's own, over a class of a file
+    elif isinstance(strategy, dict) and strategy.get("class_path", "auto") == "auto":
+        setting = next(iter(strategy.get("init_args", strategy)))
+        kinds = [kind for kind in subclasses(Strategy) if kind.__module__.startswith("src.")]
+        names = [called(kind)[0] for kind in kinds if setting in inspect.signature(kind).parameters]
+        hint = f"is a setting of {', '.join(names)}: add --strategy {names[0]}" if names else "is a setting of no strategy"
+        raise ConfigError(f"strategy.{setting} {hint}")
     Parser.origins |= dict.fromkeys((key for key, _ in rest), "")
     Parser.stated = frozenset(keys(base))
     Parser.chosen = dict(classes(merged)) | {str(value).rpartition(".")[2]: key for key, value in rest}

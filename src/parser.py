@@ -248,7 +248,7 @@ class Parser(LightningArgumentParser):
         classes = "\n".join(f"  {key:<18} {', '.join(choices(key))}" for key in CHOICES)
         everyday = (
             f"everyday flags:\n{short}\n\nclasses to choose from, by name or class path:\n{classes}\n"
-            "  a class's own settings: --data.help Table, --model.encoder.help MLP ...\n"
+            "  a class's own settings: --data.help Table, --model.encoder.help MLP, --strategy.help fsdp ...\n"
         )
         head, _, rest = super().format_help(formatter).partition("\n\n")
         return f"{head}\n\n{everyday}\n{rest}"

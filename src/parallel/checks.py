@@ -24,6 +24,16 @@ class Checks(Protocol):
         """
 
 
+def refuse_timeout(seconds: float) -> None:
+    """Looks at how long processes are to wait for one another.
+
+    Raises:
+        ValueError: Not at all.
+    """
+    if not seconds > 0:
+        raise ValueError(f"strategy.timeout is {seconds}; it must be more than 0 seconds")
+
+
 def refuse_second_models(callbacks: Iterable[Any], strategy: str) -> None:
     """Looks for callbacks that keep a whole model besides the one that is trained.
 

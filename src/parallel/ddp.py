@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch.strategies import DDPStrategy
 
+from src.parallel.checks import refuse_timeout
 from src.parallel.launcher import Launches
 from src.parallel.measure import holdings
 from src.parallel.traffic import Traffic, averaged
@@ -29,6 +30,7 @@ class DDP(Launches, DDPStrategy):
         find_unused_parameters: bool = False,
         timeout: float = 600.0,
     ) -> None:
+        self.timeout = timeout
         super().__init__(
             timeout=timedelta(seconds=timeout),
             static_graph=static_graph,
@@ -45,8 +47,9 @@ class DDP(Launches, DDPStrategy):
         """Looks at the model.
 
         Raises:
-            ValueError: Nothing in it trains.
+            ValueError: Nothing in it trains, or a setting does not fit.
         """
+        refuse_timeout(self.timeout)
         if not any(p.requires_grad for p in model.parameters()):
             raise ValueError("no parameter of this model trains, and ddp would have nothing to average: use --devices 1")
 

@@ -37,8 +37,6 @@ class DDPPlacement(Placed, DDP):
         timeout: float = 600.0,
     ) -> None:
         super().__init__(timeout=timeout)
-        if devices_per_replica < 1:
-            raise ValueError(f"trainer.strategy.devices_per_replica is {devices_per_replica}; it must be at least 1")
         self.devices_per_replica = devices_per_replica
         self.placement, self.balance, self.micro_batches, self.save = placement, balance, micro_batches, save
 
@@ -48,7 +46,7 @@ class DDPPlacement(Placed, DDP):
         Raises:
             ValueError: They do not divide.
         """
-        count, rest = divmod(devices, self.devices_per_replica)
+        count, rest = divmod(devices, max(self.devices_per_replica, 1))  # check() has more to say
         if rest or not count:
             raise ValueError(
                 f"--devices is {devices}, which does not divide into replicas of {self.devices_per_replica}: "
@@ -57,9 +55,9 @@ class DDPPlacement(Placed, DDP):
         return count
 
     @property
-    def processes_of_node(self) -> int:
-        """Processes of a node."""
-        return self.num_processes
+    def settings(self) -> dict[str, Any]:
+        """What a file says of it besides the placement."""
+        return {"devices": len(self.parallel_devices or ()), "devices_per_replica": self.devices_per_replica}
 
     @property
     def num_processes(self) -> int:
@@ -78,12 +76,14 @@ class DDPPlacement(Placed, DDP):
         Raises:
             ValueError: Besides, DDP cannot average what lies on devices of different kinds.
         """
+        if self.devices_per_replica < 1:
+            raise ValueError(f"strategy.devices_per_replica is {self.devices_per_replica}; it must be at least 1")
         DDP.check(self, model)
         Placed.check(self, model)
         kinds = {self.device(place).type for place in (*self.planned(model, self.devices_per_replica).values(), 0)}
         if len(kinds) > 1:
             raise ValueError(
-                f"trainer.strategy.placement names devices of the kinds {' and '.join(sorted(kinds))}, between which ddp cannot "
+                f"strategy.placement names devices of the kinds {' and '.join(sorted(kinds))}, between which ddp cannot "
                 "average: use one kind, or --strategy placement"
             )
 

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from src.checkpoint import Part, Parts, exchanged, load_checkpoint, save_folder
 from src.parallel import replicas
-from src.parallel.checks import refuse_second_models
+from src.parallel.checks import refuse_second_models, refuse_timeout
 from src.parallel.launcher import Launches
 from src.parallel.measure import tensors_of
 from src.parallel.shards import clip_gradients, copies, dealt, in_shards, local, piece, whole
@@ -67,6 +67,7 @@ class FSDP(Launches, DDPStrategy):
         timeout: float = 600.0,
     ) -> None:
         super().__init__(timeout=timedelta(seconds=timeout))
+        self.timeout = timeout
         self.tensor_parallel_size, self.reshard_after_forward = tensor_parallel_size, reshard_after_forward
         self.parameter_type, self.reduce_type = parameter_type, reduce_type
         self.cpu_offload, self.checkpoint = cpu_offload, checkpoint
@@ -84,11 +85,15 @@ class FSDP(Launches, DDPStrategy):
         Raises:
             ValueError: Devices do not divide, a balancer needs what shards cannot give, or the encoder cannot be cut in its layers.
         """
+        refuse_timeout(self.timeout)
         devices, size = self.num_nodes * self.num_processes, self.tensor_parallel_size
         if size < 1:
             raise ValueError(f"strategy.tensor_parallel_size is {size}; it must be at least 1")
         if devices % size:
-            raise ValueError(f"strategy.tensor_parallel_size {size} must divide the {devices} devices")
+            fitting = (
+                f"--devices {devices // size * size} or {(devices // size + 1) * size}" if devices > size else f"--devices {size}"
+            )
+            raise ValueError(f"strategy.tensor_parallel_size is {size}, which does not divide the {devices} devices: use {fitting}")
         if self.cpu_offload and self.root_device.type == "cpu":
             raise ValueError("strategy.cpu_offload moves shards from GPUs to the CPU, where this run is already: leave it out")
         if self.precision_plugin.precision == "16-mixed":
@@ -329,7 +334,7 @@ def check_cuts(sharing: nn.Module, size: int) -> None:
     """
     modules, asked = cut_modules(sharing), f"strategy.tensor_parallel_size {size}"
     if not modules:
-        encoder = type(getattr(sharing, "encoder", sharing)).__name__
+        encoder = type(sharing.encoder).__name__ if hasattr(sharing, "encoder") else "these encoders"
         raise ValueError(
             f"{asked}: no layer of {type(sharing).__name__} with {encoder} says how devices compute it together; MLP and "
             "Transformer do under HardSharing; or leave the setting at 1, and fsdp cuts parameters alone"

@@ -17,7 +17,7 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGP
 from torch.optim import Optimizer
 
 from src.parallel import replicas
-from src.parallel.checks import refuse_second_models
+from src.parallel.checks import refuse_second_models, refuse_timeout
 from src.parallel.launcher import Launches
 from src.parallel.schedule import Border, Chunk, Weighed, balanced, flat, rows_of, tried, unflat
 from src.parallel.traffic import Traffic
@@ -45,6 +45,7 @@ class Pipeline(Launches, DDPStrategy):
 
     strategy_name = "pipeline"
     replicas = 1  # every rank reads all rows
+    rows: int | None = None  # of a step, where they are known before it starts
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Pipeline(Launches, DDPStrategy):
         timeout: float = 600.0,
     ) -> None:
         super().__init__(timeout=timedelta(seconds=timeout))
+        self.timeout = timeout
         self.micro_batches, self.schedule, self.cut = micro_batches, schedule, cut
         self._alone: Any = None  # the group of this process
         self._hosts: Any = None  # that of all processes, for what is on CPUs
@@ -72,6 +74,11 @@ class Pipeline(Launches, DDPStrategy):
         Raises:
             ValueError: It is no chain of stages, the balancer needs what slices cannot give, or a setting does not fit.
         """
+        refuse_timeout(self.timeout)
+        if self.rows is not None and self.rows < self.micro_batches:
+            raise ValueError(
+                f"strategy.micro_batches is {self.micro_batches}, but data.batch_size is {self.rows}: a slice needs a row"
+            )
         if self.micro_batches < 1:
             raise ValueError(f"strategy.micro_batches is {self.micro_batches}; it must be at least 1")
         if self.schedule not in ("gpipe", "1f1b"):
@@ -80,14 +87,15 @@ class Pipeline(Launches, DDPStrategy):
         name, kind = type(balancer).__name__, type(sharing).__name__
         if balancer.level is not None:
             raise ValueError(
-                f"{name} weighs gradients of tasks, and the schedule of a pipeline has one backward pass for all of them: {OTHERS}"
+                f"--model.balancer {name} weighs gradients of tasks, and a pipeline's schedule has one backward pass for all: "
+                f"{OTHERS}, or a balancer that looks at losses alone"
             )
         if balancer.looks_ahead:
             raise ValueError(f"{name} takes a step and takes it back, for which a pipeline has no schedule: {OTHERS}")
         if self.schedule == "1f1b" and not balancer.known_before:
             raise ValueError(
-                f"{name} weighs tasks by the losses of the step, and with 1f1b the first slice goes backward before the last one's "
-                "losses are there: set --strategy.schedule gpipe"
+                f"--model.balancer {name} weighs tasks by the losses of the step, and with 1f1b the first slice goes backward "
+                "before the last one's losses are there: set --strategy.schedule gpipe"
             )
         stages = self._stages(model)
         inside = {id(p) for stage in stages for p in stage.parameters()}

@@ -23,7 +23,7 @@ from src.parallel.planner import Balance, Row, costs_of, planned, rows, table
 from src.parallel.traffic import Traffic, carried
 from src.parallel.wavefront import runs_whole
 
-SETTING = "trainer.strategy.placement"
+SETTING = "strategy.placement"
 
 
 class Placed(Strategy):
@@ -34,6 +34,7 @@ class Placed(Strategy):
         plan: {part: place of its device, or the device's name}, once it is known.
     """
 
+    strategy_name: str
     placement: Literal["auto"] | dict[str, Any]
     balance: Balance
     micro_batches: int
@@ -61,15 +62,14 @@ class Placed(Strategy):
                 in slices, or the plan cannot be written.
         """
         if self.micro_batches < 1:
-            raise ValueError(f"trainer.strategy.micro_batches is {self.micro_batches}; it must be at least 1")
+            raise ValueError(f"strategy.micro_batches is {self.micro_batches}; it must be at least 1")
         plan = self.planned(model, len(self.own_devices))
         for place in plan.values():
             self.device(place)
         if self.micro_batches > 1:
             check_slices(model, self.micro_batches)
         if self.save is not None:
-            write(Path(self.save), plan, self.processes_of_node * len(self.own_devices))
-            self.show(model)
+            write(Path(self.save), self.strategy_name, plan, **self.settings)
 
     def planned(self, model: Any, devices: int) -> dict[str, int | str]:
         """What lies where, of all parts of the model and of 'sharing', the rest of the architecture.
@@ -123,9 +123,9 @@ class Placed(Strategy):
         return 1
 
     @property
-    def processes_of_node(self) -> int:
-        """Processes of a node."""
-        return 1
+    def settings(self) -> dict[str, Any]:
+        """What a file says of it besides the placement."""
+        return {"devices": len(self.own_devices)}
 
     # -- a run ------------------------------------------------------------------------------------------------------------------
     def model_to_device(self) -> None:
@@ -293,16 +293,16 @@ def check_slices(model: Any, slices: int) -> None:
     Raises:
         ValueError: Something else acts between its stages, or reads their weights.
     """
-    way_out = "set trainer.strategy.micro_batches 1"
+    way_out = "set strategy.micro_batches 1"
     modules: list[nn.Module] = list(runners(model, model.parts()))
     if not runs_whole(model, modules):
         sharing = type(model.sharing).__name__
         why = "reads the weights of its encoders" if model.sharing.whole else "acts between the stages of its encoders"
-        raise ValueError(f"trainer.strategy.micro_batches is {slices}, but {sharing} {why}, which must run whole: {way_out}")
+        raise ValueError(f"strategy.micro_batches is {slices}, but {sharing} {why}, which must run whole: {way_out}")
 
 
 @rank_zero_only
-def write(path: Path, plan: Mapping[str, int | str], devices: int) -> None:
+def write(path: Path, name: str, plan: Mapping[str, int | str], devices: int, **settings: Any) -> None:
     """Writes a plan as a file that --config and --trainer read.
 
     Raises:
@@ -310,6 +310,7 @@ def write(path: Path, plan: Mapping[str, int | str], devices: int) -> None:
     """
     if path.suffix not in (".yaml", ".yml") or not path.parent.is_dir():
         why = "the name must end in .yaml" if path.parent.is_dir() else f"there is no folder {path.parent}"
-        raise ValueError(f"trainer.strategy.save is {path}: {why}")
-    content = {"devices": devices, "strategy": {"class_path": "placement", "placement": dict(plan)}}
+        raise ValueError(f"strategy.save is {path}: {why}")
+    content = {"devices": devices, "strategy": {"class_path": name, **settings, "placement": dict(plan)}}
     path.write_text(yaml.safe_dump(content, sort_keys=False))
+    print(f"placement written to {path}", flush=True)
