@@ -27,7 +27,7 @@ from src.parallel.checks import refuse_second_models, refuse_timeout
 from src.parallel.launcher import Launches
 from src.parallel.measure import tensors_of
 from src.parallel.shards import clip_gradients, copies, dealt, in_shards, local, piece, whole
-from src.parallel.traffic import Traffic, shard, sharded
+from src.parallel.traffic import Traffic, shard, sharded, within_layers
 
 # nothing of ours changes what a module has returned in place, which alone would be wrong
 warnings.filterwarnings("ignore", message=".*returned a view tensor.*")
@@ -110,8 +110,10 @@ class FSDP(Launches, DDPStrategy):
 
     def arrangement(self, devices: int) -> str:
         """How so many devices work together, in words."""
-        data = f"data {devices // self.tensor_parallel_size}, parameters in as many shards"
-        return data if self.tensor_parallel_size == 1 else f"{data} x tensor {self.tensor_parallel_size}"
+        data = f"data {devices // self.tensor_parallel_size}"
+        if self.tensor_parallel_size == 1:
+            return f"{data}, each with 1/{devices} of the parameters"
+        return f"{data} x tensor {self.tensor_parallel_size}"
 
     def holds(self, model: Any, devices: int) -> list[dict[str, float]]:
         """What share of each part's parameters lies on each device."""
@@ -125,35 +127,40 @@ class FSDP(Launches, DDPStrategy):
 
     def traffic(self, model: Any, devices: int) -> list[Traffic]:
         """What each device sends in a step, besides sums over the global batch: each unit is fetched for each pass through it."""
-        shards, tasks = max(devices // max(self.tensor_parallel_size, 1), 1), len(model.tasks)
-        if shards == 1:
-            return []
+        found, shards = [], max(devices // max(self.tensor_parallel_size, 1), 1)
+        passes = len(model.tasks) + bool(model._shared_and_private()[1]) if model.balancer.level == "parameters" else 1
+        if shards > 1:
+            found += self._fetched_and_summed(model, shards, passes)
+        if self.tensor_parallel_size > 1:
+            size = TYPES[self.parameter_type].itemsize if self.parameter_type else None
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.precision_plugin.precision == "bf16-mixed"):
+                found += within_layers(model, cut_linears(model.sharing), passes, int(model.balancer.second_look), size)
+        learnt = [p for p in model.balancer.parameters() if p.requires_grad]
+        if learnt and devices > 1:
+            found.append(Traffic("what the balancer learns", len(learnt), sum(p.numel() * p.element_size() for p in learnt)))
+        return found
+
+    def _fetched_and_summed(self, model: Any, shards: int, passes: int) -> list[Traffic]:
+        """What goes between those that have other shards, in so many backward passes."""
         parts, level = tensors_of(model), model.balancer.level
         stages = [weights for part, (weights, _) in parts.items() if part.startswith("sharing") and weights]
         heads = [p for part, (weights, _) in parts.items() if part.startswith("heads") for p in weights]
-        passes = tasks + bool(model._shared_and_private()[1]) if level == "parameters" else 1
         kept = not self.reshard_after_forward  # what the forward pass has fetched is there for the first backward pass
         runs_in, sums_in = (TYPES[name].itemsize if name else None for name in (self.parameter_type, self.reduce_type))
         shapes = self._shapes(model)
         of_stages = sharded([(unit, 1 + passes - kept, passes) for unit in stages], shards, runs_in, sums_in or runs_in, shapes)
         # gradients of tasks are taken of the heads by themselves, which run in the type of their weights
         of_heads = sharded([(heads, 2 - kept + (level is not None), 1)], shards, None, sums_in, shapes)
-        found = [replace(a, count=a.count + b.count, bytes=a.bytes + b.bytes) for a, b in zip(of_stages, of_heads, strict=True)]
-        learnt = [p for p in model.balancer.parameters() if p.requires_grad]
-        if learnt:
-            found.append(Traffic("what the balancer learns", len(learnt), sum(p.numel() * p.element_size() for p in learnt)))
-        return found
+        return [replace(a, count=a.count + b.count, bytes=a.bytes + b.bytes) for a, b in zip(of_stages, of_heads, strict=True)]
 
     def _shapes(self, model: Any) -> Callable[[Tensor], list[int]]:
         """Says what tensor parallelism leaves of a parameter."""
         cut: dict[int, int] = {}
-        for module in cut_modules(model.sharing).values():
-            for path, what in module.cuts.items():
-                layer = module.get_submodule(path)
-                if what == "outputs":
-                    cut |= {id(p): 0 for p in layer.parameters()}
-                elif what == "inputs":
-                    cut[id(layer.weight)] = 1  # what its outputs are added to is whole
+        for layer, what in cut_linears(model.sharing).items():
+            if what == "outputs":
+                cut |= {id(p): 0 for p in layer.parameters()}
+            else:
+                cut[id(layer.weight)] = 1  # what its outputs are added to is whole
 
         def shape(p: Tensor) -> list[int]:
             return [n // self.tensor_parallel_size if d == cut.get(id(p)) else n for d, n in enumerate(p.shape)]
@@ -324,6 +331,12 @@ def cut_modules(sharing: nn.Module) -> dict[str, Any]:
     if encoder is None or getattr(encoder, "encoders", None) is not None or not getattr(sharing, "one_feature", False):
         return {}
     return {f"encoder.{path}": module for path, module in encoder.named_modules() if hasattr(module, "cuts")}
+
+
+def cut_linears(sharing: nn.Module) -> dict[nn.Module, str]:
+    """The linear layers within these, and of what of each, its 'outputs' or 'inputs', a device has some."""
+    named = [(module.get_submodule(path), what) for module in cut_modules(sharing).values() for path, what in module.cuts.items()]
+    return {layer: what for layer, what in named if what != "units"}
 
 
 def check_cuts(sharing: nn.Module, size: int) -> None:

@@ -1,6 +1,7 @@
 """What a step sends from device to device, before any process is there to send it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -21,16 +22,18 @@ class Traffic:
         count: Collectives, or copies.
         bytes: Of the tensors that these are about, all together, as they lie on one device.
         each_row: Whether the bytes are those for each row of the device's share of the batch.
+        inside: Whether it stays within a process, from one of its devices to another.
     """
 
     what: str
     count: int
     bytes: float
     each_row: bool = False
+    inside: bool = False
 
     def of(self, rows: int) -> "Traffic":
         """The same for a batch."""
-        return Traffic(self.what, self.count, self.bytes * rows) if self.each_row else self
+        return replace(self, bytes=self.bytes * rows, each_row=False) if self.each_row else self
 
     def times(self, steps: int) -> "Traffic":
         """What so many batches send."""
@@ -122,17 +125,9 @@ def carried(model: Any, places: Mapping[str, Any], root: Any = 0) -> list[Traffi
 
     parts: dict[str, nn.Module] = model.parts()
     hooks = [hook for path, part in parts.items() if not path.startswith("heads.") for hook in hooked(part, places[path])]
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     inputs = model.input_shape.example(rows)
-    try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
-            features = {id(z): z for z in tensors(dict(model.sharing(inputs)))}
-    finally:
-        for hook in hooks:
-            hook.remove()
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(buffers[name])
+    with tried(model, hooks):
+        features = {id(z): z for z in tensors(dict(model.sharing(inputs)))}
     for tensor, place in at.values():
         carry(tensor, place, home)
     for tensor in (*tensors(inputs), *features.values()):
@@ -140,7 +135,59 @@ def carried(model: Any, places: Mapping[str, Any], root: Any = 0) -> list[Traffi
     for place in {places[path] for path in parts if path.startswith("heads.")}:
         for tensor in features.values():
             carry(tensor, root, place)
-    return [Traffic("activations and their gradients", len(copies), sum(copies) / rows, each_row=True)] if copies else []
+    what = "activations and their gradients"
+    return [Traffic(what, len(copies), sum(copies) / rows, each_row=True, inside=True)] if copies else []
+
+
+def within_layers(model: Any, cut: Mapping[nn.Module, str], backward: int, again: int = 0, size: int | None = None) -> list[Traffic]:
+    """What devices add up that compute layers together: outputs, and gradients of inputs; found out by one run on the CPU.
+
+    Args:
+        model: The model, built; where sequences differ in length, they have five tokens.
+        cut: {linear layer: what of it each device has, some of its 'outputs' or 'inputs'}.
+        backward: Backward passes of a step.
+        again: Forward passes of a step besides the one that they follow.
+        size: Bytes of a number in these passes; None: as it comes.
+    """
+    rows = 2
+    outputs: list[int] = []
+    gradients: list[int] = []
+
+    def nbytes(tensor: Tensor) -> int:
+        return tensor.numel() * (size or tensor.element_size())
+
+    def before(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        if inputs[0].requires_grad:
+            gradients.append(nbytes(inputs[0]))
+
+    def after(_: nn.Module, inputs: Any, output: Tensor) -> None:
+        outputs.append(nbytes(output))
+
+    of_inputs = [layer.register_forward_pre_hook(before) for layer, what in cut.items() if what == "outputs"]
+    of_outputs = [layer.register_forward_hook(after) for layer, what in cut.items() if what == "inputs"]
+    with tried(model, [*of_inputs, *of_outputs]):
+        features = tensors(dict(model.sharing(model.input_shape.example(rows))))
+        first, of_backward = len(outputs), list(gradients)
+        trained = [p for p in model.sharing.parameters() if p.requires_grad]
+        if gradients and any(getattr(module, "recompute", False) for module in model.sharing.modules()):
+            torch.autograd.grad(sum(z.sum() for z in features), trained, allow_unused=True)  # what runs once more
+    sent = outputs[:first] * (1 + again) + (outputs[first:] + of_backward) * backward
+    return [Traffic("sums within layers", len(sent), sum(sent) / rows, each_row=True)] if sent else []
+
+
+@contextmanager
+def tried(model: Any, hooks: Iterable[Any]) -> Iterator[None]:
+    """A run that leaves a model and torch's generator as they were, and takes the hooks away."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
 
 
 def tensors(tree: Any) -> list[Tensor]:
