@@ -223,6 +223,7 @@ class CLI(LightningCLI):
             self.config_init["trainer"]["accumulate_grad_batches"] or 1,
             partial(sums, self.model),
             self.doubled,
+            self.why,
         )
 
     def given(self, key: str) -> list[Any]:

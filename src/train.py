@@ -136,8 +136,6 @@ class Training:
     def show_plan(self) -> None:
         """Says what runs where: a table of several devices, a line of one."""
         plan = self.cli.plan()
-        if self.cli.why:
-            say(self.cli.why)
         if plan.devices.count > 1 or self.cli.only_plans:
             Console().print(plan.table())
         else:

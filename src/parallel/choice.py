@@ -14,18 +14,19 @@ def choose(devices: Devices, load: Load) -> tuple[str, str]:
         load: What one device would take if it held the whole model, with its share of the batch.
 
     Returns:
-        The name that a strategy goes by, or 'auto' for none; and why, in a line, empty where there is nothing to say.
+        The name that a strategy goes by, or 'auto' for none; and why, to be read after it, empty where there is nothing to say.
     """
     if devices.count == 1:
         return "auto", ""
-    room, state = devices.share, f"{size(load.state)} with gradients and optimizer"
+    room = devices.share
     if room is None:
-        return "ddp", f"strategy ddp: {devices.count} devices, each with the whole model ({state})"
-    each = f"{size(room)} of memory" + (f", a share of {size(devices.memory or 0)}" if room != devices.memory else "")
+        return "ddp", "the simplest"
     if load.total <= ROOM * room:
-        return "ddp", f"strategy ddp: {devices.count} devices, and the model ({state}) fits on each"
+        return "ddp", "since the whole model fits on each device"
+    each = f"{size(room)} of memory" + (f", a share of {size(devices.memory or 0)}" if room != devices.memory else "")
+    needed = f"{size(load.state)} with gradients and optimizer, {size(load.activations)} of activations"
     sharded = load.state / devices.count + load.activations
-    why = f"strategy fsdp: the model ({state}; activations {size(load.activations)}) does not fit on each device ({each})"
+    why = f"since the whole model ({needed}) does not fit on each device ({each})"
     if sharded <= ROOM * room:
         return "fsdp", f"{why}, but 1/{devices.count} of it does"
     ways_out = "more devices, a smaller batch or --model.checkpoint_activations true"

@@ -154,7 +154,7 @@ class Pipeline(Launches, DDPStrategy):
 
     def arrangement(self, devices: int) -> str:
         """How so many devices work together, in words."""
-        return f"pipeline {devices}"
+        return f"stages in {devices} runs, {self.micro_batches} slices"
 
     def holds(self, model: Any, devices: int) -> list[dict[str, float]]:
         """What share of each part's parameters lies on each device."""

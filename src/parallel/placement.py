@@ -1,6 +1,7 @@
 """Manual model parallelism: one process, several devices, each part of the network where it is told to lie."""
 
 import difflib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,7 +19,7 @@ from rich.console import Console
 from torch import nn
 
 from src.parallel.borders import Borders, moved, runners
-from src.parallel.measure import holdings
+from src.parallel.measure import REST
 from src.parallel.planner import Balance, Row, costs_of, planned, rows, table
 from src.parallel.traffic import Traffic, carried
 from src.parallel.wavefront import runs_whole
@@ -31,6 +32,7 @@ class Placed(Strategy):
 
     Attributes:
         rows: Rows of a step, for which a plan is made.
+        starts: Whether it will run, on devices that must be here.
         plan: {part: place of its device, or the device's name}, once it is known.
     """
 
@@ -42,6 +44,7 @@ class Placed(Strategy):
     borders: Borders | None = None
     plan: dict[str, int | str] | None = None
     rows: int = 256
+    starts: bool = True
 
     @property
     def own_devices(self) -> list[torch.device]:
@@ -93,7 +96,7 @@ class Placed(Strategy):
         if isinstance(place, int):
             return self.own_devices[place]
         device = torch.device(place)
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        if self.starts and device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise ValueError(f"{SETTING} names {place}, but this machine has {torch.cuda.device_count()} GPUs")
         return torch.device(device.type, device.index or 0) if device.type != "cpu" else device
 
@@ -107,16 +110,46 @@ class Placed(Strategy):
         Console().print(table(self.figures(model)))
 
     def holds(self, model: Any, devices: int) -> list[dict[str, float]]:
-        """What share of each part's parameters lies on each device; a device that goes by its name alone is not among them."""
-        per_process = devices // self.processes(devices)
-        plan = self.planned(model, per_process)
-        lying = {part: plan.get(part, 0) for part in holdings(model)}
-        return [{part: 1.0 for part, place in lying.items() if place == d} for d in range(per_process)] * self.processes(devices)
+        """What share of each part's parameters lies on each device; those that go by their names are ``elsewhere``."""
+        lying = self._lying(model, devices)
+        return [lying.get(d, {}) for d in range(devices)]
+
+    def elsewhere(self, model: Any, devices: int) -> dict[str, dict[str, float]]:
+        """What lies on devices of a node that are none of the Trainer's, by their names."""
+        return {name: held for name, held in self._lying(model, devices).items() if isinstance(name, str)}
+
+    def _lying(self, model: Any, devices: int) -> dict[int | str, dict[str, float]]:
+        """For each device, by its place among all or its name, how many copies of each part lie there."""
+        each = devices // self.processes(devices)
+        plan, found = self.planned(model, each), defaultdict[int | str, dict[str, float]](dict)
+        for first in range(0, devices, each):
+            for part in (*model.parts(), *REST):
+                place = self._place(plan.get(part, 0), first, each)
+                if isinstance(place, int) or first < len(self._of_node):  # another node has a device of this name, too
+                    found[place][part] = found[place].get(part, 0.0) + 1.0
+        return found
+
+    def _place(self, place: int | str, first: int, each: int) -> int | str:
+        """The place among all devices, for the process whose own begin with the first; of what is none of them the name."""
+        if isinstance(place, int):
+            return first + place
+        device, (node, start) = torch.device(place), divmod(first, len(self._of_node))
+        own = range(start, start + each)
+        for k in (*own, *(k for k in range(len(self._of_node)) if k not in own)):
+            other = self._of_node[k]
+            if other.type == device.type and (device.type == "cpu" or (other.index or 0) == (device.index or 0)):
+                return node * len(self._of_node) + k
+        return device.type if device.type == "cpu" else f"{device.type}:{device.index or 0}"
+
+    @property
+    def _of_node(self) -> list[torch.device]:
+        return getattr(self, "parallel_devices", None) or self.own_devices
 
     def traffic(self, model: Any, devices: int) -> list[Traffic]:
         """What is carried over the borders between the devices of a process in a step."""
-        plan = self.planned(model, devices // self.processes(devices))
-        return [replace(t, count=t.count * self.micro_batches) for t in carried(model, plan)]
+        each = devices // self.processes(devices)
+        places = {part: self._place(place, 0, each) for part, place in self.planned(model, each).items()}
+        return [replace(t, count=t.count * self.micro_batches) for t in carried(model, places)]
 
     def processes(self, devices: int) -> int:
         """Into how many processes so many devices go."""
@@ -190,6 +223,20 @@ class Placement(Placed, SingleDeviceStrategy):
         super().__init__()
         self.placement, self.balance, self.micro_batches, self.save = placement, balance, micro_batches, save
         self.parallel_devices: list[torch.device] | None = None  # the Trainer says
+        self.num_nodes = 1  # likewise
+
+    def check(self, model: Any) -> None:
+        """Looks at the model, too.
+
+        Raises:
+            ValueError: There are several nodes, or as above.
+        """
+        if self.num_nodes > 1:
+            raise ValueError(
+                f"--num_nodes is {self.num_nodes}, but --strategy placement is one process, on one node: "
+                "use --strategy ddp_placement"
+            )
+        super().check(model)
 
     @property
     def own_devices(self) -> list[torch.device]:

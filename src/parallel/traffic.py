@@ -170,7 +170,7 @@ def within_layers(model: Any, cut: Mapping[nn.Module, str], backward: int, again
         first, of_backward = len(outputs), list(gradients)
         trained = [p for p in model.sharing.parameters() if p.requires_grad]
         if gradients and any(getattr(module, "recompute", False) for module in model.sharing.modules()):
-            torch.autograd.grad(sum(z.sum() for z in features), trained, allow_unused=True)  # what runs once more
+            torch.autograd.grad([z.sum() for z in features], trained, allow_unused=True)  # what runs once more
     sent = outputs[:first] * (1 + again) + (outputs[first:] + of_backward) * backward
     return [Traffic("sums within layers", len(sent), sum(sent) / rows, each_row=True)] if sent else []
 

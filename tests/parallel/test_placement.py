@@ -19,6 +19,7 @@ from src.models.sharing import MTAN, PLE, CrossStitch, HardSharing, Separate, So
 from src.monitoring.checkpoints import LastCheckpoint
 from src.parallel import DDPPlacement, Placement, topology
 from src.parallel.borders import Borders
+from src.parallel.measure import REST
 from src.parallel.placement import flat, named
 from tests.cli.calling import call, refused
 from tests.launch import furthest, only_run, read_json, train, weights
@@ -210,7 +211,7 @@ def test_auto_deals_stages_and_heads() -> None:
     strategy.check(model)
     held = strategy.holds(model, 2)
     assert all(held)
-    assert sorted(part for device in held for part in device) == sorted(model.parts())
+    assert sorted(part for device in held for part in device) == sorted([*model.parts(), *REST])
     assert apart(fit(model_of(optimizer=partial(SGD, lr=0.05)), on_two()), fit(model_of(optimizer=partial(SGD, lr=0.05)))) < 1e-5
 
 
