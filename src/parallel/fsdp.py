@@ -133,8 +133,9 @@ class FSDP(Launches, DDPStrategy):
             found += self._fetched_and_summed(model, shards, passes)
         if self.tensor_parallel_size > 1:
             size = TYPES[self.parameter_type].itemsize if self.parameter_type else None
+            again = int(getattr(model.balancer, "second_look", False))
             with torch.autocast("cpu", torch.bfloat16, enabled=self.precision_plugin.precision == "bf16-mixed"):
-                found += within_layers(model, cut_linears(model.sharing), passes, int(model.balancer.second_look), size)
+                found += within_layers(model, cut_linears(model.sharing), passes, again, size)
         learnt = [p for p in model.balancer.parameters() if p.requires_grad]
         if learnt and devices > 1:
             found.append(Traffic("what the balancer learns", len(learnt), sum(p.numel() * p.element_size() for p in learnt)))
@@ -326,9 +327,9 @@ class FSDP(Launches, DDPStrategy):
 
 
 def cut_modules(sharing: nn.Module) -> dict[str, Any]:
-    """The modules that say how devices compute them together, by path; none of an architecture that runs them as one or twice."""
+    """The modules that say how devices compute them together, by path; none where several encoders run as one."""
     encoder = getattr(sharing, "encoder", None)
-    if encoder is None or getattr(encoder, "encoders", None) is not None or not getattr(sharing, "one_feature", False):
+    if encoder is None or hasattr(encoder, "encoders"):
         return {}
     return {f"encoder.{path}": module for path, module in encoder.named_modules() if hasattr(module, "cuts")}
 
@@ -350,7 +351,7 @@ def check_cuts(sharing: nn.Module, size: int) -> None:
         encoder = type(sharing.encoder).__name__ if hasattr(sharing, "encoder") else "these encoders"
         raise ValueError(
             f"{asked}: no layer of {type(sharing).__name__} with {encoder} says how devices compute it together; MLP and "
-            "Transformer do under HardSharing; or leave the setting at 1, and fsdp cuts parameters alone"
+            "Transformer do under HardSharing and MTAN; or leave the setting at 1, and fsdp cuts parameters alone"
         )
     for path, module in modules.items():
         if module.pieces % size:

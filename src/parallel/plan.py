@@ -198,7 +198,7 @@ def planned(
         traffic = averaged(model.parameters()) if count > 1 else []
     else:
         arrangement, holds, traffic = f"{count} devices", [], None
-    there = strategy.elsewhere(model, count) if isinstance(strategy, NamesDevices) else {}
+    there: dict[str, dict[str, float]] = strategy.elsewhere(model, count) if isinstance(strategy, NamesDevices) else {}
     if traffic is not None:
         sharded = any(0 < share < 1 for held in holds[:1] for share in held.values())
         # what is averaged waits for the last batch of a step

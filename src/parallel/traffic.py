@@ -139,7 +139,9 @@ def carried(model: Any, places: Mapping[str, Any], root: Any = 0) -> list[Traffi
     return [Traffic(what, len(copies), sum(copies) / rows, each_row=True, inside=True)] if copies else []
 
 
-def within_layers(model: Any, cut: Mapping[nn.Module, str], backward: int, again: int = 0, size: int | None = None) -> list[Traffic]:
+def within_layers(
+    model: Any, cut: Mapping[nn.Module, str], backward: int, again: int = 0, size: int | None = None
+) -> list[Traffic]:
     """What devices add up that compute layers together: outputs, and gradients of inputs; found out by one run on the CPU.
 
     Args:

@@ -56,7 +56,7 @@ def test_the_processes_of_a_node_share_its_memory() -> None:
 
 def test_devices_of_which_nothing_is_known() -> None:
     name, why = choose(Devices(8, 2, "gpu"), Load(0.4e6, 0.4e6, 0.4e6))
-    assert (name, why) == ("ddp", "strategy ddp: 16 devices, each with the whole model (1.2 MB with gradients and optimizer)")
+    assert (name, why) == ("ddp", "the simplest")  # the plan says that nobody knows whether it fits
 
 
 @pytest.mark.parametrize(

@@ -1,31 +1,48 @@
 """What a plan says, against what is really there: shards on a process group that only pretends, collectives that are counted."""
 
 import io
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import lightning as L
 import pytest
 import torch
 import torch.distributed as dist
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from rich.console import Console
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW
 from torch.profiler import ProfilerActivity, profile
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import src.balancing
 from src.balancing import GradDrop, LossBalancer, PCGrad, StaticWeights
+from src.batch import InputShape
 from src.models import MultiTaskModel
-from src.models.encoders import MLP
+from src.models.encoders import MLP, Transformer
 from src.models.sums import sums
-from src.parallel import DDP, FSDP, replicas
-from src.parallel.devices import Devices
-from src.parallel.measure import Cost, tensors_of
-from src.parallel.plan import Load, Plan, load_of, parts_in_words, planned, ranges, state_ratio, task_gradients, told, unmeasured
+from src.parallel import DDP, FSDP, DDPPlacement, Pipeline, Placement, replicas
+from src.parallel.devices import Devices, size
+from src.parallel.measure import REST, Cost, tensors_of
+from src.parallel.plan import (
+    Load,
+    Plan,
+    fraction,
+    load_of,
+    parts_in_words,
+    planned,
+    ranges,
+    state_ratio,
+    task_gradients,
+    told,
+    unmeasured,
+)
 from src.parallel.traffic import Traffic, carried
 from tests.cli.calling import call, refused
 from tests.integration.grid import cells
@@ -34,6 +51,16 @@ from tests.models.test_matrix import SHARINGS
 from tests.toy import Toy, bare_trainer
 
 TOY = ("--data", "tests.toy.Toy", "--max_epochs", 1, "--model.encoder.width", 8, "--watch.figures_every", 0, "--accelerator", "cpu")
+
+PERCEPTRON = partial(MLP, width=20, depth=2, dropout=0.1)
+
+
+class Steps(Transformer):
+    """Reads each of five columns as a step of a sequence."""
+
+    def __init__(self, shape: InputShape) -> None:
+        super().__init__(InputShape((5, 1)), width=16, depth=2, heads=2, pool="mean")
+        self.stages.insert(0, torch.nn.Unflatten(-1, (5, 1)))
 
 
 def toy(**settings: Any) -> MultiTaskModel:
@@ -137,9 +164,9 @@ def test_shards_are_as_large_as_said(name: str, tensor: int, rank: int, pretende
     model, strategy = toy(sharing=SHARINGS[name]), FSDP(tensor_parallel_size=tensor)
     said = strategy.holds(model, 64)
     sizes = {part: sum(p.numel() for p in weights) for part, (weights, _) in tensors_of(model).items()}
-    for part, size in sizes.items():
+    for part, numbers in sizes.items():
         if tensor == 1:
-            assert sum(held[part] for held in said) == pytest.approx(1.0 if size else 64.0)
+            assert sum(held[part] for held in said) == pytest.approx(1.0 if numbers else 64.0)
     pretended(rank, 64)
     sharded(model, strategy, 64)
     for part, (weights, _) in tensors_of(model).items():
@@ -173,6 +200,53 @@ def test_fsdp_fetches_and_sums_as_often_as_said(balancer: Any, reshard: bool, pr
     assert sent["allgather_base"] == weights.count
     assert sent["reduce_scatter_base"] == gradients.count
     assert sent["allreduce"] + sent.get("allgather_into_tensor_coalesced", 0) == sum(t.count for t in said)
+
+
+@pytest.mark.filterwarnings("ignore:.*returned a view tensor.*")
+@pytest.mark.parametrize(
+    ("encoder", "balancer", "recompute", "shards", "frozen"),
+    [
+        (PERCEPTRON, StaticWeights, False, 1, 0),
+        (PERCEPTRON, StaticWeights, False, 2, 1),
+        (PERCEPTRON, partial(PCGrad, level="parameters"), False, 1, 0),
+        (PERCEPTRON, partial(PCGrad, level="parameters"), True, 2, 0),
+        (PERCEPTRON, PCGrad, True, 1, 1),
+        (Steps, StaticWeights, False, 2, 0),
+        (Steps, PCGrad, True, 1, 0),
+        (Steps, partial(PCGrad, level="parameters"), True, 1, 0),
+    ],
+)
+def test_layers_that_devices_compute_together_are_summed_as_said(
+    encoder: Any, balancer: Any, recompute: bool, shards: int, frozen: int, pretended: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = toy(encoder=encoder, balancer=balancer, checkpoint_activations=recompute)
+    for stage in cast(Any, model.sharing.encoder).stages[:frozen]:
+        stage.requires_grad_(False)
+    strategy, rows = FSDP(tensor_parallel_size=2), 16
+    said = [t.of(rows) for t in strategy.traffic(model, 2 * shards)]
+    *_, inside = said
+    assert (inside.what, len(said)) == ("sums within layers", 1 if shards == 1 else 3)
+    before = [p.grad for p in model.parameters()]
+    assert before == [None] * len(before)
+    pretended(0, 2 * shards)
+    sharded(model, strategy, 2 * shards)
+    assert strategy.mesh is not None
+    assert model.reached
+    trainer: Any = SimpleNamespace(global_step=0, accumulate_grad_batches=1)
+    model._trainer = trainer
+    batch = Toy().split("train")[torch.arange(rows)]
+    sent: list[int] = []
+    group = strategy.mesh["tensor"].get_group().group_name
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops._c10d_functional.all_reduce.default and args[2] == group:
+                sent.append(args[0].numel() * args[0].element_size())
+            return func(*args, **(kwargs or {}))
+
+    with Seen():
+        model.training_step(batch, 0).backward()
+    assert (len(sent), sum(sent)) == (inside.count, inside.bytes)
 
 
 def test_what_is_carried_over_borders() -> None:
@@ -246,36 +320,120 @@ def test_gradients_of_tasks_take_room() -> None:
 # -- in words ---------------------------------------------------------------------------------------------------------------------
 def test_table_of_copies() -> None:
     plan = plan_of(toy(), DDP(), Devices(4, memory=16 * 10**9), micro_batches=3)
-    title, _, row, batch, sent = text_of(plan).splitlines()
+    title, _, row, batch, *wrapped = text_of(plan).splitlines()
+    sent = " ".join(wrapped)
     assert title == "strategy ddp, data 4: 4 x CPU (16 GB together)"
+    assert "memory" not in sent
     assert row.startswith("0-3")
     assert "encoder stages 0-2, 8 heads" in row
     assert batch == "batch: 64 rows, 16 on each device; 3 batches a step"
     assert sent.startswith("sent in a step by each process: gradients ")
-    assert sent.endswith("in 1, losses 192 B in 3")
+    assert sent.endswith("(1 message), losses 192 B (3 messages)")
     assert plan.replicas == 4
 
 
 def test_table_of_shards_is_one_row() -> None:
     plan = plan_of(toy(), FSDP(), Devices(8, 8, "gpu"))
     assert (plan.replicas, len(plan.loads)) == (64, 64)
-    title, _, row, *_ = text_of(plan).splitlines()
-    assert title == "strategy fsdp, data 64, parameters in as many shards: 8 x 8 x GPU"
+    title, _, row, *below = text_of(plan).splitlines()
+    assert title == "strategy fsdp, data 64, each with 1/64 of the parameters: 8 x 8 x GPU"
     assert row.startswith("0-63")
-    assert "at most" in row
+    assert "about 1/64 of encoder" in row
+    assert "bytes: of the fullest device in each row" in below
+    plan = plan_of(toy(), FSDP(tensor_parallel_size=4), Devices(8, memory=10**9))
+    assert text_of(plan).startswith("strategy fsdp, data 2 x tensor 4: 8 x CPU")
+    assert plan.replicas == 2
+    assert next(t for t in plan.traffic or () if t.what == "sums within layers").bytes == 4 * 32 * 20 * 4
+
+
+@pytest.mark.parametrize(
+    ("placement", "device", "held", "copies"),
+    [
+        ({"heads.number": "cpu"}, "cpu", "heads.number", 2),
+        ({"heads": "cuda:7"}, "cuda:7", "heads.class", 2),
+        ({"heads.number": "cuda:1"}, 1, "heads.number", 2),
+        ({"sharing": "cuda"}, 0, "sharing.encoder.stages.0", 0),
+    ],
+)
+def test_a_device_that_goes_by_its_name(placement: dict[str, Any], device: str | int, held: str, copies: int) -> None:
+    """It is a row of its own, unless it is one of the Trainer's."""
+    plan = plan_of(toy(), Placement(placement), Devices(2, kind="gpu"))
+    assert plan.names == ([device] if isinstance(device, str) else [])
+    place = 2 if isinstance(device, str) else device
+    assert [k for k, parts in enumerate(plan.holds) if held in parts] == [place]
+    assert sum(load.parameters for load in plan.loads) == sum(p.numel() * 4 for p in toy().parameters())
+    assert plan.loads[place].activations == 100 * len([part for part in plan.holds[place] if part not in REST])
+    assert [t.count for t in plan.traffic or ()] == [copies] * bool(copies)
+    text = text_of(plan)
+    assert "1 replica x 2 devices: 2 x GPU" in text
+    assert ("carried between devices in a step: activations and their gradients" in text) == bool(copies)
+    assert ("sent in a step: nothing" in text) == (not copies)
+    assert "by each process" not in text
+    if isinstance(device, str):
+        (row,) = (line for line in text.splitlines() if line.startswith(device))
+        assert ("head number" if held == "heads.number" else "8 heads") in row
+
+
+def test_copies_that_share_a_device() -> None:
+    """Each of two processes lays its heads on the GPU that is the second one of the first."""
+    plan = plan_of(toy(), DDPPlacement(2, {"heads": "cuda:1"}), Devices(4, 2, "gpu"))
+    assert [held.get("heads.class") for held in plan.holds] == [None, 2.0, None, None] * 2
+    assert plan.loads[1].parameters == 2 * 4 * sum(p.numel() for p in toy().heads.parameters())
+    assert plan.loads[1].activations == 2 * 8 * 100
+    beside = plan_of(toy(), DDPPlacement(2, {"heads": "cuda:9"}), Devices(4, 2, "gpu"))
+    assert beside.loads[-1] == plan.loads[1]
+
+
+def test_several_nodes_are_not_for_placement() -> None:
+    strategy = told(Placement(), Devices(2, 2), "32-true")
+    with pytest.raises(ValueError, match=r"--num_nodes is 2, .* use --strategy ddp_placement"):
+        strategy.check(toy())
+    with pytest.raises(ValueError, match="--num_nodes is 2"):
+        cast(Any, L.Trainer(accelerator="cpu", devices=2, num_nodes=2, strategy=Placement(), logger=False)).strategy.check(toy())
+
+
+@pytest.mark.parametrize(("share", "text"), [(1 / 32, "1/32"), (0.25, "1/4"), (0.28, "28%"), (0.75, "75%"), (0.0031, "1/323")])
+def test_fractions(share: float, text: str) -> None:
+    assert fraction(share) == text
 
 
 def test_what_will_not_fit_is_said() -> None:
     assert "this will not fit" in text_of(plan_of(toy(), DDP(), Devices(2, kind="gpu", memory=1000)))
-    assert "will not fit" not in text_of(plan_of(toy(), DDP(), Devices(2, kind="gpu")))
+    unknown = text_of(plan_of(toy(), DDP(), Devices(2, kind="gpu")))
+    assert "will not fit" not in unknown
+    assert "whether this fits is unknown, as is the memory of these devices" in unknown
+    roomy = text_of(plan_of(toy(), Placement({"heads": "cpu"}), Devices(2, kind="gpu", memory=10**9)))
+    assert "fit" not in roomy
 
 
 def test_one_device_is_a_line() -> None:
     model = toy()
     plan = plan_of(model, None, Devices(1, memory=16 * 10**9))
     assert plan.line() == "CPU (16 GB): 38.3 kB of weights, gradients and optimizer"
+    assert text_of(plan).startswith("plan: CPU (16 GB)\n")
     assert plan.traffic == []
     assert plan.loads[0].state == 16 * sum(p.numel() for p in model.parameters())
+
+
+def test_one_device_that_runs_by_a_strategy() -> None:
+    for strategy in (DDP(), FSDP(), Pipeline(), Placement()):
+        plan = plan_of(toy(), strategy, Devices(1, memory=16 * 10**9))
+        assert plan.line() == f"CPU (16 GB), strategy {strategy.strategy_name}: 38.3 kB of weights, gradients and optimizer"
+        assert text_of(plan).startswith(f"strategy {strategy.strategy_name}: CPU (16 GB)\n")
+    assert plan_of(toy(), SingleDeviceStrategy("cpu"), Devices(1)).line().startswith("CPU: 38.3 kB")
+    apart = plan_of(toy(), Placement({"heads.class": "cpu"}), Devices(1, kind="gpu"))
+    assert apart.line().startswith("GPU, strategy placement: 37")
+    assert apart.line().endswith(f"; {size(apart.loads[1].state)} on cpu")
+
+
+def test_a_pipeline_in_words() -> None:
+    plan = plan_of(toy(), Pipeline(), Devices(2, memory=10**9))
+    assert text_of(plan).startswith("strategy pipeline, stages in 2 runs, 4 slices: 2 x CPU (1 GB together)\n")
+
+
+def test_each_batch_of_a_step_is_carried() -> None:
+    once, thrice = (plan_of(toy(), Placement({"heads": 1}), Devices(2), micro_batches=n).traffic for n in (1, 3))
+    assert [t.times(3) for t in once or ()] == thrice
 
 
 class Opaque(torch.nn.Module):
@@ -319,7 +477,12 @@ def test_a_plan_for_devices_that_are_not_here(tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     assert "8 x 8 x GPU" in ended.out
     ended = call("train", *TOY[:-2], "--logs", tmp_path, "--plan", *words)
-    assert "strategy ddp: 64 devices, each with the whole model" in ended.out
+    assert ended.out.count("strategy") == 1
+    assert "ddp was chosen, the simplest" in ended.out
+    placed = (*words[:2], "--devices", 4, "--strategy", "placement", "--strategy.placement.heads.number", "cuda:3")
+    ended = call("train", *TOY[:-2], "--logs", tmp_path, "--plan", *placed)
+    assert ended.code == 0, ended.err
+    assert re.search(r"\n3 +head number ", ended.out)
     refused(call("train", *TOY[:-2], "--logs", tmp_path, *words), ["--num_nodes is 8"])
 
 
@@ -329,6 +492,7 @@ def test_a_plan_for_devices_that_are_not_here(tmp_path: Path) -> None:
         (("--devices", 20), ["data.batch_size is 16", "20 devices"]),
         (("--devices", "two"), ["--devices is two"]),
         (("--num_nodes", 0), ["--num_nodes is 0"]),
+        (("--num_nodes", 2, "--devices", 2, "--strategy", "placement"), ["--num_nodes is 2", "use --strategy ddp_placement"]),
         (("--accelerator", "gpu", "--devices", -1), ["give a number"]),
         (("--devices", 2, "--strategy", "fsdp", "--model.balancer", "AutoLambda"), ["AutoLambda", "use --strategy ddp"]),
         (("--devices", 2, "--strategy", "fdsp"), ["did you mean 'fsdp'?"]),
