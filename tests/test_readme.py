@@ -50,7 +50,7 @@ def run(here: Path, script: str) -> subprocess.CompletedProcess[str]:
 def test_commands(project: Path, script: str) -> None:
     done = run(project, script)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    if script.startswith("python -m src.train --devices 2"):  # its first table is that of the plain command, from two processes
+    if script.startswith("python -m src.train --devices 2  "):  # its first table is that of the plain command, from two processes
         one, two = numbers(run(project, "python -m src.train\n").stdout), numbers(done.stdout)
         assert len(one) > 15
         assert two == pytest.approx(one, abs=2e-4)

@@ -3,7 +3,10 @@
 from datetime import timedelta
 from typing import Any
 
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from src.parallel.checks import refuse_timeout
 from src.parallel.launcher import Launches
@@ -15,7 +18,8 @@ class DDP(Launches, DDPStrategy):
     """Lightning's DDP for a model in which every parameter is used in every step: nothing is searched for, nothing copied twice.
 
     Args:
-        static_graph: Whether each step uses the same parameters in the same order.
+        static_graph: Whether each step uses the same parameters in the same order; not used where gradients are accumulated, since
+            torch wants the first of all backward passes to be followed by a sum.
         gradient_as_bucket_view: Keep gradients in the buffers that are sent, not beside them.
         find_unused_parameters: Look in each step for parameters without a gradient; here every head runs in every step.
         timeout: Seconds that a process waits for the others before it gives up.
@@ -37,6 +41,13 @@ class DDP(Launches, DDPStrategy):
             gradient_as_bucket_view=gradient_as_bucket_view,
             find_unused_parameters=find_unused_parameters,
         )
+
+    def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
+        trainer: Any = self.lightning_module.trainer if self.lightning_module is not None else None
+        scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)
+        if trainer.accumulate_grad_batches > 1 or scheduled:
+            self._ddp_kwargs = {**self._ddp_kwargs, "static_graph": False}
+        return super()._setup_model(model)
 
     @property
     def replicas(self) -> int:

@@ -11,8 +11,8 @@ from src.data.stream import GlobalBatches, generator
 
 def as_rank(monkeypatch, rank, world):
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "get_rank", lambda: rank)
-    monkeypatch.setattr(dist, "get_world_size", lambda: world)
+    monkeypatch.setattr(dist, "get_rank", lambda group=None: rank)
+    monkeypatch.setattr(dist, "get_world_size", lambda group=None: world)
 
 
 def stream(rows, size, shuffle=True, seed=0, epoch=0, resume=None):

@@ -41,7 +41,7 @@ def test_a_run_that_breaks_goes_on_to_the_bit(tmp_path: Path, name: str) -> None
         assert any(key.startswith("balancer.") for key in state)
 
 
-@pytest.mark.parametrize("level", ["features", "parameters"])
+@pytest.mark.parametrize("level", ["features", pytest.param("parameters", marks=pytest.mark.slow)])
 def test_launched_as_a_person_would(tmp_path: Path, level: str) -> None:
     toy = ("--data", "tests.toy.Toy", "--max_epochs", 1, "--model.encoder.width", 12, "--watch.figures_every", 0)
     words = ("--logs", tmp_path, *toy, "--model.balancer", "UPGrad", "--model.balancer.level", level)

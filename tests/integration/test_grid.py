@@ -24,6 +24,7 @@ SOME = (
     ("sharing", "WeightedSharing", "losses"),
     ("sharing", "PLE", "parameters"),
 )
+WORDS = tuple("-".join(some) for some in SOME)
 FAST = ("ddp x 2", "fsdp x 2", "placement x 2", "pipeline x 2")
 
 
@@ -43,9 +44,12 @@ def test_there_are_all() -> None:
     assert set(SOME) <= set(CELLS)
 
 
-@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+@pytest.mark.parametrize(
+    "cell", [pytest.param(c, marks=pytest.mark.slow if c[0] == "sharing" else (), id="-".join(c)) for c in CELLS]
+)
 def test_two_processes_agree_with_one(grid: Callable[..., Any], cell: Cell) -> None:
-    distance = apart(grid("ddp x 2")[cell], grid("1 process")[cell])
+    kind = f"{cell[0]}-"
+    distance = apart(grid("ddp x 2", kind)[cell], grid("1 process", kind)[cell])
     assert isinstance(distance, float)
     assert distance < LIMIT
 
@@ -59,19 +63,15 @@ def test_micro_batches_agree_too(grid: Callable[..., Any], cell: Cell, topology:
     assert distance < LIMIT
 
 
-ELSEWHERE = [
-    pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
-    for name in TOPOLOGIES
-    if name not in ("1 process", "ddp x 2")
-]
+ELSEWHERE = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in TOPOLOGIES if name != "1 process"]
 
 
 @pytest.mark.parametrize("cell", SOME, ids="-".join)
 @pytest.mark.parametrize("topology", ELSEWHERE)
 def test_other_topologies_agree_with_one(grid: Callable[..., Any], topology: str, cell: Cell) -> None:
-    one = grid("1 process")[cell]
+    one = grid("1 process", *WORDS)[cell]
     try:
-        ours = grid(topology, *("-".join(some) for some in SOME))
+        ours = grid(topology, *WORDS)
     except OSError as error:
         pytest.skip(f"no network of its own here: {error}")
     distance = apart(ours[cell], one)
@@ -82,11 +82,11 @@ def test_other_topologies_agree_with_one(grid: Callable[..., Any], topology: str
 
 def test_runs_differ(grid: Callable[..., Any]) -> None:
     """The measure can tell runs apart, and no method or architecture is another one by mistake."""
-    one = grid("1 process")
-    ends = [of["weights"]["heads.number.0.weight"] for of in one.values()]
-    for k, end in enumerate(ends):
-        alike = [j for j in range(k) if (end - ends[j]).norm() < 1e-4 * end.norm()]
-        assert not alike, (CELLS[k], [CELLS[j] for j in alike])
+    one = grid("1 process", "balancing-") | grid("1 process", *WORDS)
+    ends = {cell: of["weights"]["heads.number.0.weight"] for cell, of in one.items()}
+    for cell, end in ends.items():
+        others = {other: e for other, e in ends.items() if other != cell and e.shape == end.shape}
+        assert not [other for other, e in others.items() if (end - e).norm() < 1e-4 * end.norm()], cell
 
 
 # -- the published table -----------------------------------------------------------------------------------------------------------

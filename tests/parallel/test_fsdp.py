@@ -22,7 +22,7 @@ from tests.parallel import sharded
 from tests.parallel.sharded import CASES, DRIFTS, NAMES, PROCESSES, STARTS, Whole
 from tests.toy import KillAt, Toy
 
-KINDS = ("shards", "tensor")
+KINDS = ("shards", pytest.param("tensor", marks=pytest.mark.slow))
 One = Callable[..., Whole]
 
 
@@ -211,8 +211,12 @@ TOKENS = {"data": Sentences, "encoder": partial(Transformer, width=9, heads=3, d
     ("settings", "parts", "says"),
     [
         ({"tensor_parallel_size": 0}, {}, "strategy.tensor_parallel_size is 0; it must be at least 1"),
-        ({"tensor_parallel_size": 2, "devices": 3}, {}, "tensor_parallel_size 2 must divide the 3 devices"),
-        (TWO, {"sharing": MMoE}, "no layer of MMoE with MMoE says how.*HardSharing.*or leave the setting at 1"),
+        (
+            {"tensor_parallel_size": 2, "devices": 3},
+            {},
+            "tensor_parallel_size is 2, which does not divide the 3 devices: use --devices 2 or 4",
+        ),
+        (TWO, {"sharing": MMoE}, "no layer of MMoE with these encoders says how.*HardSharing.*or leave the setting at 1"),
         (TWO, {"sharing": LearningToBranch}, "no layer of LearningToBranch"),
         (TWO, {"encoder": partial(MLP, width=9, depth=1)}, "size 2 does not divide the 9 pieces of encoder.stages.1.0: its width"),
         (TWO, TOKENS, "size 2 does not divide the 3 pieces of encoder.stages.1.0: its width, or its attention heads"),
