@@ -25,7 +25,7 @@ SOME = (
     ("sharing", "PLE", "parameters"),
 )
 WORDS = tuple("-".join(some) for some in SOME)
-FAST = ("ddp x 2", "fsdp x 2", "placement x 2", "pipeline x 2")
+FAST = ("fsdp x 2", "placement x 2", "pipeline x 2")
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,7 @@ def assert_close(ours: Whole, theirs: Whole, rtol: float = 1e-5, atol: float = 1
 
 
 def marked(kind: str, *rest: str) -> Any:
-    return pytest.param(kind, *rest, marks=pytest.mark.slow if kind.startswith("more") else ())
+    return pytest.param(kind, *rest, marks=() if kind == "shards" else pytest.mark.slow)
 
 
 ALL = [marked(kind, name) for kind in CASES for name in CASES[kind]]
