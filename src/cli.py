@@ -41,7 +41,7 @@ from src.parallel.devices import Devices
 from src.parallel.launcher import Launcher
 from src.parallel.measure import Cost, measured_at
 from src.parallel.plan import Load, Plan, load_of, planned, state_ratio, task_gradients, told, unmeasured
-from src.parser import CHOICES, Parser, called, choices, fail, hint_at, know_every_class, refuse_unmakeable, subclasses
+from src.parser import CHOICES, Parser, called, choices, fail, hint_at, know_every_class, ours, refuse_unmakeable
 from src.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -170,8 +170,7 @@ class CLI(LightningCLI):
         asked = settings["strategy"]
         if asked == "auto" and self.devices.count > 1:
             name, self.why = choose(self.devices, self.load()) if self.trains else (DDP.strategy_name, "")
-            kinds: list[Any] = [kind for kind in subclasses(Strategy) if kind.__module__.startswith("src.")]
-            return next(kind for kind in kinds if name in called(kind))()
+            return next(kind for kind in ours(Strategy) if name in called(kind))()
         if isinstance(asked, str) and asked != "auto" and asked not in StrategyRegistry:
             raise ValueError(f"--strategy {asked} is unknown; {hint_at(asked, [*choices('strategy'), 'auto'])}")
         return asked
@@ -374,8 +373,7 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
         merged["trainer"]["strategy"] = strategy["class_path"]  # auto, or one of Lightning's own, over a class of a file
     elif isinstance(strategy, dict) and strategy.get("class_path", "auto") == "auto":
         setting = next(iter(strategy.get("init_args", strategy)))
-        kinds = [kind for kind in subclasses(Strategy) if kind.__module__.startswith("src.")]
-        names = [called(kind)[0] for kind in kinds if setting in inspect.signature(kind).parameters]
+        names = [called(kind)[0] for kind in ours(Strategy) if setting in inspect.signature(kind).parameters]
         hint = f"is a setting of {', '.join(names)}: add --strategy {names[0]}" if names else "is a setting of no strategy"
         raise ConfigError(f"strategy.{setting} {hint}")
     Parser.origins |= dict.fromkeys((key for key, _ in rest), "")
@@ -397,8 +395,8 @@ def by_path(tree: Any, key: str = "") -> Any:
         return {name: by_path(value, below.get(str(name), str(name))) for name, value in tree.items()}
     if key not in CHOICES or not isinstance(tree, str) or "." in tree:
         return tree
-    ours = [c for c in subclasses(CHOICES[key]) if c.__module__.startswith("src.") and tree in called(c)]
-    return f"{ours[0].__module__}.{ours[0].__name__}" if ours else tree
+    found = [kind for kind in ours(CHOICES[key]) if tree in called(kind)]
+    return f"{found[0].__module__}.{found[0].__name__}" if found else tree
 
 
 def value_of(key: str, args: list[str]) -> str | None:

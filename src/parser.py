@@ -57,6 +57,11 @@ def subclasses(base: type) -> list[type]:
     return [c for c in below if not inspect.isabstract(c)]
 
 
+def ours(base: type) -> list[Any]:
+    """Those of the classes below ``base`` that are this project's own."""
+    return [c for c in subclasses(base) if c.__module__.startswith("src.")]
+
+
 def called(kind: type) -> tuple[str, ...]:
     """The words that a class goes by: its name, and a strategy's own."""
     return (kind.__dict__.get("strategy_name", kind.__name__), kind.__name__)
@@ -66,7 +71,7 @@ def choices(key: str) -> list[str]:
     """The names of the classes that a key may choose; of Lightning's strategies those alone that we have made our own."""
     key = key.rpartition(".")[2]
     base = (CHOICES | OTHERS).get(key)
-    kinds = [c for c in subclasses(base) if key != "strategy" or c.__module__.startswith("src.")] if base else []
+    kinds = [] if base is None else ours(base) if key == "strategy" else subclasses(base)
     return sorted({called(c)[0] for c in kinds})
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,10 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"} | more
 
 
-def start(module: str, *args: object, **more: str) -> subprocess.Popen[str]:
-    """Starts `python -m <module> <args>` in the repository root, in a process group of its own."""
-    command = [sys.executable, "-m", module, *map(str, args)]
+def start(module: str, *args: object, within: Sequence[str] = (), **more: str) -> subprocess.Popen[str]:
+    """Starts `python -m <module> <args>` in the repository root, in a process group of its own; another command may run it."""
     return subprocess.Popen(
-        command,
+        [*within, sys.executable, "-m", module, *map(str, args)],
         cwd=ROOT,
         env=environment(**more),
         stdout=subprocess.PIPE,

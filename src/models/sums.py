@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from src.balancing import AutoLambda, GramianBalancer
+from src.balancing import GramianBalancer
 from src.parallel.traffic import Traffic
 
 
@@ -26,7 +26,7 @@ def sums(model: Any, shards: bool = False) -> list[Traffic]:
         if isinstance(balancer, GramianBalancer) and not balancer.tracks:
             return [losses, Traffic("Gramian", 1, T * T * 8)]
         return [losses, Traffic("gradients of tasks", T * len(shared), T * weights * 4)]
-    if isinstance(balancer, AutoLambda):  # of this batch, of the other one after the step, and the slopes
+    if balancer.looks_ahead:  # of this batch, of the other one after the step, and the slopes
         gradient = 4 * sum(p.numel() for part in (model.sharing, model.heads) for p in part.parameters() if p.requires_grad)
         return [losses.times(4), Traffic("gradients of losses", 2, 2 * gradient), Traffic("slopes", 1, T * 4)]
     return [losses.times(2) if balancer.second_look else losses]

@@ -1,6 +1,7 @@
 """What a strategy of ours says before a run starts."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch.callbacks import WeightAveraging
@@ -24,14 +25,14 @@ class Checks(Protocol):
         """
 
 
-def refuse_timeout(seconds: float) -> None:
+def refuse_timeout(timeout: timedelta | None) -> None:
     """Looks at how long processes are to wait for one another.
 
     Raises:
         ValueError: Not at all.
     """
-    if not seconds > 0:
-        raise ValueError(f"strategy.timeout is {seconds}; it must be more than 0 seconds")
+    if timeout is not None and timeout <= timedelta(0):
+        raise ValueError(f"strategy.timeout is {timeout.total_seconds()}; it must be more than 0 seconds")
 
 
 def refuse_second_models(callbacks: Iterable[Any], strategy: str) -> None:

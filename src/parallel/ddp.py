@@ -34,7 +34,6 @@ class DDP(Launches, DDPStrategy):
         find_unused_parameters: bool = False,
         timeout: float = 600.0,
     ) -> None:
-        self.timeout = timeout
         super().__init__(
             timeout=timedelta(seconds=timeout),
             static_graph=static_graph,
@@ -60,7 +59,7 @@ class DDP(Launches, DDPStrategy):
         Raises:
             ValueError: Nothing in it trains, or a setting does not fit.
         """
-        refuse_timeout(self.timeout)
+        refuse_timeout(self._timeout)
         if not any(p.requires_grad for p in model.parameters()):
             raise ValueError("no parameter of this model trains, and ddp would have nothing to average: use --devices 1")
 

@@ -67,7 +67,6 @@ class FSDP(Launches, DDPStrategy):
         timeout: float = 600.0,
     ) -> None:
         super().__init__(timeout=timedelta(seconds=timeout))
-        self.timeout = timeout
         self.tensor_parallel_size, self.reshard_after_forward = tensor_parallel_size, reshard_after_forward
         self.parameter_type, self.reduce_type = parameter_type, reduce_type
         self.cpu_offload, self.checkpoint = cpu_offload, checkpoint
@@ -77,7 +76,11 @@ class FSDP(Launches, DDPStrategy):
     @property
     def replicas(self) -> int:
         """Processes that read rows of their own."""
-        return max(self.num_nodes * self.num_processes // max(self.tensor_parallel_size, 1), 1)
+        return self._shards(self.num_nodes * self.num_processes)
+
+    def _shards(self, devices: int) -> int:
+        """Into how many each parameter is cut on so many devices; check() has more to say of sizes that do not fit."""
+        return max(devices // max(self.tensor_parallel_size, 1), 1)
 
     def check(self, model: Any) -> None:
         """Looks at the model.
@@ -85,7 +88,7 @@ class FSDP(Launches, DDPStrategy):
         Raises:
             ValueError: Devices do not divide, a balancer needs what shards cannot give, or the encoder cannot be cut in its layers.
         """
-        refuse_timeout(self.timeout)
+        refuse_timeout(self._timeout)
         devices, size = self.num_nodes * self.num_processes, self.tensor_parallel_size
         if size < 1:
             raise ValueError(f"strategy.tensor_parallel_size is {size}; it must be at least 1")
@@ -100,7 +103,7 @@ class FSDP(Launches, DDPStrategy):
             raise ValueError(
                 "--precision 16-mixed does not go with fsdp, whose shards would each be scaled by themselves: use bf16-mixed"
             )
-        if getattr(model.balancer, "looks_ahead", False):
+        if model.balancer.looks_ahead:
             raise ValueError(
                 f"{type(model.balancer).__name__} moves whole parameters there and back in each step, of which a process has parts "
                 "under fsdp: use --strategy ddp"
@@ -110,14 +113,14 @@ class FSDP(Launches, DDPStrategy):
 
     def arrangement(self, devices: int) -> str:
         """How so many devices work together, in words."""
-        data = f"data {devices // self.tensor_parallel_size}"
+        data = f"data {self._shards(devices)}"
         if self.tensor_parallel_size == 1:
             return f"{data}, each with 1/{devices} of the parameters"
         return f"{data} x tensor {self.tensor_parallel_size}"
 
     def holds(self, model: Any, devices: int) -> list[dict[str, float]]:
         """What share of each part's parameters lies on each device."""
-        shards, shape = max(devices // max(self.tensor_parallel_size, 1), 1), self._shapes(model)
+        shards, shape = self._shards(devices), self._shapes(model)
         found: list[dict[str, float]] = [{} for _ in range(shards)]
         for part, (weights, _) in tensors_of(model).items():
             for k, held in enumerate(found):
@@ -127,7 +130,7 @@ class FSDP(Launches, DDPStrategy):
 
     def traffic(self, model: Any, devices: int) -> list[Traffic]:
         """What each device sends in a step, besides sums over the global batch: each unit is fetched for each pass through it."""
-        found, shards = [], max(devices // max(self.tensor_parallel_size, 1), 1)
+        found, shards = [], self._shards(devices)
         passes = len(model.tasks) + bool(model._shared_and_private()[1]) if model.balancer.level == "parameters" else 1
         if shards > 1:
             found += self._fetched_and_summed(model, shards, passes)

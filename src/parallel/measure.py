@@ -1,7 +1,7 @@
 """What each part of a network takes, found out by running it on the CPU: what it keeps for the backward pass, and how long."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -106,6 +106,21 @@ class Clock:
         yield module.register_forward_hook(after)
 
 
+@contextmanager
+def without_trace(model: Any, hooks: Iterable[Any] = ()) -> Iterator[None]:
+    """Runs that leave a model's buffers and torch's generator as they were; the hooks that watch them are taken away."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+
+
 def measured(model: Any, inputs: Any, targets: Any = None) -> dict[str, Cost]:
     """Runs a network a few times, and leaves it as it was.
 
@@ -124,28 +139,20 @@ def measured(model: Any, inputs: Any, targets: Any = None) -> dict[str, Cost]:
     parts: dict[str, nn.Module] = model.parts()
     recomputed = any(getattr(module, "recompute", False) for module in model.sharing.modules())
     clock = Clock([*model.parameters(), *model.buffers()], recomputed)
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     runs: list[dict[str, float]] = []
     hooks = [hook for part, module in parts.items() for hook in clock.watch(module, part)]
-    try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
-            for k in range(1 + TIMED):
-                clock.seconds.clear()
-                with saved_tensors_hooks(clock.keep, lambda tensor: tensor) if k == 0 else nullcontext():
-                    with clock.on("sharing"):
-                        features = model.sharing(inputs)
-                    with clock.on("heads"):
-                        outputs = model.heads(features)
-                        if targets is not None:
-                            model.loss_sums(outputs, targets)
-                if k:  # the first run warms up, and is slowed down by being watched
-                    runs.append(dict(clock.seconds))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(before[name])
+    with without_trace(model, hooks):
+        for k in range(1 + TIMED):
+            clock.seconds.clear()
+            with saved_tensors_hooks(clock.keep, lambda tensor: tensor) if k == 0 else nullcontext():
+                with clock.on("sharing"):
+                    features = model.sharing(inputs)
+                with clock.on("heads"):
+                    outputs = model.heads(features)
+                    if targets is not None:
+                        model.loss_sums(outputs, targets)
+            if k:  # the first run warms up, and is slowed down by being watched
+                runs.append(dict(clock.seconds))
     # whatever else the machine does can only add to a time
     clock.seconds.update({part: min(run.get(part, 0.0) for run in runs) for part in clock.seconds})
     share_out(parts, clock)

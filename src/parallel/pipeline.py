@@ -55,7 +55,6 @@ class Pipeline(Launches, DDPStrategy):
         timeout: float = 600.0,
     ) -> None:
         super().__init__(timeout=timedelta(seconds=timeout))
-        self.timeout = timeout
         self.micro_batches, self.schedule, self.cut = micro_batches, schedule, cut
         self._alone: Any = None  # the group of this process
         self._hosts: Any = None  # that of all processes, for what is on CPUs
@@ -74,11 +73,9 @@ class Pipeline(Launches, DDPStrategy):
         Raises:
             ValueError: It is no chain of stages, the balancer needs what slices cannot give, or a setting does not fit.
         """
-        refuse_timeout(self.timeout)
-        if self.rows is not None and self.rows < self.micro_batches:
-            raise ValueError(
-                f"strategy.micro_batches is {self.micro_batches}, but data.batch_size is {self.rows}: a slice needs a row"
-            )
+        refuse_timeout(self._timeout)
+        if self.rows is not None:
+            self._check_slices(self.rows)
         if self.micro_batches < 1:
             raise ValueError(f"strategy.micro_batches is {self.micro_batches}; it must be at least 1")
         if self.schedule not in ("gpipe", "1f1b"):
@@ -110,6 +107,10 @@ class Pipeline(Launches, DDPStrategy):
             raise ValueError("--precision 16-mixed scales losses that a pipeline's schedule does not see: use bf16-mixed")
         self.counts(model, self.ranks)
         self._draws, _ = tried(model, stages)
+
+    def _check_slices(self, rows: int) -> None:
+        if rows < self.micro_batches:
+            raise ValueError(f"strategy.micro_batches is {self.micro_batches}, but data.batch_size is {rows}: a slice needs a row")
 
     @property
     def ranks(self) -> int:
@@ -164,8 +165,9 @@ class Pipeline(Launches, DDPStrategy):
         """What a device sends or receives in a step over its widest border; where sequences differ, of five tokens."""
         if devices == 1:
             return []
+        _, borders = tried(model, self._stages(model))
         ends = list(accumulate(self.counts(model, devices)))[:-1]
-        x = max((tried(model, self._stages(model))[1][end - 1].empty(1, "meta") for end in ends), key=lambda x: x.nbytes)
+        x = max((borders[end - 1].empty(1, "meta") for end in ends), key=lambda x: x.nbytes)
         passes = 3 if model.balancer.second_look else 2
         sums = Traffic("sums of losses", 1, len(model.names) * 8)
         return [Traffic("activations and their gradients", passes * self.micro_batches, passes * x.nbytes, each_row=True), sums]
@@ -179,8 +181,8 @@ class Pipeline(Launches, DDPStrategy):
         """
         trainer: Any = self._network.trainer
         rows = getattr(trainer.datamodule, "batch_size", self.micro_batches)
-        if trainer.state.fn == TrainerFn.FITTING and rows < self.micro_batches:
-            raise ValueError(f"strategy.micro_batches is {self.micro_batches}, but data.batch_size is {rows}: a slice needs a row")
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._check_slices(rows)
         refuse_second_models(trainer.callbacks, "pipeline")
         super().setup_environment()
         if self._alone is None:

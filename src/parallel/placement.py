@@ -15,12 +15,11 @@ from lightning.fabric.utilities.device_dtype_mixin import _update_properties
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.strategies.strategy import Strategy
-from rich.console import Console
 from torch import nn
 
 from src.parallel.borders import Borders, moved, runners
 from src.parallel.measure import REST
-from src.parallel.planner import Balance, Row, costs_of, planned, rows, table
+from src.parallel.planner import Balance, costs_of, planned
 from src.parallel.traffic import Traffic, carried
 from src.parallel.wavefront import runs_whole
 
@@ -99,15 +98,6 @@ class Placed(Strategy):
         if self.starts and device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise ValueError(f"{SETTING} names {place}, but this machine has {torch.cuda.device_count()} GPUs")
         return torch.device(device.type, device.index or 0) if device.type != "cpu" else device
-
-    def figures(self, model: Any) -> list[Row]:
-        """The plan as rows of a table, see ``planner.table``."""
-        return rows(*costs_of(model, self.rows), self.planned(model, len(self.own_devices)))
-
-    @rank_zero_only
-    def show(self, model: Any) -> None:
-        """Prints the plan."""
-        Console().print(table(self.figures(model)))
 
     def holds(self, model: Any, devices: int) -> list[dict[str, float]]:
         """What share of each part's parameters lies on each device; those that go by their names are ``elsewhere``."""

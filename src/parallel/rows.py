@@ -1,11 +1,13 @@
 """Which rows of the global batch run now, and what is drawn for them: the same whether they run together or in slices."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from src.parallel.replicas import replica
 
@@ -44,6 +46,25 @@ def slice_of_rows(first: int, rows: int, keys: list[int]) -> Iterator[None]:
         yield
     finally:
         _slice.reset(token)
+
+
+def on_slice(run: Callable[[Any], Any], state: Any, first: int, rows: int, keys: list[int], recompute: bool) -> Any:
+    """Runs a stage on a slice, see :func:`slice_of_rows`.
+
+    Args:
+        run: The stage.
+        state: The slice of what it reads.
+        first: The place of the slice's first row.
+        rows: How many rows there are in all.
+        keys: Of this stage.
+        recompute: Whether it keeps its inputs alone, and is computed once more in the backward pass.
+    """
+
+    def inside(state: Any) -> Any:
+        with slice_of_rows(first, rows, keys):
+            return run(state)
+
+    return checkpoint(inside, state, use_reentrant=False) if recompute and torch.is_grad_enabled() else inside(state)
 
 
 def place_and_key(rows: int) -> tuple[int, int]:

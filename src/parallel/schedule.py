@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from src.parallel.rows import slice_of_rows
+from src.parallel.measure import without_trace
+from src.parallel.rows import on_slice, slice_of_rows
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -99,19 +99,10 @@ class Chunk(nn.Module):
         with self.precision():
             state = self.below(*arrived)
             for stage, keys in zip(self.stages, self.keys, strict=True):
-                state = self._run(stage, keys, first, state)
+                state = on_slice(stage, state, first, self.rows, keys, self.recompute)
         x = self.above.pack(state)
         # where nothing that trains is below, the border above still has a gradient
         return x if x.requires_grad or not torch.is_grad_enabled() else x.detach().requires_grad_()
-
-    def _run(self, stage: nn.Module, keys: list[int], first: int, state: Any) -> Any:
-        rows = self.rows
-
-        def run(state: Any) -> Any:
-            with slice_of_rows(first, rows, keys):
-                return stage(state)
-
-        return checkpoint(run, state, use_reentrant=False) if self.recompute and torch.is_grad_enabled() else run(state)
 
 
 class Weighed(torch.autograd.Function):
@@ -163,7 +154,6 @@ def unflat(inputs: Tensor | Mapping[str, Tensor]) -> Callable[..., Any]:
     return lambda *tensors: dict(zip(names, tensors, strict=True))
 
 
-@torch.no_grad()
 def tried(model: Any, stages: Sequence[nn.Module]) -> tuple[list[int], list[Border]]:
     """Runs the stages on an example, on the CPU, and leaves them as they were.
 
@@ -173,12 +163,12 @@ def tried(model: Any, stages: Sequence[nn.Module]) -> tuple[list[int], list[Bord
     Raises:
         ValueError: The stages, one after the other, are not what the model runs, or one draws something else.
     """
-    inputs, before = model.input_shape.example(), {name: buffer.clone() for name, buffer in model.named_buffers()}
-    state, counts, borders = inputs, [], []
-    with torch.random.fork_rng(devices=[]):
+    inputs = model.input_shape.example()
+    with without_trace(model), torch.no_grad():
         torch.manual_seed(0)
         features = next(iter(model.sharing(inputs).values()))
-        restore(model, before)
+    state, counts, borders = inputs, [], []
+    with without_trace(model), torch.no_grad():
         torch.manual_seed(0)
         for k, stage in enumerate(stages):
             keys: list[int] = []
@@ -195,16 +185,9 @@ def tried(model: Any, stages: Sequence[nn.Module]) -> tuple[list[int], list[Bord
                     f"--strategy pipeline: stage {k} of the encoder draws random numbers that differ with the rows it gets; "
                     "use src.models.dropout.Dropout there, or --strategy ddp or fsdp"
                 )
-        restore(model, before)
     if not isinstance(state, Tensor) or not torch.equal(state, features):
         raise ValueError(
             f"--strategy pipeline runs the stages of an encoder one after the other, but {type(model.sharing).__name__} with this "
             "encoder does something else: use --strategy ddp or fsdp"
         )
     return counts, borders
-
-
-def restore(model: nn.Module, buffers: Mapping[str, Tensor]) -> None:
-    """Gives buffers the values that they had."""
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])

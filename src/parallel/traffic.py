@@ -1,7 +1,6 @@
 """What a step sends from device to device, before any process is there to send it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+
+from src.parallel.measure import without_trace
 
 FIRST_BUCKET, BUCKET = 2**20, 25 * 2**20  # bytes at which DistributedDataParallel closes one and begins the next
 
@@ -126,7 +127,7 @@ def carried(model: Any, places: Mapping[str, Any], root: Any = 0) -> list[Traffi
     parts: dict[str, nn.Module] = model.parts()
     hooks = [hook for path, part in parts.items() if not path.startswith("heads.") for hook in hooked(part, places[path])]
     inputs = model.input_shape.example(rows)
-    with tried(model, hooks):
+    with without_trace(model, hooks):
         features = {id(z): z for z in tensors(dict(model.sharing(inputs)))}
     for tensor, place in at.values():
         carry(tensor, place, home)
@@ -167,7 +168,7 @@ def within_layers(
 
     of_inputs = [layer.register_forward_pre_hook(before) for layer, what in cut.items() if what == "outputs"]
     of_outputs = [layer.register_forward_hook(after) for layer, what in cut.items() if what == "inputs"]
-    with tried(model, [*of_inputs, *of_outputs]):
+    with without_trace(model, [*of_inputs, *of_outputs]):
         features = tensors(dict(model.sharing(model.input_shape.example(rows))))
         first, of_backward = len(outputs), list(gradients)
         trained = [p for p in model.sharing.parameters() if p.requires_grad]
@@ -175,21 +176,6 @@ def within_layers(
             torch.autograd.grad([z.sum() for z in features], trained, allow_unused=True)  # what runs once more
     sent = outputs[:first] * (1 + again) + (outputs[first:] + of_backward) * backward
     return [Traffic("sums within layers", len(sent), sum(sent) / rows, each_row=True)] if sent else []
-
-
-@contextmanager
-def tried(model: Any, hooks: Iterable[Any]) -> Iterator[None]:
-    """A run that leaves a model and torch's generator as they were, and takes the hooks away."""
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
-            yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(buffers[name])
 
 
 def tensors(tree: Any) -> list[Tensor]:

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.checkpoint import checkpoint
 
-from src.parallel.rows import slice_of_rows
+from src.parallel.rows import on_slice
 
 
 class Wavefront:
@@ -61,12 +60,9 @@ class Wavefront:
         """Stage k on a slice that begins with row ``first`` of so many."""
 
         def stage(state: Any) -> Any:
-            with slice_of_rows(first, rows, keys):
-                if self.several:
-                    return self.whole(state, apart, k, k + 1)
-                return self.module.stages[k](state)
+            return self.whole(state, apart, k, k + 1) if self.several else self.module.stages[k](state)
 
-        return checkpoint(stage, state, use_reentrant=False) if self.recompute and torch.is_grad_enabled() else stage(state)
+        return on_slice(stage, state, first, rows, keys, self.recompute)
 
 
 def narrow(tensor: Tensor, dim: int, first: int, size: int) -> Tensor:

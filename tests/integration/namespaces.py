@@ -2,11 +2,10 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.launch import ROOT, environment
+from tests.launch import start
 
 ADDRESSES = ("10.213.87.1", "10.213.87.2")
 
@@ -30,15 +29,7 @@ class Hosts:
 
     def start(self, host: int, module: str, *args: object, **more: str) -> subprocess.Popen[str]:
         """Starts `python -m <module> <args>` on a host, in a process group of its own."""
-        return subprocess.Popen(
-            ["ip", "netns", "exec", self.names[host], sys.executable, "-m", module, *map(str, args)],
-            cwd=ROOT,
-            env=environment(**more),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        return start(module, *args, within=("ip", "netns", "exec", self.names[host]), **more)
 
     def cut(self, host: int) -> None:
         """Pulls the plug: nothing arrives any more, and nobody is told."""
