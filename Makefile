@@ -28,6 +28,7 @@ test: $(READY) ## run the tests
 
 test-slow: $(READY) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=search
 
 lint: $(READY) ## check style, format and types
 	$(BIN)/ruff check .

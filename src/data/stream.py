@@ -94,5 +94,20 @@ class Batches:
     def __len__(self) -> int:
         return len(self.sampler)
 
+    @property
+    def _iterator(self) -> Iterator[Batch] | None:
+        """Where Lightning looks for workers to end; those of a run that failed would hold up this process, 5 s each, when it goes."""
+        return None if self.loader is None else self.loader._iterator  # type: ignore[return-value]
+
+    @_iterator.setter
+    def _iterator(self, iterator: None) -> None:
+        if self.loader is not None:
+            self.loader._iterator = iterator
+
     def __iter__(self) -> Iterator[Batch]:
-        return map(self.rows.__getitem__, self.sampler) if self.loader is None else iter(self.loader)
+        return map(self.rows.__getitem__, self.sampler) if self.loader is None else self._by_workers()
+
+    def _by_workers(self) -> Iterator[Batch]:
+        """Starts workers at the first batch: Lightning asks for an iterator as well only to see whether there is one."""
+        assert self.loader is not None
+        yield from self.loader

@@ -1,6 +1,7 @@
 """Nothing is lost: a run that is killed or stopped resumes to the weights of a run that was not."""
 
 import math
+import multiprocessing
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -111,6 +112,7 @@ def test_broken_twice(tmp_path: Path, case: str) -> None:
     marker.unlink()
     with pytest.raises(RuntimeError, match="this rank broke"):
         call("train", "--resume", broken)
+    assert not multiprocessing.active_children()  # workers end with their run
     assert call("train", "--resume", broken).code == 0
     for which in ("last", "best"):
         for part in ("global_step", "state_dict", "optimizer_states", "callbacks", "metrics"):
