@@ -56,7 +56,7 @@ def assert_same(ours: object, theirs: object, path: str = "") -> None:
 @pytest.mark.parametrize(
     ("devices", "more", "step"),
     [
-        (1, (), 18),
+        pytest.param(1, (), 18, marks=pytest.mark.slow),
         pytest.param(1, ("--data.num_workers", 2), 18, marks=pytest.mark.slow),
         pytest.param(1, ("--trainer.accumulate_grad_batches", 3), 7, marks=pytest.mark.slow),
         (2, (), 17),  # the other rank goes on to the next step, and would save there if one were due
