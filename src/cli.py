@@ -2,47 +2,34 @@
 
 import inspect
 import json
-import logging
 import os
-import re
-import subprocess
 import sys
-import sysconfig
-import threading
-import time
-import traceback
-import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-import torch
-import torch.distributed as dist
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import Strategy, StrategyRegistry
-from torch.utils._pytree import tree_map
 
-from src import warm
+from src import verb, warm
 from src.checkpoint import SafeCheckpointIO, load_checkpoint
 from src.config import ConfigError, classes, flags, keys, load, merge, parents_first, read, task_settings, written_out
 from src.data import MultiTaskDataModule
+from src.forecast import Forecast
 from src.models import MultiTaskModel
-from src.models.sums import sums
 from src.monitoring import Watch
 from src.parallel import DDP, Checks, choose_interface, main_address, meet_anew, topology
 from src.parallel.choice import choose
 from src.parallel.devices import Devices
 from src.parallel.launcher import Launcher
-from src.parallel.measure import Cost, measured_at
-from src.parallel.plan import Load, Plan, load_of, planned, state_ratio, task_gradients, told, unmeasured
-from src.parser import CHOICES, Parser, called, choices, fail, hint_at, know_every_class, ours, refuse_unmakeable
+from src.parallel.plan import Plan, told
+from src.parser import CHOICES, Parser, called, choices, hint_at, know_every_class, ours, refuse_unmakeable
 from src.run import Run
+from src.verb import by_word, one_line, quiet, unwrapped
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = ROOT / "configs" / "train.yaml"
@@ -65,8 +52,6 @@ class CLI(LightningCLI):
         trainer_settings: Says what the verb adds to the Trainer's settings, once data and model are built.
     """
 
-    launcher: Any = None  # of the processes that this one has started
-
     def __init__(
         self,
         args: list[str],
@@ -79,7 +64,6 @@ class CLI(LightningCLI):
         know_every_class()
         self.extra, self.trainer_settings, self.parsed, self.trains = extra, trainer_settings, parsed, trains
         self.why = ""  # this strategy, where it was chosen here
-        self._costs: dict[int, dict[str, Cost]] = {}
         words = layered(args, base if base is not None else read(DEFAULTS))
         try:
             super().__init__(
@@ -145,6 +129,7 @@ class CLI(LightningCLI):
                 "trainer.barebones leaves out the logger, the checkpoints and the guards that a run has; set it to false"
             )
         self.devices = Devices.of(settings)
+        self.forecast = Forecast(self.model, self.datamodule, self.devices, str(settings["precision"]))
         settings["strategy"] = self.strategy()
         if self.only_plans:
             self.acting = self.never_started()
@@ -153,8 +138,8 @@ class CLI(LightningCLI):
         for key in ("callbacks", "plugins"):
             added[key] = [*self.given(key), *added.get(key, [])]
         trainer = super().instantiate_trainer(**added, **kwargs)
-        CLI.launcher = trainer.strategy.launcher
-        if not isinstance(CLI.launcher, Launcher):
+        verb.launcher = trainer.strategy.launcher
+        if not isinstance(verb.launcher, Launcher):
             warm.dismiss()
         self.acting = trainer.strategy
         return trainer
@@ -169,7 +154,7 @@ class CLI(LightningCLI):
         settings = self.config_init["trainer"]
         asked = settings["strategy"]
         if asked == "auto" and self.devices.count > 1:
-            name, self.why = choose(self.devices, self.load()) if self.trains else (DDP.strategy_name, "")
+            name, self.why = choose(self.devices, self.forecast.load()) if self.trains else (DDP.strategy_name, "")
             return next(kind for kind in ours(Strategy) if name in called(kind))()
         if isinstance(asked, str) and asked != "auto" and asked not in StrategyRegistry:
             raise ValueError(f"--strategy {asked} is unknown; {hint_at(asked, [*choices('strategy'), 'auto'])}")
@@ -184,46 +169,10 @@ class CLI(LightningCLI):
         strategy = StrategyRegistry.get(asked) if isinstance(asked, str) else asked
         return told(strategy, self.devices, str(settings["precision"]))
 
-    def costs(self, rows: int) -> dict[str, Cost]:
-        """What the parts of the model take for so many rows, measured on a few of the training rows."""
-        if rows not in self._costs:
-            self.model.configure_model()
-            split = self.datamodule.split("train")
-            batch = split[torch.arange(min(4, len(split)))]
-            mixed = str(self.config_init["trainer"]["precision"]) in ("bf16-mixed", "16-mixed")
-            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-                self._costs[rows] = measured_at(
-                    self.model, lambda few: tree_map(lambda tensor: tensor[:few], (batch.inputs, batch.targets)), rows
-                )
-        return self._costs[rows]
-
-    def load(self) -> Load:
-        """What one device takes that holds the whole model, with its share of the batch."""
-        parts = self.costs(-(-self.datamodule.batch_size // self.devices.count))
-        whole = dict.fromkeys(parts, 1.0)
-        return load_of(parts, whole, [whole], state_ratio(self.model._make_optimizer), task_gradients(self.model), self.doubled)
-
-    @property
-    def doubled(self) -> float:
-        """How many times the bytes of fp32 this run takes."""
-        return 2.0 if str(self.config_init["trainer"]["precision"]).startswith("64") else 1.0
-
     def plan(self) -> Plan:
         """What the run will be on its devices; of one device that is to train, without a look at the data."""
-        self.model.configure_model()
-        look = self.only_plans or self.devices.count > 1
-        return planned(
-            self.model,
-            self.acting,
-            self.devices,
-            self.costs if look else lambda rows: unmeasured(self.model),
-            self.model._make_optimizer,
-            self.datamodule.batch_size,
-            self.config_init["trainer"]["accumulate_grad_batches"] or 1,
-            partial(sums, self.model),
-            self.doubled,
-            self.why,
-        )
+        accumulated = self.config_init["trainer"]["accumulate_grad_batches"] or 1
+        return self.forecast.plan(self.acting, accumulated, self.only_plans or self.devices.count > 1, self.why)
 
     def given(self, key: str) -> list[Any]:
         """What the user gave for a setting of the Trainer that may be one thing or several."""
@@ -423,110 +372,3 @@ def output_file(path: str, endings: Sequence[str]) -> Path:
 def asks_for_help(args: list[str]) -> bool:
     """Whether --help is on the command line."""
     return any(name == "help" for name, _ in flags(args))
-
-
-def quiet() -> None:
-    """Silences what Lightning says of itself, so that what a run says of the user's work can be seen."""
-    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a table that was asked for
-    for message in (
-        ".*LeafSpec.*",  # Lightning's own use of torch
-        ".*args parameter is intended.*",  # the command line is handed on after its layers were merged
-        ".*smaller than the logging interval.*",  # the end of an epoch logs too
-        ".*callbacks used to create the checkpoint need to be provided.*",  # evaluation keeps no checkpoints
-        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
-    ):
-        warnings.filterwarnings("ignore", message=message)
-
-
-def thread_ended(args: threading.ExceptHookArgs) -> None:
-    """Keeps quiet about TensorBoard's writer: the run itself meets the same full disk, and says so in its one line."""
-    if not isinstance(args.exc_value, OSError):
-        threading.__excepthook__(args)
-
-
-def by_word(error: BaseException, building: bool = True) -> bool:
-    """Whether an error was raised by word: then it is what a user got wrong, and its message says so.
-
-    One that comes out of an expression is a bug and keeps its traceback. While classes are built any library may refuse what it is
-    given; later, what numpy or the standard library refuses is a bug, and what the Trainer refuses is a setting.
-    """
-    frames = traceback.extract_tb(error.__traceback__)
-    if not frames or not str(frames[-1].line).startswith("raise "):
-        return False
-    path = Path(frames[-1].filename)
-    in_a_library = "site-packages" in path.parts or path.is_relative_to(sysconfig.get_paths()["stdlib"])
-    kinds: tuple[type[BaseException], ...] = (ValueError, ModuleNotFoundError, MisconfigurationException)
-    if not building and in_a_library:
-        return "lightning" in path.parts and isinstance(error, (*kinds, RuntimeError))
-    return isinstance(error, kinds)
-
-
-def unwrapped(error: BaseException) -> BaseException:
-    """The error that jsonargparse has wrapped into its own."""
-    inner: BaseException | None = error
-    while inner is not None:
-        frames = traceback.extract_tb(inner.__traceback__)
-        if frames and "jsonargparse" not in Path(frames[-1].filename).parts:
-            return inner
-        inner = inner.__cause__ or inner.__context__
-    return error
-
-
-def main(verb: Callable[[list[str]], object]) -> None:
-    """Runs a verb on the command line, and leaves no process behind that it has started."""
-    quiet()
-    threading.excepthook = thread_ended
-    try:
-        answer(verb)
-    except BaseException:
-        end_children()
-        raise
-
-
-def end_children(seconds: float = 5.0) -> None:
-    """Kills what Lightning has started for other ranks and does not end by itself soon: a rank that hangs hears of nothing."""
-    until, started = time.monotonic() + seconds, getattr(CLI.launcher, "procs", [])
-    children = list(started)
-    started.clear()  # Lightning looks after them, too, and kills this process as soon as one of them has ended
-    for child in children:
-        try:
-            child.wait(max(until - time.monotonic(), 0))
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def answer(verb: Callable[[list[str]], object]) -> None:
-    """Runs a verb; what a user got wrong is one line and exit code 2, anything else keeps its traceback."""
-    try:
-        verb(sys.argv[1:])
-    except (ValueError, MisconfigurationException) as error:
-        if not by_word(error, building=False):
-            raise
-        fail(one_line(error))
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}" if error.filename else one_line(error))
-    except RuntimeError as error:
-        if "loading state_dict" in str(error):
-            fail(f"the checkpoint is of another model than the config describes: {str(error).splitlines()[1].strip()}")
-        if by_word(error, building=False):
-            fail(one_line(error))
-        if not lost_another(error):
-            raise
-        # without the line of gloo's source
-        reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0])
-        fail(f"another process of this run has ended or does not answer, and this one ends with it: {reason}", code=1)
-
-
-def lost_another(error: RuntimeError) -> bool:
-    """Whether gloo, or the store through which processes meet, has waited for another process in vain."""
-    in_store = isinstance(error, dist.DistStoreError | dist.DistNetworkError)
-    words = r"onnection .*(closed|reset)|peer|Timed out waiting \d+ms" + ("|imed out|timeout" if in_store else "")
-    return re.search(words, str(error)) is not None
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message without line breaks."""
-    return " ".join(str(error).split())

@@ -6,9 +6,10 @@ from typing import Any, cast
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
-from src.cli import main, open_run, output_file
+from src.cli import open_run, output_file
 from src.data import Split
 from src.monitoring import results_table
+from src.verb import main
 
 
 def add_arguments(parser: LightningArgumentParser) -> None:

@@ -9,8 +9,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
 from src.batch import PADDING
-from src.cli import CLI, main, open_run, output_file
+from src.cli import CLI, open_run, output_file
 from src.parallel.replicas import gathered
+from src.verb import main
 
 if TYPE_CHECKING:
     import pandas as pd

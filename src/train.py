@@ -10,11 +10,12 @@ from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
 from src.checkpoint import SafeCheckpointIO, load_checkpoint
-from src.cli import CLI, main, value_of
+from src.cli import CLI, value_of
 from src.config import ConfigError, flags
 from src.monitoring import Board, Interrupted, NoProfiler, log_results, results_table
 from src.parallel import job, started_again
 from src.run import Run
+from src.verb import main
 
 
 class StartedAgain(Exception):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from src.cli import quiet
 from src.train import train
+from src.verb import quiet
 from tests.launch import ROOT, only_run, read_json
 
 ADULT = (

@@ -19,7 +19,9 @@ MAY_IMPORT = {
     "monitoring": {"tasks", "balancing", "batch", "parallel"},
     "analysis": {"run", "tasks"},
     "parser": GROUND | {"data", "models"},
-    "cli": GROUND | {"data", "models", "monitoring", "parser"},
+    "verb": {"parser"},
+    "forecast": {"data", "models", "parallel"},
+    "cli": GROUND | {"data", "models", "monitoring", "parser", "verb", "forecast"},
 }
 VERBS = ("train", "evaluate", "predict")
 

@@ -96,8 +96,8 @@ class Batches:
 
     @property
     def _iterator(self) -> Iterator[Batch] | None:
-        """Where Lightning looks for workers to end; those of a run that failed would hold up this process, 5 s each, when it goes."""
-        return None if self.loader is None else self.loader._iterator  # type: ignore[return-value]
+        """Where Lightning looks for workers to end; else those of a failed run hold up this process, 5 s each, when they go."""
+        return None if self.loader is None else self.loader._iterator
 
     @_iterator.setter
     def _iterator(self, iterator: None) -> None:

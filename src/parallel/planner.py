@@ -1,47 +1,16 @@
 """What lies where, found by arithmetic: stages cut into runs, heads dealt, so that the fullest device has the least."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate, combinations_with_replacement, pairwise
 from math import comb
 from typing import Any, Literal
-
-from rich.table import Table
 
 from src.parallel.measure import Cost, measured
 from src.parallel.plan import state_ratio
 
 Balance = Literal["bytes", "time"]
 ALL_CUTS = 5000  # up to so many ways to cut the stages each is tried
-MEGABYTE = 1e6
-
-
-@dataclass(frozen=True)
-class Row:
-    """What a part takes, and where it lies.
-
-    Attributes:
-        part: Its path.
-        device: The place of its device among those of the plan, or the device's name.
-        parameters: Bytes.
-        gradients: Bytes.
-        optimizer: Bytes.
-        activations: Bytes that its forward pass keeps for the backward pass.
-        seconds: Of its forward pass.
-    """
-
-    part: str
-    device: int | str
-    parameters: float
-    gradients: float
-    optimizer: float
-    activations: float
-    seconds: float
-
-    @property
-    def bytes(self) -> float:
-        """All of them."""
-        return self.parameters + self.gradients + self.optimizer + self.activations
 
 
 def deal(stages: Sequence[float], heads: Sequence[float], devices: int, first: float = 0.0) -> tuple[list[int], list[int]]:
@@ -109,48 +78,18 @@ def planned(costs: Mapping[str, Cost], ratio: float, devices: int, balance: Bala
         devices: How many there are.
         balance: Whether bytes or seconds are dealt.
     """
-    loads = {row.part: row.bytes if balance == "bytes" else row.seconds for row in rows(costs, ratio, {})}
+
+    def load(cost: Cost) -> float:
+        return (
+            cost.seconds if balance == "time" else cost.parameters + cost.buffers + (1 + ratio) * cost.gradients + cost.activations
+        )
+
+    loads = {part: load(cost) for part, cost in costs.items()}
     stages = [part for part in loads if part.startswith("sharing.")]
     heads = [part for part in loads if part.startswith("heads.")]
     first = sum(load for part, load in loads.items() if part not in stages and part not in heads)
     found = deal([loads[part] for part in stages], [loads[part] for part in heads], devices, first)
     return dict(zip((*stages, *heads), (*found[0], *found[1]), strict=True))
-
-
-def rows(costs: Mapping[str, Cost], ratio: float, plan: Mapping[str, int | str]) -> list[Row]:
-    """A plan as rows of a table; a part that the plan does not name is on the first device.
-
-    Args:
-        costs: What each part takes.
-        ratio: Bytes of the optimizer's state for each byte of a weight that trains.
-        plan: {part: device}.
-    """
-    return [
-        Row(part, plan.get(part, 0), c.parameters + c.buffers, c.gradients, ratio * c.gradients, c.activations, c.seconds)
-        for part, c in costs.items()
-    ]
-
-
-def table(found: Sequence[Row]) -> Table:
-    """The rows, with a sum for each device, for people."""
-    shown = Table("part", "device", "parameters", "gradients", "optimizer", "activations", "time", title="placement")
-    for column in shown.columns[1:]:
-        column.justify = "right"
-    for device in sorted({row.device for row in found}, key=str):
-        here = [row for row in found if row.device == device]
-        for row in here:
-            shown.add_row(row.part, str(device), *figures([row]))
-        shown.add_row(f"device {device}", "", *figures(here), style="bold", end_section=True)
-    return shown
-
-
-def figures(found: Sequence[Row]) -> list[str]:
-    """Sums over rows: megabytes and milliseconds."""
-    kinds = ("parameters", "gradients", "optimizer", "activations")
-    return [
-        *(f"{sum(getattr(row, kind) for row in found) / MEGABYTE:.2f} MB" for kind in kinds),
-        f"{sum(row.seconds for row in found) * 1000:.2f} ms",
-    ]
 
 
 def costs_of(model: Any, rows_of_step: int) -> tuple[dict[str, Cost], float]:

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.markdown import Markdown
 
-from src.cli import quiet
+from src.verb import quiet
 from tests.benchmarks import balancing, feeding, machine, memory, sharing, step, write
 
 

@@ -13,7 +13,7 @@ import torch
 
 from src.balancing import StaticWeights, UPGrad
 from src.batch import InputShape
-from src.cli import quiet
+from src.verb import quiet
 from tests.benchmarks.step import Job, PlainConvNet
 
 BATCH, TASKS = 512, 8

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-from src.cli import main
 from src.evaluate import evaluate
 from src.predict import predict
 from src.train import train
+from src.verb import main
 
 VERBS: dict[str, Any] = {"train": train, "evaluate": evaluate, "predict": predict}
 ROWS = 60

@@ -21,11 +21,11 @@ from torch.optim import SGD
 import src.balancing
 from src.balancing import Balancer, LossBalancer, PCGrad, StaticWeights
 from src.balancing.balancer import OnHost
-from src.cli import quiet
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.parallel import DDP, FSDP, Checks, DDPPlacement, Pipeline, Placement
 from src.parser import subclasses
+from src.verb import quiet
 from tests.models.test_matrix import SHARINGS
 from tests.toy import Toy, bare_trainer
 

@@ -17,12 +17,12 @@ from torch.optim import SGD, AdamW
 
 from src.balancing import FAMO, StaticWeights, UncertaintyWeights
 from src.batch import Batch, InputShape
-from src.cli import quiet
 from src.data import MultiTaskDataModule, Rows, Split
 from src.models import MultiTaskModel
 from src.models.encoders import Transformer
 from src.parallel import Pipeline
 from src.tasks import Classification, Regression, Task
+from src.verb import quiet
 from tests.cli.calling import call
 from tests.integration import grid
 from tests.integration.test_resume import assert_same, checkpoint

@@ -22,7 +22,6 @@ from torch.optim import SGD, Adam, AdamW
 from src.balancing import MGDA, PCGrad, UncertaintyWeights
 from src.batch import InputShape
 from src.checkpoint import SafeCheckpointIO
-from src.cli import quiet
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
 from src.models.encoders import MLP, Transformer
@@ -30,6 +29,7 @@ from src.monitoring import FiniteLossGuard, RanksAgreeGuard
 from src.parallel import DDP, FSDP
 from src.parallel.replicas import gathered
 from src.parallel.shards import copies, dealt, local, piece, total_norm, whole
+from src.verb import quiet
 from tests.integration.grid import Losses
 from tests.integration.test_pipeline import Sentences
 from tests.toy import Toy, bare_trainer

@@ -13,7 +13,7 @@ import src.parallel.planner as planner
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.parallel.measure import Cost
-from src.parallel.planner import costs_of, deal, planned, rows, table
+from src.parallel.planner import costs_of, deal, planned
 from tests.toy import Toy
 
 LOADS = st.lists(st.integers(0, 20), max_size=5)
@@ -76,17 +76,6 @@ def test_bytes_and_time_are_dealt() -> None:
     assert planned(COSTS, 2.0, 2, "bytes") == {"sharing.encoder.stages.0": 0, "sharing.encoder.stages.1": 1, "heads.a": 1}
     assert planned(COSTS, 2.0, 2, "time") == {"sharing.encoder.stages.0": 0, "sharing.encoder.stages.1": 1, "heads.a": 1}
     assert set(planned(COSTS, 2.0, 1, "bytes").values()) == {0}
-
-
-def test_a_plan_as_a_table() -> None:
-    found = rows(COSTS, 2.0, planned(COSTS, 2.0, 2, "bytes"))
-    assert [(row.part, row.device, row.bytes) for row in found] == [
-        ("sharing.encoder.stages.0", 0, 450.0),
-        ("sharing.encoder.stages.1", 1, 250.0),
-        ("heads.a", 1, 45.0),
-        ("balancer", 0, 32.0),
-    ]
-    assert table(found).row_count == len(found) + 2
 
 
 def test_what_a_real_model_takes() -> None:
