@@ -131,7 +131,8 @@ def test_two_hosts_start_again(hosts: Hosts, on_two: Path, tmp_path: Path) -> No
     assert sessions(run)[1:] == ["finished"]
 
 
-@pytest.mark.parametrize("step", [17, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [17, 2])
 def test_torchrun_starts_a_killed_run_again(in_two: Path, tmp_path: Path, step: int) -> None:
     """The same command line goes on in the folder of the first attempt, even if that has not come as far as a checkpoint."""
     words = ("--nproc_per_node", 2, "--master_port", 29732, "--max-restarts", 2, "-m", "src.train", "--")

@@ -79,7 +79,9 @@ def test_another_seed_gives_another_run(runs: dict[tuple[str, int], Path], tmp_p
     assert furthest(weights(only_run(tmp_path / "run")), weights(runs["plain", 1])) > 0.1
 
 
-@pytest.mark.parametrize(("split", "devices"), [("val", 1), ("test", 1), ("val", 2), ("test", 3)])
+@pytest.mark.parametrize(
+    ("split", "devices"), [("val", 1), ("test", 1), ("val", 2), pytest.param("test", 3, marks=pytest.mark.slow)]
+)
 def test_evaluation_counts_every_row_once(runs: dict[tuple[str, int], Path], tmp_path: Path, split: str, devices: int) -> None:
     """101 and 97 rows in batches of 24: no number of ranks divides them. One process has recorded its figures when it trained."""
     words = ("--run", runs["plain", 1], "--split", split, "--devices", devices, "--out", tmp_path / "out.json")
