@@ -227,9 +227,8 @@ def conflict_averse(G: np.ndarray, c: float) -> np.ndarray:
             A, B, Q = float(oneS @ p), float(oneS @ q), float(bS @ q)
             root = B * B - A * (Q - k * k)
             move, reach = np.zeros(n), 1.0
-            if (
-                np.abs(CS @ p - oneS).max() > 1e-6 * oneS.max() + 64 * n * EPS * np.abs(p).max()
-            ):  # some combination of these gradients is 0
+            rounding = 64 * n * EPS * np.abs(p).max()
+            if np.abs(CS @ p - oneS).max() > 1e-6 * oneS.max() + rounding:  # some combination of these gradients is 0
                 z = solve(CS + np.outer(oneS, oneS), oneS)
                 z /= oneS @ z
                 move[places] = z - y[places] if k * k >= Q else B * z - q

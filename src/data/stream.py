@@ -105,9 +105,5 @@ class Batches:
             self.loader._iterator = iterator
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(self.rows.__getitem__, self.sampler) if self.loader is None else self._by_workers()
-
-    def _by_workers(self) -> Iterator[Batch]:
-        """Starts workers at the first batch: Lightning asks for an iterator as well only to see whether there is one."""
-        assert self.loader is not None
-        yield from self.loader
+        # a generator: workers start at the first batch, since Lightning also asks for an iterator only to see whether there is one
+        yield from map(self.rows.__getitem__, self.sampler) if self.loader is None else self.loader

@@ -42,7 +42,8 @@ class DDP(Launches, DDPStrategy):
         )
 
     def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
-        trainer: Any = self.lightning_module.trainer if self.lightning_module is not None else None
+        assert self.lightning_module is not None
+        trainer: Any = self.lightning_module.trainer
         scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)
         if trainer.accumulate_grad_batches > 1 or scheduled:
             self._ddp_kwargs = {**self._ddp_kwargs, "static_graph": False}

@@ -7,7 +7,7 @@ from math import comb
 from typing import Any, Literal
 
 from src.parallel.measure import Cost, measured
-from src.parallel.plan import state_ratio
+from src.parallel.plan import load_of, state_ratio
 
 Balance = Literal["bytes", "time"]
 ALL_CUTS = 5000  # up to so many ways to cut the stages each is tried
@@ -79,12 +79,11 @@ def planned(costs: Mapping[str, Cost], ratio: float, devices: int, balance: Bala
         balance: Whether bytes or seconds are dealt.
     """
 
-    def load(cost: Cost) -> float:
-        return (
-            cost.seconds if balance == "time" else cost.parameters + cost.buffers + (1 + ratio) * cost.gradients + cost.activations
-        )
+    def load(part: str) -> float:
+        alone = {part: 1.0}
+        return costs[part].seconds if balance == "time" else load_of({part: costs[part]}, alone, [alone], ratio, {}).total
 
-    loads = {part: load(cost) for part, cost in costs.items()}
+    loads = {part: load(part) for part in costs}
     stages = [part for part in loads if part.startswith("sharing.")]
     heads = [part for part in loads if part.startswith("heads.")]
     first = sum(load for part, load in loads.items() if part not in stages and part not in heads)

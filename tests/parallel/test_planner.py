@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from itertools import combinations_with_replacement, pairwise, product
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -76,6 +77,13 @@ def test_bytes_and_time_are_dealt() -> None:
     assert planned(COSTS, 2.0, 2, "bytes") == {"sharing.encoder.stages.0": 0, "sharing.encoder.stages.1": 1, "heads.a": 1}
     assert planned(COSTS, 2.0, 2, "time") == {"sharing.encoder.stages.0": 0, "sharing.encoder.stages.1": 1, "heads.a": 1}
     assert set(planned(COSTS, 2.0, 1, "bytes").values()) == {0}
+
+
+def test_bytes_are_those_of_weights_gradients_optimizer_and_activations(monkeypatch: pytest.MonkeyPatch) -> None:
+    dealt = Mock(side_effect=deal)
+    monkeypatch.setattr(planner, "deal", dealt)
+    planned(COSTS, 2.0, 2, "bytes")
+    dealt.assert_called_once_with([450.0, 250.0], [45.0], 2, 32.0)
 
 
 def test_what_a_real_model_takes() -> None:
