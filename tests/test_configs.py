@@ -41,4 +41,4 @@ def test_runs_for_a_step(path: Path, data: dict[str, list[str]], tmp_path: Path)
     assert read_json(run / "run.json")["sessions"][-1]["status"] == "finished"
     assert read_json(run / "run.json")["sessions"][-1]["steps"] in (1, 2)
     metrics = read_json(run / "metrics.json")["test"]
-    assert all(value > 0 for key, value in metrics.items() if key.startswith("test/loss/"))
+    assert all(value > 0 for key, value in metrics.items() if key.startswith("test/") and key.endswith("/loss"))

@@ -471,7 +471,7 @@ class MultiTaskModel(L.LightningModule):
         for name, loss, count in zip(self.names, sums_T.tolist(), counts_T.tolist(), strict=True):
             task, loss = self.tasks[name], loss / count if count else nan
             computed = task.compute(self.metrics_of(name))
-            values |= {f"{stage}/loss/{name}": loss, **{f"{stage}/{name}/{metric}": float(v) for metric, v in computed.items()}}
+            values |= {f"{stage}/{name}/loss": loss, **{f"{stage}/{name}/{metric}": float(v) for metric, v in computed.items()}}
             scores.append(-inf if count and isnan(loss) else task.score(computed))
         known = [score for score in scores if not isnan(score)]  # a task without labels has none; one that diverged has the worst
         values[f"{stage}/score"] = sum(known) / len(known) if known else nan
@@ -500,7 +500,7 @@ class MultiTaskModel(L.LightningModule):
         return self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs val/loss/<task>, val/<task>/<metric> and val/score, the mean of the tasks' scores; a plateau schedule sees it."""
+        """Logs val/<task>/loss, val/<task>/<metric> and val/score, the mean of the tasks' scores; a plateau schedule sees it."""
         values = self._finish_evaluation("val")
         # Lightning draws them at 'step': beside the losses of the same weights
         self.log_dict({**values, "step": self.trainer.global_step}, rank_zero_only=False)

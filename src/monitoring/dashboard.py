@@ -38,7 +38,7 @@ def board(trainer: L.Trainer) -> TensorBoardLogger | None:
 
 
 class Dashboard(L.Callback):
-    """Logs train/loss/<task>, train/penalty, weight/<task>, lr/<group> and throughput.
+    """Logs train/<task>/loss, train/penalty, weight/<task>, lr/<group> and throughput.
 
     Every ``log_every_n_steps`` steps and at the end of each epoch; penalty and weights are of the latest step.
 
@@ -104,7 +104,7 @@ class Dashboard(L.Callback):
             return
         model.train_sums_2T.zero_()
         seconds = time.monotonic() - self.clock
-        values = {f"train/loss/{n}": s / c for n, s, c in zip(model.names, sums, counts, strict=True) if c}
+        values = {f"train/{n}/loss": s / c for n, s, c in zip(model.names, sums, counts, strict=True) if c}
         self.latest = dict(values)
         values["throughput/samples_per_second"] = self.samples * replica()[1] / max(seconds, 1e-9)
         if model.weights_T is not None:
@@ -124,11 +124,11 @@ class Dashboard(L.Callback):
 def charts(tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
     """The page of all tasks: first what compares them, then each one's losses and metrics."""
     page = {
-        "validation loss of all tasks": [f"val/loss/{name}" for name in tasks],
+        "validation loss of all tasks": [f"val/{name}/loss" for name in tasks],
         "weights of all tasks": [f"weight/{name}" for name in tasks],
         "score, and what counts of each task": ["val/score", *(f"val/{name}/{task.monitor}" for name, task in tasks.items())],
     }
-    page |= {f"loss of {name}": [f"train/loss/{name}", f"val/loss/{name}"] for name in tasks}
+    page |= {f"loss of {name}": [f"train/{name}/loss", f"val/{name}/loss"] for name in tasks}
     for name, task in tasks.items():  # errors in a label's unit would flatten what lies between 0 and 1
         errors = [metric for metric in task.metric_names if metric in task.minimised]
         others = [metric for metric in task.metric_names if metric not in task.minimised]

@@ -27,7 +27,7 @@ def results_table(tasks: Mapping[str, Task], metrics: Mapping[str, float], stage
     for column in ["loss", *(HEADINGS.get(c, c) for c in columns)]:
         table.add_column(column, justify="right", no_wrap=True)
     for name, task in tasks.items():
-        cells = [f"{metrics[f'{stage}/loss/{name}']:.4f}"]
+        cells = [f"{metrics[f'{stage}/{name}/loss']:.4f}"]
         for column in columns:
             value = metrics.get(f"{stage}/{name}/{column}")
             text = "" if value is None else f"{value:.4f}"

@@ -106,7 +106,7 @@ def test_double_precision_agrees_with_single(tmp_path: Path) -> None:
     state = torch.load(double / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert {value.dtype for name, value in state.items() if name.startswith(("heads", "sharing"))} == {torch.float64}
     assert 0 < furthest(weights(double), weights(single)) < 1e-5
-    assert curves(double)["train/loss/vector"] == pytest.approx(curves(single)["train/loss/vector"], rel=1e-5)
+    assert curves(double)["train/vector/loss"] == pytest.approx(curves(single)["train/vector/loss"], rel=1e-5)
 
 
 def test_which_checkpoint_is_evaluated(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_evaluation_does_not_keep_a_runs_limits(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     assert call("evaluate", "--run", run, "--out", out).code == 0
     whole, part = read_json(out), read_json(run / "metrics.json")["test"]
-    assert whole["test/loss/number"] != pytest.approx(part["test/loss/number"], rel=1e-3)  # one batch of 24 of 97 rows
+    assert whole["test/number/loss"] != pytest.approx(part["test/number/loss"], rel=1e-3)  # one batch of 24 of 97 rows
 
 
 def test_evaluation_of_the_training_rows_starts_at_the_first(tmp_path: Path) -> None:

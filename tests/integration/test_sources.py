@@ -81,8 +81,8 @@ def test_one_process_and_two_agree(alone: Callable[[str], Path], tmp_path: Path,
     one, several = curves(alone(kind)), curves(two)
     points = {"class": 33, "labels": 27} if kind == "proportional" else {"class": 33, "labels": 33}
     for name, steps in points.items():  # a source's tasks have a loss in its own steps alone
-        assert len(one[f"train/loss/{name}"]) == steps
-        assert several[f"train/loss/{name}"] == pytest.approx(one[f"train/loss/{name}"], rel=1e-5)
+        assert len(one[f"train/{name}/loss"]) == steps
+        assert several[f"train/{name}/loss"] == pytest.approx(one[f"train/{name}/loss"], rel=1e-5)
 
 
 def test_evaluation_counts_every_row_once(alone: Callable[[str], Path]) -> None:
@@ -98,7 +98,7 @@ def test_evaluation_counts_every_row_once(alone: Callable[[str], Path]) -> None:
                 outputs = model(rows.inputs)
             for name, task in source.tasks.items():
                 losses, known = task.losses(outputs[name], rows.targets[name]), labelled(rows.targets[name])
-                assert recorded[stage][f"{split}/loss/{name}"] == pytest.approx(float(losses.sum() / known.sum()), rel=1e-5)
+                assert recorded[stage][f"{split}/{name}/loss"] == pytest.approx(float(losses.sum() / known.sum()), rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -365,7 +365,7 @@ def test_validation_metrics_do_not_depend_on_the_batches(eval_batch_size):
         metrics.update(**task.measured(outputs[name], batch.targets[name]))
         computed = task.compute(metrics)
         scores.append(task.score(computed))
-        assert logged[f"val/loss/{name}"] == pytest.approx(losses[name].item(), rel=1e-5)
+        assert logged[f"val/{name}/loss"] == pytest.approx(losses[name].item(), rel=1e-5)
         for metric, value in computed.items():
             assert logged[f"val/{name}/{metric}"] == pytest.approx(value.item(), rel=1e-5, nan_ok=True), f"{name} {metric}"
     assert logged["val/score"] == pytest.approx(np.mean(scores), rel=1e-5)
@@ -383,7 +383,7 @@ def test_a_task_without_labels_has_no_metrics_and_leaves_the_score():
             return rows
 
     (logged,) = trainer_of().validate(model_of(tasks), Unlabelled(tasks), verbose=False)
-    assert np.isnan([logged[f"val/{key}"] for key in ("loss/flag", "flag/auroc", "flag/accuracy")]).all()
+    assert np.isnan([logged[f"val/{key}"] for key in ("flag/loss", "flag/auroc", "flag/accuracy")]).all()
     assert logged["val/score"] == pytest.approx(logged["val/size/r2"])
 
 

@@ -39,16 +39,16 @@ def events(run: Path) -> EventAccumulator:
 
 def test_tags_follow_one_rule(runs: dict[int, Path]) -> None:
     tags, tasks = set(curves(runs[5])), Toy().tasks
-    assert {f"{stage}/loss/{name}" for stage in ("train", "val", "test") for name in tasks} <= tags
+    assert {f"{stage}/{name}/loss" for stage in ("train", "val", "test") for name in tasks} <= tags
     assert {f"{stage}/{n}/{m}" for stage in ("val", "test") for n, task in tasks.items() for m in task.metric_names} <= tags
     assert {f"weight/{name}" for name in tasks} <= tags
     assert {"val/score", "test/score", "lr/encoder", "lr/heads", "throughput/samples_per_second", "epoch"} <= tags
 
 
 def test_points_stand_where_they_were_trained(runs: dict[int, Path]) -> None:
-    assert list(curves(runs[5])["train/loss/labels"]) == [5, 10, 14, 19, 24, 28]
-    assert list(curves(runs[1000])["train/loss/labels"]) == [14, 28]
-    assert list(curves(runs[1])["train/loss/labels"]) == list(range(1, 29))
+    assert list(curves(runs[5])["train/labels/loss"]) == [5, 10, 14, 19, 24, 28]
+    assert list(curves(runs[1000])["train/labels/loss"]) == [14, 28]
+    assert list(curves(runs[1])["train/labels/loss"]) == list(range(1, 29))
     for run in runs.values():
         assert list(curves(run)["val/score"]) == [14, 28]
 
@@ -62,9 +62,9 @@ def test_a_point_is_the_mean_over_all_labels_since_the_last(runs: dict[int, Path
     batches = list(sampler)
     for name in ("number", "binary"):
         counts = [int((~rows[name][ids].isnan()).sum()) for ids in batches]
-        mean = sum(c * fine[f"train/loss/{name}"].get(s, 0.0) for c, s in zip(counts, order, strict=True)) / sum(counts)
-        assert coarse[f"train/loss/{name}"][14] == pytest.approx(mean, rel=1e-5)
-        batch_means = [fine[f"train/loss/{name}"][s] for s in order if s in fine[f"train/loss/{name}"]]
+        mean = sum(c * fine[f"train/{name}/loss"].get(s, 0.0) for c, s in zip(counts, order, strict=True)) / sum(counts)
+        assert coarse[f"train/{name}/loss"][14] == pytest.approx(mean, rel=1e-5)
+        batch_means = [fine[f"train/{name}/loss"][s] for s in order if s in fine[f"train/{name}/loss"]]
         assert mean != pytest.approx(sum(batch_means) / len(batch_means), rel=1e-3)
 
 
@@ -75,8 +75,8 @@ def test_one_page_has_all_tasks(runs: dict[int, Path]) -> None:
     (page,) = layout.category
     shown = {chart.title: list(chart.multiline.tag) for chart in page.chart}
     for name in Toy().tasks:
-        assert f"val/loss/{name}$" in shown["validation loss of all tasks"]
-        assert shown[f"loss of {name}"] == [f"train/loss/{name}$", f"val/loss/{name}$"]
+        assert f"val/{name}/loss$" in shown["validation loss of all tasks"]
+        assert shown[f"loss of {name}"] == [f"train/{name}/loss$", f"val/{name}/loss$"]
     assert shown["errors of number"] == ["val/number/mae$", "val/number/rmse$"]
     assert shown["metrics of number"] == ["val/number/r2$"]
     assert "errors of class" not in shown
@@ -84,8 +84,8 @@ def test_one_page_has_all_tasks(runs: dict[int, Path]) -> None:
 
 def test_a_chart_of_one_task_draws_no_other() -> None:
     page = charts({"age": Regression(), "age_group": BinaryClassification(), "a.b": Regression()})
-    assert page["loss of age"] == ["Multiline", [r"train/loss/age$", r"val/loss/age$"]]
-    assert page["loss of a.b"] == ["Multiline", [r"train/loss/a\.b$", r"val/loss/a\.b$"]]
+    assert page["loss of age"] == ["Multiline", [r"train/age/loss$", r"val/age/loss$"]]
+    assert page["loss of a.b"] == ["Multiline", [r"train/a\.b/loss$", r"val/a\.b/loss$"]]
 
 
 def test_the_config_is_there_as_text(runs: dict[int, Path]) -> None:
@@ -148,7 +148,7 @@ def test_a_resumed_run_draws_no_point_twice(tmp_path: Path) -> None:
     assert (
         hparams(run / "hparams")["_hparams_/session_start_info"].session_start_info.hparams["trainer.max_epochs"].number_value == 3
     )
-    for tag in ("train/loss/labels", "val/score", "lr/encoder"):
+    for tag in ("train/labels/loss", "val/score", "lr/encoder"):
         steps = [event.step for event in found.Scalars(tag)]
         assert steps == sorted(set(steps))
         assert steps[-1] == 42
@@ -166,6 +166,6 @@ def test_each_of_several_loggers_gets_the_curves(tmp_path: Path) -> None:
         },
     ]
     assert call("train", *TOY, "--logs", tmp_path, "--trainer.logger", yaml.safe_dump(loggers, default_flow_style=True)).code == 0
-    assert "train/loss/number" in (tmp_path / "csv" / "metrics.csv").read_text().splitlines()[0]
-    assert list(curves(tmp_path / "board")["train/loss/number"]) == [14, 28]
+    assert "train/number/loss" in (tmp_path / "csv" / "metrics.csv").read_text().splitlines()[0]
+    assert list(curves(tmp_path / "board")["train/number/loss"]) == [14, 28]
     assert "val_best/score" in curves(tmp_path / "board" / "hparams")

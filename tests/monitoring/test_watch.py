@@ -50,16 +50,16 @@ def test_the_bar_shows_the_score_and_a_few_tasks() -> None:
     dashboard = Dashboard()
     bar = Progress(dashboard, most_tasks=2)
     assert bar.get_metrics(trainer, L.LightningModule()) == {}
-    dashboard.latest = {"train/loss/a": 0.12345, "train/loss/b": 2.0}
+    dashboard.latest = {"train/a/loss": 0.12345, "train/b/loss": 2.0}
     assert bar.get_metrics(trainer, L.LightningModule()) == {"a": "0.123", "b": "2.000"}
-    dashboard.latest["train/loss/c"] = 0.0
+    dashboard.latest["train/c/loss"] = 0.0
     assert bar.get_metrics(trainer, L.LightningModule()) == {"mean loss": "0.708"}
 
 
 def test_the_table_of_results() -> None:
     tasks = {"a": Regression(mean=(0.0,), std=(1.0,)), "b": BinaryClassification(classes=(0, 1))}
     metrics = {f"test/{n}/{m}": 0.5 for n, task in tasks.items() for m in task.metric_names}
-    metrics |= {"test/loss/a": 1.25, "test/loss/b": 2.0, "test/score": 0.75, "test/a/mae": float("nan")}
+    metrics |= {"test/a/loss": 1.25, "test/b/loss": 2.0, "test/score": 0.75, "test/a/mae": float("nan")}
     table = results_table(tasks, metrics, "test")
     assert table.title == "test: score 0.7500"
     columns = {str(column.header): list(column.cells) for column in table.columns}
