@@ -1,7 +1,5 @@
 """The one parser that all verbs share: LightningCLI on layered configuration, with errors in one line."""
 
-import inspect
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,9 +15,10 @@ from lightning.pytorch.strategies import Strategy, StrategyRegistry
 
 from src import verb, warm
 from src.checkpoint import SafeCheckpointIO, load_checkpoint
-from src.config import ConfigError, classes, flags, keys, load, merge, parents_first, read, task_settings, written_out
+from src.config import ConfigError, flags, read
 from src.data import MultiTaskDataModule
 from src.forecast import Forecast
+from src.layers import layered
 from src.models import MultiTaskModel
 from src.monitoring import Watch
 from src.parallel import DDP, Checks, choose_interface, main_address, meet_anew, topology
@@ -27,7 +26,7 @@ from src.parallel.choice import choose
 from src.parallel.devices import Devices
 from src.parallel.launcher import Launcher
 from src.parallel.plan import Plan, told
-from src.parser import CHOICES, Parser, called, choices, hint_at, know_every_class, ours, refuse_unmakeable
+from src.parser import Parser, called, choices, hint_at, know_every_class, ours, refuse_unmakeable
 from src.run import Run
 from src.verb import by_word, one_line, quiet, unwrapped
 
@@ -37,7 +36,6 @@ TRAINING = (
     *("model.optimizer", "model.scheduler", "model.lr_multipliers", "model.stage_decay", "model.checkpoint_activations"),
     *("seed_everything", "name", "logs", "watch"),
 )
-SECTIONS = ("data", "model", "trainer", "watch")  # of a config file, each a mapping
 
 
 class CLI(LightningCLI):
@@ -282,70 +280,6 @@ def load_run(path: Path | str, checkpoint: Literal["best", "last"] | None = None
     cli.model.on_load_checkpoint(weights)
     cli.model.load_state_dict(weights["state_dict"])
     return cli.model.eval(), cli.datamodule
-
-
-def layered(args: list[str], base: dict[str, Any]) -> list[str]:
-    """Merges the base and all --config files into one, and puts the flags behind it, parents before their settings."""
-    merged, rest = base, []
-    Parser.origins = {}
-    for key, value in flags(args):
-        names_a_file = key in SECTIONS and str(value).endswith((".yaml", ".yml"))
-        if key in SECTIONS and key != "data" and not names_a_file:
-            hint = f"; did you mean --model.encoder {value}?" if key == "model" else ""
-            raise ConfigError(f"--{key} {value or ''} names no .yaml file{hint}")
-        if key == "trainer.strategy" and value is None:
-            raise ConfigError(f"--strategy needs a name: {', '.join(choices('strategy'))} or auto")
-        if key == "trainer.strategy.help":
-            value = by_path(value, "strategy")
-            if value is None or "." not in value:
-                raise ConfigError(f"--strategy.help needs the name of a strategy: {', '.join(choices('strategy'))}")
-        if not names_a_file and key != "config":
-            rest.append((key, by_path(value, key.rpartition(".")[2])))
-            continue
-        if value is None:
-            raise ConfigError("--config needs a file")
-        layer = written_out({key: read(Path(value))} if names_a_file else read(Path(value)), value)
-        for section in SECTIONS:
-            if not isinstance(layer.get(section, {}), (dict, str) if section == "data" else dict):
-                raise ConfigError(f"config {value}: {section} is '{layer[section]}', where a mapping of keys to values is expected")
-        Parser.origins |= dict.fromkeys(keys(layer), value)
-        merged = merge(merged, layer)
-    rest = parents_first(rest)
-    for key, value in [pair for pair in rest if f"{pair[0]}.".startswith("trainer.strategy.") and not pair[0].endswith(".help")]:
-        rest.remove((key, value))  # into the files' layer: of a word and settings for a class the parser would take the word alone
-        merged = merge(merged, written_out({key: load(value) if value is not None else None}, "of flags"))
-    merged = by_path(merged)
-    strategy = merged["trainer"].get("strategy")
-    if isinstance(strategy, str) and "." in strategy:
-        merged["trainer"]["strategy"] = {"class_path": strategy}
-    elif isinstance(strategy, dict) and set(strategy) == {"class_path"} and "." not in strategy["class_path"]:
-        merged["trainer"]["strategy"] = strategy["class_path"]  # auto, or one of Lightning's own, over a class of a file
-    elif isinstance(strategy, dict) and strategy.get("class_path", "auto") == "auto":
-        setting = next(iter(strategy.get("init_args", strategy)))
-        names = [called(kind)[0] for kind in ours(Strategy) if setting in inspect.signature(kind).parameters]
-        hint = f"is a setting of {', '.join(names)}: add --strategy {names[0]}" if names else "is a setting of no strategy"
-        raise ConfigError(f"strategy.{setting} {hint}")
-    Parser.origins |= dict.fromkeys((key for key, _ in rest), "")
-    Parser.stated = frozenset(keys(base))
-    Parser.chosen = dict(classes(merged)) | {str(value).rpartition(".")[2]: key for key, value in rest}
-    about_tasks = [pair for pair in rest if pair[0].startswith("data.tasks.")]
-    if about_tasks:
-        rest = [pair for pair in rest if pair not in about_tasks]
-        rest.append(("data.tasks", json.dumps(task_settings(about_tasks, merged))))
-    words = [f"--{key}" if value is None else f"--{key}={value}" for key, value in rest]
-    return ["--config", json.dumps(merged, default=str), *words]  # str: YAML has dates, JSON has none
-
-
-def by_path(tree: Any, key: str = "") -> Any:
-    """Nested settings in which our classes go by their path, so that a fork's class of the same name makes none ambiguous."""
-    if isinstance(tree, dict):
-        # each of the sources is a choice of data
-        below: dict[str, str] = {"class_path": key} if key != "sources" else dict.fromkeys(tree, "data")
-        return {name: by_path(value, below.get(str(name), str(name))) for name, value in tree.items()}
-    if key not in CHOICES or not isinstance(tree, str) or "." in tree:
-        return tree
-    found = [kind for kind in ours(CHOICES[key]) if tree in called(kind)]
-    return f"{found[0].__module__}.{found[0].__name__}" if found else tree
 
 
 def value_of(key: str, args: list[str]) -> str | None:

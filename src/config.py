@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from src.words import load_as_written
+
 # second spellings of the everyday flags
 ALIASES = {
     "devices": "trainer.devices",
@@ -29,34 +31,7 @@ ALIASES = {
     "lr": "model.optimizer.lr",
     "seed": "seed_everything",
 }
-FLAGS_WITHOUT_VALUE = {"trainer.fast_dev_run": "true", "plan": "true"}
-
-
-class Loader(yaml.SafeLoader):
-    """YAML with the floats of its version 1.2: 1e-3 is a number, as a person means it, not a word."""
-
-
-FLOAT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
-
-
-def mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    """A mapping in which no key stands twice: YAML would keep the last one and say nothing."""
-    seen: set[Any] = set()
-    for key, _ in node.value:
-        if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' stands there twice", key.start_mark)
-        seen.add(key.value)
-    loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
-
-
-Loader.add_constructor("tag:yaml.org,2002:map", mapping)
-
-
-def load(text: str) -> Any:
-    """Reads YAML text."""
-    return yaml.load(text, Loader)
+FLAGS_WITHOUT_VALUE = dict.fromkeys(("trainer.fast_dev_run", "plan", "no_test", "overwrite", "allow_missing"), "true")
 
 
 class ConfigError(ValueError):
@@ -70,7 +45,7 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: It does not exist, is no YAML, or no mapping.
     """
     try:
-        content = load(path.read_text())
+        content = load_as_written(path.read_text())
     except OSError as error:
         raise ConfigError(f"config {path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
@@ -234,7 +209,7 @@ def task_settings(pairs: list[tuple[str, str | None]], merged: Mapping[str, Any]
         else:
             inner = entry.setdefault("init_args", {}) if "class_path" in entry else entry
             try:
-                inner[setting[0]] = load(value)
+                inner[setting[0]] = load_as_written(value)
             except yaml.YAMLError as error:
                 raise ConfigError(f"--{key} {value}: not valid YAML: {getattr(error, 'problem', error)}") from None
         tasks[task] = entry

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Any, NoReturn, cast, get_args, get_type_hints
 
+import jsonargparse._loaders_dumpers as loaders_dumpers
 import jsonargparse._typehints as typehints
 import lightning as L
 import lightning.pytorch.cli as lightning_cli
+from jsonargparse import set_dumper
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
@@ -31,6 +33,7 @@ from src.data import MultiTaskDataModule
 from src.models.encoders import Encoder
 from src.models.sharing import Sharing
 from src.tasks import Task
+from src.words import Loader, dump
 
 CHOICES: dict[str, type] = {
     "data": MultiTaskDataModule,
@@ -65,6 +68,11 @@ def ours(base: type) -> list[Any]:
 def called(kind: type) -> tuple[str, ...]:
     """The words that a class goes by: its name, and a strategy's own."""
     return (kind.__dict__.get("strategy_name", kind.__name__), kind.__name__)
+
+
+def path_of(kind: type) -> str:
+    """A class by the module that defines it."""
+    return f"{kind.__module__}.{kind.__name__}"
 
 
 def choices(key: str) -> list[str]:
@@ -115,6 +123,9 @@ def forget_replaced_class(_: Any, previous: Any, value: Any) -> None:
 
 
 typehints.discard_init_args_on_class_path_change = forget_replaced_class
+# what is a number, true or null: as we read it ourselves; set_loader would leave out single values
+loaders_dumpers.yaml_default_loader = Loader
+set_dumper("yaml", dump)
 # Lightning's ReduceLROnPlateau wants to be told what to watch; what no one can choose makes torch's ambiguous no longer
 cast(Any, lightning_cli.ReduceLROnPlateau).__abstractmethods__ = frozenset({"monitor"})
 

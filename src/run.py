@@ -28,6 +28,7 @@ import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from src.checkpoint import load_checkpoint, write_atomically
+from src.words import load_as_written
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "jsonargparse", "numpy", "pandas", "scikit-learn")
 
@@ -119,7 +120,7 @@ class Run:
             ValueError: The file was damaged.
         """
         try:
-            config = yaml.safe_load(self.config.read_text())
+            config = load_as_written(self.config.read_text())
         except (yaml.YAMLError, UnicodeDecodeError):
             config = None
         if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("data", "model", "trainer")):

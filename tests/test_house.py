@@ -8,20 +8,23 @@ import pytest
 
 from tests.launch import ROOT
 
-GROUND = {"batch", "tasks", "balancing", "parallel", "run", "config", "hashing", "checkpoint", "warm"}
+GROUND = {"batch", "tasks", "balancing", "parallel", "run", "config", "hashing", "checkpoint", "warm", "words"}
 MAY_IMPORT = {
     **{room: set() for room in (*GROUND, "launchers")},
     "balancing": {"hashing"},
-    "run": {"checkpoint"},
+    "run": {"checkpoint", "words"},
+    "config": {"words"},
     "parallel": {"checkpoint", "warm"},
     "data": {"tasks", "batch", "parallel"},
     "models": {"tasks", "balancing", "batch", "hashing", "parallel"},
     "monitoring": {"tasks", "balancing", "batch", "parallel"},
     "analysis": {"run", "tasks"},
     "parser": GROUND | {"data", "models"},
+    "texts": GROUND | {"data", "parser"},
+    "layers": GROUND | {"data", "models", "monitoring", "parser", "texts"},
     "verb": {"parser"},
     "forecast": {"data", "models", "parallel"},
-    "cli": GROUND | {"data", "models", "monitoring", "parser", "verb", "forecast"},
+    "cli": GROUND | {"data", "models", "monitoring", "parser", "verb", "forecast", "layers"},
 }
 VERBS = ("train", "evaluate", "predict")
 

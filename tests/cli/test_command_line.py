@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from src.config import ALIASES, load
+from src.config import ALIASES
 from src.monitoring import Watch
+from src.words import load
 from tests.cli.calling import call, refused, table, words_for_table
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -1,0 +1,172 @@
+"""The command line as the parser gets it: the base and all files merged into one, then the flags."""
+
+import inspect
+import json
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import lightning as L
+import yaml
+from lightning.pytorch.strategies import Strategy
+
+from src.config import (
+    ConfigError,
+    classes,
+    flags,
+    keys,
+    merge,
+    parents_first,
+    read,
+    task_settings,
+    written_out,
+)
+from src.data import MultiTaskDataModule
+from src.models import MultiTaskModel
+from src.monitoring import Watch
+from src.parser import CHOICES, Parser, called, choices, ours, path_of
+from src.texts import Hints, at, settled
+from src.words import load_as_written
+
+SECTIONS = ("data", "model", "trainer", "watch")  # of a config file, each a mapping
+TYPES: dict[str, Hints] = {  # of the topmost keys
+    "data": (MultiTaskDataModule,),
+    "model": (MultiTaskModel,),
+    "trainer": (L.Trainer,),
+    "watch": (Watch,),
+    **dict.fromkeys(("name", "logs", "run", "resume", "checkpoint", "out", "split"), (str,)),
+}
+Flags = list[tuple[str, str | None]]
+
+
+def layered(args: list[str], base: dict[str, Any]) -> list[str]:
+    """Merges the base and all --config files into one, and puts the flags behind it.
+
+    Parents come before their settings, and what is text to a setting is text as it was written.
+    """
+    merged: Any = base
+    rest: Flags = []
+    Parser.origins = {}
+    for key, value in flags(args):
+        names_a_file = key in SECTIONS and str(value).endswith((".yaml", ".yml"))
+        if not names_a_file and key != "config":
+            rest.append(checked_flag(key, value))
+            continue
+        if value is None:
+            raise ConfigError("--config needs a file")
+        content = {key: read(Path(value))} if names_a_file else read(Path(value))
+        layer = checked_layer(written_out(content, value), value)
+        Parser.origins |= dict.fromkeys(keys(layer), value)
+        merged = merge(merged, layer)
+    rest = parents_first(rest)
+    for key, value in [pair for pair in rest if is_of_strategy(pair[0])]:
+        rest.remove((key, value))
+        # into the files' layer: the parser would take a word for the class, and drop its settings
+        setting = load_as_written(value) if value is not None else None
+        merged = merge(merged, written_out({key: setting}, "of flags"))
+    merged = by_path(merged)
+    name_strategy(merged["trainer"])
+    Parser.origins |= dict.fromkeys((key for key, _ in rest), "")
+    Parser.stated = frozenset(keys(base))
+    chosen = {str(value).rpartition(".")[2]: key for key, value in rest}
+    Parser.chosen = dict(classes(merged)) | chosen
+    words = [f"--{key}" if value is None else f"--{key}={value}" for key, value in typed(rest, merged)]
+    merged = {key: settled(value, TYPES.get(key, ())) for key, value in merged.items()}
+    return ["--config", as_json(merged), *words]
+
+
+def checked_flag(key: str, value: str | None) -> tuple[str, str | None]:
+    """Returns a flag with classes by their path, and refuses what no parser could explain."""
+    if key in SECTIONS and key != "data":
+        hint = f"; did you mean --model.encoder {value}?" if key == "model" else ""
+        raise ConfigError(f"--{key} {value or ''} names no .yaml file{hint}")
+    if key == "trainer.strategy" and value is None:
+        raise ConfigError(f"--strategy needs a name: {', '.join(choices('strategy'))} or auto")
+    value = by_path(value, "strategy" if key == "trainer.strategy.help" else key.rpartition(".")[2])
+    if key == "trainer.strategy.help" and (value is None or "." not in value):
+        names = ", ".join(choices("strategy"))
+        raise ConfigError(f"--strategy.help needs the name of a strategy: {names}")
+    return key, value
+
+
+def checked_layer(layer: dict[str, Any], path: str) -> dict[str, Any]:
+    """Refuses a file whose sections are no mappings of keys to values."""
+    for section in SECTIONS:
+        kinds: Any = (dict, str) if section == "data" else dict
+        if not isinstance(layer.get(section, {}), kinds):
+            raise ConfigError(f"config {path}: {section} is '{layer[section]}', where a mapping of keys to values is expected")
+    return layer
+
+
+def is_of_strategy(key: str) -> bool:
+    """Returns whether a flag chooses the strategy, or one of its settings."""
+    return f"{key}.".startswith("trainer.strategy.") and not key.endswith(".help")
+
+
+def name_strategy(trainer: dict[str, Any]) -> None:
+    """Brings the choice of a strategy into the form that the parser takes."""
+    strategy = trainer.get("strategy")
+    if isinstance(strategy, str) and "." in strategy:
+        trainer["strategy"] = {"class_path": strategy}
+        return
+    if not isinstance(strategy, dict):
+        return
+    if set(strategy) == {"class_path"} and "." not in strategy["class_path"]:
+        trainer["strategy"] = strategy["class_path"]  # auto, or Lightning's own, over a file's class
+    elif strategy.get("class_path", "auto") == "auto":
+        setting = next(iter(strategy.get("init_args", strategy)))
+        kinds = [k for k in ours(Strategy) if setting in inspect.signature(k).parameters]
+        names = [called(kind)[0] for kind in kinds]
+        hint = f"is a setting of {', '.join(names)}: add --strategy {names[0]}" if names else ""
+        raise ConfigError(f"strategy.{setting} {hint or 'is a setting of no strategy'}")
+
+
+def typed(rest: Flags, merged: Any) -> Flags:
+    """Returns the flags with their values as JSON where YAML would read them otherwise than meant."""
+    tree, about_tasks = merged, []
+    for key, value in rest:
+        if key.startswith("data.tasks.") and not key.endswith(".help"):
+            about_tasks.append((key, value))
+        elif value is not None and not key.endswith(".help"):
+            tree = merge(tree, written_out({key: value}, "of flags"))
+    result: Flags = []
+    for key, value in rest:
+        if (key, value) not in about_tasks:
+            result.append((key, flag_value(value, at(key.rstrip("+"), TYPES, tree))))
+    if about_tasks:
+        hints = at("data.tasks", TYPES, tree)
+        tasks = settled(task_settings(about_tasks, merged), hints)
+        result.append(("data.tasks", as_json(tasks)))
+    return result
+
+
+def flag_value(value: str | None, hints: Hints) -> str | None:
+    """Returns a flag's value as the parser will read it as it is meant."""
+    if value is None:
+        return "true" if bool in hints and set(hints) <= {bool, int, NoneType} else None
+    if value[:1] not in ("[", "{") or (set(hints) <= {str, NoneType} and hints):
+        return value
+    try:
+        return as_json(settled(load_as_written(value), hints))
+    except yaml.YAMLError:  # the parser says where
+        return value
+
+
+def as_json(content: Any) -> str:
+    """Returns content as JSON, a form of YAML in which all text is quoted."""
+    return json.dumps(content, default=str, ensure_ascii=False)
+
+
+def by_path(tree: Any, key: str = "") -> Any:
+    """Returns nested settings in which our classes go by their path.
+
+    So a fork's class of the same name makes none ambiguous.
+    """
+    if isinstance(tree, dict):
+        # each of the sources is a choice of data
+        below: dict[str, str] = {"class_path": key} if key != "sources" else dict.fromkeys(tree, "data")
+        return {name: by_path(value, below.get(str(name), str(name))) for name, value in tree.items()}
+    if key not in CHOICES or not isinstance(tree, str) or "." in tree:
+        return tree
+    found = [kind for kind in ours(CHOICES[key]) if tree in called(kind)]
+    return path_of(found[0]) if found else tree
