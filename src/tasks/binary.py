@@ -1,6 +1,6 @@
 """One of two classes."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision, BinaryF1Score
 
+from src.tasks.decisions import MIDDLE, Scores, best_thresholds, decision_metrics
 from src.tasks.task import MISSING, Label, LabelCount, Task, classes_as_integers, constant, distinct, labelled, position_in
 
 
@@ -22,12 +22,20 @@ class BinaryClassification(Task):
         classes: Names of the negative and the positive class; learnt from the training labels when empty (the later one in
             order, such as 1, True, 'yes', '>50K', is positive).
         pos_weight: Factor on the loss of positive elements.
+        threshold: The probability above which a row counts as positive, in accuracy, F1,
+            predictions and confusion matrices alike. When None each validation chooses the one with
+            the highest F1 on its rows, and the checkpoint keeps it. So F1 of validation is at the
+            threshold that its own rows chose, and flatters; F1 of the test does not. For accuracy
+            at the usual threshold set 0.5. AUROC and average precision need none.
     """
 
+    not_in_loss: ClassVar[tuple[str, ...]] = ("classes", "threshold")
+    set_by_validation: ClassVar[tuple[str, ...]] = ("threshold",)
     metric_names: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "auroc", "average_precision")
 
     classes: tuple[Label, ...] = ()
     pos_weight: float = 1.0
+    threshold: float | None = None
     monitor: str = "auroc"
 
     def __post_init__(self) -> None:
@@ -36,6 +44,8 @@ class BinaryClassification(Task):
             raise ValueError(f"BinaryClassification: {len(self.classes)} classes where 2 are expected, the negative one first")
         if self.pos_weight <= 0:
             raise ValueError(f"BinaryClassification: pos_weight {self.pos_weight} must be above 0")
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise ValueError(f"BinaryClassification: threshold {self.threshold} is a probability, from 0 to below 1")
 
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
         if values.ndim > 1:
@@ -55,24 +65,16 @@ class BinaryClassification(Task):
     def out_features(self) -> int:
         return 1
 
-    def alike(self) -> tuple[Hashable, ...]:
-        return (*super().alike(), self.pos_weight)
-
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return binary_losses(outputs.squeeze(-1), targets, self.pos_weight)
 
     def metrics(self) -> MetricCollection:
-        settings: dict[str, Any] = {"ignore_index": MISSING, "validate_args": False}
-        return MetricCollection(
-            {
-                "accuracy": BinaryAccuracy(**settings),
-                "f1": BinaryF1Score(**settings),
-                "auroc": BinaryAUROC(**settings),
-                "average_precision": BinaryAveragePrecision(**settings),
-                "count": LabelCount(2),
-            },
-            compute_groups=[["accuracy", "f1"], ["auroc", "average_precision"], ["count"]],
-        )
+        return MetricCollection({"scores": Scores(1), "count": LabelCount(2)}, compute_groups=False)
+
+    def derived(self, computed: dict[str, Any]) -> dict[str, Any]:
+        if "scores" not in computed:  # a kind with metrics of its own
+            return computed
+        return decision_metrics(computed["scores"], [self.in_use]) | computed
 
     def measured(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         classes = classes_as_integers(targets).flatten()
@@ -84,10 +86,27 @@ class BinaryClassification(Task):
             return set(self.metric_names)
         return set() if counts.all() else {"auroc", "average_precision"}
 
+    def chosen(self, metrics: MetricCollection) -> Self:
+        if self.threshold is not None or "scores" not in metrics:
+            return self
+        (threshold,) = best_thresholds(metrics["scores"].compute())
+        return replace(self, threshold=threshold)
+
+    @property
+    def in_use(self) -> float:
+        """The threshold that decides."""
+        return MIDDLE if self.threshold is None else self.threshold
+
+    def choice_in_words(self, name: str) -> str:
+        return f"threshold of {name}: {self.in_use:.4g}"
+
+    def predicted(self, outputs: Tensor) -> Tensor:
+        """Outputs (..., 1) as decisions (...): true above the threshold."""
+        return probabilities(outputs.squeeze(-1)) > self.in_use
+
     def decode(self, outputs: Tensor) -> dict[str, Any]:
-        probability = outputs.sigmoid().squeeze(-1)
-        guess = [self.classes[int(p > 0.5)] for p in probability.tolist()]
-        return {"": guess, f"p_{self.classes[1]}": probability.tolist()}
+        guess = [self.classes[int(yes)] for yes in self.predicted(outputs).tolist()]
+        return {"": guess, f"p_{self.classes[1]}": probabilities(outputs.squeeze(-1)).tolist()}
 
 
 def probabilities(logits: Tensor) -> Tensor:

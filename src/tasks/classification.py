@@ -1,6 +1,6 @@
 """One of several classes."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassRecall
 
 from src.tasks.task import MISSING, Label, LabelCount, Task, constant, distinct, labelled, position_in
 
@@ -21,12 +21,17 @@ class Classification(Task):
     With class weights w the element loss is -w_y log p_y, and the mean is over labelled elements (not over their weights), so
     that it does not depend on how a batch is dealt out. Label smoothing: Szegedy et al., CVPR 2016.
 
+    F1 is the mean over the classes that have a label or a prediction, balanced accuracy the mean
+    recall over those that have a label. A kind with other outputs, such as an ordinal one,
+    overrides ``out_features``, ``losses`` and ``predicted``: metrics and pictures follow.
+
     Attributes:
         classes: Class names in the order of the outputs; learnt from the training labels when empty.
         label_smoothing: Share of the target spread over all classes, in [0, 1).
         class_weights: One weight per class, or none.
     """
 
+    not_in_loss: ClassVar[tuple[str, ...]] = ("classes",)
     metric_names: ClassVar[tuple[str, ...]] = ("accuracy", "balanced_accuracy", "f1")
 
     classes: tuple[Label, ...] = ()
@@ -55,9 +60,6 @@ class Classification(Task):
     def out_features(self) -> int:
         return len(self.classes)
 
-    def alike(self) -> tuple[Hashable, ...]:
-        return (*super().alike(), self.label_smoothing, self.class_weights)
-
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         weights = constant(self.class_weights, (outputs.device, outputs.dtype)) if self.class_weights else None
         return F.cross_entropy(
@@ -70,30 +72,33 @@ class Classification(Task):
         ).view_as(targets)
 
     def metrics(self) -> MetricCollection:
-        settings: dict[str, Any] = {"num_classes": self.out_features, "ignore_index": MISSING, "validate_args": False}
+        settings: dict[str, Any] = {"num_classes": len(self.classes), "ignore_index": MISSING, "validate_args": False}
+        per_class: dict[str, Any] = {**settings, "average": "none", "zero_division": float("nan")}
         return MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(average="micro", **settings),
-                "balanced_accuracy": MulticlassAccuracy(average="none", **settings),
-                "f1": MulticlassF1Score(average="macro", **settings),
-                "count": LabelCount(self.out_features),
+                "balanced_accuracy": MulticlassRecall(**per_class),
+                "f1": MulticlassF1Score(**per_class),
+                "count": LabelCount(len(self.classes)),
             },
             compute_groups=[["accuracy"], ["balanced_accuracy", "f1"], ["count"]],
         )
 
     def measured(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         targets = targets.flatten()
-        counts = torch.bincount(targets[labelled(targets)], minlength=self.out_features)
-        return {"preds": outputs.flatten(0, -2).argmax(-1), "target": targets, "counts": counts}
+        counts = torch.bincount(targets[labelled(targets)], minlength=len(self.classes))
+        return {"preds": self.predicted(outputs).flatten(), "target": targets, "counts": counts}
 
     def undefined(self, counts: Tensor) -> set[str]:
         return set() if counts.any() else set(self.metric_names)
 
-    def scalar(self, value: Tensor, counts: Tensor) -> Tensor:
-        """Balanced accuracy is the mean recall over the classes that have a label: the others have no recall."""
-        return value[counts > 0].mean() if value.ndim else value.float()
+    def predicted(self, outputs: Tensor) -> Tensor:
+        """Outputs (..., O) as positions in ``classes`` (...)."""
+        return outputs.argmax(-1)
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         probabilities = outputs.softmax(-1)
-        decoded: dict[str, Any] = {"": [self.classes[i] for i in outputs.argmax(-1).tolist()]}
+        decoded: dict[str, Any] = {"": [self.classes[i] for i in self.predicted(outputs).tolist()]}
+        if self.out_features != len(self.classes):  # outputs of another make are no probabilities of classes
+            return decoded
         return decoded | {f"p_{name}": probabilities[:, i].tolist() for i, name in enumerate(self.classes)}

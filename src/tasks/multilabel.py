@@ -1,6 +1,6 @@
 """Several yes-or-no labels at once."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -8,58 +8,38 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MultilabelAccuracy, MultilabelAUROC, MultilabelAveragePrecision, MultilabelF1Score
-from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
-from torchmetrics.utilities import dim_zero_cat
 
 from src.tasks.binary import binary_losses, probabilities
-from src.tasks.task import MISSING, BadLabel, LabelCount, Task, as_numbers, classes_as_integers
-
-
-class AUROC(MultilabelAUROC):
-    """AUROC per label, NaN where a label lacks a positive or a negative (torchmetrics fails on a label with no known element)."""
-
-    def compute(self) -> Tensor:  # type: ignore[override]  # the base class is a curve
-        """Returns (L,)."""
-        return per_label(multilabel_auroc, self.preds, self.target)
-
-
-class AveragePrecision(MultilabelAveragePrecision):
-    """Average precision per label, NaN where a label lacks a positive or a negative."""
-
-    def compute(self) -> Tensor:  # type: ignore[override]  # the base class is a curve
-        """Returns (L,)."""
-        return per_label(multilabel_average_precision, self.preds, self.target)
-
-
-def per_label(function: Callable[..., Tensor], preds: Any, target: Any) -> Tensor:
-    """A ranking metric of the labels that have both a positive and a negative, NaN for the others."""
-    preds, target = dim_zero_cat(preds), dim_zero_cat(target)
-    both = (target == 0).any(0) & (target == 1).any(0)
-    values = preds.new_full(both.shape, float("nan"))
-    settings: dict[str, Any] = {"num_labels": int(both.sum()), "average": "none", "ignore_index": MISSING, "validate_args": False}
-    if both.any():
-        values[both] = function(preds[:, both], target[:, both], **settings).to(values)
-    return values
+from src.tasks.decisions import MIDDLE, Scores, best_thresholds, decision_metrics
+from src.tasks.task import BadLabel, LabelCount, Task, as_numbers, classes_as_integers
 
 
 @dataclass(frozen=True, kw_only=True)
 class MultilabelClassification(Task):
     """Binary cross-entropy on L logits: targets (..., L) of 0, 1 or NaN, outputs (..., L).
 
-    The task's loss is the mean over all known labels. AUROC and average precision are means over those labels that have both a
-    positive and a negative, F1 over those that are known anywhere.
+    The task's loss is the mean over all known labels, accuracy their share that is decided right. AUROC and average precision are
+    means over those labels that have both a positive and a negative, F1 over those that have a positive or are decided so anywhere.
 
     Attributes:
         labels: Names of the labels in the order of the outputs.
         pos_weight: Factor on the loss of positive elements: one for all, or one per label.
+        thresholds: Per label the probability above which it counts as positive, in accuracy, F1,
+            predictions and confusion matrices alike. When None each validation chooses those with
+            the highest F1 on its rows, and the checkpoint keeps them: see BinaryClassification.
+        per_label: Log each label's own metrics besides, as <stage>/<task>/<metric>/<label>.
     """
+
+    not_in_loss: ClassVar[tuple[str, ...]] = ("labels", "thresholds", "per_label")
+    set_by_validation: ClassVar[tuple[str, ...]] = ("thresholds",)
 
     event_dims: ClassVar[int] = 1
     metric_names: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "auroc", "average_precision")
 
     labels: tuple[str, ...] = ()
     pos_weight: float | tuple[float, ...] = 1.0
+    thresholds: tuple[float, ...] | None = None
+    per_label: bool = False
     monitor: str = "auroc"
 
     def __post_init__(self) -> None:
@@ -69,6 +49,12 @@ class MultilabelClassification(Task):
             raise ValueError(f"MultilabelClassification: {len(weights)} values of pos_weight for {len(self.labels)} labels")
         if not all(weight > 0 for weight in weights):
             raise ValueError(f"MultilabelClassification: pos_weight {self.pos_weight} must be above 0")
+        if self.thresholds is None:
+            return
+        if self.labels and len(self.thresholds) != len(self.labels):
+            raise ValueError(f"MultilabelClassification: {len(self.thresholds)} thresholds for {len(self.labels)} labels")
+        if not all(0 <= threshold < 1 for threshold in self.thresholds):
+            raise ValueError(f"MultilabelClassification: thresholds {self.thresholds} are probabilities, from 0 to below 1")
 
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
         if values.ndim != 2 or len(self.labels or names) != values.shape[1]:
@@ -87,24 +73,33 @@ class MultilabelClassification(Task):
     def out_features(self) -> int:
         return len(self.labels)
 
-    def alike(self) -> tuple[Hashable, ...]:
-        return (*super().alike(), self.pos_weight)
-
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return binary_losses(outputs, targets, self.pos_weight)
 
     def metrics(self) -> MetricCollection:
-        settings: dict[str, Any] = {"num_labels": self.out_features, "ignore_index": MISSING, "validate_args": False}
         return MetricCollection(
-            {
-                "accuracy": MultilabelAccuracy(average="micro", **settings),
-                "f1": MultilabelF1Score(average="none", **settings),
-                "auroc": AUROC(average="none", **settings),
-                "average_precision": AveragePrecision(average="none", **settings),
-                "count": LabelCount(2, self.out_features),
-            },
-            compute_groups=[["accuracy"], ["f1"], ["auroc", "average_precision"], ["count"]],
+            {"scores": Scores(self.out_features), "count": LabelCount(2, self.out_features)}, compute_groups=False
         )
+
+    def derived(self, computed: dict[str, Any]) -> dict[str, Any]:
+        if "scores" not in computed:  # a kind with metrics of its own
+            return computed
+        return decision_metrics(computed["scores"], self.in_use) | computed
+
+    def compute(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        counts = metrics["count"].compute().sum(0)
+        values = self.values(metrics)
+        if "accuracy" in values and values["accuracy"].ndim:  # over all known labels, which some have more of than others
+            right = (values["accuracy"].nan_to_num(0) * counts).sum()
+            values["accuracy"] = right / counts.sum()
+        return {name: self.scalar(value, counts) for name, value in values.items()}
+
+    def per_output(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        if not self.per_label:
+            return {}
+        none = torch.full((self.out_features,), float("nan"))
+        values = {metric: value if value.ndim else none for metric, value in self.values(metrics).items()}
+        return {f"{metric}/{label}": value[k] for metric, value in values.items() for k, label in enumerate(self.labels)}
 
     def measured(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         classes = classes_as_integers(targets).flatten(0, -2)
@@ -116,10 +111,27 @@ class MultilabelClassification(Task):
             return set(self.metric_names)
         return set() if counts.all(0).any() else {"auroc", "average_precision"}
 
-    def scalar(self, value: Tensor, counts: Tensor) -> Tensor:
-        return value[counts.any(0)].nanmean() if value.ndim else value.float()
+    @property
+    def in_use(self) -> tuple[float, ...]:
+        """The thresholds that decide, one per label."""
+        return self.thresholds or (MIDDLE,) * self.out_features
+
+    def chosen(self, metrics: MetricCollection) -> Self:
+        if self.thresholds is not None or "scores" not in metrics:
+            return self
+        return replace(self, thresholds=best_thresholds(metrics["scores"].compute()))
+
+    def choice_in_words(self, name: str, most: int = 8) -> str:
+        shown = [f"{label} {threshold:.4g}" for label, threshold in zip(self.labels, self.in_use, strict=True)]
+        more = f" and {len(shown) - most} more" if len(shown) > most else ""
+        return f"thresholds of {name}: {', '.join(shown[:most])}{more}"
+
+    def predicted(self, outputs: Tensor) -> Tensor:
+        """Outputs (..., L) as decisions (..., L): true above the threshold."""
+        scores = probabilities(outputs)
+        return scores > scores.new_tensor(self.in_use)
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
-        probabilities = outputs.sigmoid()
-        guess = {name: (probabilities[:, i] > 0.5).int().tolist() for i, name in enumerate(self.labels)}
-        return guess | {f"p_{name}": probabilities[:, i].tolist() for i, name in enumerate(self.labels)}
+        yes, scores = self.predicted(outputs).int(), probabilities(outputs)
+        guess = {name: yes[:, i].tolist() for i, name in enumerate(self.labels)}
+        return guess | {f"p_{name}": scores[:, i].tolist() for i, name in enumerate(self.labels)}

@@ -1,6 +1,6 @@
 """One or several numbers."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
 
-from src.tasks.task import LabelCount, Task, as_numbers, constant, labelled
+from src.tasks.task import LabelCount, Task, as_numbers, constant, in_words, labelled
 
 
 class R2(Metric):
@@ -40,11 +40,20 @@ class R2(Metric):
         return torch.where(variation > 1e-12 * squares, 1 - errors / variation, float("nan"))
 
 
+BOUNDED = ("mae", "rmse", "r2")
+LEAST = -1.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Regression(Task):
     """Squared, absolute or Huber error on standardised targets: targets (...) or (..., L) with NaN for missing, outputs (..., L).
 
     The model sees (y - mean) / std; MAE and RMSE are reported in the label's own unit, R2 is the mean over outputs.
+
+    What counts for model selection is bounded below: R2, or 1 - error / std for MAE and RMSE, is at least -1 there, for each output
+    of a vector. R2 is unbounded, and one task of few rows at -100 would choose the epoch for all the others.
+
+    A kind whose outputs are parameters of a distribution overrides ``out_features``, ``losses`` and ``predicted``.
 
     Attributes:
         loss: mse, (o - y)^2; mae, |o - y|; huber, quadratic within ``delta`` standard deviations and linear beyond.
@@ -54,6 +63,7 @@ class Regression(Task):
         std: Standard deviation per output likewise.
     """
 
+    not_in_loss: ClassVar[tuple[str, ...]] = ("names", "mean", "std")
     minimised: ClassVar[tuple[str, ...]] = ("mae", "rmse")
     metric_names: ClassVar[tuple[str, ...]] = ("mae", "rmse", "r2")
 
@@ -72,7 +82,7 @@ class Regression(Task):
             raise ValueError(f"Regression: delta {self.delta} must be above 0")
         for key, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and (not isinstance(values, tuple) or (self.names and len(values) != len(self.names))):
-                raise ValueError(f"Regression: {key} {values} where a list of {self.out_features} is expected")
+                raise ValueError(f"Regression: {key} {values} where a list of {self.values_per_label} is expected")
         if self.std is not None and not all(std > 0 for std in self.std):
             raise ValueError(f"Regression: std {self.std} must be above 0")
 
@@ -105,11 +115,13 @@ class Regression(Task):
         return torch.from_numpy((as_numbers(values) - mean) / std).float()
 
     @property
-    def out_features(self) -> int:
+    def values_per_label(self) -> int:
+        """How many numbers a label has."""
         return len(self.names) or 1
 
-    def alike(self) -> tuple[Hashable, ...]:
-        return (*super().alike(), self.loss, self.delta, self.event_dims)
+    @property
+    def out_features(self) -> int:
+        return self.values_per_label
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         mask = labelled(targets)
@@ -128,19 +140,19 @@ class Regression(Task):
             {
                 "mae": MeanAbsoluteError(),
                 "rmse": MeanSquaredError(squared=False),
-                "r2": R2(self.out_features),
-                "count": LabelCount(self.out_features),
+                "r2": R2(self.values_per_label),
+                "count": LabelCount(self.values_per_label),
             },
             compute_groups=False,
         )
 
     def predicted(self, outputs: Tensor) -> Tensor:
-        """Outputs (..., L) as standardised predictions (..., L): the same, unless the outputs are parameters of a distribution."""
+        """Outputs (..., O) as standardised predictions (..., L): the same, unless the outputs are parameters of a distribution."""
         return outputs
 
     def measured(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        outputs = self.predicted(outputs).reshape(-1, self.out_features)
-        targets = targets.reshape(-1, self.out_features)
+        outputs = self.predicted(outputs).reshape(-1, self.values_per_label)
+        targets = targets.reshape(-1, self.values_per_label)
         mask = labelled(targets)
         return {
             "preds": self.in_units(outputs.double())[mask],  # fp32 has no digits left for the error of a price near 1e9
@@ -159,14 +171,26 @@ class Regression(Task):
     def undefined(self, counts: Tensor) -> set[str]:
         return set() if counts.any() else set(self.metric_names)
 
-    def scalar(self, value: Tensor, counts: Tensor) -> Tensor:
-        return value.nanmean().float() if value.ndim else value.float()
-
     def score(self, values: Mapping[str, Tensor | float]) -> float:
-        """R2 as it is; MAE and RMSE as the share of the training labels' spread that is explained, 1 - error / std."""
+        """R2; MAE and RMSE as the share of the training labels' spread that is explained, 1 - error / std; at least -1."""
         assert self.std is not None, "fit first"
+        if self.monitor not in BOUNDED:  # a metric of a kind of its own
+            return super().score(values)
         value = float(values[self.monitor])
-        return value if self.monitor == "r2" else 1 - value / float(np.mean(self.std))
+        skill = value if self.monitor == "r2" else 1 - value / float(np.mean(self.std))
+        return LEAST if skill < LEAST else skill  # NaN stays NaN
+
+    def in_score(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        """R2 of each output is bounded by itself, before the mean."""
+        if self.monitor != "r2" or not self.names or not isinstance(metrics["r2"], R2):
+            return {}
+        return {"r2": metrics["r2"].compute().clamp(min=LEAST).nanmean()}
+
+    def score_in_words(self) -> str:
+        if self.monitor not in BOUNDED:
+            return super().score_in_words()
+        skill = "R2" if self.monitor == "r2" else f"1 - {in_words(self.monitor)} / std"
+        return f"{skill}, at least {LEAST:g}"
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         values = self.in_units(self.predicted(outputs))

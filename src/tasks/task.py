@@ -7,9 +7,9 @@ of one task. Nothing in a task looks at the leading dimensions, so alike tasks a
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from src.tasks.head import Head
 MISSING = -100  # the missing label in integer targets; NaN is the one in float targets
 
 Label = str | int | float | bool
+
+# a task's loss is logged beside its metrics, and counts and scores are among them
+RESERVED = ("loss", "count", "scores")
 
 
 def labelled(targets: Tensor) -> Tensor:
@@ -54,7 +57,9 @@ def known(values: np.ndarray) -> np.ndarray:
         return ~np.isnan(values)
     if values.dtype.kind != "O":
         return np.ones(values.shape, dtype=bool)
-    return np.frompyfunc(lambda v: v is not None and v == v, 1, 1)(values).astype(bool)
+    import pandas as pd  # half a second to import: only where labels are read
+
+    return cast(np.ndarray, pd.notna(values))
 
 
 def as_numbers(values: np.ndarray) -> np.ndarray:
@@ -84,21 +89,51 @@ def position_in(classes: Sequence[Label], values: np.ndarray) -> np.ndarray:
     Raises:
         BadLabel: A label that is none of the classes.
     """
+    import pandas as pd  # half a second to import: only where labels are read
+
     place = {label: i for i, label in enumerate(classes)}
-    positions = np.full(values.shape, MISSING, dtype=np.int64)
-    for index in np.argwhere(known(values)):
-        value = values[tuple(index)]
-        if value not in place:
-            shown = ", ".join(map(str, classes[:8])) + (", ..." if len(classes) > 8 else "")
-            raise BadLabel(int(index[0]), f"holds the class '{value}', which the training labels ({shown}) do not have")
-        positions[tuple(index)] = place[value]
+    codes, uniques = pd.factorize(values.ravel())
+    found = [place.get(label, -1) for label in uniques]
+    # a code of -1 is a missing label, the last one of the look-up
+    positions = np.array([*found, MISSING], dtype=np.int64)[codes].reshape(values.shape)
+    if (positions == -1).any():
+        index = np.argwhere(positions == -1)[0]
+        shown = ", ".join(map(str, classes[:8])) + (", ..." if len(classes) > 8 else "")
+        raise BadLabel(
+            int(index[0]),
+            f"holds the class '{values[tuple(index)]}', which the training labels ({shown}) do not have",
+        )
     return positions
 
 
 def distinct(values: np.ndarray) -> tuple[Label, ...]:
     """The known labels without repeats, in order (numbers by size, words by alphabet)."""
-    found = {v.item() if isinstance(v, np.generic) else v for v in values[known(values)].flat}
+    import pandas as pd  # half a second to import: only where labels are read
+
+    uniques = pd.unique(values[known(values)].ravel())
+    found = [v.item() if isinstance(v, np.generic) else v for v in uniques]
     return tuple(sorted(found, key=lambda v: (isinstance(v, str), v)))
+
+
+def hashable(value: Any) -> Hashable:
+    """Returns a value as a key: lists and dictionaries by what they hold, what has no hash as itself."""
+    if isinstance(value, list | tuple):
+        return tuple(hashable(item) for item in value)
+    if isinstance(value, dict):
+        return tuple((key, hashable(item)) for key, item in sorted(value.items(), key=repr))
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return cast(Hashable, value)
+
+
+WORDS = {"auroc": "AUROC", "f1": "F1", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
+
+
+def in_words(metric: str) -> str:
+    """Returns a metric's name as people write it."""
+    return WORDS.get(metric, metric.replace("_", " "))
 
 
 class LabelCount(Metric):
@@ -129,12 +164,17 @@ class Task(ABC):
         depth: Hidden layers of the head; 0 is a linear head.
         width: Width of the hidden layers.
         monitor: The metric that counts for model selection.
+
+    A class that defines ``losses`` may list in ``not_in_loss`` which fields that method does not
+    read: tasks that differ in those alone are computed together. Without the list every field
+    counts, see :meth:`loss_key`.
     """
 
     event_dims: ClassVar[int] = 0  # trailing target dimensions that belong to one label: 0 scalar, 1 vector
     likelihood: ClassVar[str] = "categorical"  # whose negative logarithm the loss is, up to a scale: or gaussian, laplace
     minimised: ClassVar[tuple[str, ...]] = ()  # metrics of which less is better
     metric_names: ClassVar[tuple[str, ...]] = ()
+    set_by_validation: ClassVar[tuple[str, ...]] = ()  # fields that a validation sets where nobody has
 
     weight: float = 1.0
     depth: int = 0
@@ -142,6 +182,12 @@ class Task(ABC):
     monitor: str
 
     def __post_init__(self) -> None:
+        for metric in self.metric_names:
+            if metric in RESERVED or "/" in metric:
+                raise ValueError(
+                    f"{type(self).__name__}: a metric cannot be named '{metric}', since "
+                    f"{', '.join(RESERVED)} have a meaning already and '/' separates keys: rename it"
+                )
         if self.monitor not in self.metric_names:
             raise ValueError(f"{type(self).__name__}: monitor '{self.monitor}' is none of {', '.join(self.metric_names)}")
         if self.weight < 0:
@@ -193,9 +239,16 @@ class Task(ABC):
             The shape of ``targets``.
         """
 
-    def alike(self) -> tuple[Hashable, ...]:
-        """Tasks with equal keys share one loss computation, so the key holds all that :meth:`losses` depends on."""
-        return (type(self), self.out_features, self.depth, self.width)
+    def loss_key(self) -> tuple[Hashable, ...]:
+        """Returns what :meth:`losses` may read: tasks with equal keys share one loss computation.
+
+        That is every field but ``weight``, ``monitor`` and the ``not_in_loss`` of the class that
+        defines ``losses``: what one class's loss leaves alone, a loss that replaces it may read.
+        """
+        owner = next(kind for kind in type(self).__mro__ if "losses" in vars(kind))
+        unread = {"weight", "monitor", *vars(owner).get("not_in_loss", ())}
+        read = [(field.name, hashable(getattr(self, field.name))) for field in fields(self) if field.name not in unread]
+        return (type(self), self.out_features, self.event_dims, *read)
 
     # -- metrics ----------------------------------------------------------------------------------------------------------------
     @abstractmethod
@@ -217,24 +270,69 @@ class Task(ABC):
 
     def compute(self, metrics: MetricCollection) -> dict[str, Tensor]:
         """Values over all batches and ranks, as scalars; NaN where the labels do not define one."""
-        nan = torch.tensor(float("nan"))
         counts = metrics["count"].compute()
-        undefined = self.undefined(counts)
+        return {name: self.scalar(value, counts) for name, value in self.values(metrics).items()}
+
+    def values(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        """The same before they become one number: (L,) where each label, class or output has a value of its own."""
+        nan = torch.tensor(float("nan"))
+        undefined = self.undefined(metrics["count"].compute())
         if undefined >= set(self.metric_names):
             return dict.fromkeys(self.metric_names, nan)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No (positive|negative) samples")  # those become NaN here
-            values = metrics.compute()
-        return {name: nan if name in undefined else self.scalar(values[name], counts) for name in self.metric_names}
+            found = self.derived(metrics.compute())
+        return {name: nan if name in undefined else found[name] for name in self.metric_names}
+
+    def derived(self, computed: dict[str, Any]) -> dict[str, Any]:
+        """Completes what the metrics have computed by what follows from it."""
+        return computed
 
     def scalar(self, value: Tensor, counts: Tensor) -> Tensor:
-        """Reduces a metric's value to one number; kinds with several outputs average over those that have one."""
-        return value.float()
+        """Reduces a metric's value to one number: the mean over the labels, classes or outputs for which it is defined."""
+        return value.nanmean().float() if value.ndim else value.float()
 
+    def per_output(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        """Values that are logged one by one besides, by '<metric>/<label>'; none unless a setting asks for them."""
+        return {}
+
+    # -- model selection --------------------------------------------------------------------------------------------------------
     def score(self, values: Mapping[str, Tensor | float]) -> float:
         """The value that counts for model selection, higher is better."""
         value = float(values[self.monitor])
         return -value if self.monitor in self.minimised else value
+
+    def in_score(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        """Values that :meth:`score` takes in place of those reported; none unless a kind says otherwise."""
+        return {}
+
+    def score_in_words(self) -> str:
+        """Says what :meth:`score` returns, in a few words."""
+        return f"minus {in_words(self.monitor)}" if self.monitor in self.minimised else in_words(self.monitor)
+
+    # -- what validation chooses -------------------------------------------------------------------------------------------------
+    def chosen(self, metrics: MetricCollection) -> Self:
+        """Returns the task with the fields in ``set_by_validation`` as metrics of validation rows say.
+
+        What was set by hand stays.
+        """
+        return self
+
+    def as_chosen(self, described: Mapping[str, Any]) -> Self:
+        """Returns the task with the fields in ``set_by_validation`` as a checkpoint describes it.
+
+        What was set by hand stays.
+        """
+        chosen: dict[str, Any] = {}
+        for key in self.set_by_validation:
+            value = described.get(key)
+            if getattr(self, key) is None and value is not None:
+                chosen[key] = tuple(value) if isinstance(value, list) else value
+        return replace(self, **chosen)
+
+    def choice_in_words(self, name: str) -> str | None:
+        """Says which thresholds a task of that name decides by, where it decides by any."""
+        return None
 
     # -- people -----------------------------------------------------------------------------------------------------------------
     @abstractmethod

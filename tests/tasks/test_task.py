@@ -88,15 +88,15 @@ def test_all_metrics_are_undefined_before_any_batch(task):
 def test_tasks_that_differ_in_what_the_loss_depends_on_are_not_alike(task):
     from dataclasses import replace
 
-    assert replace(task, weight=3.0).alike() == task.alike()
-    assert replace(task, depth=1).alike() != task.alike()
+    assert replace(task, weight=3.0).loss_key() == task.loss_key()
+    assert replace(task, depth=1).loss_key() != task.loss_key()
     other = {
         Classification: {"label_smoothing": 0.1},
         BinaryClassification: {"pos_weight": 2.0},
         MultilabelClassification: {"pos_weight": 2.0},
         Regression: {"loss": "mae"},
     }[type(task)]
-    assert replace(task, **other).alike() != task.alike()
+    assert replace(task, **other).loss_key() != task.loss_key()
 
 
 @pytest.mark.parametrize(

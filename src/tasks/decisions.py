@@ -1,0 +1,130 @@
+"""Decisions between yes and no: from which probability on it is a yes, and metrics of what was decided so.
+
+One threshold is behind all that is said of a task's decisions: accuracy, F1, predicted classes and confusion matrices agree.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
+from torchmetrics.utilities import dim_zero_cat
+
+from src.tasks.task import MISSING
+
+MIDDLE = 0.5
+
+
+class Scores(Metric):
+    """Keeps probabilities and targets of L labels: rankings, and the best threshold, need all of them at once.
+
+    Args:
+        labels: How many labels there are.
+    """
+
+    full_state_update = False
+    preds: list[Tensor]
+    target: list[Tensor]
+
+    def __init__(self, labels: int) -> None:
+        super().__init__()
+        self.labels = labels
+        self.add_state("preds", [], dist_reduce_fx="cat")
+        self.add_state("target", [], dist_reduce_fx="cat")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Adds (N, L) probabilities and targets of 0, 1 or ``MISSING``; for one label also (N,)."""
+        self.preds.append(preds.reshape(-1, self.labels))
+        self.target.append(target.reshape(-1, self.labels).to(torch.int8))  # which has room for MISSING
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Returns probabilities and targets (N, L) of all batches and ranks."""
+        return self.held()
+
+    def held(self) -> tuple[Tensor, Tensor]:
+        """Returns those of this rank alone."""
+        if not len(self.preds):
+            return torch.zeros(0, self.labels, dtype=torch.float64), torch.zeros(0, self.labels, dtype=torch.int8)
+        return dim_zero_cat(self.preds), dim_zero_cat(self.target)
+
+
+def decision_metrics(scores: tuple[Tensor, Tensor], thresholds: Sequence[float]) -> dict[str, Tensor]:
+    """Metrics per label (L,), each NaN where labels or decisions do not define it.
+
+    Accuracy needs a known label; F1 = 2 TP / (2 TP + FP + FN) a positive label or a positive
+    decision; AUROC and average precision need a positive and a negative label.
+
+    Args:
+        scores: Probabilities (N, L), and targets of 0, 1 or ``MISSING`` (N, L).
+        thresholds: One per label; what lies above is a yes.
+    """
+    preds, target = scores
+    known = target != MISSING
+    yes = preds > preds.new_tensor(list(thresholds))
+    true = target == 1
+    hits = (yes & true).sum(0).double()
+    wrong = ((yes != true) & known).sum(0).double()  # false positives and false negatives
+    return {
+        "accuracy": 1 - wrong / known.sum(0),
+        "f1": 2 * hits / (2 * hits + wrong),
+        "auroc": ranking_metric(multilabel_auroc, preds, target),
+        "average_precision": ranking_metric(multilabel_average_precision, preds, target),
+    }
+
+
+def ranking_metric(function: Callable[..., Tensor], preds: Tensor, target: Tensor) -> Tensor:
+    """Returns a ranking metric of the labels that have both a positive and a negative, NaN for the others."""
+    both = (target == 0).any(0) & (target == 1).any(0)
+    values = preds.new_full(both.shape, float("nan"))
+    settings: dict[str, Any] = {"num_labels": int(both.sum()), "average": "none", "ignore_index": MISSING, "validate_args": False}
+    if both.any():
+        values[both] = function(preds[:, both], target[:, both].long(), **settings).to(values)
+    return values
+
+
+def confusion_counts(scores: tuple[Tensor, Tensor], thresholds: Sequence[float]) -> Tensor:
+    """Returns counts (L, 2, 2): label, truth, decision."""
+    preds, target = scores
+    yes = preds > preds.new_tensor(list(thresholds))
+    cells = [((target == truth) & (yes == decision)).sum(0) for truth in (0, 1) for decision in (False, True)]
+    return torch.stack(cells, -1).view(-1, 2, 2)
+
+
+def best_thresholds(scores: tuple[Tensor, Tensor]) -> tuple[float, ...]:
+    """Returns the threshold of each label that has the highest F1 on these rows, see :func:`best_threshold`."""
+    preds, target = scores
+    known = target != MISSING
+    return tuple(best_threshold(p[k], t[k] == 1) for p, t, k in zip(preds.T, target.T, known.T, strict=True))
+
+
+def best_threshold(scores: Tensor, positive: Tensor) -> float:
+    """Returns the threshold t for which "score > t" has the highest F1.
+
+    Only the order of scores matters, so that t can be anywhere between two neighbours: it is 0.5
+    where that lies between them, else the middle, which rounding does not reach. Of equally good
+    places the one nearest to 0.5 counts, the lower of two. Rows without a positive or without a
+    negative say nothing about t: 0.5.
+
+    Args:
+        scores: Probabilities (N,).
+        positive: Whether the label is positive (N,).
+    """
+    if not positive.any() or positive.all() or not scores.isfinite().all():
+        return MIDDLE
+    values, place = scores.double().unique(return_inverse=True)  # in rising order
+    rows = torch.bincount(place, minlength=len(values)).double()
+    hits = torch.bincount(place[positive], minlength=len(values)).double()
+
+    # a threshold below values[i] and not below values[i - 1] takes the rows from i on for positive
+    above, true = (x.flip(0).cumsum(0).flip(0) for x in (rows, hits))
+    f1 = 2 * true / (above + positive.sum())
+    lower = torch.cat([values.new_zeros(1), values[:-1]])
+    f1[lower >= values] = -1  # no threshold lies below a probability of 0
+    middle = (lower + values) / 2
+    threshold = torch.where(middle < values, middle, lower)
+    threshold[(lower <= MIDDLE) & (values > MIDDLE)] = MIDDLE
+
+    distance = (threshold - MIDDLE).abs().where(f1 == f1.max(), torch.inf)
+    return float(threshold[distance.argmin()])
