@@ -204,13 +204,24 @@ def task_settings(pairs: list[tuple[str, str | None]], merged: Mapping[str, Any]
         entry: Any = merge({}, tasks.get(task) or {})
         if isinstance(entry, str):
             entry = {"class_path": entry, "init_args": {}}
-        if not setting:
-            entry = merge(entry, {"class_path": value}) if "class_path" in entry else {"class_path": value, "init_args": entry}
-        else:
+        if setting:
             inner = entry.setdefault("init_args", {}) if "class_path" in entry else entry
-            try:
-                inner[setting[0]] = load_as_written(value)
-            except yaml.YAMLError as error:
-                raise ConfigError(f"--{key} {value}: not valid YAML: {getattr(error, 'problem', error)}") from None
+            inner[setting[0]] = flag_content(key, value)
+        elif value.startswith("{"):
+            entry = merge(entry, classes_in_form(flag_content(key, value), key, "of flags"))
+        else:
+            entry = merge(entry, {"class_path": value}) if "class_path" in entry else {"class_path": value, "init_args": entry}
         tasks[task] = entry
     return tasks
+
+
+def flag_content(key: str, value: str) -> Any:
+    """Returns what a flag says in YAML.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        return load_as_written(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--{key} {value}: not valid YAML: {getattr(error, 'problem', error)}") from None

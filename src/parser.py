@@ -15,7 +15,7 @@ import jsonargparse._loaders_dumpers as loaders_dumpers
 import jsonargparse._typehints as typehints
 import lightning as L
 import lightning.pytorch.cli as lightning_cli
-from jsonargparse import set_dumper
+from jsonargparse import Namespace, set_dumper
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
@@ -123,6 +123,15 @@ def forget_replaced_class(_: Any, previous: Any, value: Any) -> None:
 
 
 typehints.discard_init_args_on_class_path_change = forget_replaced_class
+
+
+def kept_as_it_is(value: Any, *_: Any) -> Any:
+    """Leaves a setting of any type as it was given: no class is built of it, and no text becomes a number."""
+    return value.as_dict() if isinstance(value, Namespace) else value
+
+
+typehints.adapt_classes_any = kept_as_it_is
+typehints.serialize_unvalidated = kept_as_it_is
 # what is a number, true or null: as we read it ourselves; set_loader would leave out single values
 loaders_dumpers.yaml_default_loader = Loader
 set_dumper("yaml", dump)

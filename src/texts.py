@@ -16,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from src.data import MultiTaskDataModule
 from src.parser import called, path_of, subclasses
 from src.tasks import Task
-from src.words import Float, Int
+from src.words import Bool, Float, Int, Written
 
 Hints = tuple[Any, ...]  # the members of a union: each of them may be what a value is
 CONTAINERS = (list, tuple, set, frozenset)
@@ -34,12 +34,12 @@ def settled(value: Any, hints: Hints) -> Any:
     if isinstance(value, list):
         inner = tuple(member for hint in hints for member in elements(hint))
         return [settled(item, inner) for item in value]
-    if isinstance(value, bool):
-        return str(value).lower() if str in hints and not {bool, int, Any} & set(hints) else value
-    if not isinstance(value, Int | Float):
+    if not isinstance(value, Written):
         return value
     if is_text(value, hints):
         return value.text
+    if isinstance(value, Bool):
+        return bool(value)
     if isinstance(value, Int):
         return int(value)
     return float(value) if math.isfinite(value) else value.text  # JSON has no word for the others
@@ -52,19 +52,19 @@ def settled_below(item: Any, hints: Hints, owner: dict[Any, Any], name: str) -> 
     return settled(item, below(hints, owner, name))
 
 
-def is_text(value: Int | Float, hints: Hints) -> bool:
-    """Returns whether a number, by its looks, is text to a setting of these types.
+def is_text(value: Written, hints: Hints) -> bool:
+    """Returns whether a number or truth, by its looks, is text to a setting of these types.
 
     Where both are welcome (the name of a class may be 1, or 01), a number is one that Python would
-    write in the same way.
+    write in the same way, and true is a word.
     """
     choices = [choice for hint in hints if get_origin(hint) is Literal for choice in get_args(hint)]
     if choices:
         return value not in choices and value.text in choices
-    numbers = {int, float} if isinstance(value, Int) else {float}
-    if str not in hints:
-        return False
-    return not numbers & set(hints) or value.text != str(value)
+    if str not in hints or isinstance(value, Bool):
+        return str in hints
+    plain, kinds = (int(value), {int, float}) if isinstance(value, Int) else (float(value), {float})
+    return not kinds & set(hints) or value.text != str(plain)
 
 
 def members(hint: Any) -> Hints:

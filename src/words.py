@@ -57,8 +57,22 @@ class Float(float):
         return number
 
 
+class Bool(int):
+    """True or false that knows how it was written, such as TRUE; no class can be made of bool."""
+
+    text: str
+
+    def __new__(cls, value: bool, text: str = "") -> "Bool":
+        truth = super().__new__(cls, value)
+        truth.text = text or str(value)
+        return truth
+
+
+Written = Int | Float | Bool
+
+
 class RememberingLoader(Loader):
-    """Reads numbers that know how they were written, and every key of a mapping as text."""
+    """Reads numbers and truths that know how they were written, and each key as text."""
 
 
 for name, form, first in FORMS:
@@ -98,8 +112,14 @@ def remembered_float(loader: Loader, node: yaml.ScalarNode) -> Float:
     return Float(loader.construct_yaml_float(node), node.value)
 
 
+def remembered_bool(loader: Loader, node: yaml.ScalarNode) -> Bool:
+    """Reads true or false together with its text."""
+    return Bool(node.value.lower() == "true", node.value)
+
+
 Loader.add_constructor(f"{TAG}int", lambda loader, node: integer(node.value))
 Loader.add_constructor(f"{TAG}map", mapping)
+RememberingLoader.add_constructor(f"{TAG}bool", remembered_bool)
 RememberingLoader.add_constructor(f"{TAG}int", remembered_int)
 RememberingLoader.add_constructor(f"{TAG}float", remembered_float)
 
@@ -110,7 +130,7 @@ def load(text: str) -> Any:
 
 
 def load_as_written(text: str) -> Any:
-    """Reads YAML text into values whose numbers know how they were written."""
+    """Reads YAML text into values that know how they were written."""
     return yaml.load(text, RememberingLoader)
 
 
