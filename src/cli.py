@@ -208,11 +208,24 @@ class CLI(LightningCLI):
     @property
     def yaml(self) -> str:
         """The resolved configuration as a file that --config reads."""
-        return self.parser.dump(self.config, skip_none=False)
+        config = self.config.clone()
+        settings = config["data"].get("init_args")
+        if settings is not None and "schema_path" in settings:
+            settings["schema_path"] = None  # of the run that is open, not of one that starts from this file
+        return self.parser.dump(config, skip_none=False)
+
+
+# flags of the data that say where a run's rows lie now, or how a file of new rows is laid out; all else is as in the run
+OF_FILES = (
+    *("path", "val_path", "test_path", "root", "id", "batch_size", "eval_batch_size", "num_workers"),
+    *("delimiter", "format", "names", "missing", "missing_defaults", "sources", "help"),
+)
 
 
 def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) -> tuple[Path, CLI]:
     """Builds data, model and trainer as a run had them, on the devices named now (one, unless told otherwise).
+
+    A data file that a flag names is new rows, unless its content is that of the run's.
 
     Returns:
         The run's checkpoint, and what was built.
@@ -224,6 +237,9 @@ def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) 
     def add_arguments(parser: LightningArgumentParser) -> None:
         parser.add_argument("--run", type=str, default=None, help="Run folder.")
         parser.add_argument("--checkpoint", type=str | None, default=None, help="best or last; the best where there is one.")
+        parser.add_argument(
+            "--allow_missing", type=bool, default=False, help="Take an input column that new rows lack for missing in each row."
+        )
         extra(parser)
 
     folder = value_of("run", args)
@@ -233,9 +249,14 @@ def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) 
         raise ConfigError("--run is missing: name a run folder, such as logs/digits/2026-01-31_12-00-00")
     run = Run.open(folder)
     checkpoint = run.checkpoint(value_of("checkpoint", args))
-    ignored = [f"--{key}" for key, _ in flags(args) if key.startswith(TRAINING)]
+    if (holder := run.lock.holder()) is not None:
+        remark(f"run {run.path} is still being trained by {holder}: its checkpoints may change")
+    given = [key for key, _ in flags(args)]
+    ignored = [f"--{key}" for key in given if key.startswith(TRAINING)]
+    if run.schema.is_file():
+        ignored += [f"--{key}" for key in given if key.startswith("data.") and key.split(".")[1] not in OF_FILES]
     if ignored:
-        remark(f"{', '.join(ignored)} has no effect here: the run is over")
+        remark(f"{', '.join(ignored)} has no effect here: the run has settled that")
 
     def settings(cli: CLI) -> dict[str, Any]:
         for key in ("limit_test_batches", "limit_predict_batches"):
@@ -243,7 +264,11 @@ def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) 
                 raise ValueError(f"trainer.{key} is 0, which leaves nothing to do")
         return {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "plugins": [SafeCheckpointIO()]}
 
-    return checkpoint, CLI(args, base=settings_of(run), extra=add_arguments, trainer_settings=settings)
+    cli = CLI(args, base=settings_of(run), extra=add_arguments, trainer_settings=settings)
+    cli.datamodule.new_rows = any(key in ("data.path", "data.root") for key in given)
+    cli.datamodule.allow_missing = cli.config["allow_missing"]
+    cli.datamodule.check_files()
+    return checkpoint, cli
 
 
 @rank_zero_only
@@ -287,11 +312,12 @@ def value_of(key: str, args: list[str]) -> str | None:
     return next((value for name, value in flags(args) if name == key), None)
 
 
-def output_file(path: str, endings: Sequence[str]) -> Path:
+def output_file(path: str, endings: Sequence[str], cli: CLI) -> Path:
     """Where a verb's results go, looked at before any work is done.
 
     Raises:
-        ValueError: The name ends in something else, there is no such folder, or a folder has this name.
+        ValueError: The name ends in something else, there is no such folder, a folder has this name, a file of the run or of its
+            data does, or another one that --overwrite does not give up.
     """
     out = Path(path)
     if out.suffix not in endings:
@@ -300,6 +326,13 @@ def output_file(path: str, endings: Sequence[str]) -> Path:
         raise ValueError(f"--out {path}: there is no folder {out.parent}")
     if out.is_dir():
         raise ValueError(f"--out {path}: this is a folder; name a file")
+    if out.exists():
+        run = Run(cli.config["run"])
+        kept = [run.config, run.record, run.schema, run.metrics, run.best, run.last, *map(Path, cli.datamodule.files())]
+        if any(file.exists() and out.samefile(file) for file in kept):
+            raise ValueError(f"--out {path}: this file belongs to the run or to its data; choose another name")
+        if not cli.config["overwrite"]:
+            raise ValueError(f"--out {path}: there is such a file; choose another name, or add --overwrite")
     return out
 
 
