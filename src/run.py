@@ -2,7 +2,9 @@
 
 logs/<name>/<date-time>/
     config.yaml       the resolved configuration
-    run.json          command, versions, git state, seed, duration, peak memory, how it ended
+    run.json          command, versions, git state, data, seed, duration, peak memory, how it ended
+    code.diff         what of the code no commit holds; code-2.diff for a second session on other code
+    run.lock          who trains here now: process, host, since when
     schema.json       what must be known of the training data to read new rows, where the data module needs that
     metrics.json      validation and test metrics of the best checkpoint
     checkpoints/      best.ckpt (by val/score) and last.ckpt (to resume from)
@@ -11,6 +13,7 @@ logs/<name>/<date-time>/
 
 import json
 import math
+import os
 import platform
 import resource
 import shlex
@@ -19,6 +22,7 @@ import sys
 import time
 from contextlib import suppress
 from datetime import datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,9 +32,14 @@ import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from src.checkpoint import load_checkpoint, write_atomically
+from src.run_lock import Lock
 from src.words import load_as_written
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "jsonargparse", "numpy", "pandas", "scikit-learn")
+ROOT = Path(__file__).parents[1]
+MOST_DIFF = 1_000_000  # bytes of a run's code.diff
+MOST_NEW = 100_000  # bytes of a file in it that git does not know yet
+MOST_NAMES = 100  # such files that run.json names
 
 
 class Run:
@@ -42,6 +51,7 @@ class Run:
         self.record = self.path / "run.json"
         self.metrics = self.path / "metrics.json"
         self.schema = self.path / "schema.json"
+        self.lock = Lock(self.path)
         self.best = self.path / "checkpoints" / "best.ckpt"
         self.last = self.path / "checkpoints" / "last.ckpt"
 
@@ -134,21 +144,58 @@ class Run:
         write_atomically(path, lambda file: file.write(text.encode()))
 
     @rank_zero_only
-    def begin(self, config: str, seed: int, resumed: bool, job: str | None = None) -> None:
-        """Notes what is about to run; a resumed run may have other limits and devices, which the next resume starts from."""
+    def begin(self, config: str, seed: int, resumed: bool, job: str | None = None, data: dict[str, Any] | None = None) -> None:
+        """Notes what is about to run; a resumed run may have other limits and devices, which the next resume starts from.
+
+        Args:
+            config: The resolved configuration as YAML.
+            seed: Its seed.
+            resumed: Whether the run goes on.
+            job: The job that this process belongs to.
+            data: The fingerprint of the run's data; None keeps what is noted already.
+
+        Raises:
+            ValueError: Another process trains here, or the record is damaged.
+        """
+        self.lock.take(job)
         try:
             earlier = json.loads(self.record.read_text()) if resumed and self.record.is_file() else {}
         except ValueError:
+            self.lock.release()
             raise ValueError(f"{self.record} is damaged; remove it, and the run will resume without its history") from None
         write_atomically(self.config, lambda file: file.write(config.encode()))
-        sessions = [*earlier.get("sessions", []), {"started": now(), "command": command(), "job": job, "status": "running"}]
+
+        sessions = earlier.get("sessions", [])
+        for session in sessions:
+            if session["status"] == "running":  # no process does that any more: the lock is ours
+                session["status"] = "killed"
+        git = self._note_code(len(sessions) + 1)
+        sessions.append({"started": now(), "command": command(), "job": job, "git": git, "status": "running"})
+
         record = {"seed": seed, "python": platform.python_version(), "platform": platform.platform()}
-        self.write(self.record, record | {"versions": versions(), "git": git_state(), "sessions": sessions})
+        record |= {"versions": versions(), "git": git, "data": earlier.get("data") if data is None else data}
+        self.write(self.record, record | {"sessions": sessions})
         self.started = time.monotonic()
+
+    def _note_code(self, session: int) -> dict[str, Any]:
+        """Keeps what no commit holds of the code; sessions on the same code have one file."""
+        state, diff = code_state()
+        if not diff:
+            return state | {"diff": None}
+        kept = diff
+        if len(diff) > MOST_DIFF:
+            kept = diff[: diff.rfind(b"\n", 0, MOST_DIFF) + 1]
+            kept += f"# cut here: {len(kept):,} of {len(diff):,} bytes\n".encode()
+        for path in sorted(self.path.glob("code*.diff")):
+            if path.read_bytes() == kept:
+                return state | {"diff": path.name}
+        path = self.path / ("code.diff" if session == 1 else f"code-{session}.diff")
+        write_atomically(path, lambda file: file.write(kept))
+        return state | {"diff": path.name}
 
     @rank_zero_only
     def end(self, status: str, **notes: Any) -> None:
-        """Notes how it ended."""
+        """Notes how it ended, and gives the folder back."""
         record = json.loads(self.record.read_text())
         record["sessions"][-1] |= {
             "status": status,
@@ -157,6 +204,7 @@ class Run:
             **notes,
         }
         self.write(self.record, record)
+        self.lock.release()
 
 
 def defined(content: Any) -> Any:
@@ -191,19 +239,53 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_state() -> dict[str, Any]:
-    """The commit of the code, and whether the tree has changes that no commit holds."""
+def git(*words: str) -> bytes | None:
+    """Returns what git says of this project; None where it says nothing, such as outside a repository."""
+    try:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
 
-    def git(*words: str) -> str | None:
-        try:
-            here = Path(__file__).parent
-            done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
 
-    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
-    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+@cache  # the code of a process is what it imported when it began
+def code_state() -> tuple[dict[str, Any], bytes]:
+    """Returns the commit of the code and whether it is all, and what no commit holds as a patch for ``git apply``.
+
+    The patch has all changes to files that git knows, those of src and configs first, and then the new files there.
+    """
+    commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "-z", "--no-renames", ".")
+    lines = [line.decode(errors="replace") for line in (status or b"").split(b"\0") if line]
+    state: dict[str, Any] = {
+        "commit": None if commit is None else commit.decode().strip(),
+        "dirty": None if status is None else bool(lines),
+        "untracked": [line[3:] for line in lines if line.startswith("??")][:MOST_NAMES],
+    }
+    if commit is None or not lines:
+        return state, b""
+    changed = ("diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--")
+    diff = (git(*changed, "src", "configs") or b"") + (git(*changed, ".", ":!src", ":!configs") or b"")
+    top = Path(os.fsdecode(git("rev-parse", "--show-toplevel") or b"").strip())
+    names = git("ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", "src", "configs") or b""
+    for name in sorted(os.fsdecode(name) for name in names.split(b"\0") if name):
+        with suppress(OSError):
+            diff += as_patch(name, top / name)
+    return state, diff
+
+
+def as_patch(name: str, path: Path) -> bytes:
+    """Returns a new file as a part of a patch; none for a large one, or one that is no text."""
+    if path.stat().st_size > MOST_NEW or not path.is_file():
+        return b""
+    content = path.read_bytes()
+    if not content or b"\0" in content:
+        return b""
+    lines = content.split(b"\n")
+    whole = lines[-1] == b""
+    lines = lines[:-1] if whole else lines
+    head = f"diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n@@ -0,0 +1,{len(lines)} @@\n"
+    body = b"".join(b"+" + line + b"\n" for line in lines)
+    return os.fsencode(head) + body + (b"" if whole else b"\\ No newline at end of file\n")
 
 
 def peak_memory() -> dict[str, int]:

@@ -8,11 +8,11 @@ import pytest
 
 from tests.launch import ROOT
 
-GROUND = {"batch", "tasks", "balancing", "parallel", "run", "config", "hashing", "checkpoint", "warm", "words"}
+GROUND = {"batch", "tasks", "balancing", "parallel", "run", "run_lock", "config", "hashing", "checkpoint", "warm", "words"}
 MAY_IMPORT = {
     **{room: set() for room in (*GROUND, "launchers")},
     "balancing": {"hashing"},
-    "run": {"checkpoint", "words"},
+    "run": {"checkpoint", "run_lock", "words"},
     "config": {"words"},
     "parallel": {"checkpoint", "warm"},
     "data": {"tasks", "batch", "parallel"},
