@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
@@ -46,7 +47,8 @@ class Scores(Metric):
     def held(self) -> tuple[Tensor, Tensor]:
         """Returns those of this rank alone."""
         if not len(self.preds):
-            return torch.zeros(0, self.labels, dtype=torch.float64), torch.zeros(0, self.labels, dtype=torch.int8)
+            none = torch.zeros(0, self.labels, dtype=torch.float64, device=self.device)
+            return none, none.to(torch.int8)
         return dim_zero_cat(self.preds), dim_zero_cat(self.target)
 
 
@@ -117,14 +119,14 @@ def best_threshold(scores: Tensor, positive: Tensor) -> float:
     rows = torch.bincount(place, minlength=len(values)).double()
     hits = torch.bincount(place[positive], minlength=len(values)).double()
 
-    # a threshold below values[i] and not below values[i - 1] takes the rows from i on for positive
-    above, true = (x.flip(0).cumsum(0).flip(0) for x in (rows, hits))
+    # a threshold from lower[i] to below upper[i] takes the rows from i on for positive, the last none
+    above, true = (F.pad(x.flip(0).cumsum(0).flip(0), (0, 1)) for x in (rows, hits))
     f1 = 2 * true / (above + positive.sum())
-    lower = torch.cat([values.new_zeros(1), values[:-1]])
-    f1[lower >= values] = -1  # no threshold lies below a probability of 0
-    middle = (lower + values) / 2
-    threshold = torch.where(middle < values, middle, lower)
-    threshold[(lower <= MIDDLE) & (values > MIDDLE)] = MIDDLE
+    lower, upper = F.pad(values, (1, 0)), F.pad(values, (0, 1), value=1.0)
+    f1[lower >= upper] = -1  # nothing lies below a probability of 0 or above 1
+    middle = (lower + upper) / 2
+    threshold = torch.where(middle < upper, middle, lower)
+    threshold[(lower <= MIDDLE) & (upper > MIDDLE)] = MIDDLE
 
     distance = (threshold - MIDDLE).abs().where(f1 == f1.max(), torch.inf)
     return float(threshold[distance.argmin()])

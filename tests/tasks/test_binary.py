@@ -122,6 +122,22 @@ def test_ranking_metrics_of_a_single_class_are_undefined(label):
     assert got["accuracy"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("logits", "labels", "f1"),
+    [
+        ([-1.0, -1.0], [0.0, 0.0], NAN),  # nothing to find, and nothing found
+        ([1.0, -1.0], [0.0, 0.0], 0),  # one found that is none
+        ([-1.0, -1.0], [1.0, 0.0], 0),  # one not found
+        ([1.0, -1.0], [1.0, NAN], 1),
+        ([1.0, -1.0], [NAN, 0.0], NAN),  # what is found where nobody knows does not count
+    ],
+)
+def test_f1_of_nothing_is_undefined(logits, labels, f1):
+    got = measure(TASK, torch.tensor(logits)[:, None], torch.tensor(labels))
+    assert got["f1"] == pytest.approx(f1, nan_ok=True)
+    assert not math.isnan(got["accuracy"])
+
+
 def test_logits_that_all_lie_between_0_and_1_are_logits():
     logits = torch.tensor([[0.1], [0.2], [0.4], [0.9]])  # all above 0: four times yes
     got = measure(TASK, logits, torch.tensor([0.0, 0.0, 0.0, 1.0]))

@@ -124,6 +124,16 @@ def test_metrics_against_sklearn(seed, classes, missing):
     assert got.keys() == set(task.metric_names)
 
 
+def test_f1_is_the_mean_over_classes_with_a_label_or_a_prediction():
+    logits = 5 * torch.nn.functional.one_hot(torch.tensor([0, 0, 1, 1]), 4).float()
+    task = Classification(classes=("a", "b", "c", "d"))
+    got = measure(task, logits, torch.tensor([0, 0, 0, 2]))
+    assert got["f1"] == pytest.approx((4 / 5 + 0 + 0) / 3)  # a; b found but not there; c there but not found; not d
+    assert got["balanced_accuracy"] == pytest.approx((2 / 3 + 0) / 2)  # only a and c have labels
+    single = measure(task, logits[:2], torch.tensor([0, 0]))
+    assert single["f1"] == single["balanced_accuracy"] == 1
+
+
 def recall_of_present(y, guess):
     if len(set(y)) > 1:
         return balanced_accuracy_score(y, guess)

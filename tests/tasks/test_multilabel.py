@@ -105,6 +105,16 @@ def test_a_label_that_nobody_knows_does_not_count():
     assert got["average_precision"] == 1
 
 
+def test_f1_is_the_mean_over_the_labels_for_which_it_is_defined():
+    logits = torch.tensor([[1.0, -1.0, 1.0], [-1.0, -1.0, -1.0]])
+    targets = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    got = measure(TASK, logits, targets)  # of the second label there is nothing to find, and nothing is found
+    assert got["f1"] == pytest.approx((2 / 3 + 0) / 2)
+    nothing = measure(TASK, torch.full((2, 3), -1.0), torch.zeros(2, 3))
+    assert math.isnan(nothing["f1"])
+    assert nothing["accuracy"] == 1
+
+
 def test_logits_that_all_lie_between_0_and_1_are_logits():
     got = measure(TASK, torch.tensor([[0.1, 0.2, 0.9]]), torch.tensor([[0.0, 0.0, 1.0]]))
     assert got["accuracy"] == pytest.approx(1 / 3)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -177,6 +178,46 @@ def test_scores_rise_with_quality_whatever_is_watched():
     vector = Regression(names=("u", "v"), mean=(0.0, 0.0), std=(2.0, 6.0), monitor="mae")
     assert vector.score(values) == 0.75
     assert math.isnan(Regression(**task, monitor="mae").score({"mae": NAN}))
+
+
+def test_what_a_regression_adds_to_the_score_is_bounded_below():
+    task = {"mean": (0.0,), "std": (4.0,)}
+    assert Regression(**task).score({"r2": torch.tensor(-102.0)}) == -1
+    assert Regression(**task).score({"r2": -0.75}) == -0.75
+    assert Regression(**task).score({"r2": float("-inf")}) == -1
+    assert Regression(**task, monitor="mae").score({"mae": 80.0}) == -1
+    assert Regression(**task, monitor="rmse").score({"rmse": 6.0}) == -0.5
+    assert math.isnan(Regression(**task).score({"r2": NAN}))
+
+
+def test_each_output_of_a_vector_is_bounded_by_itself():
+    targets = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+    outputs = torch.tensor([[0.0, 100.0], [2.0, 3.0], [3.0, 5.0]])
+    metrics = VECTOR.metrics()
+    metrics.update(**VECTOR.measured(outputs, targets))
+    reported = VECTOR.compute(metrics)
+    assert reported["r2"].item() == pytest.approx((1 - 1 / 8 + 1 - 99**2 / 8) / 2)
+    assert VECTOR.in_score(metrics)["r2"].item() == pytest.approx((1 - 1 / 8 - 1) / 2)
+    assert VECTOR.score({**reported, **VECTOR.in_score(metrics)}) == pytest.approx((1 - 1 / 8 - 1) / 2)
+    assert STANDARD.in_score(STANDARD.metrics()) == {}
+
+
+def test_outputs_may_be_parameters_of_a_distribution():
+    @dataclass(frozen=True, kw_only=True)
+    class Gaussian(Regression):
+        @property
+        def out_features(self):
+            return 2
+
+        def predicted(self, outputs):
+            return outputs[..., :1]
+
+    task = Gaussian(mean=(10.0,), std=(2.0,))
+    outputs = torch.tensor([[0.0, -1.0], [1.0, -1.0], [2.0, 5.0]])
+    got = measure(task, outputs, torch.tensor([0.5, 1.0, NAN]))
+    assert got["mae"] == pytest.approx(0.5)
+    assert got["r2"] == pytest.approx(1 - 0.25 / 0.125)
+    assert task.decode(outputs) == {"": [10.0, 12.0, 14.0]}
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 import importlib
 import json
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from torchmetrics.classification import BinarySpecificity
 
-from src.tasks import MISSING, BadLabel, BinaryClassification, Classification, MultilabelClassification, Regression, labelled
+from src.tasks import MISSING, BadLabel, BinaryClassification, Classification, MultilabelClassification, Regression, Task, labelled
 from src.tasks.head import Head
-from src.tasks.task import LabelCount, as_numbers, classes_as_integers, constant, distinct, known, position_in
+from src.tasks.task import LabelCount, as_numbers, classes_as_integers, constant, distinct, hashable, known, position_in
 
 NAN = float("nan")
 KINDS = [
@@ -86,8 +89,6 @@ def test_all_metrics_are_undefined_before_any_batch(task):
 
 @pytest.mark.parametrize("task", KINDS, ids=lambda task: type(task).__name__)
 def test_tasks_that_differ_in_what_the_loss_depends_on_are_not_alike(task):
-    from dataclasses import replace
-
     assert replace(task, weight=3.0).loss_key() == task.loss_key()
     assert replace(task, depth=1).loss_key() != task.loss_key()
     other = {
@@ -97,6 +98,122 @@ def test_tasks_that_differ_in_what_the_loss_depends_on_are_not_alike(task):
         Regression: {"loss": "mae"},
     }[type(task)]
     assert replace(task, **other).loss_key() != task.loss_key()
+
+
+@pytest.mark.parametrize(
+    ("task", "same"),
+    [
+        (Classification(classes=("a", "b")), {"classes": (0, 1), "monitor": "f1"}),
+        (BinaryClassification(classes=(0, 1)), {"classes": ("no", "yes"), "threshold": 0.25, "monitor": "f1"}),
+        (MultilabelClassification(labels=("a", "b")), {"labels": ("c", "d"), "thresholds": (0.1, 0.2), "per_label": True}),
+        (Regression(mean=(0.0,), std=(1.0,)), {"mean": (5.0,), "std": (2.0,), "monitor": "mae"}),
+        (Regression(names=("u", "v")), {"names": ("x", "y"), "weight": 2.0}),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Task) else "",
+)
+def test_names_and_what_no_loss_reads_do_not_keep_tasks_apart(task, same):
+    assert replace(task, **same).loss_key() == task.loss_key()
+    assert hash(task.loss_key()) == hash(replace(task, **same).loss_key())
+
+
+def test_tasks_with_another_number_of_outputs_are_not_alike():
+    assert Classification(classes=(0, 1)).loss_key() != Classification(classes=(0, 1, 2)).loss_key()
+    assert Regression(names=("u",)).loss_key() != Regression().loss_key()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantile(Regression):
+    """A quantile of the label: its loss is asymmetric."""
+
+    tau: float = 0.5
+    note: str = ""
+
+    def losses(self, outputs, targets):
+        mask = labelled(targets)
+        error = targets.where(mask, 0) - outputs.squeeze(-1)
+        return torch.maximum(self.tau * error, (self.tau - 1) * error) * mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noted(Quantile):
+    """Says which fields its own loss leaves alone."""
+
+    not_in_loss: ClassVar[tuple[str, ...]] = ("note", "mean", "std")
+
+    def losses(self, outputs, targets):
+        return super().losses(outputs, targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shifted(Regression):
+    """A new setting without a new loss."""
+
+    shift: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unhashable(Regression):
+    """Settings without a hash."""
+
+    knots: list[float] = field(default_factory=list)
+    names_of: dict[str, list[int]] = field(default_factory=dict)
+
+
+def test_a_setting_of_a_kind_of_ones_own_keeps_tasks_apart():
+    assert Quantile(tau=0.1).loss_key() != Quantile(tau=0.9).loss_key()
+    assert Quantile(tau=0.1).loss_key() == Quantile(tau=0.1, weight=3.0).loss_key()
+    assert Quantile(note="a").loss_key() != Quantile(note="b").loss_key()  # nobody says that its loss does not read it
+    assert Quantile(mean=(1.0,)).loss_key() != Quantile(mean=(2.0,)).loss_key()  # a loss of its own may read them
+    assert Noted(note="a", mean=(1.0,)).loss_key() == Noted(note="b", mean=(2.0,)).loss_key()
+    assert Noted(tau=0.1).loss_key() != Noted(tau=0.9).loss_key()
+    assert Shifted(shift=1.0).loss_key() != Shifted().loss_key()
+    assert Shifted(mean=(1.0,)).loss_key() == Shifted(mean=(2.0,)).loss_key()
+    assert Quantile().loss_key() != Regression().loss_key()
+
+
+def test_settings_without_a_hash_count_by_what_they_hold():
+    task = Unhashable(knots=[1.0, 2.0], names_of={"a": [1]})
+    assert hash(task.loss_key()) == hash(Unhashable(knots=[1.0, 2.0], names_of={"a": [1]}).loss_key())
+    assert task.loss_key() != Unhashable(knots=[1.0, 3.0], names_of={"a": [1]}).loss_key()
+    assert task.loss_key() != Unhashable(knots=[1.0, 2.0], names_of={"a": [2]}).loss_key()
+    assert hashable(torch.ones(2)) == hashable(torch.ones(2)) != hashable(torch.zeros(2))
+
+
+@pytest.mark.parametrize("name", ["loss", "count", "scores", "f1/weighted"])
+def test_a_metric_with_a_name_that_means_something_else_is_refused(name):
+    @dataclass(frozen=True, kw_only=True)
+    class Own(Regression):
+        metric_names: ClassVar[tuple[str, ...]] = (*Regression.metric_names, name)
+
+    with pytest.raises(ValueError, match=f"Own: a metric cannot be named '{name}'.*: rename it"):
+        Own()
+
+
+def test_a_metric_may_be_added_to_a_kind():
+    @dataclass(frozen=True, kw_only=True)
+    class Careful(BinaryClassification):
+        metric_names: ClassVar[tuple[str, ...]] = (*BinaryClassification.metric_names, "specificity")
+
+        def metrics(self):
+            metrics = super().metrics()
+            metrics.add_metrics({"specificity": BinarySpecificity(ignore_index=MISSING)})
+            return metrics
+
+    task = Careful(classes=(0, 1))
+    metrics = task.metrics()
+    metrics.update(**task.measured(torch.tensor([[1.0], [-1.0], [1.0], [2.0]]), torch.tensor([0.0, 0.0, 1.0, NAN])))
+    got = task.compute(metrics)
+    assert got["specificity"] == 0.5
+    assert got["accuracy"].item() == pytest.approx(2 / 3)
+    assert list(got) == list(task.metric_names)
+
+
+def test_what_a_score_is_in_words():
+    assert Classification().score_in_words() == "accuracy"
+    assert BinaryClassification().score_in_words() == "AUROC"
+    assert MultilabelClassification(monitor="average_precision").score_in_words() == "average precision"
+    assert Regression().score_in_words() == "R2, at least -1"
+    assert Regression(monitor="rmse").score_in_words() == "1 - RMSE / std, at least -1"
 
 
 @pytest.mark.parametrize(
