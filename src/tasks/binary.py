@@ -11,7 +11,18 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from src.tasks.decisions import MIDDLE, Scores, best_thresholds, decision_metrics
-from src.tasks.task import MISSING, Label, LabelCount, Task, classes_as_integers, constant, distinct, labelled, position_in
+from src.tasks.task import (
+    MISSING,
+    Label,
+    LabelCount,
+    Task,
+    classes_as_integers,
+    constant,
+    distinct,
+    labelled,
+    pairs,
+    position_in,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +114,9 @@ class BinaryClassification(Task):
     def predicted(self, outputs: Tensor) -> Tensor:
         """Outputs (..., 1) as decisions (...): true above the threshold."""
         return probabilities(outputs.squeeze(-1)) > self.in_use
+
+    def readable(self, targets: Tensor) -> dict[str, Any]:
+        return {"": [self.classes[int(label)] if known else None for label, known in pairs(targets)]}
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         guess = [self.classes[int(yes)] for yes in self.predicted(outputs).tolist()]

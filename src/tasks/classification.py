@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassRecall
 
-from src.tasks.task import MISSING, Label, LabelCount, Task, constant, distinct, labelled, position_in
+from src.tasks.task import MISSING, Label, LabelCount, Task, constant, distinct, labelled, pairs, position_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +95,9 @@ class Classification(Task):
     def predicted(self, outputs: Tensor) -> Tensor:
         """Outputs (..., O) as positions in ``classes`` (...)."""
         return outputs.argmax(-1)
+
+    def readable(self, targets: Tensor) -> dict[str, Any]:
+        return {"": [self.classes[label] if known else None for label, known in pairs(targets)]}
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         probabilities = outputs.softmax(-1)

@@ -11,7 +11,7 @@ from torchmetrics import MetricCollection
 
 from src.tasks.binary import binary_losses, probabilities
 from src.tasks.decisions import MIDDLE, Scores, best_thresholds, decision_metrics
-from src.tasks.task import BadLabel, LabelCount, Task, as_numbers, classes_as_integers
+from src.tasks.task import BadLabel, LabelCount, Task, as_numbers, classes_as_integers, pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +130,10 @@ class MultilabelClassification(Task):
         """Outputs (..., L) as decisions (..., L): true above the threshold."""
         scores = probabilities(outputs)
         return scores > scores.new_tensor(self.in_use)
+
+    def readable(self, targets: Tensor) -> dict[str, Any]:
+        columns = zip(self.labels, targets.unbind(-1), strict=True)
+        return {name: [int(label) if known else None for label, known in pairs(column)] for name, column in columns}
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         yes, scores = self.predicted(outputs).int(), probabilities(outputs)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
 
-from src.tasks.task import LabelCount, Task, as_numbers, constant, in_words, labelled
+from src.tasks.task import LabelCount, Task, as_numbers, constant, in_words, labelled, pairs
 
 
 class R2(Metric):
@@ -191,6 +191,11 @@ class Regression(Task):
             return super().score_in_words()
         skill = "R2" if self.monitor == "r2" else f"1 - {in_words(self.monitor)} / std"
         return f"{skill}, at least {LEAST:g}"
+
+    def readable(self, targets: Tensor) -> dict[str, Any]:
+        values = self.in_units(targets.double().reshape(len(targets), -1))
+        columns = zip(self.names or ("",), values.unbind(-1), strict=True)
+        return {name: [number if known else None for number, known in pairs(column)] for name, column in columns}
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         values = self.in_units(self.predicted(outputs))

@@ -43,6 +43,11 @@ def constant(values: tuple[float, ...] | float, like: tuple[torch.device, torch.
         return torch.tensor(values, device=like[0], dtype=like[1])
 
 
+def pairs(targets: Tensor) -> list[tuple[Any, Any]]:
+    """Labels one by one, each with whether it is known."""
+    return list(zip(targets.tolist(), labelled(targets).tolist(), strict=True))
+
+
 class BadLabel(ValueError):
     """A label that a task cannot have; ``row`` counts from 0 in the values given."""
 
@@ -116,7 +121,9 @@ def distinct(values: np.ndarray) -> tuple[Label, ...]:
 
 
 def hashable(value: Any) -> Hashable:
-    """Returns a value as a key: lists and dictionaries by what they hold, what has no hash as itself."""
+    """Returns a value as a key: lists, dictionaries and tensors by what they hold, what has no hash as itself."""
+    if isinstance(value, Tensor | np.ndarray):
+        return (tuple(value.shape), hashable(value.tolist()))
     if isinstance(value, list | tuple):
         return tuple(hashable(item) for item in value)
     if isinstance(value, dict):
@@ -338,6 +345,10 @@ class Task(ABC):
     @abstractmethod
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         """Outputs (B, O) for people: {suffix of the column's name: B values}; the suffix '' is the prediction itself."""
+
+    def readable(self, targets: Tensor) -> dict[str, Any]:
+        """Labels (B, ...) for people, None where missing: {suffix of the column's name: B values}, as ``decode`` has them."""
+        return {"": [value if known else None for value, known in pairs(targets)]}
 
     def describe(self) -> dict[str, Any]:
         """Plain values that identify the task in a checkpoint or a schema: its class path and settings."""
