@@ -61,7 +61,7 @@ class Heads(nn.Module):
         alike: dict[Hashable, list[str]] = defaultdict(list)
         for name, head in heads.items():
             batched = type(head) is Head  # a head of another make runs by itself
-            alike[(tasks[name].alike(), feature_sizes[name]) if batched else name].append(name)
+            alike[(tasks[name].loss_key(), feature_sizes[name]) if batched else name].append(name)
         self.groups = tuple(Group(tuple(names), tasks[names[0]]) for names in alike.values())
 
     def __getitem__(self, name: str) -> Head:

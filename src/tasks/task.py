@@ -335,7 +335,7 @@ class Task(ABC):
             value = described.get(key)
             if getattr(self, key) is None and value is not None:
                 chosen[key] = tuple(value) if isinstance(value, list) else value
-        return replace(self, **chosen)
+        return replace(self, **chosen) if chosen else self
 
     def choice_in_words(self, name: str) -> str | None:
         """Says which thresholds a task of that name decides by, where it decides by any."""

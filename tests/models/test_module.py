@@ -5,6 +5,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
@@ -14,8 +15,9 @@ from src.batch import Batch, InputShape
 from src.data import MultiTaskDataModule, Rows
 from src.models import MultiTaskModel, WarmupCosine
 from src.models.encoders import MLP
-from src.models.sharing import HardSharing
+from src.models.sharing import MTAN, CrossStitch, HardSharing, MMoE, Separate
 from src.tasks import MISSING, BinaryClassification, Classification, MultilabelClassification, Regression
+from src.tasks.decisions import best_threshold
 
 NAN = float("nan")
 TASKS = {
@@ -315,8 +317,8 @@ def test_plateau_watches_the_score_and_wants_mode_max():
 def test_what_torch_cannot_take_is_named():
     with pytest.raises(ValueError, match=r"model.optimizer or model.scheduler: Invalid momentum"):
         fit(model_of(optimizer=partial(SGD, lr=0.1, momentum=-1)))
-    with pytest.raises(ValueError, match=r"model.optimizer or model.scheduler: .*total_steps"):
-        fit(model_of(scheduler=partial(OneCycleLR, max_lr=1.0)))
+    with pytest.raises(ValueError, match=r"model.optimizer or model.scheduler: .*pct_start"):
+        fit(model_of(scheduler=partial(OneCycleLR, max_lr=1.0, total_steps=6, pct_start=2.0)))
 
 
 def test_a_run_without_end_needs_another_schedule():
@@ -363,7 +365,7 @@ def test_validation_metrics_do_not_depend_on_the_batches(eval_batch_size):
     for name, task in TASKS.items():
         metrics = task.metrics()
         metrics.update(**task.measured(outputs[name], batch.targets[name]))
-        computed = task.compute(metrics)
+        computed = task.chosen(metrics).compute(metrics)
         scores.append(task.score(computed))
         assert logged[f"val/{name}/loss"] == pytest.approx(losses[name].item(), rel=1e-5)
         for metric, value in computed.items():
@@ -385,6 +387,141 @@ def test_a_task_without_labels_has_no_metrics_and_leaves_the_score():
     (logged,) = trainer_of().validate(model_of(tasks), Unlabelled(tasks), verbose=False)
     assert np.isnan([logged[f"val/{key}"] for key in ("flag/loss", "flag/auroc", "flag/accuracy")]).all()
     assert logged["val/score"] == pytest.approx(logged["val/size/r2"])
+
+
+RARE = {"fraud": BinaryClassification(classes=("no", "yes")), "tags": MultilabelClassification(labels=("u", "v"), per_label=True)}
+
+
+class Rare(Tiny):
+    """Few positives, in other rows of each split, that the first input gives away."""
+
+    def split(self, name):
+        rng = np.random.default_rng(len(name))
+        x = torch.tensor(rng.normal(size=(60, 5)), dtype=torch.float32)
+        fraud = (x[:, 0] > 1).float()
+        return Rows(x, {"fraud": fraud, "tags": torch.stack([fraud, (x[:, 1] > 1.2).float()], 1)})
+
+
+def learnt(**settings):
+    """A model after four epochs, when it still gives every row less than 0.5."""
+    model = model_of(RARE, optimizer=partial(Adam, lr=0.005), scheduler=None)
+    return model, fit(model, Rare(RARE), max_epochs=4, **settings)
+
+
+def test_a_threshold_is_chosen_by_validation_and_kept_for_the_test():
+    model, trainer = learnt()
+    rows = Rare(RARE).split("val")
+    with torch.no_grad():
+        outputs = model.eval()(rows.inputs)
+    scores, labels = outputs["fraud"].double().sigmoid().flatten(), rows.targets["fraud"]
+    threshold = model.chosen_tasks["fraud"].threshold
+    assert threshold == pytest.approx(best_threshold(scores, labels == 1), rel=1e-5)
+    assert threshold < 0.4
+    assert model.tasks["fraud"].threshold is None
+    f1 = f1_score(labels, scores > threshold)
+    assert trainer.callback_metrics["val/fraud/f1"].item() == pytest.approx(f1)
+    assert f1 > f1_score(labels, scores > 0.5)
+
+    (test,) = trainer.test(model, Rare(RARE), verbose=False)
+    rows = Rare(RARE).split("test")
+    with torch.no_grad():
+        outputs = model.eval()(rows.inputs)
+    guess = np.array(model.decode("fraud", outputs["fraud"])[""]) == "yes"
+    assert test["test/fraud/f1"] == pytest.approx(f1_score(rows.targets["fraud"], guess))
+    assert test["test/fraud/accuracy"] == pytest.approx((guess == rows.targets["fraud"].numpy()).mean())
+    assert guess.any()
+    assert model.chosen_tasks["fraud"].threshold == threshold
+    tags = model.decode("tags", outputs["tags"])
+    for label, column in zip("uv", rows.targets["tags"].T, strict=True):
+        assert test[f"test/tags/f1/{label}"] == pytest.approx(f1_score(column, tags[label], zero_division=NAN), nan_ok=True)
+    u, v = model.chosen_tasks["tags"].thresholds
+    assert model.lines() == [
+        f"threshold of fraud: {threshold:.4g}, chosen on validation rows",
+        f"thresholds of tags: u {u:.4g}, v {v:.4g}, chosen on validation rows",
+    ]
+
+
+def test_thresholds_come_with_the_checkpoint(tmp_path):
+    model, trainer = learnt()
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    other = model_of(RARE)
+    trainer_of().test(other, Rare(RARE), ckpt_path=tmp_path / "a.ckpt", verbose=False, weights_only=False)
+    assert other.chosen_tasks == model.chosen_tasks
+    by_hand = model_of({**RARE, "fraud": BinaryClassification(classes=("no", "yes"), threshold=0.25)})
+    by_hand.on_load_checkpoint(torch.load(tmp_path / "a.ckpt", weights_only=False))
+    assert by_hand.chosen_tasks["fraud"].threshold == 0.25
+    assert by_hand.chosen_tasks["tags"] == model.chosen_tasks["tags"]
+    by_hand.configure_model()
+    assert by_hand.lines() == model.lines()[1:]
+
+
+def test_only_validation_chooses_thresholds():
+    model = model_of(RARE)
+    trainer = trainer_of(limit_val_batches=0, max_epochs=1)
+    trainer.fit(model, Rare(RARE))
+    trainer.test(model, Rare(RARE), verbose=False)
+    assert model.chosen_tasks == RARE
+    assert model.lines() == []
+    sanity = model_of(RARE)
+    fit(sanity, Rare(RARE), num_sanity_val_steps=2, max_steps=0)
+    assert sanity.chosen_tasks == RARE
+
+
+# names that mean something elsewhere: stages, keys, attributes, parts of the model, metrics
+NAMES = (
+    *("loss", "score", "test", "val", "id", "step", "epoch", "f1", "r2", "train", "penalty", "weight", "lr", "metrics"),
+    *("heads", "encoder", "balancer", "sharing", "tasks", "names", "gradient", "throughput", "type", "training", "forward"),
+)
+
+
+@pytest.mark.parametrize("sharing", [HardSharing, MMoE, Separate, CrossStitch, MTAN])
+def test_tasks_of_any_name_have_values_of_their_own(sharing):
+    """Task k's label is k + 1 wherever its input is positive, so that each one's values can be told from the others'."""
+    tasks = {name: Regression(mean=(0.0,), std=(1.0,)) for name in NAMES}
+
+    class Named(Tiny):
+        def split(self, name):
+            x = torch.tensor(np.random.default_rng(len(name)).normal(size=(16, 5)), dtype=torch.float32)
+            targets = {name: (k + 1) * (x[:, 0] > 0).float() for k, name in enumerate(NAMES)}
+            return Rows(x, targets)
+
+    model, data = model_of(tasks, sharing=sharing), Named(tasks)
+    trainer = fit(model, data, max_epochs=1)
+    validation = dict(trainer.callback_metrics)
+    (test,) = trainer.test(model, data, verbose=False)
+    for stage, logged in (("val", validation), ("test", test)):
+        rows = data.split(stage)
+        with torch.no_grad():
+            outputs = model.eval()(rows.inputs)
+        for name in NAMES:
+            error = (outputs[name].squeeze(-1) - rows.targets[name]).double()
+            assert float(logged[f"{stage}/{name}/loss"]) == pytest.approx(error.square().mean().item(), rel=1e-4), name
+            assert float(logged[f"{stage}/{name}/mae"]) == pytest.approx(error.abs().mean().item(), rel=1e-4), name
+        scores = [max(-1.0, float(logged[f"{stage}/{name}/r2"])) for name in NAMES]
+        assert float(logged[f"{stage}/score"]) == pytest.approx(np.mean(scores), rel=1e-4)
+        assert {key for key in logged if "/" in key} == {
+            f"{stage}/score",
+            *(f"{stage}/{name}/{metric}" for name in NAMES for metric in ("loss", "mae", "rmse", "r2")),
+        }
+    checkpoint = {}
+    model.on_save_checkpoint(checkpoint)
+    assert set(checkpoint["tasks"]) == set(NAMES)
+
+
+def test_the_score_is_not_ruled_by_one_hopeless_task():
+    tasks = {"size": TASKS["size"], "tiny": Regression(mean=(0.0,), std=(1.0,))}
+
+    class Hopeless(Tiny):
+        def split(self, name):
+            x = torch.tensor(np.random.default_rng(len(name)).normal(size=(11, 5)), dtype=torch.float32)
+            tiny = torch.full((11,), NAN)
+            tiny[:2] = torch.tensor([50.0, 50.1])
+            return Rows(x, {"size": x[:, 0], "tiny": tiny})
+
+    (logged,) = trainer_of().validate(model_of(tasks), Hopeless(tasks), verbose=False)
+    assert logged["val/tiny/r2"] < -1000
+    assert -1 < logged["val/size/r2"] < 1
+    assert logged["val/score"] == pytest.approx((logged["val/size/r2"] - 1) / 2)
 
 
 def test_prediction_gives_row_numbers_and_outputs():
