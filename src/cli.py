@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import Strategy, StrategyRegistry
 
@@ -20,7 +20,7 @@ from src.data import MultiTaskDataModule
 from src.forecast import Forecast
 from src.layers import layered
 from src.models import MultiTaskModel
-from src.monitoring import Watch
+from src.monitoring import Budget, Limits, Watch, has_limit
 from src.parallel import DDP, Checks, choose_interface, main_address, meet_anew, topology
 from src.parallel.choice import choose
 from src.parallel.devices import Devices
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 DEFAULTS = ROOT / "configs" / "train.yaml"
 TRAINING = (
     *("model.optimizer", "model.scheduler", "model.lr_multipliers", "model.stage_decay", "model.checkpoint_activations"),
-    *("seed_everything", "name", "logs", "watch"),
+    *("seed_everything", "name", "logs", "watch", "budget"),
 )
 
 
@@ -103,6 +103,7 @@ class CLI(LightningCLI):
         parser.add_argument("--name", type=str | None, default=None, help="Groups runs: logs/<name>/<date-time>.")
         parser.add_argument("--logs", type=str, default="logs", help="Where run folders go.")
         parser.add_class_arguments(Watch, "watch")
+        parser.add_class_arguments(Budget, "budget")
         if self.extra:
             self.extra(parser)
 
@@ -132,7 +133,9 @@ class CLI(LightningCLI):
         if self.only_plans:
             self.acting = self.never_started()
             return None  # type: ignore[return-value]
+        limits = self.limits()
         added = self.trainer_settings(self) if self.trainer_settings else {}
+        added["callbacks"] = [*limits, *added.get("callbacks", [])]
         for key in ("callbacks", "plugins"):
             added[key] = [*self.given(key), *added.get(key, [])]
         trainer = super().instantiate_trainer(**added, **kwargs)
@@ -141,6 +144,22 @@ class CLI(LightningCLI):
             warm.dismiss()
         self.acting = trainer.strategy
         return trainer
+
+    def limits(self) -> list[L.Callback]:
+        """Fills in how long to train and when to validate, where the user has said neither."""
+        settings = self.config_init["trainer"]
+        every = settings["check_val_every_n_epoch"]
+        if every is None and not isinstance(settings["val_check_interval"], int):  # else null is Lightning's: batches across epochs
+            settings["check_val_every_n_epoch"] = 1
+        if not self.trains or has_limit(settings):
+            return []
+
+        settings["max_epochs"] = -1  # until the data are there to count their batches
+        budget, watch = self.config_init["budget"], self.config_init["watch"]
+        theirs = any(isinstance(callback, EarlyStopping) for callback in self.given("callbacks"))
+        if watch.patience is None and settings["limit_val_batches"] != 0 and not theirs:
+            watch.patience = budget.patience
+        return [Limits(budget, every, watch.patience)]
 
     @property
     def only_plans(self) -> bool:
@@ -281,7 +300,7 @@ def settings_of(run: Run) -> dict[str, Any]:
     """A run's configuration as a layer for other verbs, which have their own devices and limits."""
     base = run.read_config()
     base["trainer"] = read(DEFAULTS)["trainer"] | {"precision": base["trainer"].get("precision")}
-    for key in ("resume", "plan"):
+    for key in ("resume", "plan", "no_test"):
         base.pop(key, None)
     if run.schema.is_file():
         base["data"]["init_args"]["schema_path"] = str(run.schema)

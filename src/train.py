@@ -1,21 +1,38 @@
 """Trains a model: python -m src.train [--config FILE] [--devices N] [--name NAME] [--resume RUN] [--any.key value]."""
 
+import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ProgressBar, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
 from src.checkpoint import SafeCheckpointIO, load_checkpoint
 from src.cli import CLI, value_of
 from src.config import ConfigError, flags
-from src.monitoring import Board, Interrupted, NoProfiler, log_results, results_table
+from src.monitoring import (
+    Board,
+    Interrupted,
+    LearningRate,
+    NoProfiler,
+    Selection,
+    log_results,
+    results_table,
+    say,
+    which_weights,
+    why_ended,
+)
 from src.parallel import job, started_again
 from src.run import Run
 from src.verb import main
+
+RATE = "model.optimizer.lr"
 
 
 class StartedAgain(Exception):
@@ -38,23 +55,27 @@ class Training:
         folder = value_of("resume", args)
         self.resumed = Run.open(folder) if folder is not None else begun
         if folder is not None and self.resumed:
-            for key, _ in flags(args):
-                if key.split(".")[0] in ("data", "model", "seed_everything", "config", "name", "logs"):
-                    raise ConfigError(f"--{key} cannot go with --resume: a resumed run keeps its own; start a new run instead")
+            refuse_other_run(flags(args))
             self.resumed.checkpoint("last")
+        self.asks_for_rate = any(key == RATE for key, _ in flags(args))
         self.run: Run | None = None
         base = self.resumed.read_config() if self.resumed else None
+        if self.resumed and base is not None and self.resumed.schema.is_file():
+            # rows are read, and dealt out, as they were when the run began
+            base["data"].setdefault("init_args", {})["schema_path"] = str(self.resumed.schema)
         try:
             self.cli = CLI(
                 args,
                 base=base,
                 extra=self.add_arguments,
                 trainer_settings=self.trainer_settings,
-                parsed=None if self.resumed else self.look_back,
+                parsed=self.claim if self.resumed else self.look_back,
                 trains=True,
             )
         except BaseException:
-            if self.run and not self.resumed:
+            if self.resumed:
+                self.resumed.lock.release()
+            elif self.run:
                 self.run.discard()
             raise
 
@@ -62,7 +83,13 @@ class Training:
     def add_arguments(parser: LightningArgumentParser) -> None:
         """Adds what only this verb knows."""
         parser.add_argument("--resume", type=str, default=None, help="Run folder to continue in place, with its own config.")
+        parser.add_argument("--no_test", type=bool, default=False, help="Leave the test out, as in tuning; evaluate tests later.")
         parser.add_argument("--plan", type=bool, default=False, help="Say what a run on such devices, here or not, would be.")
+
+    def claim(self, cli: CLI) -> None:
+        """Takes the folder of a resumed run before anything is read for it, so that no other process goes on in it at once."""
+        if self.resumed and not cli.only_plans:
+            self.resumed.lock.take(job(), started_again())
 
     @staticmethod
     def look_back(cli: CLI) -> None:
@@ -70,7 +97,10 @@ class Training:
 
         Raises:
             StartedAgain: There is one.
+            ValueError: An optimizer that no network can have.
         """
+        if cli.config["model"]["optimizer"]["class_path"].rpartition(".")[2] == "SparseAdam":
+            raise ValueError("model.optimizer SparseAdam takes sparse gradients, and a network's are dense: use AdamW or Adam")
         name = job()
         if name is None or not started_again() or cli.config["trainer"]["fast_dev_run"] or cli.only_plans:
             return
@@ -85,6 +115,7 @@ class Training:
             refuse_too_short(self.resumed, settings)
         if watch.patience is not None and settings["limit_val_batches"] == 0:
             raise ValueError("watch.patience waits for a better validation score, but trainer.limit_val_batches is 0")
+        refuse_tuners(cli.given("callbacks"))
         name = cli.config["name"]
         if name is not None and (not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts):
             raise ValueError(f"--name {name}: a name groups runs below --logs; it is no path of another place")
@@ -93,14 +124,16 @@ class Training:
         checkpoints = self.run.last.parent if self.run and settings["enable_checkpointing"] is not False else None
         theirs = any(isinstance(callback, ProgressBar) for callback in cli.given("callbacks"))
         bar = sys.stderr.isatty() if settings["enable_progress_bar"] is None else settings["enable_progress_bar"]
-        callbacks = watch.callbacks(checkpoints, cli.yaml, bar and not theirs)
+        rate = LearningRate(rate_of(cli), self.resumed is not None and self.asks_for_rate)
+        callbacks = watch.callbacks(checkpoints, cli.yaml, bar and not theirs, rate)
         added: dict[str, Any] = {"callbacks": callbacks, "plugins": [SafeCheckpointIO()], "enable_progress_bar": bar or theirs}
         if settings["profiler"] is None:
             added["profiler"] = NoProfiler()
         if self.run:
             added["default_root_dir"] = str(self.run.path)
-            if settings["logger"] in (None, True):
-                added["logger"] = Board(self.run.path)
+            if settings["logger"] is not False:
+                others = [] if settings["logger"] in (None, True) else cli.given("logger")
+                added["logger"] = [Board(self.run.path), *others]
         return added
 
     def start(self) -> None:
@@ -112,12 +145,22 @@ class Training:
         if run is None:  # a debug run leaves nothing
             self.fit()
             return
-        run.begin(cli.yaml, cli.config["seed_everything"], resumed=self.resumed is not None, job=job())
-        schema = cli.datamodule.schema()
-        if schema is not None:
+        data = cli.datamodule
+        try:
+            data.check_files()
+            schema, fingerprint = data.schema(), data.fingerprint()
+        except BaseException:
+            # nothing has been written: a fresh run leaves no folder, and one that goes on is as it was
+            if self.resumed:
+                run.lock.release()
+            else:
+                run.discard()
+            raise
+        run.begin(cli.yaml, cli.config["seed_everything"], resumed=self.resumed is not None, job=job(), data=fingerprint)
+        if schema is not None and not (self.resumed and run.schema.is_file()):
             run.write(run.schema, schema)
         try:
-            say("\n".join([*cli.datamodule.notes(), *cli.model.notes(), f"run folder {run.path}"]))
+            say("\n".join([*data.notes(), *cli.model.notes(), *self.notes(), f"run folder {run.path}"]))
             self.show_plan()
             self.fit()
         except Interrupted as stop:
@@ -133,6 +176,20 @@ class Training:
             raise
         run.end("finished", epochs=cli.trainer.current_epoch, steps=cli.trainer.global_step)
 
+    def notes(self) -> list[str]:
+        """What a person should know of the weights that count, a line each."""
+        trainer = self.cli.trainer
+        lines = [
+            f"{type(callback).__name__}: the averaged weights count, in validation, best.ckpt, the test and predictions"
+            for callback in averaging(trainer)
+        ]
+        if self.run and self.cli.config_init["trainer"]["enable_checkpointing"] is False:
+            lines.append(
+                "trainer.enable_checkpointing false: the last weights are tested, not the best, and are gone when the run ends; it "
+                "cannot be resumed, evaluated or used to predict"
+            )
+        return lines
+
     @rank_zero_only
     def show_plan(self) -> None:
         """Says what runs where: a table of several devices, a line of one."""
@@ -143,24 +200,85 @@ class Training:
             say(plan.line())
 
     def fit(self) -> None:
-        """Trains, and tests the best checkpoint once."""
+        """Trains, and tests once the weights that count: of the best validation, or the last where there is none."""
         cli, trainer, run = self.cli, self.cli.trainer, self.run
-        trainer.fit(cli.model, cli.datamodule, ckpt_path=run.last if run and self.resumed and run.last.exists() else None)
-        # without validation there is no best, and the last weights count; the first rank says, whose clock has named the folder
-        best = trainer.strategy.broadcast(str(run.best) if run and run.best.exists() else None)
-        trainer.test(cli.model, cli.datamodule, ckpt_path=best, verbose=False)
-        lines = cli.model.lines()  # of the weights that were tested
-        if not trainer.is_global_zero:
+        before = steps_of(run) if run and self.resumed else None
+        trainer.fit(cli.model, cli.datamodule, ckpt_path=run.last if run and before is not None else None)
+        # the first rank says what is there: its clock has named the folder
+        best, last, done_before = trainer.strategy.broadcast(self.left_behind(before))
+        if run and done_before:
+            say(
+                f"nothing was left to train ({self.why_ended()}), and the results are there: metrics.json stays as it is, and "
+                f"nothing is tested again; train on with --max_epochs, or test with python -m src.evaluate --run {run.path}"
+            )
             return
+        if cli.config["no_test"]:
+            self.report(best, None, [])
+            return
+        with without(trainer, averaging(trainer)):
+            trainer.test(cli.model, cli.datamodule, ckpt_path=best or last, verbose=False)
+        lines = cli.model.lines()  # of the weights that were tested
         test = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
+        self.report(best, test, lines)
+
+    def left_behind(self, before: int | None) -> tuple[str | None, str | None, bool]:
+        """Looks at what the training has left in the run folder.
+
+        Args:
+            before: Optimizer steps that a resumed run had taken.
+
+        Returns:
+            The best checkpoint, the last one, and whether a resumed run has trained no further than when its results were taken.
+        """
+        run = self.run
+        if run is None:
+            return None, None, False
+        steps = steps_of(run)
+        best = str(run.best) if run.best.exists() else None
+        last = str(run.last) if steps == self.cli.trainer.global_step else None
+        results = json.loads(run.metrics.read_text()) if run.metrics.is_file() else {}
+        wanted = "validation" if self.cli.config["no_test"] else "test"
+        return best, last, before is not None and steps == before and bool(results.get(wanted))
+
+    @rank_zero_only
+    def report(self, best: str | None, test: dict[str, float] | None, lines: list[str]) -> None:
+        """Prints validation and test side by side, and writes them down.
+
+        Args:
+            best: The best checkpoint.
+            test: Metrics of the test; None where it is left out.
+            lines: What the test has shown besides.
+        """
+        trainer, run, tasks = self.cli.trainer, self.run, self.cli.model.tasks
+        kept: dict[str, Any] = {"metrics": {}, "global_step": trainer.global_step}
+        if best:
+            kept = load_checkpoint(best, mmap=True, whole=False)
+        epochs = {}
         if run:
-            kept: dict[str, Any] = load_checkpoint(best, mmap=True) if best else {"metrics": {}, "global_step": trainer.global_step}
-            run.write(run.metrics, {"validation": kept["metrics"], "test": test})
-            log_results(trainer, cli.model.tasks, kept["metrics"], test, step=kept["global_step"])
-        if lines:
+            run.write(run.metrics, {"validation": kept["metrics"]} | ({} if test is None else {"test": test}))
+            log_results(trainer, tasks, kept["metrics"], test or {}, step=kept["global_step"])
+            selection = self.selection()
+            ended = f"training ended after epoch {trainer.current_epoch} (step {trainer.global_step}): {self.why_ended()}"
+            lines = [ended, *which_weights(trainer, selection, best is not None), *lines]
+            if best:
+                epochs = {name: at["epoch"] for name, at in selection["best"].items() if name in tasks}
             say("\n".join(lines))
-        if test:  # none with --trainer.limit_test_batches 0
-            Console().print(results_table(cli.model.tasks, test, "test"))
+        shown = kept["metrics"] | (test or {})
+        stages = [stage for stage in ("val", "test") if f"{stage}/score" in shown]
+        if stages:  # neither with --trainer.limit_val_batches 0 and --trainer.limit_test_batches 0
+            Console().print(results_table(tasks, shown, *stages, epochs=epochs), crop=False)
+
+    def selection(self) -> dict[str, Any]:
+        """The state of the selection: of the last checkpoint, since another process may have trained."""
+        if self.run and self.run.last.exists():
+            callbacks = load_checkpoint(self.run.last, mmap=True, whole=False)["callbacks"]
+            if Selection.state_key in callbacks:
+                return callbacks[Selection.state_key]
+        return next(callback for callback in self.cli.trainer.callbacks if isinstance(callback, Selection)).state_dict()  # type: ignore[attr-defined]
+
+    def why_ended(self) -> str:
+        """What ended the training."""
+        return why_ended(self.cli.trainer, self.cli.config_init["watch"].patience, self.selection()["waited"])
 
 
 def group_of(cli: CLI) -> str:
@@ -190,10 +308,64 @@ def stopped_by_hand(error: BaseException | None) -> bool:
     return error is not None and (isinstance(error, KeyboardInterrupt | SystemExit) or stopped_by_hand(error.__context__))
 
 
-@rank_zero_only
-def say(message: str) -> None:
-    """Tells the person at the terminal, once."""
-    print(message, flush=True)
+def refuse_other_run(pairs: list[tuple[str, str | None]]) -> None:
+    """Looks at the flags of a resumed run.
+
+    Raises:
+        ConfigError: One of them would make it another run.
+    """
+    for key, value in pairs:
+        if key == RATE or (key == "model.scheduler" and value in ("null", "~")):
+            continue
+        if key.split(".")[0] in ("data", "model", "seed_everything", "config", "name", "logs"):
+            but = "; of the model --lr RATE and --model.scheduler null alone can change" if key.startswith("model.") else ""
+            raise ConfigError(f"--{key} cannot go with --resume: a resumed run keeps its own; start a new run instead{but}")
+
+
+def refuse_tuners(callbacks: list[Any]) -> None:
+    """Looks for callbacks that would change a setting which is not theirs.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for callback in callbacks:
+        if isinstance(callback, LearningRateFinder):
+            raise ValueError(
+                "trainer.callbacks LearningRateFinder sets a model's lr, but here the optimizer has it: compare short runs, "
+                "such as --lr 0.001 --max_epochs 3 --no_test --name rates"
+            )
+        if isinstance(callback, BatchSizeFinder):
+            raise ValueError(
+                "trainer.callbacks BatchSizeFinder would change data.batch_size, on which the results depend: set --batch_size, "
+                "and --trainer.accumulate_grad_batches where memory is short"
+            )
+
+
+def rate_of(cli: CLI) -> float | None:
+    """The optimizer's learning rate in the configuration."""
+    rate = (cli.config["model"]["optimizer"].get("init_args") or {}).get("lr")
+    return float(rate) if isinstance(rate, int | float) else None
+
+
+def steps_of(run: Run) -> int | None:
+    """Optimizer steps of the last checkpoint; None where there is none."""
+    return load_checkpoint(run.last, mmap=True, whole=False)["global_step"] if run.last.exists() else None
+
+
+def averaging(trainer: L.Trainer) -> list[WeightAveraging]:
+    """The callbacks that average weights over steps."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]  # type: ignore[attr-defined]
+
+
+@contextmanager
+def without(trainer: Any, callbacks: list[Any]) -> Iterator[None]:
+    """Leaves callbacks out: those that average weights would put the raw ones of a checkpoint into the place of its averages."""
+    everyone = trainer.callbacks
+    trainer.callbacks = [callback for callback in everyone if callback not in callbacks]
+    try:
+        yield
+    finally:
+        trainer.callbacks = everyone
 
 
 def train(args: list[str]) -> None:

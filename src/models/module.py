@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
-from math import inf, isnan, nan
+from math import inf, isfinite, isnan, nan
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import lightning as L
@@ -34,12 +34,14 @@ from src.balancing import (
 )
 from src.balancing.balancer import OnHost
 from src.batch import PADDING, Batch, InputShape
+from src.models.checks import check_keys, check_losses, choice_lines, score_note
 from src.models.cost import costs
 from src.models.encoders import MLP, Encoder
 from src.models.gradients import Steer, at_features, at_parameters, feature_gramian
 from src.models.heads import Deltas, Heads, Tape
 from src.models.lookahead import slopes_ahead
 from src.models.optimisation import optimizer_and_schedule, parameter_groups
+from src.models.own_weights import own_weights
 from src.models.reached import Reached, ReachedShards
 from src.models.schedule import WarmupCosine
 from src.models.sharing import Copies, EncoderFactory, HardSharing, Sharing, check_owners
@@ -103,7 +105,9 @@ class MultiTaskModel(L.LightningModule):
         for name in tasks:
             if not name or "." in name:
                 raise ValueError(f"a task cannot be named '{name}': names are not empty and hold no dot, which separates keys")
+        check_keys(tasks)
         self.tasks, self.input_shape, self.seed = tasks, input_shape, seed
+        self.chosen_tasks = dict(tasks)  # with the thresholds that the latest validation chose, and a checkpoint keeps
         self._make_encoder, self._make_sharing, self._make_balancer = encoder, sharing, balancer
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self.scheduler_interval = scheduler_interval
@@ -169,6 +173,7 @@ class MultiTaskModel(L.LightningModule):
         self._gathered: tuple[Tensor, TaskLosses] | None = None
         self._seen: dict[str, Any] = {}
         self.seen: dict[str, Tensor] = {}  # means over the rows of the latest evaluation
+        self.scores: dict[str, float] = {}  # of the tasks in the latest evaluation
         self._looked_at: tuple[Batch, TaskLosses] | None = None
         self.metrics = nn.ModuleDict({self.heads.paths[name]: task.metrics() for name, task in self.tasks.items()})
         self.train_sums_2T = torch.zeros(2, len(self.names), dtype=torch.float64)
@@ -197,9 +202,11 @@ class MultiTaskModel(L.LightningModule):
             micro_batches: Batches per optimizer step.
 
         Raises:
-            ValueError: A part of the network cannot be made, or the balancer would see no shared feature, or micro-batches.
+            ValueError: A part of the network cannot be made, a task's loss does not leave out missing labels, or the balancer would
+                see no shared feature, or micro-batches.
         """
         self.configure_model()
+        check_losses(self.heads.groups)
         balancer, sharing = self.balancer, type(self.sharing).__name__
         if balancer.level == "features" and not self.sharing.one_feature:
             raise ValueError(
@@ -214,7 +221,7 @@ class MultiTaskModel(L.LightningModule):
             )
 
     def notes(self) -> list[str]:
-        """What a person should know of how tasks share and are balanced, a line each."""
+        """What a person should know of how tasks share, are balanced and are scored, a line each."""
         self.configure_model()
         sharing, level = type(self.sharing).__name__, self.balancer.level
         where = f", by gradients of the shared {level}" if level else ""
@@ -223,7 +230,12 @@ class MultiTaskModel(L.LightningModule):
         return [
             f"sharing {sharing}: {costs(self.sharing, partial(self._make_encoder, self.input_shape), self.input_shape)}",
             f"balancer {type(self.balancer).__name__}{where}",
+            score_note(self.tasks),
         ]
+
+    def own_weights(self) -> dict[str, list[tuple[str, int | None]]] | None:
+        """The entries of the state that belong to one task alone, by task; None where tasks share any."""
+        return own_weights(self.sharing, self.heads, self.heads.paths)
 
     def parts(self) -> dict[str, nn.Module]:
         """What can lie on other devices or in shards, by path: the encoders' stages in the order in which they run, then heads."""
@@ -462,17 +474,23 @@ class MultiTaskModel(L.LightningModule):
             self.metrics_of(name).update(**task.measured(outputs[name], batch.targets[name]))
         return outputs
 
-    def _finish_evaluation(self, stage: str) -> dict[str, float]:
+    def _finish_evaluation(self, stage: str, chooses: bool = False) -> dict[str, float]:
         sums_T, counts_T = global_sum(self.eval_sums_2T)
         sums = {name: (global_sum(x), shape) for name, (x, shape) in self._seen.items()}
         self.seen = {name: (x[:-1] / x[-1]).view(shape) for name, (x, shape) in sums.items()}
         values: dict[str, float] = {}
         scores = []
         for name, loss, count in zip(self.names, sums_T.tolist(), counts_T.tolist(), strict=True):
-            task, loss = self.tasks[name], loss / count if count else nan
-            computed = task.compute(self.metrics_of(name))
-            values |= {f"{stage}/{name}/loss": loss, **{f"{stage}/{name}/{metric}": float(v) for metric, v in computed.items()}}
-            scores.append(-inf if count and isnan(loss) else task.score(computed))
+            loss, metrics = loss / count if count else nan, self.metrics_of(name)
+            if chooses:
+                self.chosen_tasks[name] = self.tasks[name].chosen(metrics) if count else self.tasks[name]
+            task = self.chosen_tasks[name]
+            computed = task.compute(metrics)
+            logged = {"loss": loss, **computed, **task.per_output(metrics)}
+            values |= {f"{stage}/{name}/{key}": float(value) for key, value in logged.items()}
+            bounded = task.in_score(metrics) if count else {}
+            scores.append(-inf if count and not isfinite(loss) else task.score({**computed, **bounded}))
+        self.scores = dict(zip(self.names, scores, strict=True))
         known = [score for score in scores if not isnan(score)]  # a task without labels has none; one that diverged has the worst
         values[f"{stage}/score"] = sum(known) / len(known) if known else nan
         return values
@@ -483,9 +501,13 @@ class MultiTaskModel(L.LightningModule):
             return self.sharing.pictures(self.seen)
 
     def lines(self) -> list[str]:
-        """What an evaluation has shown of the sharing architecture, a line each."""
+        """What an evaluation has shown of the sharing architecture, and what validation has chosen, a line each."""
         with assembled(self.sharing):
-            return self.sharing.lines(self.seen)
+            return [*self.sharing.lines(self.seen), *choice_lines(self.tasks, self.chosen_tasks)]
+
+    def decode(self, name: str, outputs: Tensor) -> dict[str, Any]:
+        """A task's outputs (B, O) for people, decided by the thresholds that validation chose: see ``Task.decode``."""
+        return self.chosen_tasks[name].decode(outputs)
 
     def metrics_of(self, name: str) -> MetricCollection:
         """The metrics of a task in the current evaluation."""
@@ -500,12 +522,15 @@ class MultiTaskModel(L.LightningModule):
         return self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs val/<task>/loss, val/<task>/<metric> and val/score, the mean of the tasks' scores; a plateau schedule sees it."""
-        values = self._finish_evaluation("val")
+        """Logs val/<task>/loss, val/<task>/<metric> and val/score, the mean of the tasks' scores; a plateau schedule sees it.
+
+        Thresholds of tasks are chosen here, from the rows of all ranks: accuracy and F1 are at those, and so flatter.
+        """
+        values = self._finish_evaluation("val", chooses=not self.trainer.sanity_checking)
         # Lightning draws them at 'step': beside the losses of the same weights
         self.log_dict({**values, "step": self.trainer.global_step}, rank_zero_only=False)
         for config in [] if self.trainer.sanity_checking else self.trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, ReduceLROnPlateau):
+            if isinstance(config.scheduler, ReduceLROnPlateau) and not isnan(values["val/score"]):
                 config.scheduler.step(values["val/score"])
 
     def on_test_epoch_start(self) -> None:
@@ -517,7 +542,7 @@ class MultiTaskModel(L.LightningModule):
         return self._evaluate(batch)
 
     def on_test_epoch_end(self) -> None:
-        """Logs the same under test/."""
+        """Logs the same under test/, with the thresholds of the latest validation or of the checkpoint."""
         self.log_dict(self._finish_evaluation("test"), rank_zero_only=False)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -550,11 +575,14 @@ class MultiTaskModel(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what identifies the tasks, and the latest validation metrics."""
         metrics = self.trainer.callback_metrics
-        checkpoint["metrics"] = {key: float(value) for key, value in metrics.items() if key.startswith("val/")}
-        checkpoint["tasks"] = {name: task.describe() for name, task in self.tasks.items()}
+        latest = {key: float(value) for key, value in metrics.items() if key.startswith("val/")}
+        described = {name: task.describe() for name, task in self.chosen_tasks.items()}
+        # of tasks whose best came in an earlier epoch, a callback has put what was seen then
+        checkpoint["metrics"] = latest | checkpoint.get("metrics", {})
+        checkpoint["tasks"] = described | checkpoint.get("tasks", {})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint of other tasks.
+        """Takes over the thresholds that validation chose; refuses a checkpoint of other tasks.
 
         Raises:
             ValueError: The tasks' names or output sizes differ.
@@ -569,3 +597,4 @@ class MultiTaskModel(L.LightningModule):
                     there, here = str(there).rpartition(".")[2], str(here).rpartition(".")[2]
                 if there != here:
                     raise ValueError(f"the checkpoint's task '{name}' has {key} {there}, but this run's has {here}")
+        self.chosen_tasks = {name: task.as_chosen(theirs[name]) for name, task in ours.items()}

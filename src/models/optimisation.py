@@ -8,10 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim import Optimizer, SparseAdam
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from src.models.schedule import WarmupCosine
+
+EACH_STEP = (OneCycleLR, CyclicLR)  # made to move at each optimizer step, which torch notes in their documentation alone
 
 
 def parameter_groups(
@@ -70,6 +72,25 @@ def fuse(optimizer: Optimizer) -> None:
             group["fused"] = True
 
 
+def made(
+    make_scheduler: Callable[..., LRScheduler | ReduceLROnPlateau], optimizer: Optimizer, steps: Callable[[], float]
+) -> LRScheduler | ReduceLROnPlateau:
+    """Makes a schedule, and tells one that must know it the number of steps of the whole run.
+
+    Raises:
+        ValueError: torch refuses a setting, or the run has no end.
+    """
+    try:
+        return make_scheduler(optimizer)
+    except ValueError as error:
+        if "total_steps" not in str(error):
+            raise
+    total = steps()
+    if total == float("inf"):
+        raise ValueError("the schedule needs an end: set trainer.max_epochs, trainer.max_steps or model.scheduler.total_steps")
+    return make_scheduler(optimizer, total_steps=int(total))
+
+
 def optimizer_and_schedule(
     groups: Callable[[float], list[dict[str, Any]]],
     make_optimizer: Callable[[Iterable[Any]], Optimizer],
@@ -90,12 +111,14 @@ def optimizer_and_schedule(
         ValueError: A setting that torch refuses, a plateau schedule that waits for less, a schedule without an end.
     """
     try:
-        lr = make_optimizer([nn.Parameter(torch.zeros(1))]).defaults["lr"]
-        optimizer = make_optimizer(groups(float(lr)))
+        trial = make_optimizer([nn.Parameter(torch.zeros(1))])
+        if isinstance(trial, SparseAdam):
+            raise ValueError("SparseAdam takes sparse gradients, and a network's are dense: use AdamW")
+        optimizer = make_optimizer(groups(float(trial.defaults["lr"])))
         fuse(optimizer)
         if make_scheduler is None:
             return optimizer
-        scheduler = make_scheduler(optimizer)
+        scheduler = made(make_scheduler, optimizer, steps)
     except (ValueError, TypeError) as error:  # torch on a value that it cannot take
         raise ValueError(f"model.optimizer or model.scheduler: {error}") from None
     if isinstance(scheduler, ReduceLROnPlateau):
@@ -104,7 +127,8 @@ def optimizer_and_schedule(
         # Lightning would move it after the last checkpoint of an epoch, and lose that move when it resumes
         plan: dict[str, Any] = {"reduce_on_plateau": False, "interval": "epoch"}
     else:
-        plan = {"interval": interval or getattr(scheduler, "interval", "epoch")}
+        by_nature = "step" if isinstance(scheduler, EACH_STEP) else "epoch"
+        plan = {"interval": interval or getattr(scheduler, "interval", by_nature)}
     if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
         total = steps()
         if total == float("inf"):

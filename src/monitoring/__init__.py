@@ -1,20 +1,26 @@
 """What a person watches."""
 
+from src.monitoring.budget import Budget, Limits, has_limit
 from src.monitoring.checkpoints import BestCheckpoint, LastCheckpoint
 from src.monitoring.dashboard import Board, Dashboard
+from src.monitoring.ending import which_weights, why_ended
 from src.monitoring.figures import Figures
 from src.monitoring.geometry import Geometry
 from src.monitoring.guards import FiniteLossGuard, NonFiniteLoss, RanksAgreeGuard, RanksDiverged
 from src.monitoring.hparams import HParams, log_results
 from src.monitoring.interrupt import Interrupt, Interrupted
+from src.monitoring.learning_rate import LearningRate
 from src.monitoring.profiler import NoProfiler
 from src.monitoring.progress import Progress
+from src.monitoring.say import say
+from src.monitoring.selection import Selection
 from src.monitoring.table import results_table
 from src.monitoring.watch import Watch
 
 __all__ = [
     "BestCheckpoint",
     "Board",
+    "Budget",
     "Dashboard",
     "Figures",
     "FiniteLossGuard",
@@ -23,12 +29,19 @@ __all__ = [
     "Interrupt",
     "Interrupted",
     "LastCheckpoint",
+    "LearningRate",
+    "Limits",
     "NoProfiler",
     "NonFiniteLoss",
     "Progress",
     "RanksAgreeGuard",
     "RanksDiverged",
+    "Selection",
     "Watch",
+    "has_limit",
     "log_results",
     "results_table",
+    "say",
+    "which_weights",
+    "why_ended",
 ]

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from src.monitoring.watched import Watched
+from src.monitoring.watcher import Watcher
 from src.parallel.replicas import replica
 from src.tasks import Task
 
@@ -27,6 +28,12 @@ class Board(TensorBoardLogger):
         super().__init__(folder, name="", version="", default_hp_metric=False, flush_secs=10)
 
     @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Draws what is a curve: the epoch is none, and the test is one point, which the table of runs shows."""
+        curves = {tag: value for tag, value in metrics.items() if tag != "epoch" and not tag.startswith("test/")}
+        super().log_metrics(curves, step)
+
+    @rank_zero_only
     def save(self) -> None:
         """Leaves out Lightning's hparams.yaml: the run folder has its config.yaml."""
 
@@ -37,7 +44,7 @@ def board(trainer: L.Trainer) -> TensorBoardLogger | None:
     return next((logger for logger in loggers if isinstance(logger, TensorBoardLogger)), None)
 
 
-class Dashboard(L.Callback):
+class Dashboard(Watcher):
     """Logs train/<task>/loss, train/penalty, weight/<task>, lr/<group> and throughput.
 
     Every ``log_every_n_steps`` steps and at the end of each epoch; penalty and weights are of the latest step.

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.callbacks import EarlyStopping
 
 from src.monitoring.checkpoints import BestCheckpoint, LastCheckpoint
 from src.monitoring.dashboard import Dashboard
@@ -13,7 +12,9 @@ from src.monitoring.geometry import Geometry
 from src.monitoring.guards import FiniteLossGuard, RanksAgreeGuard
 from src.monitoring.hparams import HParams
 from src.monitoring.interrupt import Interrupt
+from src.monitoring.learning_rate import LearningRate
 from src.monitoring.progress import Progress
+from src.monitoring.selection import Selection
 from src.monitoring.together import Together
 
 
@@ -22,10 +23,11 @@ class Watch:
     """How a run is watched.
 
     Args:
-        checkpoint_every: Optimizer steps between two saves of last.ckpt; the end of an epoch saves it too.
-        patience: Stop after this many validations without a better score; None never stops early.
+        checkpoint_every: Optimizer steps between two saves of last.ckpt; the end of an epoch saves it too, unless it was short.
+        patience: Stop after this many validations that are no better than the best; None never stops early. Where no label
+            defines the score, the validation loss says what is better.
         geometry_every: Optimizer steps between two looks at how the tasks' gradients lie to one another; 0 never looks.
-        figures_every: Epochs between two sets of pictures in TensorBoard; 0 for none.
+        figures_every: Validations between two sets of pictures in TensorBoard; 0 for none.
         finite_every: Steps between two looks at the losses; a non-finite one ends the run.
         ranks_every: Steps between two checks that all ranks hold the same weights.
     """
@@ -47,7 +49,7 @@ class Watch:
             if getattr(self, name) < 0:
                 raise ValueError(f"watch.{name} is {getattr(self, name)}; it must be at least 0")
 
-    def callbacks(self, folder: Path | None, config: str, bar: bool) -> list[L.Callback]:
+    def callbacks(self, folder: Path | None, config: str, bar: bool, rate: LearningRate | None = None) -> list[L.Callback]:
         """Builds the callbacks; without a folder for checkpoints (a debug run) nothing is saved; ``bar`` adds a progress bar."""
         dashboard = Dashboard(config)
         watchers: list[L.Callback] = [
@@ -60,11 +62,10 @@ class Watch:
             watchers.append(Geometry(self.geometry_every))
         if folder is not None:
             watchers.append(Interrupt(folder / "last.ckpt"))
-        callbacks: list[L.Callback] = [Together(*watchers)]
-        if self.patience is not None:
-            callbacks.append(EarlyStopping("val/score", mode="max", patience=self.patience))
+        selection = Selection(self.patience)
+        callbacks: list[L.Callback] = [Together(*watchers), selection, rate or LearningRate()]
         if bar:
             callbacks.append(Progress(dashboard))
         if folder is not None:
-            callbacks += [BestCheckpoint(folder), LastCheckpoint(folder, self.checkpoint_every)]
+            callbacks += [BestCheckpoint(folder, selection), LastCheckpoint(folder, self.checkpoint_every)]
         return callbacks

@@ -1,0 +1,9 @@
+"""Words for the person at the terminal."""
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+
+@rank_zero_only
+def say(message: str) -> None:
+    """Prints once, whatever the number of processes."""
+    print(message, flush=True)
