@@ -1,46 +1,59 @@
 """Pictures at the end of validation: confusion matrices, predicted against true values, what tasks share."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from src.monitoring.dashboard import board
 from src.monitoring.drawing import matrix_figure, panels, routes_figure, short
 from src.monitoring.watched import Watched
+from src.monitoring.watcher import Watcher, agree, attempt
 from src.parallel.replicas import global_sum
 from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression, Task, labelled
+from src.tasks.decisions import Scores, confusion_counts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
-class Figures(L.Callback):
-    """Draws every ``every_n_epochs`` epochs and after the last.
+class Figures(Watcher):
+    """Draws in every ``every``-th validation and in the last one.
 
-    Counts are exact over all ranks; scatter plots show the first rank's first rows.
+    Counts are exact over all ranks, of what tasks decode and at the thresholds that validation
+    chose; scatter plots show the first rank's first rows.
 
     Args:
-        every_n_epochs: How often to draw; 0 never draws.
+        every: How often to draw; 0 never draws.
         most_points: Most points in a scatter plot.
         most_classes: Tasks with more classes or labels get no confusion matrix.
     """
 
-    def __init__(self, every_n_epochs: int = 10, most_points: int = 1000, most_classes: int = 50) -> None:
-        self.every_n_epochs, self.most_points, self.most_classes = every_n_epochs, most_points, most_classes
+    def __init__(self, every: int = 10, most_points: int = 1000, most_classes: int = 50) -> None:
+        self.every, self.most_points, self.most_classes = every, most_points, most_classes
+        self._forget()
+
+    def _forget(self) -> None:
         self.counts: dict[str, Tensor] = {}
         self.points: dict[str, list[Tensor]] = {}
+        self.error: Exception | None = None  # of this process, until all meet
 
     def _due(self, trainer: L.Trainer) -> bool:
-        if not self.every_n_epochs or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not self.every or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return False
+        between = trainer.check_val_every_n_epoch or 1  # epochs from one validation to the next
         epoch = trainer.current_epoch + 1
-        return epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
+        last = 0 <= (trainer.max_epochs or 0) - epoch < between
+        return last or epoch // between % self.every == 0
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forgets the last validation."""
-        self.counts, self.points = {}, {}
+        self._forget()
 
     def on_validation_batch_end(
         self,
@@ -51,43 +64,51 @@ class Figures(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Collects counts and points."""
-        if not self._due(trainer):
-            return
-        for name, task in cast(Watched, pl_module).tasks.items():
-            output, target = outputs[name].float(), batch.targets[name]
+        """Collects counts of classes and points; a failure waits until all processes meet."""
+        if self._due(trainer) and self.error is None:
+            self.error = attempt(partial(self._collect, cast(Watched, pl_module), outputs, batch.targets))
+
+    def _collect(self, model: Watched, outputs: Any, targets: Any) -> None:
+        for name, task in model.tasks.items():
             if isinstance(task, Regression):
-                pairs = torch.stack([target.reshape(-1, task.out_features), task.predicted(output).reshape(-1, task.out_features)])
-                pairs = pairs[:, labelled(pairs[0]).any(1)]
                 seen = sum(part.shape[1] for part in self.points.get(name, []))
-                self.points.setdefault(name, []).append(pairs[:, : self.most_points - seen].cpu())
-            elif (counts := self._confusion(task, output, target)) is not None:
+                pairs = pairs_of(task, outputs[name].float(), targets[name])[:, : self.most_points - seen]
+                self.points.setdefault(name, []).append(pairs.cpu())
+            elif isinstance(task, Classification) and len(task.classes) <= self.most_classes:
+                counts = class_counts(task, outputs[name].float(), targets[name])
                 self.counts[name] = self.counts.get(name, torch.zeros_like(counts)) + counts
 
-    def _confusion(self, task: Task, output: Tensor, target: Tensor) -> Tensor | None:
-        """Counts (labels, true, predicted)."""
-        match task:
-            case Classification() if task.out_features <= self.most_classes:
-                guess, size = output.argmax(-1)[..., None], task.out_features
-            case BinaryClassification() | MultilabelClassification() if task.out_features <= self.most_classes:
-                guess, size = (output > 0).long(), 2
-            case _:
-                return None
-        truth = target.reshape(guess.shape).flatten(0, -2)
-        mask, labels = labelled(truth), guess.shape[-1]
-        cell = (torch.arange(labels, device=truth.device) * size + truth.nan_to_num(0).long()) * size + guess.flatten(0, -2)
-        return torch.bincount(cell[mask], minlength=labels * size * size).view(labels, size, size)
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draws, once the model has chosen thresholds and summed up what it found out about sharing.
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draws."""
+        Processes meet in sums and where parameters lie in parts, so each step that may fail in one
+        of them alone is tried first, and all go on or none.
+        """
         if not self._due(trainer):
             return
+        model, logger = cast(Watched, pl_module), board(trainer)
+        error = self.error or attempt(partial(self._count_decisions, model))
+        agree(trainer, error)
         for counts in self.counts.values():
             global_sum(counts)
-        logger = board(trainer)
-        if logger is None:
-            return
-        for name, task in cast(Watched, pl_module).tasks.items():
+        tables = model.pictures()
+        agree(trainer, None if logger is None else attempt(partial(self._draw, logger, trainer.global_step, model, tables)))
+
+    def _count_decisions(self, model: Watched) -> None:
+        """Counts yes and no at the thresholds of this validation; metrics have kept the probabilities."""
+        for name, task in model.chosen_tasks.items():
+            if isinstance(task, BinaryClassification):
+                thresholds: tuple[float, ...] = (task.in_use,)
+            elif isinstance(task, MultilabelClassification):
+                thresholds = task.in_use
+            else:
+                continue
+            metrics = model.metrics_of(name)
+            if len(thresholds) <= self.most_classes and "scores" in metrics:  # a kind may have metrics of its own
+                self.counts[name] = confusion_counts(cast(Scores, metrics["scores"]).held(), thresholds)
+
+    def _draw(self, logger: TensorBoardLogger, step: int, model: Watched, tables: "Mapping[str, DataFrame]") -> None:
+        for name, task in model.tasks.items():
             if name in self.counts:
                 figure = confusion_figure(name, task, self.counts[name])
             elif name in self.points and any(part.numel() for part in self.points[name]):
@@ -95,20 +116,36 @@ class Figures(L.Callback):
                 figure = scatter_figure(name, task, torch.cat(self.points[name], 1))
             else:
                 continue
-            logger.experiment.add_figure(f"val/{name}", figure, global_step=trainer.global_step, close=False)
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draws what the model found out about sharing, which it sums up when its epoch ends."""
-        if not self._due(trainer):
-            return
-        tables, logger = cast(Watched, pl_module).pictures(), board(trainer)  # parameters may have to come from all ranks
-        if logger is None:
-            return
+            logger.experiment.add_figure(f"val/{name}", figure, global_step=step, close=False)
         for title, table in tables.items():
             rows, columns = [str(name) for name in table.index], [str(name) for name in table.columns]
             draw = routes_figure if table.to_numpy().dtype.kind == "i" else matrix_figure
             figure = draw(title, rows, columns, table.to_numpy())
-            logger.experiment.add_figure(f"sharing/{title}", figure, global_step=trainer.global_step, close=False)
+            logger.experiment.add_figure(f"sharing/{title}", figure, global_step=step, close=False)
+
+
+def pairs_of(task: Regression, output: Tensor, target: Tensor) -> Tensor:
+    """Returns true and predicted values (2, labels, L), standardised, of labels that are known."""
+    size = task.values_per_label
+    pairs = torch.stack([target.reshape(-1, size), task.predicted(output).reshape(-1, size)])
+    return pairs[:, labelled(pairs[0]).any(1)]
+
+
+def class_counts(task: Classification, output: Tensor, target: Tensor) -> Tensor:
+    """Returns counts (1, C, C) of the truth and what the task's own decoding says."""
+    classes, truth = len(task.classes), target.flatten()
+    known = labelled(truth)
+    cells = truth[known] * classes + decoded(task, output).flatten()[known]
+    return torch.bincount(cells, minlength=classes**2).view(1, classes, classes)
+
+
+def decoded(task: Classification, output: Tensor) -> Tensor:
+    """Returns the positions of the classes that a task decodes outputs (..., O) to."""
+    if type(task).decode is Classification.decode:
+        return task.predicted(output)
+    place = {label: i for i, label in enumerate(task.classes)}
+    positions = [place[label] for label in task.decode(output.flatten(0, -2))[""]]
+    return torch.tensor(positions, device=output.device).view(output.shape[:-1])
 
 
 def confusion_figure(name: str, task: Task, counts: Tensor) -> "Figure":

@@ -1,16 +1,19 @@
 """How the gradients of tasks lie to one another: their lengths, their angles, and who is in conflict with whom."""
 
+from functools import partial
 from typing import Any, cast
 
 import lightning as L
 import numpy as np
+import torch
 
 from src.monitoring.dashboard import board
 from src.monitoring.drawing import matrix_figure
 from src.monitoring.watched import Watched
+from src.monitoring.watcher import Watcher, agree, attempt
 
 
-class Geometry(L.Callback):
+class Geometry(Watcher):
     """Every ``every_n_steps`` steps logs gradient/norm/<task>, gradient/conflicts, gradient/condition and a picture of all cosines.
 
     Conflicts are the share of pairs with a cosine below 0; the condition number is that of the unit gradients. Tasks without labels
@@ -25,14 +28,18 @@ class Geometry(L.Callback):
         self._last = -1
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Looks if it is time; all ranks look together."""
+        """Looks if it is time; all ranks look together, and each draws for itself."""
         step = trainer.global_step
         if step % self.every_n_steps or step == self._last:
             return
         self._last = step
         model = cast(Watched, pl_module)
         pl_module.on_train_batch_start(batch, batch_idx)  # drop the units that the step will drop
-        G = model.task_gramian(batch).double().cpu().numpy()
+        gram_TT = model.task_gramian(batch)
+        agree(trainer, attempt(partial(self._show, trainer, model, gram_TT)))
+
+    def _show(self, trainer: L.Trainer, model: Watched, gram_TT: torch.Tensor) -> None:
+        G, step = gram_TT.double().cpu().numpy(), trainer.global_step
         here = G.diagonal() > 0
         if not np.isfinite(G).all() or not here.any():
             return

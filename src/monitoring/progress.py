@@ -6,10 +6,11 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
 from src.monitoring.dashboard import Dashboard
+from src.monitoring.watcher import guard_hooks
 
 
 class Progress(RichProgressBar):
-    """Lightning's rich bar, on standard error, with what a multi-task run is watched for.
+    """Lightning's rich bar, on standard error, with what a multi-task run is watched for; the run goes on if it fails.
 
     Args:
         dashboard: Has the latest training losses.
@@ -19,6 +20,7 @@ class Progress(RichProgressBar):
     def __init__(self, dashboard: Dashboard, most_tasks: int = 6) -> None:
         super().__init__(refresh_rate=10, console_kwargs={"stderr": True})
         self.dashboard, self.most_tasks = dashboard, most_tasks
+        guard_hooks(self)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Returns what stands behind the bar."""

@@ -1,5 +1,6 @@
 """The stacked computation of heads against the plain loop over them."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,7 @@ from src.batch import InputShape
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.models.heads import Heads
-from src.tasks import MISSING, BinaryClassification, Classification, MultilabelClassification, Regression
+from src.tasks import MISSING, BinaryClassification, Classification, MultilabelClassification, Regression, labelled
 from src.tasks.head import Head
 
 NAN = float("nan")
@@ -62,6 +63,38 @@ def test_features_of_another_size_form_another_group():
     assert [group.names for group in heads.groups] == [("a", "c"), ("b",)]
     out = heads.split(heads({"a": torch.ones(2, 4), "b": torch.ones(2, 6), "c": torch.ones(2, 4)}))
     assert {name: tuple(o.shape) for name, o in out.items()} == {"a": (2, 1), "b": (2, 1), "c": (2, 1)}
+
+
+def test_tasks_that_differ_in_what_no_loss_reads_are_one_group():
+    numbers = {f"n{k}": Regression(mean=(float(k),), std=(k + 1.0,), weight=k + 1.0) for k in range(32)}
+    flags = {f"b{k}": BinaryClassification(classes=(0, k + 1), threshold=k / 4) for k in range(3)}
+    tasks = {**numbers, **flags}
+    heads = Heads(tasks, dict.fromkeys(tasks, D))
+    assert [group.names for group in heads.groups] == [tuple(numbers), tuple(flags)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantile(Regression):
+    """A kind of one's own with a setting that its loss reads."""
+
+    tau: float = 0.5
+
+    def losses(self, outputs, targets):
+        mask = labelled(targets)
+        error = targets.where(mask, 0) - outputs.squeeze(-1)
+        return torch.maximum(self.tau * error, (self.tau - 1) * error) * mask
+
+
+def test_tasks_of_a_kind_of_ones_own_train_at_their_own_setting():
+    tasks = {f"q{tau}": Quantile(tau=tau, mean=(0.0,), std=(1.0,)) for tau in (0.1, 0.9)}
+    tasks["again"] = Quantile(tau=0.9, mean=(0.0,), std=(1.0,), weight=2.0)
+    model = model_of({name.replace(".", ""): task for name, task in tasks.items()})
+    assert [group.names for group in model.heads.groups] == [("q01",), ("q09", "again")]
+    label = torch.tensor([1.0, 2.0, NAN])
+    outputs = [torch.zeros(3, len(group.names), 1) for group in model.heads.groups]
+    sums, counts = model.loss_sums(outputs, dict.fromkeys(model.names, label))
+    np.testing.assert_allclose(sums, [0.1 * 3, 0.9 * 3, 0.9 * 3], rtol=1e-6)
+    assert counts.tolist() == [2, 2, 2]
 
 
 class Odd(Head):
