@@ -23,17 +23,18 @@ from src.config import (
 )
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
-from src.monitoring import Watch
+from src.monitoring import Budget, Watch
 from src.parser import CHOICES, Parser, called, choices, ours, path_of
 from src.texts import Hints, at, settled
 from src.words import load_as_written
 
-SECTIONS = ("data", "model", "trainer", "watch")  # of a config file, each a mapping
+SECTIONS = ("data", "model", "trainer", "watch", "budget")  # of a config file, each a mapping
 TYPES: dict[str, Hints] = {  # of the topmost keys
     "data": (MultiTaskDataModule,),
     "model": (MultiTaskModel,),
     "trainer": (L.Trainer,),
     "watch": (Watch,),
+    "budget": (Budget,),
     **dict.fromkeys(("name", "logs", "run", "resume", "checkpoint", "out", "split"), (str,)),
 }
 Flags = list[tuple[str, str | None]]
