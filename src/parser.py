@@ -133,7 +133,7 @@ def kept_as_it_is(value: Any, *_: Any) -> Any:
 typehints.adapt_classes_any = kept_as_it_is
 typehints.serialize_unvalidated = kept_as_it_is
 # what is a number, true or null: as we read it ourselves; set_loader would leave out single values
-loaders_dumpers.yaml_default_loader = Loader
+cast(Any, loaders_dumpers).yaml_default_loader = Loader
 set_dumper("yaml", dump)
 # Lightning's ReduceLROnPlateau wants to be told what to watch; what no one can choose makes torch's ambiguous no longer
 cast(Any, lightning_cli.ReduceLROnPlateau).__abstractmethods__ = frozenset({"monitor"})

@@ -136,5 +136,4 @@ def load_as_written(text: str) -> Any:
 
 def dump(content: Any) -> str:
     """Writes plain values as YAML that versions 1.1 and 1.2 read alike."""
-    settings = {"default_flow_style": False, "allow_unicode": True, "sort_keys": False}
-    return yaml.dump(content, Dumper=Dumper, **settings)
+    return yaml.dump(content, Dumper=Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)

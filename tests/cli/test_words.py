@@ -107,14 +107,14 @@ def test_a_flag_for_yes_or_no_may_stand_alone() -> None:
 
 def test_a_run_on_such_columns_opens_again(tmp_path: Path) -> None:
     rows = range(60)
-    columns = {
+    columns: dict[str, list[Any]] = {
         "NO": [i * 7 % 20 / 10 for i in rows],
         "2019": [i * 3 % 17 / 10 for i in rows],
         "1e3": [["yes", "no"][i * 5 // 3 % 2] for i in rows],
         "12:30": [["01", "1", "on"][i * 5 // 2 % 3] for i in rows],
         "012": [f"{i:03}" for i in rows],
     }
-    (tmp_path / "air.csv").write_text(table(60, **columns))
+    (tmp_path / "air.csv").write_text(table(60, (), **columns))
     words = [
         *("--data", "Table", "--data.path", tmp_path / "air.csv", "--data.targets", "[NO, 2019, 1e3, 12:30]"),
         *("--data.tasks.1e3.classes", "[no, yes]", "--data.tasks.12_30.classes", "[on, 1, 01]", "--data.tasks.NO.weight", 2),
