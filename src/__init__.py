@@ -2,6 +2,8 @@
 
 import sys
 
-from src import warm
+from src import broken, warm
 
+if any(word == "-m" and name.startswith("src.") for word, name in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)):
+    sys.excepthook = broken.say_in_one_line  # a verb whose files cannot be imported
 warm.start(sys.orig_argv)

@@ -1,7 +1,6 @@
 """The one parser that all verbs share: LightningCLI on layered configuration, with errors in one line."""
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -14,7 +13,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import Strategy, StrategyRegistry
 
 from src import verb, warm
+from src.balancing.balancer import try_out
 from src.checkpoint import SafeCheckpointIO, load_checkpoint
+from src.checks import refuse_unfit_optimizer, refuse_unmakeable
 from src.config import ConfigError, flags, read
 from src.data import MultiTaskDataModule
 from src.forecast import Forecast
@@ -26,9 +27,10 @@ from src.parallel.choice import choose
 from src.parallel.devices import Devices
 from src.parallel.launcher import Launcher
 from src.parallel.plan import Plan, told
-from src.parser import Parser, called, choices, hint_at, know_every_class, ours, refuse_unmakeable
+from src.parallel.topology import refuse_lone_ranks
+from src.parser import Parser, called, choices, hint_at, know_every_class, ours
 from src.run import Run
-from src.verb import by_word, one_line, quiet, unwrapped
+from src.verb import by_word, one_line, quiet, remark, unwrapped
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = ROOT / "configs" / "train.yaml"
@@ -92,6 +94,7 @@ class CLI(LightningCLI):
         parts = {key: self.config[key].as_dict() for key in ("data", "model")}
         refuse_unmakeable({"data": parts["data"]})
         refuse_unmakeable(parts["model"], "model", MultiTaskModel)
+        refuse_unfit_optimizer(parts["model"])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Links what follows from the data, and adds what is the project's own."""
@@ -205,6 +208,8 @@ class CLI(LightningCLI):
             rank_zero_only.rank = rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0))  # type: ignore[attr-defined]
             if (address := main_address()) is not None:
                 choose_interface(address)
+        if not self.only_plans:
+            refuse_lone_ranks(self.config["trainer"]["num_nodes"])
         meet_anew()
         if self.parsed:
             self.parsed(self)
@@ -219,6 +224,8 @@ class CLI(LightningCLI):
                 f"own: use --batch_size {devices} or more"
             )
         self.model.check(self.config_init["trainer"]["accumulate_grad_batches"] or 1)
+        if self.trains:
+            try_out(self.model.balancer)
         if isinstance(self.acting, Checks):
             if hasattr(self.acting, "rows"):  # it plans for them
                 self.acting.rows = -(-rows // devices)
@@ -288,12 +295,6 @@ def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) 
     cli.datamodule.allow_missing = cli.config["allow_missing"]
     cli.datamodule.check_files()
     return checkpoint, cli
-
-
-@rank_zero_only
-def remark(message: str) -> None:
-    """Tells the person at the terminal something besides the results, once."""
-    print(f"note: {message}", file=sys.stderr, flush=True)
 
 
 def settings_of(run: Run) -> dict[str, Any]:

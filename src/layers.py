@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import sys
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -26,6 +27,7 @@ from src.models import MultiTaskModel
 from src.monitoring import Budget, Watch
 from src.parser import CHOICES, Parser, called, choices, ours, path_of
 from src.texts import Hints, at, settled
+from src.verb import remark
 from src.words import load_as_written
 
 SECTIONS = ("data", "model", "trainer", "watch", "budget")  # of a config file, each a mapping
@@ -37,6 +39,8 @@ TYPES: dict[str, Hints] = {  # of the topmost keys
     "budget": (Budget,),
     **dict.fromkeys(("name", "logs", "run", "resume", "checkpoint", "out", "split"), (str,)),
 }
+ENTRIES = {"sources": "data", "tasks": "task"}  # mappings whose entries are choices of a class
+KINDS = CHOICES | {"task": CHOICES["tasks"]}
 Flags = list[tuple[str, str | None]]
 
 
@@ -47,11 +51,12 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
     """
     merged: Any = base
     rest: Flags = []
+    notes: set[str] = set()
     Parser.origins = {}
     for key, value in flags(args):
         names_a_file = key in SECTIONS and str(value).endswith((".yaml", ".yml"))
         if not names_a_file and key != "config":
-            rest.append(checked_flag(key, value))
+            rest.append(checked_flag(key, value, notes))
             continue
         if value is None:
             raise ConfigError("--config needs a file")
@@ -65,7 +70,9 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
         # into the files' layer: the parser would take a word for the class, and drop its settings
         setting = load_as_written(value) if value is not None else None
         merged = merge(merged, written_out({key: setting}, "of flags"))
-    merged = by_path(merged)
+    merged = by_path(merged, notes=notes)
+    for note in sorted(notes):
+        remark(note)
     name_strategy(merged["trainer"])
     Parser.origins |= dict.fromkeys((key for key, _ in rest), "")
     Parser.stated = frozenset(keys(base))
@@ -76,14 +83,19 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
     return ["--config", as_json(merged), *words]
 
 
-def checked_flag(key: str, value: str | None) -> tuple[str, str | None]:
+def checked_flag(key: str, value: str | None, notes: set[str]) -> tuple[str, str | None]:
     """Returns a flag with classes by their path, and refuses what no parser could explain."""
     if key in SECTIONS and key != "data":
         hint = f"; did you mean --model.encoder {value}?" if key == "model" else ""
         raise ConfigError(f"--{key} {value or ''} names no .yaml file{hint}")
     if key == "trainer.strategy" and value is None:
         raise ConfigError(f"--strategy needs a name: {', '.join(choices('strategy'))} or auto")
-    value = by_path(value, "strategy" if key == "trainer.strategy.help" else key.rpartition(".")[2])
+    kind = key.rpartition(".")[2]
+    if key == "trainer.strategy.help":
+        kind = "strategy"
+    elif key.startswith("data.tasks.") and key.count(".") == 2:
+        kind = "task"
+    value = by_path(value, kind, notes)
     if key == "trainer.strategy.help" and (value is None or "." not in value):
         names = ", ".join(choices("strategy"))
         raise ConfigError(f"--strategy.help needs the name of a strategy: {names}")
@@ -158,16 +170,34 @@ def as_json(content: Any) -> str:
     return json.dumps(content, default=str, ensure_ascii=False)
 
 
-def by_path(tree: Any, key: str = "") -> Any:
+def by_path(tree: Any, key: str = "", notes: set[str] | None = None) -> Any:
     """Returns nested settings in which our classes go by their path.
 
-    So a fork's class of the same name makes none ambiguous.
+    So a class of the same name elsewhere makes none ambiguous.
+
+    Args:
+        tree: The settings, or the name of a class.
+        key: What it is the value of.
+        notes: Is told where several of our classes have one name.
     """
     if isinstance(tree, dict):
-        # each of the sources is a choice of data
-        below: dict[str, str] = {"class_path": key} if key != "sources" else dict.fromkeys(tree, "data")
-        return {name: by_path(value, below.get(str(name), str(name))) for name, value in tree.items()}
-    if key not in CHOICES or not isinstance(tree, str) or "." in tree:
+        below = {"class_path": key}
+        if key in ENTRIES:
+            below = dict.fromkeys(tree, ENTRIES[key])
+        return {name: by_path(value, below.get(str(name), str(name)), notes) for name, value in tree.items()}
+    if key not in KINDS or not isinstance(tree, str) or "." in tree:
         return tree
-    found = [kind for kind in ours(CHOICES[key]) if tree in called(kind)]
+    found = list(dict.fromkeys(kind for kind in ours(KINDS[key]) if tree in called(kind)))
+    found.sort(key=lambda kind: (not is_exported(kind), path_of(kind)))
+    if len(found) > 1 and notes is not None:
+        first, *others = map(path_of, found)
+        notes.add(f"{tree} is {first}; for the other of this name write {' or '.join(others)}")
+    if key == "task" and len(found) < 2:  # which kinds there are, the data knows
+        return tree
     return path_of(found[0]) if found else tree
+
+
+def is_exported(kind: type) -> bool:
+    """Returns whether a class's package offers it by its name, as it does the classes that came with it."""
+    package = sys.modules.get(kind.__module__.rpartition(".")[0])
+    return getattr(package, kind.__name__, None) is kind

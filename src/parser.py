@@ -7,9 +7,8 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Mapping
-from types import NoneType
-from typing import Any, NoReturn, cast, get_args, get_type_hints
+from pathlib import Path
+from typing import Any, NoReturn, cast
 
 import jsonargparse._loaders_dumpers as loaders_dumpers
 import jsonargparse._typehints as typehints
@@ -28,6 +27,7 @@ import src.models
 import src.parallel
 import src.tasks
 from src.balancing import Balancer
+from src.broken import SOURCES, BrokenFile, where_broken
 from src.config import ALIASES
 from src.data import MultiTaskDataModule
 from src.models.encoders import Encoder
@@ -106,10 +106,24 @@ MEANINGS = {
 
 
 def know_every_class() -> None:
-    """Imports each file of the packages that classes are chosen from, so that a new file's classes are found by short name."""
+    """Imports each file of the packages that classes are chosen from, so that a new file's classes are found by short name.
+
+    Raises:
+        BrokenFile: One of them cannot be imported.
+    """
     for package in (src.data, src.models, src.balancing, src.tasks, src.parallel):
-        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            importlib.import_module(module.name)
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".", onerror=raise_broken):
+            try:
+                importlib.import_module(module.name)
+            except Exception as error:
+                raise BrokenFile(where_broken(error)) from error
+
+
+def raise_broken(_: str) -> None:
+    """Lets the error of a package come out, which pkgutil would skip in silence."""
+    error = sys.exc_info()[1]
+    assert error is not None
+    raise BrokenFile(where_broken(error)) from error
 
 
 def forget_replaced_class(_: Any, previous: Any, value: Any) -> None:
@@ -137,41 +151,6 @@ cast(Any, loaders_dumpers).yaml_default_loader = Loader
 set_dumper("yaml", dump)
 # Lightning's ReduceLROnPlateau wants to be told what to watch; what no one can choose makes torch's ambiguous no longer
 cast(Any, lightning_cli.ReduceLROnPlateau).__abstractmethods__ = frozenset({"monitor"})
-
-
-def refuse_unmakeable(settings: Mapping[str, Any], key: str = "", owner: Any = None) -> None:
-    """Looks for what a type alone does not tell: null where a class allows none, and classes that are only a contract.
-
-    Args:
-        settings: The parsed configuration, or a part of it.
-        key: What it is the value of.
-        owner: The class whose settings these are.
-
-    Raises:
-        ValueError: There is one.
-    """
-    hints = hints_of(owner) if owner else {}
-    for name, value in settings.items():
-        path = f"{key}.{name}" if key else name
-        if value is None and name in hints and NoneType not in get_args(hints[name]) and hints[name] not in (Any, NoneType):
-            raise ValueError(f"{path} is null, but {owner.__name__} needs a value there")
-        if isinstance(value, Mapping) and "class_path" not in value:
-            refuse_unmakeable({k: v for k, v in value.items() if v is not None}, path)
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, Mapping) and "class_path" in item:
-                module, _, short = str(item["class_path"]).rpartition(".")
-                theclass = getattr(importlib.import_module(module), short, None) if module else None
-                if inspect.isabstract(theclass):
-                    raise ValueError(f"{path}: {short} is a contract, no class to use; known are {', '.join(choices(path))}")
-                refuse_unmakeable(item.get("init_args") or {}, path, theclass)
-
-
-def hints_of(owner: Any) -> dict[str, Any]:
-    """The types of a class's settings, where they can be told."""
-    try:
-        return get_type_hints(owner.__init__)
-    except (NameError, TypeError):
-        return {}
 
 
 class Parser(LightningArgumentParser):
@@ -203,12 +182,18 @@ class Parser(LightningArgumentParser):
         if found := re.search(r"Group '(\w+)' does not accept option '([\w.\-]+)'", text):
             return self.unknown(f"{found[1]}.{found[2]}")
         if found := re.search(r"arguments are required: ([\w.\-]+)", text):
-            return f"{self.typed(found[1])} is missing; it has no default"
+            return f"{self.typed(found[1])} is missing; it has no default{self.shown_in()}"
         if found := re.search(r"argument --([\w.\-]+): expected one argument", text):
             return f"--{found[1]} needs a value"
         if found := re.search(r"Parser key \"([\w.\-]+)\"[^:]*: (.*)", text):
             return f"{self.typed(found[1])}: {self.wrong(found[1], found[2])}{self.origin(found[1])}"
         return text
+
+    def shown_in(self) -> str:
+        """The file of ours that shows how a class of data is set up, where there is one."""
+        name = getattr(self.owner, "__name__", "").lower()
+        path = Path("configs", "data", f"{name}.yaml")
+        return f"; {path} shows one: --data {path}" if (SOURCES.parent / path).is_file() else ""
 
     def wrong(self, key: str, text: str) -> str:
         """What is wrong with a value; where it may have several types, what would be right by each."""
@@ -281,6 +266,7 @@ class Parser(LightningArgumentParser):
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """One line on standard error, and the end; ranks other than the first say which they are."""
-    rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+    started = "WORLD_SIZE" in os.environ  # a rank alone is a leftover in someone's shell
+    rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) if started else 0
     print(f"error{f' on rank {rank}' if rank else ''}: {message}", file=sys.stderr, flush=True)
     sys.exit(code)

@@ -15,7 +15,9 @@ from typing import Any
 
 import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from src.broken import BrokenFile, first_here
 from src.parser import fail
 
 launcher: Any = None  # of the processes that this one has started
@@ -34,6 +36,12 @@ def quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+@rank_zero_only
+def remark(message: str) -> None:
+    """Tells the person at the terminal something besides the results, once."""
+    print(f"note: {message}", file=sys.stderr, flush=True)
 
 
 def thread_ended(args: threading.ExceptHookArgs) -> None:
@@ -98,6 +106,8 @@ def answer(verb: Callable[[list[str]], object]) -> None:
     """Runs a verb; what a user got wrong is one line and exit code 2, anything else keeps its traceback."""
     try:
         verb(sys.argv[1:])
+    except BrokenFile as error:  # every process of this machine has found it
+        fail(str(error)) if first_here() else sys.exit(2)
     except (ValueError, MisconfigurationException) as error:
         if not by_word(error, building=False):
             raise

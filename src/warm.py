@@ -65,7 +65,7 @@ def wait(verb: str) -> None:
     try:
         import_module(verb)  # which takes the time
         order = json.loads(sys.stdin.read() or "{}")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception):  # what cannot be imported, the first process says
         return
     if not order:  # the first process has ended, or needs no other
         return

@@ -13,6 +13,7 @@ one backward pass per task. Each head keeps the gradient of its own loss, unless
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -61,6 +62,20 @@ class Problem:
     def norms(self) -> np.ndarray:
         """(n,) lengths of the gradients."""
         return np.sqrt(self.G.diagonal())
+
+
+def expect(balancer: "Balancer", method: str, found: Any, shape: tuple[int, ...]) -> Any:
+    """Returns what a method of a balancer gave, of which a wrong shape would be spread over the tasks in silence.
+
+    Raises:
+        ValueError: It has another shape.
+    """
+    if getattr(found, "shape", None) == shape:
+        return found
+    given = f"a {type(found).__name__}" if not hasattr(found, "shape") else f"shape {tuple(found.shape)}"
+    wanted = f"shape {tuple(shape)}" if len(shape) else "a scalar"
+    what = {"weigh": ", a weight for each task", "head_weights": ", a weight for each task"}.get(method, "")
+    raise ValueError(f"{type(balancer).__name__}.{method} returns {given}; it must return {wanted}{what}")
 
 
 class Balancer(nn.Module, ABC):
@@ -116,8 +131,8 @@ class LossBalancer(Balancer):
 
     def forward(self, losses: TaskLosses) -> tuple[Tensor, Tensor]:
         """Returns the scalar, and the weights (T,) detached."""
-        weights_T = self.weigh(losses).to(losses.local_T)
-        return self.total(losses, weights_T), weights_T.detach()
+        weights_T = expect(self, "weigh", self.weigh(losses), losses.local_T.shape).to(losses.local_T)
+        return expect(self, "total", self.total(losses, weights_T), ()), weights_T.detach()
 
     def after_step(self, before: TaskLosses, after: TaskLosses) -> None:
         """Sees the same batch once more, after the optimizer's step; for methods with ``second_look``."""
@@ -183,8 +198,10 @@ class GramianBalancer(OnHost):
         whole = len(places) == len(G)
         values = losses.global_T.cpu().numpy().astype(np.float64)
         problem = Problem(G if whole else G[places[:, None], places], values[places], places, losses.key)
-        shared = self.weigh(problem)
+        shared = expect(self, "weigh", self.weigh(problem), places.shape)
         own = self.head_weights(problem, shared)
+        if own is not None:
+            expect(self, "head_weights", own, places.shape)
         if not whole:
             shared, own = spread(shared, places, len(G), 0.0), own if own is None else spread(own, places, len(G), 1.0)
         return torch.from_numpy(shared).to(gram_TT), own if own is None else torch.from_numpy(own).to(gram_TT)
@@ -213,8 +230,24 @@ class GradientBalancer(OnHost):
 
     def forward(self, rows_TN: Tensor, losses: TaskLosses, first: int = 0) -> Tensor:
         """Returns the direction (N,)."""
-        return self.combine(rows_TN, losses, first)
+        return expect(self, "combine", self.combine(rows_TN, losses, first), rows_TN.shape[1:])
 
     def head_weights(self, losses: TaskLosses) -> Tensor | None:
         """Returns the weights (T,) of the losses in their own heads; None: all 1."""
         return None
+
+
+def try_out(balancer: Balancer) -> None:
+    """Tries a copy of a balancer on made losses, before anything is trained.
+
+    Raises:
+        ValueError: A method returns another shape than it must.
+    """
+    size = len(balancer.tasks)
+    balancer = deepcopy(balancer)
+    losses_T = torch.linspace(0.5, 1.5, size)
+    losses = TaskLosses(losses_T.clone().requires_grad_(), losses_T, torch.ones(size, dtype=torch.bool))
+    if isinstance(balancer, LossBalancer):
+        balancer(losses)
+    elif isinstance(balancer, GramianBalancer):
+        balancer(losses, torch.eye(size) + 0.1)

@@ -37,6 +37,7 @@ from src.batch import PADDING, Batch, InputShape
 from src.models.checks import check_keys, check_losses, choice_lines, score_note
 from src.models.cost import costs
 from src.models.encoders import MLP, Encoder
+from src.models.encoders.encoder import checked
 from src.models.gradients import Steer, at_features, at_parameters, feature_gramian
 from src.models.heads import Deltas, Heads, Tape
 from src.models.lookahead import slopes_ahead
@@ -108,7 +109,7 @@ class MultiTaskModel(L.LightningModule):
         check_keys(tasks)
         self.tasks, self.input_shape, self.seed = tasks, input_shape, seed
         self.chosen_tasks = dict(tasks)  # with the thresholds that the latest validation chose, and a checkpoint keeps
-        self._make_encoder, self._make_sharing, self._make_balancer = encoder, sharing, balancer
+        self._make_encoder, self._make_sharing, self._make_balancer = checked(encoder), sharing, balancer
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self.scheduler_interval = scheduler_interval
         self.lr_multipliers, self.stage_decay = lr_multipliers or {}, stage_decay

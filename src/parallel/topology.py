@@ -77,6 +77,33 @@ def topology(asked: Mapping[str, Any], environment: Mapping[str, str] = os.envir
     return instead
 
 
+def refuse_lone_ranks(nodes: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Looks for a rank in the environment that no launcher has put there, such as one left over in a shell.
+
+    A process that takes itself for one of several keeps quiet, writes nothing, or waits for the others for ever.
+
+    Args:
+        nodes: The number of machines asked for.
+        environment: Environment variables.
+
+    Raises:
+        ValueError: There is one.
+    """
+    if "TORCHELASTIC_RUN_ID" in environment or under_srun(environment) or OTHER_LAUNCHERS & environment.keys():
+        return
+    by_lightning = {"MASTER_ADDR", "WORLD_SIZE"} <= environment.keys()
+    ranks = ["RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"]
+    ranks += [] if by_lightning else ["LOCAL_RANK"]
+    ranks += ["NODE_RANK", "GROUP_RANK"] if nodes == 1 and not by_lightning else []
+    for name in ranks:
+        if environment.get(name, "0") not in ("0", ""):
+            way_out = ", or set --num_nodes" if name == "NODE_RANK" else ", or start the run with torchrun"
+            raise ValueError(
+                f"{name} is {environment[name]} in the environment, but nothing has started several processes: "
+                f"unset {name}{way_out}"
+            )
+
+
 def under_srun(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether SLURM has started this process, as Lightning tells: a shell in an allocation goes by one of these names."""
     return "SLURM_NTASKS" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive")

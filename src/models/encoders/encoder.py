@@ -116,3 +116,38 @@ class Encoder(nn.Module, ABC):
         """Keeps the stages first ... last - 1 alone, under the names that they had; returns itself."""
         self.stages = self.stages[first:last]  # type: ignore[assignment]
         return self
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Tries the encoder on two samples.
+
+        Raises:
+            ValueError: It lacks a part of the contract, or its features have another size than it says.
+        """
+        name = type(self).__name__
+        if not isinstance(getattr(self, "stages", None), nn.Sequential):
+            raise ValueError(f"{name} sets no self.stages: an encoder is an nn.Sequential of stages")
+        if not isinstance(getattr(self, "features", None), int):
+            raise ValueError(f"{name} sets no self.features: the size of what its last stage puts out, a whole number")
+        training = self.training
+        self.eval()
+        with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"):
+            z = top(self.stages(self.shape.example()))
+        self.train(training)
+        if z.shape[-1] != self.features:
+            order = "; channels come last in features, for images too" if z.ndim > 3 and z.shape[1] == self.features else ""
+            raise ValueError(
+                f"{name} says that its features have size {self.features}, but its last stage puts out {z.shape[-1]} "
+                f"{tuple(z.shape)}: set self.features = {z.shape[-1]}, or mend the last stage{order}"
+            )
+
+
+def checked(make: Callable[[InputShape], Encoder]) -> Callable[[InputShape], Encoder]:
+    """Returns a factory that tries each encoder it makes, so that a wrong size is said where it arises."""
+
+    def made(shape: InputShape) -> Encoder:
+        encoder = make(shape)
+        encoder.check()
+        return encoder
+
+    return made
