@@ -13,12 +13,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torchmetrics import MetricCollection
 
 from src.batch import Batch
+from src.data import Rows, Split
 from src.monitoring import Figures
 from src.monitoring.figures import class_counts, confusion_figure, scatter_figure
 from src.monitoring.together import Together
 from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression, Task
 from tests.cli.calling import call
 from tests.launch import only_run
+from tests.toy import Toy
 
 NAN = float("nan")
 TASKS = {
@@ -163,6 +165,40 @@ def test_a_picture_that_cannot_be_drawn_is_one_warning(capsys: pytest.CaptureFix
     assert capsys.readouterr().err == ("warning: Figures failed and is left out for the rest of the run: KeyError: 'nobody'\n")
     collected(Together(watched), model)
     assert capsys.readouterr().err == ""
+
+
+class Graded(Toy):
+    """Three classes in order, by a kind of its own."""
+
+    kind: type[Classification] = Counted
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        return {"class": self.kind(classes=(0, 1, 2)), "binary": BinaryClassification(classes=("no", "yes"))}
+
+    def split(self, name: Split) -> Rows:
+        rows = super().split(name)
+        return Rows(rows.inputs, {name: rows.targets[name] for name in self.tasks})
+
+
+class Undrawable(Graded):
+    """The same, and no picture can be drawn of it."""
+
+    kind = Broken
+
+
+@pytest.mark.parametrize("data", [Graded, Undrawable])
+def test_a_kind_of_ones_own_in_a_run(tmp_path: Path, data: type[Graded]) -> None:
+    words = ("--data", f"{__name__}.{data.__name__}", "--max_epochs", 2, "--model.encoder.width", 8, "--logs", tmp_path)
+    ended = call("train", *words, "--name", "x", "--watch.figures_every", 1)
+    assert ended.code == 0
+    events = EventAccumulator(str(only_run(tmp_path / "x")), size_guidance={"images": 0}).Reload()
+    if data is Graded:
+        assert "warning:" not in ended.err
+        assert [image.step for image in events.Images("val/class")] == [14, 28]
+    else:
+        assert ended.err.count("warning: Figures failed and is left out for the rest of the run: KeyError: 'nobody'") == 1
+        assert "val/binary" not in events.Tags()["images"]
 
 
 def test_points_are_pairs_of_known_labels_up_to_a_limit() -> None:
