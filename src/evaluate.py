@@ -1,4 +1,4 @@
-"""Evaluates a run's best checkpoint: python -m src.evaluate --run RUN [--split test] [--devices N] [--out metrics.json]."""
+"""Evaluates a run's best checkpoint: python -m src.evaluate --run RUN [--split test] [--data.path new.csv] [--out metrics.json]."""
 
 import json
 from typing import Any, cast
@@ -6,16 +6,19 @@ from typing import Any, cast
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
-from src.cli import open_run, output_file
+from src.checkpoint import write_atomically
+from src.cli import open_run, output_file, remark
 from src.data import Split
 from src.monitoring import results_table
+from src.run import defined
 from src.verb import main
 
 
 def add_arguments(parser: LightningArgumentParser) -> None:
     """Adds what only this verb knows."""
-    parser.add_argument("--split", type=str, default="test", help="train, val or test.")
+    parser.add_argument("--split", type=str, default="test", help="train, val or test; new rows are evaluated whole.")
     parser.add_argument("--out", type=str | None, default=None, help="A .json file for the metrics.")
+    parser.add_argument("--overwrite", type=bool, default=False, help="Replace the file that --out names.")
 
 
 def evaluate(args: list[str]) -> dict[str, float]:
@@ -24,17 +27,25 @@ def evaluate(args: list[str]) -> dict[str, float]:
     split = cli.config["split"]
     if split not in ("train", "val", "test"):
         raise ValueError(f"--split is '{split}'; it must be train, val or test")
-    out = output_file(cli.config["out"], [".json"]) if cli.config["out"] else None
-    cli.datamodule.test_split = cast(Split, split)
+    out = output_file(cli.config["out"], [".json"], cli) if cli.config["out"] else None
+
+    data = cli.datamodule
+    data.test_split = cast(Split, split)
+    described = data.describe(data.test_split)  # also reads the rows, so that a mistake in them comes before any work
     trainer = cli.trainer
-    trainer.test(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False)
+    trainer.test(cli.model, data, ckpt_path=checkpoint, verbose=False)
     metrics: dict[str, Any] = {
         key.replace("test/", f"{split}/", 1): float(value) for key, value in trainer.callback_metrics.items()
     }
+
+    for line in data.remarks:
+        remark(line)
     if trainer.is_global_zero:
+        print(described, flush=True)
         Console().print(results_table(cli.model.tasks, metrics, split))
         if out:
-            out.write_text(json.dumps(metrics, indent=2) + "\n")
+            text = json.dumps(defined(metrics), indent=2, allow_nan=False) + "\n"
+            write_atomically(out, lambda file: file.write(text.encode()))
     return metrics
 
 

@@ -1,15 +1,19 @@
-"""Predicts new rows: python -m src.predict --run RUN [--data.path new.csv] --out predictions.parquet [--devices N]."""
+"""Predicts rows: python -m src.predict --run RUN [--data.path new.csv] [--split test] --out predictions.parquet."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
 from src.batch import PADDING
-from src.cli import CLI, open_run, output_file
+from src.cli import CLI, open_run, output_file, remark
+from src.data import Split
 from src.parallel.replicas import gathered
 from src.verb import main
 
@@ -22,20 +26,35 @@ WRITERS = {".csv": "to_csv", ".tsv": "to_csv", ".parquet": "to_parquet"}
 def add_arguments(parser: LightningArgumentParser) -> None:
     """Adds what only this verb knows."""
     parser.add_argument("--out", type=str, required=True, help="Where predictions go: a .csv, .tsv or .parquet file.")
+    parser.add_argument("--overwrite", type=bool, default=False, help="Replace the file that --out names.")
+    parser.add_argument(
+        "--split", type=str | None, default=None, help="train, val or test: these rows, their labels beside predictions."
+    )
 
 
 def predict(args: list[str]) -> None:
-    """Writes one row per input row, in the order of the input: sample ids, decoded values, class probabilities."""
+    """Writes one row per input row, in the order of the input: names, decoded values, class probabilities, labels."""
     checkpoint, cli = open_run(args, add_arguments)
-    out = output_file(cli.config["out"], list(WRITERS))
-    parts = cli.trainer.predict(cli.model, cli.datamodule, ckpt_path=checkpoint)
+    out, split = output_file(cli.config["out"], list(WRITERS), cli), cli.config["split"]
+    if split not in (None, "train", "val", "test"):
+        raise ValueError(f"--split is '{split}'; it must be train, val or test")
+    data = cli.datamodule
+    data.predict_split = cast(Split, split or "predict")
+    data.split(data.predict_split)  # a mistake in the rows comes before any work
+
+    parts = cli.trainer.predict(cli.model, data, ckpt_path=checkpoint)
     ids, outputs = in_order(parts or [])
+    for line in data.remarks:
+        remark(line)
     if not cli.trainer.is_global_zero:
         return
     frame = readable(cli, ids, outputs)
-    settings: dict[str, Any] = {"sep": "\t"} if out.suffix == ".tsv" else {}
-    getattr(frame, WRITERS[out.suffix])(out, index=False, **settings)
+    write(frame, out)
     print(f"{len(frame)} rows, {len(frame.columns)} columns: {out}", flush=True)
+    sides = data.beside(data.predict_split).get("split", [])
+    if len(set(sides)) > 1:
+        counts = ", ".join(f"{sides.count(side)} {side}" for side in dict.fromkeys(sides))
+        remark(f"these are the rows of the run itself, those that it was trained on among them: {counts}, as the split column says")
 
 
 def in_order(parts: list[Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -48,15 +67,43 @@ def in_order(parts: list[Any]) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def readable(cli: CLI, ids: Tensor, outputs: dict[str, Tensor]) -> pd.DataFrame:
-    """Outputs as columns: <task> or <task>.<output> holds the prediction, <task>.p_<class> a probability."""
+    """Outputs as columns: <task> or <task>.<output> holds the prediction, <task>.p_<class> a probability, true.<task> the label.
+
+    The columns id, split and true... get a '_' in front where a task has that name.
+    """
     import pandas as pd
 
-    names = cli.datamodule.sample_ids()
-    columns: dict[str, Any] = {"id": [names[i] for i in ids.tolist()] if names is not None else ids.tolist()}
-    for name, task in cli.model.tasks.items():
-        for suffix, values in task.decode(outputs[name]).items():
+    split, rows = cli.datamodule.predict_split, ids.tolist()
+    tasks = cli.model.tasks
+    beside = {"id": list(range(max(rows) + 1)), **cli.datamodule.beside(split)}
+    columns: dict[str, Any] = {free(name, tasks): [values[row] for row in rows] for name, values in beside.items()}
+    for name in tasks:
+        for suffix, values in cli.model.decode(name, outputs[name]).items():
             columns[f"{name}.{suffix}" if suffix else name] = values
+    if split != "predict":
+        for name, labels in cli.datamodule.truth(split).items():
+            for suffix, values in labels.items():
+                key = f"{free('true', tasks)}.{name}"
+                columns[f"{key}.{suffix}" if suffix else key] = [values[row] for row in rows]
     return pd.DataFrame(columns)
+
+
+def free(word: str, taken: Iterable[str]) -> str:
+    """A column's name that no task has."""
+    while word in taken:
+        word = f"_{word}"
+    return word
+
+
+def write(frame: pd.DataFrame, out: Path) -> None:
+    """Writes a table whole or not at all."""
+    settings: dict[str, Any] = {"sep": "\t"} if out.suffix == ".tsv" else {}
+    unfinished = out.with_name(f".{out.stem}.unfinished{out.suffix}")
+    try:
+        getattr(frame, WRITERS[out.suffix])(unfinished, index=False, **settings)
+        os.replace(unfinished, out)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

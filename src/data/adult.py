@@ -70,10 +70,10 @@ class Adult(Table):
 
         junk = 1 if "adult.test" in Path(path).name else 0
         words: dict[str, Any] = {"na_values": list(MISSING_WORDS), "keep_default_na": False, "skipinitialspace": True}
-        frame = pd.read_csv(path, header=None, names=COLUMNS, skiprows=junk, **words)
+        frame = pd.read_csv(path, header=None, names=COLUMNS, skiprows=junk, dtype="str", **words)
         frame["income"] = frame["income"].str.rstrip(".")
-        frame["never-married"] = (frame["marital-status"] == "Never-married").astype(int)
-        frame["college"] = (frame["education-num"] >= 13).astype(int)
+        frame["never-married"] = (frame["marital-status"] == "Never-married").astype("Int64")
+        frame["college"] = (frame["education-num"].astype(int) >= 13).astype("Int64")
         frame["hours"] = frame["hours-per-week"].astype(float)
         return frame
 

@@ -2,45 +2,73 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from src.data.dates import DatePart
+from src.data.numbers import BadValue, NumberFormat, is_texts, typed_numbers
+
 if TYPE_CHECKING:
     import pandas as pd
 
-
-class BadValue(ValueError):
-    """A value that a column cannot have; ``row`` counts from 0."""
-
-    def __init__(self, row: int, message: str) -> None:
-        super().__init__(message)
-        self.row = row
+# standard deviations from the mean beyond which the layers of a network lose all else in single precision
+FARTHEST = 1e9
 
 
 @dataclass(frozen=True)
 class Numeric:
-    """(x - mean) / std, 0 where missing, with an indicator if values were missing in training."""
+    """(x - mean) / std, 0 where missing, with an indicator if values were missing in training.
+
+    Attributes:
+        column: Its name for people; of a part of a date it has the part behind it.
+        source: The column of the file.
+        reads: How a text of the column becomes a number.
+        mean: Mean of the known values of the training rows.
+        std: Their standard deviation; 1 where they are all the same.
+        indicator: Whether a second number says that the value is missing.
+    """
 
     column: str
+    source: str
+    reads: NumberFormat | DatePart
     mean: float
     std: float
     indicator: bool
 
     @classmethod
-    def fit(cls, series: pd.Series) -> Numeric:
-        """Learns from the training rows."""
-        values = to_numbers(series)
+    def fit(cls, column: str, series: pd.Series, reads: NumberFormat | DatePart) -> Numeric:
+        """Learns from the training rows.
+
+        Raises:
+            BadValue: A text that is no number.
+        """
+        values = reads.numbers(series)
         known = values[~np.isnan(values)]
-        std = float(known.std()) if known.min() < known.max() else 0.0  # equal values have rounding dust for a std
-        return cls(str(series.name), float(known.mean()), std or 1.0, bool(np.isnan(values).any()))
+        # equal values have rounding dust for a standard deviation
+        std = float(known.std()) if known.min() < known.max() else 0.0
+        mean = float(known.mean())
+        return cls(column, str(series.name), reads, mean, std or 1.0, bool(np.isnan(values).any()))
 
     def encode(self, series: pd.Series) -> np.ndarray:
-        """Returns (N, 1) or (N, 2) float32."""
-        values = to_numbers(series)
+        """Returns (N, 1) or (N, 2) float32.
+
+        Raises:
+            BadValue: A text that is no number, or a number far from all that training has seen.
+        """
+        values = self.reads.numbers(series)
         missing = np.isnan(values)
-        columns = [np.where(missing, 0.0, (values - self.mean) / self.std)]
+        standard = np.where(missing, 0.0, (values - self.mean) / self.std)
+        far = np.abs(standard) > FARTHEST
+        if far.any():
+            row = int(far.argmax())
+            raise BadValue(
+                row,
+                f"holds {values[row]:g}, where the training rows have {self.mean:.3g} +- {self.std:.3g}: not finite for a network",
+            )
+        columns = [standard]
         if self.indicator:
             columns.append(missing.astype(float))
         return np.stack(columns, 1).astype(np.float32)
@@ -48,22 +76,31 @@ class Numeric:
 
 @dataclass(frozen=True)
 class Categorical:
-    """Positions in the training vocabulary; 0 is the bucket for values never seen in training."""
+    """Positions in the training vocabulary; 0 is the bucket for values never seen in training.
+
+    Attributes:
+        column: The column of the file.
+        vocabulary: The words of the training rows, as written; None: missing was seen in training, and is a value of its own.
+    """
 
     column: str
-    vocabulary: tuple[str | None, ...]  # None: missing was seen in training, and is a value of its own
+    vocabulary: tuple[str | None, ...]
+
+    @property
+    def source(self) -> str:
+        """The column of the file."""
+        return self.column
 
     @classmethod
     def fit(cls, series: pd.Series) -> Categorical:
         """Learns from the training rows."""
         words = to_words(series)
-        found = sorted({word for word in words if word is not None})
-        return cls(str(series.name), (*found, *([None] if any(w is None for w in words) else [])))
+        found = sorted(words.dropna().unique().tolist())
+        return cls(str(series.name), (*found, *([None] if words.isna().any() else [])))
 
     def encode(self, series: pd.Series) -> np.ndarray:
         """Returns (N,) int64."""
-        place = {word: i + 1 for i, word in enumerate(self.vocabulary)}
-        return np.array([place.get(word, 0) for word in to_words(series)], dtype=np.int64)
+        return positions(to_words(series), self.vocabulary) + 1
 
     @property
     def size(self) -> int:
@@ -71,76 +108,45 @@ class Categorical:
         return len(self.vocabulary) + 1
 
 
-DATE_PARTS = ("year", "month", "day", "day_of_week", "hour")
+Column = Numeric | Categorical
 
 
-def expand_dates(series: pd.Series) -> dict[str, pd.Series]:
-    """A date as numbers: year, month, day, day of the week, hour; parts that never change are dropped later as constants."""
-    import pandas as pd
+def positions(words: pd.Series, vocabulary: tuple[str | None, ...]) -> np.ndarray:
+    """Returns the place of each word in a vocabulary, -1 where it has none: (N,) int64.
 
-    dates = pd.to_datetime(series, errors="coerce", format="mixed")
-    return {f"{series.name}.{part}": getattr(dates.dt, part).rename(f"{series.name}.{part}") for part in DATE_PARTS}
-
-
-def to_numbers(series: pd.Series) -> np.ndarray:
-    """A column as float64 with NaN for missing.
-
-    Raises:
-        BadValue: A text or an infinite value.
+    A word counts as written. Only where it is not there, 3.0 is looked up as 3, and 3 as 3.0: programs write whole numbers
+    both ways, as other rows of the file have gaps or not.
     """
     import pandas as pd
 
-    numbers = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    text = np.isnan(numbers) & series.notna().to_numpy()
-    if text.any():
-        row = int(text.argmax())
-        raise BadValue(row, f"holds '{series.iloc[row]}' where a number is expected")
-    if np.isinf(numbers).any():
-        row = int(np.isinf(numbers).argmax())
-        raise BadValue(row, f"holds {numbers[row]}, which is not finite")
-    return numbers
+    place: dict[str | None, int] = {}
+    for i, word in enumerate(vocabulary):
+        if word is not None:
+            place.setdefault(bare_whole(word), i)
+    place |= {word: i for i, word in enumerate(vocabulary)}
+    codes, uniques = pd.factorize(words)
+    found = [place.get(word, place.get(bare_whole(word), -1)) for word in uniques]
+    lookup = np.array([*found, place.get(None, -1)], dtype=np.int64)  # a code of -1 is a missing value
+    return lookup[codes]
 
 
-def to_words(series: pd.Series) -> list[str | None]:
-    """A column as words; whole numbers lose their decimal point, so that 3 and 3.0 are one word."""
-
-    def word(value: Any) -> str:
-        whole = isinstance(value, float) and value.is_integer()
-        return str(int(value)) if whole else str(value)
-
-    return [word(v) if known else None for v, known in zip(series.tolist(), series.notna(), strict=True)]
+def bare_whole(word: str) -> str:
+    """A whole number without its decimals; other words as they are."""
+    return re.sub(r"^(-?(?:0|[1-9]\d*))\.0+$", r"\1", word)
 
 
-def numeric_share(series: pd.Series) -> float:
-    """Share of the known values that are numbers."""
+def to_words(series: pd.Series) -> pd.Series:
+    """A column as words, missing values missing: texts as written, whole numbers of typed files without a decimal point."""
     import pandas as pd
 
-    if pd.api.types.is_datetime64_any_dtype(series):  # pandas takes them for nanoseconds
-        return 0.0
-    known = series.dropna()
-    return float(pd.to_numeric(known, errors="coerce").notna().mean()) if len(known) else 0.0
-
-
-def looks_like_dates(series: pd.Series) -> bool:
-    """Whether a column of words reads as dates throughout."""
-    import warnings
-
-    import pandas as pd
-
-    if pd.api.types.is_datetime64_any_dtype(series):
-        return True
-    known = series.dropna().head(200)
-    if (
-        not len(known)
-        or not known.map(lambda v: isinstance(v, str) and any(c in v for c in "-/.:") and any(c.isdigit() for c in v)).all()
-    ):
-        return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pandas tells that it had to guess the form
-        return bool(pd.to_datetime(known, errors="coerce", format="mixed").notna().mean() > 0.9)
-
-
-Column = Numeric | Categorical
+    if is_texts(series):
+        return series
+    if typed_numbers(series) is None:
+        return series.astype("str").where(series.notna())
+    codes, uniques = pd.factorize(series)
+    words = [bare_whole(str(value)) for value in uniques]
+    taken = np.array([*words, None], dtype=object)[codes]
+    return pd.Series(taken, index=series.index, name=series.name, dtype="str")
 
 
 def to_plain(column: Column) -> dict[str, Any]:
@@ -152,5 +158,6 @@ def from_plain(values: dict[str, Any]) -> Column:
     """The column that :func:`to_plain` wrote down."""
     settings = {key: value for key, value in values.items() if key != "kind"}
     if values["kind"] == "numeric":
-        return Numeric(**settings)
+        reads = settings.pop("reads")
+        return Numeric(reads=DatePart(**reads) if "part" in reads else NumberFormat(**reads), **settings)
     return Categorical(settings["column"], tuple(settings["vocabulary"]))

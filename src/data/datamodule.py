@@ -2,7 +2,6 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Literal, cast
 
@@ -29,6 +28,7 @@ class Rows(Dataset[Batch]):
         inputs: The dense input (N, *shape), or a dict of tensors.
         targets: {task: (N,) or (N, L)}.
         extras: What rides along, by name.
+        beside: What stands beside predictions of the rows: 'id', their names, and 'split', where they are of several.
     """
 
     def __init__(
@@ -36,8 +36,18 @@ class Rows(Dataset[Batch]):
         inputs: Tensor | dict[str, Tensor],
         targets: dict[str, Tensor] | None = None,
         extras: dict[str, Tensor] | None = None,
+        beside: dict[str, list[Any]] | None = None,
     ) -> None:
         self.inputs, self.targets, self.extras = inputs, targets or {}, extras or {}
+        self.beside = beside or {}
+
+    def followed_by(self, other: "Rows") -> "Rows":
+        """Returns these rows and those of another split behind them, where inputs are dicts."""
+        assert isinstance(self.inputs, dict) and isinstance(other.inputs, dict)
+        inputs = {key: torch.cat([values, other.inputs[key]]) for key, values in self.inputs.items()}
+        targets = {name: torch.cat([values, other.targets[name]]) for name, values in self.targets.items()}
+        beside = {key: [*values, *other.beside[key]] for key, values in self.beside.items()}
+        return Rows(inputs, targets, beside=beside)
 
     def __len__(self) -> int:
         return len(self.inputs if isinstance(self.inputs, Tensor) else next(iter(self.inputs.values())))
@@ -77,6 +87,10 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
             raise ValueError(f"data.num_workers is {num_workers}; it must be at least 0")
         self.batch_size, self.eval_batch_size, self.num_workers, self.seed = batch_size, eval_batch_size, num_workers, seed
         self.test_split: Split = "test"
+        self.predict_split: Split = "predict"
+        # what a command that opens a run may say of its rows; only tables have columns that may be missing, or other rows
+        self.new_rows = self.allow_missing = False
+        self.remarks: list[str] = []  # what was noticed while rows were read, a line each
         self._position: dict[str, int] | None = None
         self._others: dict[Split, tuple[Dataset[Batch], GlobalBatches]] = {}
 
@@ -98,13 +112,38 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """What must be known of the training data to read new rows, as plain values; None where nothing must."""
         return None
 
+    def check_files(self) -> None:
+        """Looks whether the data are still those that the run of a schema was trained on.
+
+        Raises:
+            ValueError: They are not.
+        """
+
+    def fingerprint(self) -> dict[str, Any] | None:
+        """Returns what identifies the data in a run's record: files with their hashes; None where there are none."""
+        return None
+
+    def files(self) -> list[str]:
+        """Returns the files that the data are read from, which no result may overwrite."""
+        return []
+
     def notes(self) -> list[str]:
         """What a person should know of how the data was read, a line each."""
         return [f"task {name}: {type(task).__name__}" for name, task in self.tasks.items()]
 
-    def sample_ids(self) -> Sequence[Any] | None:
-        """Names of the rows to predict, in order; None where they are only counted."""
-        return None
+    def beside(self, name: Split) -> dict[str, list[Any]]:
+        """Returns what stands beside predictions of a split, in the order of its rows; 'id' are their names."""
+        return getattr(self.split(name), "beside", {})
+
+    def truth(self, name: Split) -> dict[str, dict[str, list[Any]]]:
+        """Returns the labels of a split for people, to stand beside predictions: {task: {suffix of the column's name: values}}."""
+        rows = self.split(name)
+        targets = rows[torch.arange(len(rows))].targets  # type: ignore[arg-type]
+        return {task: self.tasks[task].readable(target) for task, target in targets.items()}
+
+    def describe(self, name: Split) -> str:
+        """Says which rows a split has, for the line above its results."""
+        return f"{len(self.split(name))} rows of the {name} split"  # type: ignore[arg-type]
 
     def train_dataloader(self) -> Batches:
         """Returns the shuffled stream of global batches."""
@@ -143,8 +182,8 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         return self._in_order(self.test_split)
 
     def predict_dataloader(self) -> Batches:
-        """Returns the rows to predict in order."""
-        return self._in_order("predict")
+        """Returns the rows of ``predict_split`` in order: those that the data module has for it, unless it is another."""
+        return self._in_order(self.predict_split)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Moves a batch to where the model is."""

@@ -69,4 +69,5 @@ class Digits(MultiTaskDataModule):
             "ink": self.tasks["ink"].encode(images.sum((1, 2, 3)).double().numpy()),
             "quadrants": (quarters > median).float(),
         }
-        return Rows(images[rows], {task: target[rows] for task, target in targets.items()})
+        of_rows = {task: target[rows] for task, target in targets.items()}
+        return Rows(images[rows], of_rows, beside={"id": rows.tolist()})

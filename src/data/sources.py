@@ -160,13 +160,24 @@ class Sources(MultiTaskDataModule):
                 )
         return notes
 
-    def sample_ids(self) -> list[str]:
-        """Names of the rows to predict, 'source/name'; rows of a source that only counts them are counted from 0."""
-        names = {}
-        for source, module in self.sources.items():
-            ids = module.sample_ids()
-            names[source] = range(len(module.split("predict"))) if ids is None else ids  # type: ignore[arg-type]
-        return [f"{source}/{name}" for source, ids in names.items() for name in ids]
+    def beside(self, name: Split) -> dict[str, list[Any]]:
+        """Names the rows 'source/name', where rows of a source that only counts them are counted from 0, and their splits."""
+        found = {source: module.beside(name) for source, module in self.sources.items()}
+        rows = {source: len(module.split(name)) for source, module in self.sources.items()}  # type: ignore[arg-type]
+        ids = [f"{source}/{row}" for source, part in found.items() for row in part.get("id", range(rows[source]))]
+        splits = [side for source, part in found.items() for side in part.get("split", [""] * rows[source])]
+        return {"id": ids, "split": splits} if any(splits) else {"id": ids}
+
+    def check_files(self) -> None:
+        """Looks at each source's files."""
+        self._compare_schema()
+
+    def files(self) -> list[str]:
+        return [path for source in self.sources.values() for path in source.files()]
+
+    def fingerprint(self) -> dict[str, Any] | None:
+        found = {name: source.fingerprint() for name, source in self.sources.items()}
+        return {name: data for name, data in found.items() if data is not None} or None
 
     def schema(self) -> dict[str, Any] | None:
         """The schemas of the sources that have one, by name."""
@@ -183,8 +194,16 @@ class Sources(MultiTaskDataModule):
         except (ValueError, KeyError):
             raise ValueError(f"{self.schema_path} is damaged: it is no schema of several sources") from None
         for name, schema in (self.schema() or {"sources": {}})["sources"].items():
-            if json.loads(json.dumps(schema)) != saved.get(name):
+            if without_places(schema) != without_places(saved.get(name)):
                 raise ValueError(
-                    f"data.sources.{name} reads its columns otherwise than the run of {self.schema_path}: a run on several sources "
-                    "is opened on the files that it was trained on, not on new ones"
+                    f"data.sources.{name} has other rows or columns than in the run of {self.schema_path}: a run on several "
+                    "sources is opened on the files that it was trained on, not on new or changed ones"
                 )
+
+
+def without_places(schema: Any) -> Any:
+    """A source's schema as JSON has it, without the folders in which its files lie: they may have been moved since."""
+    plain = json.loads(json.dumps(schema))
+    for record in (plain or {}).get("files", {}).values():
+        del record["path"], record["given"]
+    return plain

@@ -136,7 +136,7 @@ class Synthetic(MultiTaskDataModule):
         """Returns a split; to predict is to predict the test rows."""
         rows = standard_split(self.rows, self.data_seed)["test" if name == "predict" else name]
         x, y = (torch.from_numpy(part).float()[rows] for part in self.table)
-        return Rows(x, dict(zip(self.tasks, y.unbind(1), strict=True)))
+        return Rows(x, dict(zip(self.tasks, y.unbind(1), strict=True)), beside={"id": rows.tolist()})
 
 
 def per_task(key: str, value: float | Sequence[float], tasks: int) -> list[float]:

@@ -1,36 +1,28 @@
-"""Your own table: a CSV, TSV or Parquet file that nobody prepared, with several columns to predict."""
+"""Your own table: a CSV, TSV, Parquet or ARFF file that nobody prepared, with several columns to predict."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from src.batch import InputShape
-from src.data.columns import (
-    DATE_PARTS,
-    BadValue,
-    Categorical,
-    Column,
-    Numeric,
-    expand_dates,
-    from_plain,
-    looks_like_dates,
-    numeric_share,
-    to_numbers,
-    to_plain,
-    to_words,
-)
+from src.data.columns import Categorical, Column, Numeric, from_plain, to_plain
 from src.data.datamodule import MultiTaskDataModule, Rows, Split
-from src.data.labels import declared, infer_kind, label_values, task_from_plain, with_settings
-from src.data.reading import MISSING_WORDS, nearest, read_table
-from src.data.splits import column_split, group_split, joint_strata, random_split
-from src.tasks import BadLabel, Task
-from src.tasks.task import known
+from src.data.files import ROLES, TableFiles
+from src.data.inputs import BadColumn, InputReader, encode_inputs
+from src.data.kinds import task_from_plain
+from src.data.labels import Labels
+from src.data.leaks import suspicions
+from src.data.numbers import Written, find_formats
+from src.data.reading import FileFormat, nearest, read_table
+from src.data.record import letters, packed, read_schema, row_hashes, rows_of
+from src.data.sides import sides
+from src.data.targets import TargetReader, columns_of_tasks, encode, is_pattern, refuse_unknown_settings
+from src.tasks import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,20 +31,30 @@ if TYPE_CHECKING:
 class Table(MultiTaskDataModule):
     """Tasks from the columns of a table; everything that is learnt about a column is learnt from the training rows.
 
+    A run keeps its columns, its split and a hash of its files in its schema.json. Opened with that, the table is read as the run
+    read it; another file is new rows, all of which are evaluated; a file that has changed since is refused.
+
     Args:
-        path: A .csv, .tsv or .parquet file.
+        path: A .csv, .tsv, .parquet or .arff file.
         targets: Columns to predict: a list, or {task: column or columns}; several columns form one task (multi-label if they hold
-            0 and 1, else a vector regression).
+            0 and 1, else a vector regression). A name may be a pattern, such as Class*.
         tasks: {task: what is set by hand}: the name of a kind (Regression), settings ({weight: 2}), or both
             ({class_path: Regression, init_args: {loss: huber}}); a Task object from Python.
         inputs: Columns to learn from; None: all that are neither targets nor named otherwise.
         drop: Columns that must not be inputs.
-        categorical: Columns of numbers that are to be read as categories.
+        categorical: Columns that are to be read as categories, whatever they look like.
         dates: What to do with columns of dates: refuse them, or expand them into year, month, day, weekday and hour.
-        missing: Words that mean that a value is missing.
-        delimiter: Between the columns of a text file; None: a comma, or a tab in .tsv files.
+        date_format: How dates are written, such as %d/%m/%Y, where their columns do not tell.
+        missing: Words and numbers that mean that a value is missing, besides those that always do.
+        missing_defaults: Whether an empty cell, ?, NA, n/a, NaN, null, None always mean it.
+        decimal: The mark before decimals; None: found in the training rows.
+        thousands: The mark between thousands; None: found in the training rows.
+        format: csv, tsv, parquet or arff; None: what the file's name says.
+        delimiter: Between the columns of a text file, or 'spaces'; None: a comma, or a tab in .tsv files.
+        names: Names of the columns of a text file without a header.
         id: Column that names the rows in predictions.
         group: Column of groups that must not be on two sides of the split.
+        stratify: Columns whose values all sides of a random split have in proportion.
         split_column: Column that says train, val or test.
         val_path: File of validation rows; otherwise they are split off.
         test_path: File of test rows; otherwise they are split off.
@@ -75,10 +77,17 @@ class Table(MultiTaskDataModule):
         drop: list[str] | None = None,
         categorical: list[str] | None = None,
         dates: Literal["refuse", "expand"] = "refuse",
-        missing: list[Any] | None = None,
+        date_format: str | None = None,
+        missing: list[str] | None = None,
+        missing_defaults: bool = True,
+        decimal: str | None = None,
+        thousands: str | None = None,
+        format: str | None = None,
         delimiter: str | None = None,
+        names: list[str] | None = None,
         id: str | None = None,
         group: str | None = None,
+        stratify: list[str] | None = None,
         split_column: str | None = None,
         val_path: str | None = None,
         test_path: str | None = None,
@@ -92,238 +101,207 @@ class Table(MultiTaskDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, num_workers, seed)
-        self.path, self.schema_path = path, schema_path
-        self.missing = list(MISSING_WORDS) if missing is None else [str(word) for word in missing]
-        self.delimiter = delimiter
+        words = tuple(str(word) for word in missing or ())
+        self.layout = FileFormat(format, delimiter, tuple(names) if names else None, words, missing_defaults)
+        self.path, self.val_path, self.test_path = path, val_path, test_path
+        self.decimal, self.thousands, self.date_format = decimal, thousands, date_format
         self.settings = tasks or {}
         self.inputs, self.drop, self.categorical, self.dates = inputs, drop or [], categorical or [], dates
-        self.id, self.group, self.split_column = id, group, split_column
-        self.val_path, self.test_path = val_path, test_path
+        self.id, self.group, self.stratify, self.split_column = id, group, stratify or [], split_column
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
-        self.reasons: dict[str, str] = {}
-        self.dropped: dict[str, str] = {}
-        if group and split_column:
-            raise ValueError("data.group and data.split_column cannot both say how to split")
-        for name, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if not 0 <= share < 1:
-                raise ValueError(f"data.{name} is {share}; a share lies in [0, 1)")
-        if val_fraction + test_fraction >= 1:
-            raise ValueError(f"data.val_fraction {val_fraction} and data.test_fraction {test_fraction} leave no rows to train")
-        self._saved: dict[str, Any] | None = None
-        if schema_path is not None:
-            import json
+        self._check_settings(targets)
+        self._saved = None if schema_path is None else read_schema(schema_path)
+        if self._saved is None and not targets:
+            raise ValueError("data.targets is missing: name the columns to predict, such as --data.targets '[income, hours]'")
+        self._targets_given = targets or {}
+        if self._saved is None and not any(map(is_pattern, self._targets_given)):
+            # names that cannot be are refused before a file is read
+            refuse_unknown_settings(self.settings, columns_of_tasks(self._targets_given, None))
 
-            try:
-                self._saved = json.loads(Path(schema_path).read_text())
-            except ValueError as error:
-                raise ValueError(f"{schema_path} is damaged: {error}") from None
-            targets = {name: task["columns"] for name, task in self._saved["tasks"].items()}
+        given = {role: value for role, key in ROLES.items() if (value := getattr(self, key)) is not None}
+        self.table_files = TableFiles(given, self.read, self._saved)
+        self.table_files.hashes = lambda frame: row_hashes(encode_inputs(self.columns, frame, path, False)[0])
+        self.dropped: dict[str, str] = {}
+        self._column_notes: list[str] = []
+        self._inputs: dict[str, dict[str, torch.Tensor]] = {}
+        self._targets: dict[tuple[str, str], torch.Tensor] = {}
+
+    def _check_settings(self, targets: object) -> None:
+        """Looks for settings that cannot be, alone or together."""
         if isinstance(targets, str):
             raise ValueError(f"data.targets is '{targets}', where a list of columns is expected: ['{targets}']")
-        if not targets:
-            raise ValueError("data.targets is missing: name the columns to predict, such as --data.targets '[income, hours]'")
-        names = targets if isinstance(targets, dict) else {task_name(c): c for c in targets}
-        if len(names) < len(targets):
+        ways = {"group": self.group, "split_column": self.split_column, "stratify": self.stratify}
+        chosen = [f"data.{name}" for name, value in ways.items() if value]
+        if len(chosen) > 1:
+            raise ValueError(f"{' and '.join(chosen)} cannot both say how to split")
+        for name, share in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
+            if not 0 <= share < 1:
+                raise ValueError(f"data.{name} is {share}; a share lies in [0, 1)")
+        if self.val_fraction + self.test_fraction >= 1:
             raise ValueError(
-                f"data.targets holds names that differ in punctuation alone: {', '.join(targets)}; give {{task: column}}"
+                f"data.val_fraction {self.val_fraction} and data.test_fraction {self.test_fraction} leave no rows to train"
             )
-        self.single = {name: isinstance(columns, str) for name, columns in names.items()}
-        self.targets = {name: [columns] if isinstance(columns, str) else list(columns) for name, columns in names.items()}
-        for name in self.settings:
-            if name not in self.targets:
-                raise ValueError(f"data.tasks names '{name}', which is no target: {nearest(name, self.targets)}")
+        if self.decimal not in (None, ".", ","):
+            raise ValueError(f"data.decimal is '{self.decimal}'; it must be '.' or ','")
+        if self.thousands not in (None, "", ".", ",", " ", "'") or (self.thousands and self.thousands == self.decimal):
+            raise ValueError(f"data.thousands is '{self.thousands}'; it must be ',', '.', a space or an apostrophe")
 
-    # -- reading ----------------------------------------------------------------------------------------------------------------
+    # -- files --------------------------------------------------------------------------------------
     def read(self, path: str) -> pd.DataFrame:
         """Reads one file; a subclass for a particular data set may prepare it here."""
-        return read_table(path, self.delimiter, self.missing)
+        return read_table(path, self.layout)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether ``path`` holds other rows than those of the run whose schema is given."""
+        self.table_files.new_rows = self.new_rows
+        return self.table_files.is_new
 
     @cached_property
-    def _files(self) -> dict[str, pd.DataFrame]:
-        """The files as read, by what they hold."""
-        paths = {"train": self.path, "val": self.val_path, "test": self.test_path}
-        return {name: self.read(path) for name, path in paths.items() if path is not None}
-
-    def _place(self, row: int) -> str:
-        """A row of the joined table as a person finds it: file and row, counted from 1 after the header."""
-        for name, frame in self._files.items():
-            if row < len(frame):
-                return f"{ {'train': self.path, 'val': self.val_path, 'test': self.test_path}[name] } row {row + 1}"
-            row -= len(frame)
-        raise AssertionError("a row beyond all files")
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """All rows of all files, with dates expanded."""
-        import pandas as pd
-
-        main = self._files["train"]
-        labels = {c for columns in self.targets.values() for c in columns}
+    def main(self) -> pd.DataFrame:
+        """The rows of ``path``, once it is known that the columns that settings name are there."""
+        main = self.table_files.frame()
+        labels = {column for columns in self.targets.values() for column in columns}
         for name, columns in (
-            ("targets", labels),
             ("inputs", self.inputs or []),
             ("drop", self.drop),
             ("categorical", self.categorical),
             ("id", [self.id] if self.id else []),
             ("group", [self.group] if self.group else []),
+            ("stratify", self.stratify),
             ("split_column", [self.split_column] if self.split_column else []),
+            ("targets", sorted(labels)),
         ):
             for column in columns:
-                if column not in main.columns and not (name == "targets" and self._saved):
-                    raise ValueError(
-                        f"{self.path}: data.{name} names '{column}', which is no column: {nearest(column, main.columns)}"
-                    )
+                if column not in main.columns:
+                    hint = nearest(column, main.columns)
+                    raise ValueError(f"{self.path}: data.{name} names '{column}', which is no column: {hint}")
         both = labels & set(self.inputs or [])
         if both:
             raise ValueError(f"data.inputs names '{sorted(both)[0]}', which is a target: a column cannot be both")
-        for path, frame in zip((self.val_path, self.test_path), (self._files.get("val"), self._files.get("test")), strict=True):
-            if frame is not None:
-                for column in main.columns:
-                    if column not in frame.columns:
-                        raise ValueError(f"{path}: lacks the column '{column}' of {self.path}: {nearest(column, frame.columns)}")
-        return pd.concat([frame[main.columns] for frame in self._files.values()], ignore_index=True)
+        return main
 
+    # -- the split ----------------------------------------------------------------------------------
     @cached_property
-    def _rows(self) -> dict[str, np.ndarray]:
-        """Which rows of ``frame`` belong to which split."""
-        import pandas as pd
-
-        sizes = {name: len(frame) for name, frame in self._files.items()}
-        first = sizes["train"]
-        val = 0.0 if self.val_path else self.val_fraction
-        test = 0.0 if self.test_path else self.test_fraction
-        main = self.frame.iloc[:first]
-        if self.split_column:
-            try:
-                side = column_split(main[self.split_column].tolist())
-            except ValueError as error:
-                raise ValueError(f"{self.path}: column '{self.split_column}' {error}") from None
-        elif self.group:
-            groups = to_words(main[self.group])
-            if None in groups:
-                raise ValueError(f"{self._place(groups.index(None))}: column '{self.group}' is missing; each row needs its group")
-            side = group_split(np.array(groups, dtype=str), val, test, self.split_seed)
-        else:
-            columns = [main[c] for cs in self.targets.values() for c in cs if c in main.columns]
-            labels = [pd.factorize(column, use_na_sentinel=False)[0] for column in columns]
-            labels = [codes for codes in labels if codes.max() < 20]
-            rare = np.zeros(first, dtype=bool)
-            for codes in labels:
-                rare |= np.bincount(codes)[codes] < 3
-            strata = joint_strata(labels, most=max(2, first // 50))
-            side = random_split(first, val, test, self.split_seed, strata, rare)
-        rows = {name: np.flatnonzero(side == name) for name in ("train", "val", "test")}
-        for name in ("val", "test"):
-            if name in sizes:
-                start = first + (sizes["val"] if name == "test" and "val" in sizes else 0)
-                rows[name] = np.concatenate([rows[name], np.arange(start, start + sizes[name])])
+    def rows(self) -> dict[str, np.ndarray]:
+        """Which rows of ``path`` train, validate and test; those of ``val_path`` and ``test_path`` come besides."""
+        if self.is_new:
+            none = np.zeros(0, dtype=np.int64)
+            return {"train": none, "val": none, "test": np.arange(len(self.table_files.frame()))}
+        if self._saved is not None:
+            return rows_of(self._saved["sides"])
+        side, moved = sides(self)
+        if moved:
+            self._column_notes.append(f"rows moved to train, since no other row there has their class: {moved}")
+        rows = {name: np.flatnonzero(side == name) for name in ROLES}
         for name, part in rows.items():
-            if not len(part):
-                share = {"val": self.val_fraction, "test": self.test_fraction}.get(name)
-                how = f"{len(self.frame)} rows are too few"
-                if share == 0:
-                    how = f"data.{name}_fraction is 0, and data.{name}_path names no file"
-                if self.split_column:
-                    how = f"column '{self.split_column}' names none"
-                elif self.group:
-                    how = f"column '{self.group}' has {main[self.group].nunique()} groups, too few or too large ones"
-                raise ValueError(f"{self.path}: the {name} split has no rows: {how}")
+            if not len(part) and (name == "train" or name not in self.table_files.paths):
+                raise ValueError(f"{self.path}: the {name} split has no rows: {self._why_empty(name)}")
         return rows
 
-    # -- tasks ------------------------------------------------------------------------------------------------------------------
+    def _why_empty(self, name: str) -> str:
+        if self.split_column:
+            return f"column '{self.split_column}' names none"
+        if {"val": self.val_fraction, "test": self.test_fraction}.get(name) == 0:
+            return f"data.{name}_fraction is 0, and data.{name}_path names no file"
+        if self.group:
+            return f"column '{self.group}' has {self.main[self.group].nunique()} groups, too few or too large ones"
+        return f"{len(self.main)} rows are too few"
+
+    @cached_property
+    def written(self) -> Mapping[str, Written]:
+        """How the numbers of each column are written, found in the training rows."""
+        train = self.main.iloc[self.rows["train"]]
+        columns = {str(name): train[name] for name in train.columns}
+        comma_file = self.layout.format in (None, "csv") and self.layout.separator in ("", ",")
+        try:
+            return find_formats(columns, self.decimal, self.thousands, comma_file)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from None
+
+    # -- tasks --------------------------------------------------------------------------------------
+    @cached_property
+    def _columns_of_tasks(self) -> dict[str, str | list[str]]:
+        if self._saved is not None:
+            labels = {name: Labels.from_plain(task["labels"]) for name, task in self._saved["tasks"].items()}
+            return {name: how.columns[0] if how.single else list(how.columns) for name, how in labels.items()}
+        patterns = any(map(is_pattern, flat(self._targets_given)))
+        columns = [str(name) for name in self.table_files.frame().columns] if patterns else None
+        try:
+            found = columns_of_tasks(self._targets_given, columns)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from None
+        refuse_unknown_settings(self.settings, found)
+        return found
+
+    @property
+    def targets(self) -> dict[str, list[str]]:
+        """The columns of each task."""
+        found = self._columns_of_tasks
+        return {name: [columns] if isinstance(columns, str) else columns for name, columns in found.items()}
+
+    @property
+    def single(self) -> dict[str, bool]:
+        """Whether each task is one column, and not a list of them."""
+        return {name: isinstance(columns, str) for name, columns in self._columns_of_tasks.items()}
+
+    @cached_property
+    def _target_reader(self) -> TargetReader:
+        return TargetReader(self.path, self.main, self.rows["train"], self.written, self.settings)
+
+    @cached_property
+    def labels(self) -> dict[str, Labels]:
+        """How the labels of each task are read."""
+        if self._saved is not None:
+            return {name: Labels.from_plain(task["labels"]) for name, task in self._saved["tasks"].items()}
+        self.tasks  # noqa: B018  # finds out
+        return self._target_reader.labels
+
     @cached_property
     def tasks(self) -> dict[str, Task]:
         """One task per target, with the label space of the training rows."""
-        if self._saved:
+        if self._saved is not None:
             return {name: task_from_plain(task["task"]) for name, task in self._saved["tasks"].items()}
-        tasks = {name: self._task(name) for name in self.targets}
-        for name, task in tasks.items():  # a label that no class knows ends the run now, not when its split is read
-            self._encode(task, name, np.arange(len(self.frame)))
+        reader, single = self._target_reader, self.single
+        tasks = {name: reader.task(name, columns, single[name]) for name, columns in self.targets.items()}
+        for role in self.table_files.paths:  # a label that no class knows ends the run now, not when its split is read
+            for name, task in tasks.items():
+                self._targets[role, name] = encode(task, reader.labels[name], *self._file(role), name, "")
         return tasks
 
-    def _task(self, name: str) -> Task:
-        columns, single = self.targets[name], self.single[name]
-        where = f"{self.path}: target '{columns[0]}'" if single else f"{self.path}: target '{name}' ({', '.join(columns)})"
-        for column in columns:
-            if 0.9 <= numeric_share(self.frame[column]) < 1:  # numbers with a slip, not a class
-                self._numbers(column)
-        train = self.frame.iloc[self._rows["train"]]
-        values = label_values(train, columns, single)
-        if not known(values).any():
-            raise ValueError(f"{where} has no label in the training split")
-        given = self.settings.get(name, {})
-        try:
-            if isinstance(given, Task):
-                task, reason = given, "set by hand"
-            else:
-                kind, settings = declared(given)
-                kind, reason = (kind, "set by hand") if kind else infer_kind(values, train, columns)
-                task = with_settings(kind, settings)
-            task = task.fit(values, columns)
-        except BadLabel as error:
-            raise ValueError(f"{self._place(self._rows['train'][error.row])}: target '{name}' {error}") from None
-        except ValueError as error:
-            raise ValueError(f"{where} {error}") from None
-        share = 1 - known(values).mean()
-        gaps = f", {share:.1%} of the labels missing" if share else ""
-        self.reasons[name] = f"{reason}{gaps}"
-        return task
+    def _file(self, role: str) -> tuple[pd.DataFrame, str]:
+        return self.table_files.frame(role), self.table_files.paths[role]
 
-    # -- inputs -----------------------------------------------------------------------------------------------------------------
+    def encoded_targets(self, role: str, name: str) -> torch.Tensor:
+        """Returns the targets of all rows of a file for one task."""
+        if (role, name) not in self._targets:
+            hint = "; rows without labels are for python -m src.predict"
+            task = self.tasks[name]
+            self._targets.setdefault((role, name), encode(task, self.labels[name], *self._file(role), name, hint))
+        return self._targets[role, name]
+
+    # -- inputs -------------------------------------------------------------------------------------
     @cached_property
     def columns(self) -> list[Column]:
         """What each input column becomes."""
-        if self._saved:
+        if self._saved is not None:
             return [from_plain(values) for values in self._saved["inputs"]]
         taken = {c for columns in self.targets.values() for c in columns} | {self.id, self.group, self.split_column}
-        wanted = self.inputs or [c for c in self.frame.columns if c not in taken]
-        columns: list[Column] = []
-        for name in wanted:
-            if name not in self.drop:
-                columns += self._column(name)
+        wanted = self.inputs or [str(column) for column in self.main.columns if column not in taken]
+        forced, rows = self.inputs is not None, self.rows["train"]
+        reader = InputReader(self.main, rows, self.written, forced, self.categorical, self.dates, self.date_format)
+        try:
+            columns = reader.columns([name for name in wanted if name not in self.drop])
+        except BadColumn as error:
+            place = self.path if error.row is None else f"{self.path} row {rows[error.row] + 1}"
+            raise ValueError(f"{place}: column '{error.column}' {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from None
+        self.dropped = reader.dropped
+        self._column_notes += reader.notes
         if not columns:
             raise ValueError(f"{self.path}: no input column is left; dropped: {', '.join(self.dropped) or 'none'}")
         return columns
-
-    def _column(self, name: str) -> list[Column]:
-        """Reads one input column: none if it is dropped, several if it is a date."""
-        series = self.frame[name]
-        train = series.iloc[self._rows["train"]]
-        forced = self.inputs is not None
-        distinct = train.nunique()
-        if distinct == 0 or (distinct == 1 and not train.isna().any()):
-            self.dropped[name] = "constant in the training rows"
-            return []
-        if name in self.categorical:
-            return [Categorical.fit(train)]
-        share = numeric_share(series)
-        if share == 1.0:
-            numbers = self._numbers(name)
-            if not forced and len(numbers) > 2 and (np.diff(numbers) == 1).all():
-                self.dropped[name] = "counts the rows"
-                return []
-            return [Numeric.fit(train)]
-        if looks_like_dates(series):
-            if self.dates == "refuse":
-                raise ValueError(f"{self.path}: column '{name}' holds dates: set --data.dates expand, or --data.drop '[{name}]'")
-            parts = expand_dates(series)
-            for part, values in parts.items():
-                self.frame[part] = values.to_numpy()
-            return [column for part in parts for column in self._column(part)]
-        if share >= 0.9:
-            self._numbers(name)  # says which row
-        if not forced and len(train) > 20 and distinct > len(train) / 2:
-            self.dropped[name] = f"{distinct} different texts in {len(train)} rows: an identifier or free text"
-            return []
-        return [Categorical.fit(train)]
-
-    def _numbers(self, name: str) -> np.ndarray:
-        """A column as numbers, over all rows of all files."""
-        try:
-            return to_numbers(self.frame[name])
-        except BadValue as error:
-            word = f"; if it means a missing value, add it to data.missing; if '{name}' is no number, to data.categorical"
-            raise ValueError(f"{self._place(error.row)}: column '{name}' {error}{word if 'number' in str(error) else ''}") from None
 
     @cached_property
     def input_shape(self) -> InputShape:
@@ -331,85 +309,119 @@ class Table(MultiTaskDataModule):
         numeric = sum(1 + c.indicator for c in self.columns if isinstance(c, Numeric))
         return InputShape((numeric,), tuple(c.size for c in self.columns if isinstance(c, Categorical)))
 
-    # -- splits -----------------------------------------------------------------------------------------------------------------
+    def encoded_inputs(self, role: str) -> dict[str, torch.Tensor]:
+        """Returns the inputs of all rows of a file."""
+        if role not in self._inputs:
+            frame, path = self._file(role)
+            self._inputs[role], remarks = encode_inputs(self.columns, frame, path, self.allow_missing)
+            self.remarks += remarks
+        return self._inputs[role]
+
+    # -- splits -------------------------------------------------------------------------------------
     def split(self, name: Split) -> Rows:
-        """Returns a split; to predict is to predict every row of ``path``."""
-        rows = np.arange(len(self._files["train"])) if name == "predict" else self._rows[name]
-        part = self.frame.iloc[rows]
-        targets = {} if name == "predict" else {task: self._targets(task, rows) for task in self.tasks}
-        return Rows(self._inputs(part, rows), targets)
+        """Returns a split; to predict is to predict every row of ``path``.
 
-    def _inputs(self, part: pd.DataFrame, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        dense, categorical = [np.zeros((len(part), 0), np.float32)], [np.zeros((len(part), 0), np.int64)]
-        for column in self.columns:
-            if column.column not in part.columns:
-                self._expand(column.column)
-                part = self.frame.iloc[rows]
-            try:
-                values = column.encode(part[column.column])
-            except BadValue as error:
-                raise ValueError(f"{self._place(int(rows[error.row]))}: column '{column.column}' {error}") from None
-            if isinstance(column, Numeric):
-                dense.append(values)
-            else:
-                categorical.append(values[:, None])
-        return {
-            "dense": torch.from_numpy(np.concatenate(dense, 1)),
-            "categorical": torch.from_numpy(np.concatenate(categorical, 1)),
-        }
+        Raises:
+            ValueError: New rows are asked for a split, of which they have none.
+        """
+        if name == "predict":
+            return self._part("train", np.arange(len(self.table_files.frame())), labelled=False)
+        if self.is_new and name != "test":
+            raise ValueError(f"{self.path} holds new rows, none of which is of the run's {name} split: leave --split out")
+        parts = [self._part("train", self.rows[name])] if len(self.rows[name]) else []
+        if name != "train" and name in self.table_files.paths:
+            parts.append(self._part(name, np.arange(len(self.table_files.frame(name)))))
+        return parts[0] if len(parts) == 1 else parts[0].followed_by(parts[1])
 
-    def _expand(self, name: str) -> None:
-        """Brings a column into the table that a schema asks for: a part of a date, or one that this file lacks."""
-        source, _, part = name.rpartition(".")
-        lacking = name if part not in DATE_PARTS else source
-        if lacking == name or source not in self.frame.columns:
-            raise ValueError(f"{self.path}: lacks the input column '{lacking}': {nearest(lacking, self.frame.columns)}")
-        for part, values in expand_dates(self.frame[source]).items():
-            self.frame[part] = values.to_numpy()
+    def _part(self, role: str, rows: np.ndarray, labelled: bool = True) -> Rows:
+        """Some rows of a file."""
+        where = torch.from_numpy(rows)
+        inputs = {key: values[where] for key, values in self.encoded_inputs(role).items()}
+        targets = {name: self.encoded_targets(role, name)[where] for name in (self.tasks if labelled else {})}
+        return Rows(inputs, targets, beside=self._beside(role, rows))
 
-    def _targets(self, name: str, rows: np.ndarray) -> torch.Tensor:
-        columns = self.targets[name]
-        for column in columns:
-            if column not in self.frame.columns:
-                hint = "; rows without labels are for python -m src.predict" if self._saved else ""
-                raise ValueError(f"{self.path}: lacks the target column '{column}': {nearest(column, self.frame.columns)}{hint}")
-        return self._encode(self.tasks[name], name, rows)
+    def _beside(self, role: str, rows: np.ndarray) -> dict[str, list[Any]]:
+        """What stands beside predictions: a row's id, or its number counted from 1, and its side where it is the run's."""
+        frame = self.table_files.frame(role)
+        names: list[Any] = (rows + 1).tolist()
+        if self.id and self.id in frame.columns:
+            ids = frame[self.id].iloc[rows]
+            names = ids.astype(object).where(ids.notna(), None).tolist()
+        if self.is_new:
+            return {"id": names}
+        side = np.full(len(frame), role, dtype="<U5")
+        if role == "train":
+            for split, numbers in self.rows.items():
+                side[numbers] = split
+        return {"id": names, "split": side[rows].tolist()}
 
-    def _encode(self, task: Task, name: str, rows: np.ndarray) -> torch.Tensor:
-        """Labels of some rows as a task's targets."""
-        values = label_values(self.frame.iloc[rows], self.targets[name], self.single[name])
-        try:
-            return task.encode(values)
-        except BadLabel as error:
-            raise ValueError(f"{self._place(int(rows[error.row]))}: target '{name}' {error}") from None
+    def truth(self, name: Split) -> dict[str, dict[str, list[Any]]]:
+        """Returns the labels of a split as they are written."""
+        roles = {"train": self.rows[name]} if len(self.rows[name]) else {}
+        if name != "train" and name in self.table_files.paths:
+            roles[name] = np.arange(len(self.table_files.frame(name)))
+        found: dict[str, dict[str, list[Any]]] = {}
+        for task, labels in self.labels.items():
+            classes = getattr(self.tasks[task], "classes", ())
+            parts = [labels.values(self.table_files.frame(role).iloc[rows], classes) for role, rows in roles.items()]
+            values = np.concatenate(parts).reshape(-1, len(labels.columns))
+            names = ("",) if labels.single else labels.columns
+            found[task] = {suffix: column.tolist() for suffix, column in zip(names, values.T, strict=True)}
+        return found
 
-    def notes(self) -> list[str]:
-        """Each task with its kind and the reason, the inputs, and what was dropped."""
-        tasks = [f"task {n}: {type(t).__name__} ({self.reasons.get(n, 'as in the schema')})" for n, t in self.tasks.items()]
-        kinds = [f"{sum(isinstance(c, k) for c in self.columns)} {k.__name__.lower()}" for k in (Numeric, Categorical)]
-        sizes = ", ".join(
-            f"{len(rows)} to {verb}" for verb, rows in zip(("train", "validate", "test"), self._rows.values(), strict=True)
-        )
-        dropped = [f"dropped {name}: {reason}" for name, reason in self.dropped.items()]
-        return [*tasks, f"inputs: {' and '.join(kinds)} columns", *dropped, f"rows: {sizes}"]
+    # -- the run's data -----------------------------------------------------------------------------
+    def check_files(self) -> None:
+        if self._saved is not None and not self.is_new:
+            for role in self.table_files.paths:
+                self.table_files.own(role)
 
-    def sample_ids(self) -> Sequence[Any]:
-        """Names of the rows to predict: the id column, or their numbers counted from 1."""
-        frame = self._files["train"]
-        return frame[self.id].tolist() if self.id else range(1, len(frame) + 1)
+    def files(self) -> list[str]:
+        saved = self._saved["files"] if self._saved is not None else {}
+        return [*self.table_files.given.values(), *(record["path"] for record in saved.values())]
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"files": self.schema()["files"], "rows": {name: len(rows) for name, rows in self.rows.items()}}
 
     def schema(self) -> dict[str, Any]:
-        """How columns are read, for later runs on new rows."""
+        """How columns are read, and which rows are on which side, for later commands."""
+        if self._saved is not None:
+            return self._saved
+        labels = self.labels
         return {
             "inputs": [to_plain(column) for column in self.columns],
-            "tasks": {
-                name: {"columns": self.targets[name][0] if self.single[name] else self.targets[name], "task": task.describe()}
-                for name, task in self.tasks.items()
-            },
+            "tasks": {n: {"labels": labels[n].to_plain(), "task": task.describe()} for n, task in self.tasks.items()},
             "dropped": self.dropped,
+            "files": self.table_files.records(),
+            "sides": letters(self.rows),
+            "hashes": packed(row_hashes(self.encoded_inputs("train"))),
         }
 
+    # -- what a person is told ----------------------------------------------------------------------
+    def notes(self) -> list[str]:
+        """Each task with its kind and the reason, the inputs, what was dropped, and what a person would look at twice."""
+        reasons = {} if self._saved is not None else self._target_reader.reasons
+        tasks = [f"task {n}: {type(t).__name__} ({reasons.get(n, 'as in the schema')})" for n, t in self.tasks.items()]
+        kinds = [f"{sum(isinstance(c, k) for c in self.columns)} {k.__name__.lower()}" for k in (Numeric, Categorical)]
+        dropped = [f"dropped {name}: {reason}" for name, reason in self.dropped.items()]
+        sizes = {name: len(self.split(name)) for name in ("train", "val", "test")}
+        counts = f"rows: {sizes['train']} to train, {sizes['val']} to validate, {sizes['test']} to test"
+        notes = [*tasks, f"inputs: {' and '.join(kinds)} columns", *dropped, *self.table_files.notes()]
+        if self._saved is not None:
+            return [*notes, counts]
+        return [*notes, *self._target_reader.notes, *self._column_notes, counts, *suspicions(self)]
 
-def task_name(column: str) -> str:
-    """A column's name as a task's name: letters, digits, '-' and '_' alone, since it becomes part of keys and file names."""
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in column.strip()).strip("_") or "task"
+    def describe(self, name: Split) -> str:
+        """Says which rows a split has, and how many of new rows have the inputs of rows that the run was trained on."""
+        if not self.is_new:
+            return super().describe(name)
+        rows = self.split("test")
+        again = int(np.isin(row_hashes(self.encoded_inputs("train")), self.table_files.trained_on()).sum())
+        seen = f"; {again} of them have the inputs of rows that the run was trained on" if again else ""
+        return f"all {len(rows)} rows of {self.path}, a file that is not the run's{seen}"
+
+
+def flat(targets: Mapping[str, str | list[str]] | Sequence[str]) -> list[str]:
+    """The names of columns, or their patterns, of all tasks."""
+    if not isinstance(targets, Mapping):
+        return list(targets)
+    return [name for value in targets.values() for name in ([value] if isinstance(value, str) else value)]

@@ -1,0 +1,89 @@
+"""The side of the split that each row of a table is on, as its settings say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from src.data.columns import to_words
+from src.data.kinds import declared
+from src.data.labels import FEW_NUMBERS, MOST_CLASSES
+from src.data.numbers import is_texts, shares
+from src.data.splits import column_split, group_split, keep_rare_classes, random_split, stratified_split
+from src.tasks import BinaryClassification, Classification, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from src.data.table import Table
+
+
+def sides(table: Table) -> tuple[np.ndarray, int]:
+    """Returns the side of each row of a table's first file, and how many rows were moved to train for a rare class.
+
+    Returns:
+        (N,) of 'train', 'val' or 'test', and a number.
+
+    Raises:
+        ValueError: A row lacks its group, or its side is none.
+    """
+    main = table.main
+    val = 0.0 if table.val_path else table.val_fraction
+    test = 0.0 if table.test_path else table.test_fraction
+    groups = None
+    if table.split_column:
+        try:
+            return column_split(to_words(main[table.split_column]).tolist()), 0
+        except ValueError as error:
+            raise ValueError(f"{table.path}: column '{table.split_column}' {error}") from None
+    if table.group:
+        words = to_words(main[table.group])
+        if words.isna().any():
+            row = int(words.isna().to_numpy().argmax())
+            raise ValueError(f"{table.path} row {row + 1}: column '{table.group}' is missing; each row needs its group")
+        groups = words.to_numpy(dtype=object)
+        side = group_split(groups, val, test, table.split_seed)
+    elif table.stratify:
+        side = stratified_split(joint_codes(main[table.stratify]), val, test, table.split_seed)
+    else:
+        side = random_split(len(main), val, test, table.split_seed)
+    labels = [codes for name in table.targets if (codes := codes_of_task(table, name)) is not None]
+    moved = keep_rare_classes(side, labels, groups)
+    return side, int(moved.sum())
+
+
+def codes_of_task(table: Table, name: str) -> np.ndarray | None:
+    """The classes of a task as integers (N,), before it is known which rows train; None for numbers and lists of columns."""
+    if not table.single[name]:
+        return None
+    given = table.settings.get(name, {})
+    kind = type(given) if isinstance(given, Task) else declared(given)[0]
+    surely = kind is not None and issubclass(kind, Classification | BinaryClassification)
+    return class_codes(table.main[table.targets[name][0]], surely, table.decimal, table.thousands)
+
+
+def class_codes(series: pd.Series, surely: bool, decimal: str | None, thousands: str | None) -> np.ndarray | None:
+    """The classes of a column of labels as integers (N,), -1 where missing; None if its labels are numbers or free text.
+
+    Args:
+        series: The labels of all rows.
+        surely: Whether it is known that they are classes.
+        decimal: The mark before decimals, where it is set by hand.
+        thousands: The mark between thousands, where it is set by hand.
+    """
+    import pandas as pd
+
+    codes, words = pd.factorize(to_words(series))
+    if surely:
+        return codes
+    found = shares(series, decimal, thousands) if is_texts(series) else {}
+    numbers = max(found.values(), default=0.0 if is_texts(series) else 1.0) > 0.5
+    many = FEW_NUMBERS if numbers else MOST_CLASSES
+    return codes if len(words) <= many else None
+
+
+def joint_codes(frame: pd.DataFrame) -> np.ndarray:
+    """The combinations of values of some columns as integers (N,)."""
+    codes: np.ndarray = frame.apply(to_words).groupby(list(frame.columns), dropna=False, sort=True).ngroup().to_numpy()
+    return codes
