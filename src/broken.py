@@ -23,10 +23,15 @@ def frames_of_ours(error: BaseException) -> list[traceback.FrameSummary]:
     return [frame for frame in frames if Path(frame.filename).is_relative_to(SOURCES)]
 
 
-def where_broken(error: BaseException) -> str:
-    """Says which file and line of the project an import has failed in, and how."""
+def where_broken(error: BaseException, file: str = "") -> str:
+    """Says which file and line of the project an import has failed in, and how.
+
+    Args:
+        error: Why it failed.
+        file: The file that was asked for; another one that it imports may be the broken one.
+    """
     frames = frames_of_ours(error)
-    file, line, reason = "a file", 0, str(error)
+    line, reason = 0, str(error)
     if frames:
         file, line = frames[-1].filename, frames[-1].lineno or 0
     if isinstance(error, SyntaxError):
@@ -34,7 +39,8 @@ def where_broken(error: BaseException) -> str:
     path = Path(file)
     shown = path.relative_to(SOURCES.parent) if path.is_relative_to(SOURCES) else path
     reason = " ".join(f"{type(error).__name__}: {reason}".split())
-    return f"{shown} cannot be imported: line {line}: {reason}; mend it, or move it out of its folder"
+    where = f"line {line}: " if line else ""
+    return f"{shown} cannot be imported: {where}{reason}; mend it, or move it out of its folder"
 
 
 def is_broken_file(error: BaseException) -> bool:

@@ -116,7 +116,8 @@ def know_every_class() -> None:
             try:
                 importlib.import_module(module.name)
             except Exception as error:
-                raise BrokenFile(where_broken(error)) from error
+                file = Path(getattr(module.module_finder, "path", ""), f"{module.name.rpartition('.')[2]}.py")
+                raise BrokenFile(where_broken(error, str(file))) from error
 
 
 def raise_broken(_: str) -> None:
