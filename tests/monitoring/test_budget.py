@@ -4,14 +4,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 
-from src.monitoring import Budget
+from src.data import Sources
+from src.monitoring import Budget, Limits
 from src.run import Run
 from tests.cli.calling import Ended, call, refused, table
 from tests.launch import curves, read_json
-from tests.toy import RaiseAt
+from tests.toy import RaiseAt, Toy
 
 # 14 steps an epoch
 TOY = ("--data", "tests.toy.Toy", "--model.encoder.width", 8, "--watch.figures_every", 0, "--accelerator", "cpu")
@@ -69,28 +71,61 @@ def test_a_run_within_its_budget(tmp_path: Path) -> None:
     assert "max_epochs: null" in run.config.read_text()
 
 
-LIMITS: dict[str, tuple[tuple[object, ...], str, int]] = {
-    "accumulation": (("--trainer.accumulate_grad_batches", 4), "trains 60 steps: 15 epochs, validates every 5 epochs", 60),
-    "few batches": (("--trainer.limit_train_batches", 7), "trains 63 steps: 9 epochs, validates every 3 epochs", 63),
-    "a share of the batches": (("--trainer.limit_train_batches", 0.5), "trains 63 steps: 9 epochs, validates every 3 epochs", 63),
-    "overfitting": (("--overfit_batches", 1), "trains 60 steps: 60 epochs, validates every 20 epochs", 60),
-    "own interval": (("--trainer.check_val_every_n_epoch", 1), "trains 56 steps: 4 epochs, validates every epoch", 56),
-    "within epochs": (("--trainer.val_check_interval", 0.5), "trains 56 steps: 4 epochs, stops", 56),
-    "across epochs": (("--trainer.val_check_interval", 20), "trains 56 steps: 4 epochs, stops", 56),
-    "no validation": (("--trainer.limit_val_batches", 0), "trains 56 steps: 4 epochs", 56),
-    "own patience": (("--watch.patience", 7), "stops after 7 validations without a better score", 56),
-    "no patience": (("--budget.patience", "null"), "trains 56 steps: 4 epochs, validates every 2 epochs", 56),
+LIMITS: dict[str, tuple[dict[str, Any], str]] = {
+    "accumulation": ({"accumulate_grad_batches": 4}, "trains 60 steps: 15 epochs, validates every 5 epochs"),
+    "few batches": ({"limit_train_batches": 7}, "trains 63 steps: 9 epochs, validates every 3 epochs"),
+    "more batches than there are": ({"limit_train_batches": 99}, "trains 56 steps: 4 epochs, validates every 2 epochs"),
+    "a share of the batches": ({"limit_train_batches": 0.5}, "trains 63 steps: 9 epochs, validates every 3 epochs"),
+    "overfitting": ({"overfit_batches": 1}, "trains 60 steps: 60 epochs, validates every 20 epochs"),
+    "within epochs": ({"val_check_interval": 0.5}, "trains 56 steps: 4 epochs"),
+    "across epochs": ({"val_check_interval": 20, "check_val_every_n_epoch": None}, "trains 56 steps: 4 epochs"),
+    "no validation": ({"limit_val_batches": 0}, "trains 56 steps: 4 epochs"),
 }
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_steps_are_counted_as_the_trainer_takes_them(tmp_path: Path, name: str) -> None:
-    words, says, steps = LIMITS[name]
+def test_steps_are_counted_as_the_trainer_takes_them(name: str) -> None:
+    settings, says = LIMITS[name]
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=-1, **settings)
+    trainer.datamodule = Toy()  # type: ignore[attr-defined]
+    limits = Limits(Budget(steps=50, validate_every=20), None, None)
+    limits.setup(trainer, L.LightningModule(), "validate")
+    assert trainer.max_epochs == -1
+    limits.setup(trainer, L.LightningModule(), "fit")
+    assert limits.line(trainer) == says
+    assert f"{trainer.max_epochs} epochs" in says
+
+
+def test_several_sources_are_counted_as_they_take_turns() -> None:
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=-1)
+    trainer.datamodule = Sources({"a": Toy(), "b": Toy(batch_size=32)}, prefix=True)  # type: ignore[attr-defined]
+    limits = Limits(Budget(steps=50), None, 3)
+    limits.setup(trainer, L.LightningModule(), "fit")
+    assert limits.steps_per_epoch == 14 + 7
+    assert (
+        limits.line(trainer)
+        == "trains 84 steps: 4 epochs, validates every 2 epochs, stops after 3 validations without a better score"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--trainer.accumulate_grad_batches", 4), "trains 60 steps: 15 epochs, validates every 5 epochs"),
+        (("--trainer.check_val_every_n_epoch", 1), "validates every epoch, stops"),
+        (("--watch.patience", 7), "stops after 7 validations without a better score"),
+    ],
+)
+def test_settings_of_ones_own_are_kept(tmp_path: Path, words: tuple[object, ...], says: str) -> None:
     ended, session, _ = trained(tmp_path, *SHORT, *words)
     assert says in line(ended)
-    if name in ("no validation", "no patience"):
-        assert line(ended).endswith(says)
-    assert session["steps"] == steps
+    assert f"trains {session['steps']} steps: {session['epochs']} epochs" in line(ended)
+
+
+def test_without_validation_there_is_no_patience(tmp_path: Path) -> None:
+    ended, session, _ = trained(tmp_path, *SHORT, "--trainer.limit_val_batches", 0)
+    assert line(ended) == "trains 56 steps: 4 epochs"
+    assert session["steps"] == 56
 
 
 @pytest.mark.parametrize(
