@@ -1,6 +1,7 @@
 """The one parser that all verbs share: LightningCLI on layered configuration, with errors in one line."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -19,7 +20,7 @@ from src.checks import refuse_unfit_optimizer, refuse_unmakeable
 from src.config import ConfigError, flags, read
 from src.data import MultiTaskDataModule
 from src.forecast import Forecast
-from src.layers import layered
+from src.layers import help_asked, layered
 from src.models import MultiTaskModel
 from src.monitoring import Budget, Limits, Watch, has_limit
 from src.parallel import DDP, Checks, choose_interface, main_address, meet_anew, topology
@@ -64,7 +65,11 @@ class CLI(LightningCLI):
         know_every_class()
         self.extra, self.trainer_settings, self.parsed, self.trains = extra, trainer_settings, parsed, trains
         self.why = ""  # this strategy, where it was chosen here
-        words = layered(args, base if base is not None else read(DEFAULTS))
+        base = base if base is not None else read(DEFAULTS)
+        if (text := help_asked(args, base, extra, trains)) is not None:
+            print(text)
+            sys.exit()
+        words = layered(args, base)
         try:
             super().__init__(
                 MultiTaskModel,
@@ -356,5 +361,5 @@ def output_file(path: str, endings: Sequence[str], cli: CLI) -> Path:
 
 
 def asks_for_help(args: list[str]) -> bool:
-    """Whether --help is on the command line."""
-    return any(name == "help" for name, _ in flags(args))
+    """Whether help is asked for on the command line."""
+    return any(name == "help" or name.endswith(".help") for name, _ in flags(args))

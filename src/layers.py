@@ -3,6 +3,7 @@
 import inspect
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -27,6 +28,7 @@ from src.models import MultiTaskModel
 from src.monitoring import Budget, Watch
 from src.parser import CHOICES, Parser, called, choices, ours, path_of
 from src.texts import Hints, at, settled
+from src.usage import Help
 from src.verb import remark
 from src.words import load_as_written
 
@@ -37,6 +39,7 @@ TYPES: dict[str, Hints] = {  # of the topmost keys
     "trainer": (L.Trainer,),
     "watch": (Watch,),
     "budget": (Budget,),
+    "seed_everything": (int,),
     **dict.fromkeys(("name", "logs", "run", "resume", "checkpoint", "out", "split"), (str,)),
 }
 ENTRIES = {"sources": "data", "tasks": "task"}  # mappings whose entries are choices of a class
@@ -49,11 +52,37 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
 
     Parents come before their settings, and what is text to a setting is text as it was written.
     """
+    merged, rest = gathered(flags(args), base)
+    words = [f"--{key}" if value is None else f"--{key}={value}" for key, value in typed(rest, merged)]
+    merged = {key: settled(value, TYPES.get(key, ())) for key, value in merged.items()}
+    return ["--config", as_json(merged), *words]
+
+
+def help_asked(args: list[str], base: dict[str, Any], extra: Callable[[Any], None] | None, trains: bool) -> str | None:
+    """Returns the help that a command line asks for, if it does; what else stands there says of which classes.
+
+    Args:
+        args: The command line after the verb.
+        base: The layer under all others.
+        extra: Adds the verb's own flags to a parser.
+        trains: Whether the verb trains.
+    """
+    pairs = flags(args)
+    asked = [(key, value) for key, value in pairs if key == "help" or key.endswith(".help")]
+    if not asked:
+        return None
+    merged, rest = gathered([pair for pair in pairs if pair not in asked], base)
+    helper = Help(TYPES, with_flags(merged, rest), extra, trains)
+    return "\n\n".join(helper.answer(key, value) for key, value in asked)
+
+
+def gathered(pairs: Flags, base: dict[str, Any]) -> tuple[dict[str, Any], Flags]:
+    """Returns the base with all --config files merged into it, and the other flags."""
     merged: Any = base
     rest: Flags = []
     notes: set[str] = set()
     Parser.origins = {}
-    for key, value in flags(args):
+    for key, value in pairs:
         names_a_file = key in SECTIONS and str(value).endswith((".yaml", ".yml"))
         if not names_a_file and key != "config":
             rest.append(checked_flag(key, value, notes))
@@ -65,7 +94,7 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
         Parser.origins |= dict.fromkeys(keys(layer), value)
         merged = merge(merged, layer)
     rest = parents_first(rest)
-    for key, value in [pair for pair in rest if is_of_strategy(pair[0])]:
+    for key, value in [pair for pair in rest if f"{pair[0]}.".startswith("trainer.strategy.")]:
         rest.remove((key, value))
         # into the files' layer: the parser would take a word for the class, and drop its settings
         setting = load_as_written(value) if value is not None else None
@@ -78,9 +107,15 @@ def layered(args: list[str], base: dict[str, Any]) -> list[str]:
     Parser.stated = frozenset(keys(base))
     chosen = {str(value).rpartition(".")[2]: key for key, value in rest}
     Parser.chosen = dict(classes(merged)) | chosen
-    words = [f"--{key}" if value is None else f"--{key}={value}" for key, value in typed(rest, merged)]
-    merged = {key: settled(value, TYPES.get(key, ())) for key, value in merged.items()}
-    return ["--config", as_json(merged), *words]
+    return merged, rest
+
+
+def with_flags(merged: Any, rest: Flags) -> Any:
+    """Returns all settings with those of flags among them, for a look at what was chosen."""
+    for key, value in rest:
+        if value is not None:
+            merged = merge(merged, written_out({key: value}, "of flags"))
+    return merged
 
 
 def checked_flag(key: str, value: str | None, notes: set[str]) -> tuple[str, str | None]:
@@ -90,15 +125,8 @@ def checked_flag(key: str, value: str | None, notes: set[str]) -> tuple[str, str
         raise ConfigError(f"--{key} {value or ''} names no .yaml file{hint}")
     if key == "trainer.strategy" and value is None:
         raise ConfigError(f"--strategy needs a name: {', '.join(choices('strategy'))} or auto")
-    kind = key.rpartition(".")[2]
-    if key == "trainer.strategy.help":
-        kind = "strategy"
-    elif key.startswith("data.tasks.") and key.count(".") == 2:
-        kind = "task"
-    value = by_path(value, kind, notes)
-    if key == "trainer.strategy.help" and (value is None or "." not in value):
-        names = ", ".join(choices("strategy"))
-        raise ConfigError(f"--strategy.help needs the name of a strategy: {names}")
+    about_a_task = key.startswith("data.tasks.") and key.count(".") == 2
+    value = by_path(value, "task" if about_a_task else key.rpartition(".")[2], notes)
     return key, value
 
 
@@ -109,11 +137,6 @@ def checked_layer(layer: dict[str, Any], path: str) -> dict[str, Any]:
         if not isinstance(layer.get(section, {}), kinds):
             raise ConfigError(f"config {path}: {section} is '{layer[section]}', where a mapping of keys to values is expected")
     return layer
-
-
-def is_of_strategy(key: str) -> bool:
-    """Returns whether a flag chooses the strategy, or one of its settings."""
-    return f"{key}.".startswith("trainer.strategy.") and not key.endswith(".help")
 
 
 def name_strategy(trainer: dict[str, Any]) -> None:
@@ -136,19 +159,12 @@ def name_strategy(trainer: dict[str, Any]) -> None:
 
 def typed(rest: Flags, merged: Any) -> Flags:
     """Returns the flags with their values as JSON where YAML would read them otherwise than meant."""
-    tree, about_tasks = merged, []
-    for key, value in rest:
-        if key.startswith("data.tasks.") and not key.endswith(".help"):
-            about_tasks.append((key, value))
-        elif value is not None and not key.endswith(".help"):
-            tree = merge(tree, written_out({key: value}, "of flags"))
-    result: Flags = []
-    for key, value in rest:
-        if (key, value) not in about_tasks:
-            result.append((key, flag_value(value, at(key.rstrip("+"), TYPES, tree))))
+    about_tasks = [pair for pair in rest if pair[0].startswith("data.tasks.")]
+    others = [pair for pair in rest if pair not in about_tasks]
+    tree = with_flags(merged, others)
+    result = [(key, flag_value(value, at(key.rstrip("+"), TYPES, tree))) for key, value in others]
     if about_tasks:
-        hints = at("data.tasks", TYPES, tree)
-        tasks = settled(task_settings(about_tasks, merged), hints)
+        tasks = settled(task_settings(about_tasks, merged), at("data.tasks", TYPES, tree))
         result.append(("data.tasks", as_json(tasks)))
     return result
 

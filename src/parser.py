@@ -1,4 +1,4 @@
-"""What the command line says of itself: mistakes answered in one line, help that begins with what is ours."""
+"""What the command line says of mistakes: one line, with the key as typed and the way out."""
 
 import difflib
 import importlib
@@ -90,21 +90,6 @@ def hint_at(word: str, known: list[str]) -> str:
     return f"did you mean '{lowered[near[0]]}'?" if near else f"known are {', '.join(known)}"
 
 
-MEANINGS = {
-    "devices": "processes on CPUs, or GPUs; auto takes all GPUs [1]",
-    "strategy": "how they work together: ddp ... [auto]",
-    "accelerator": "cpu or gpu [auto]",
-    "num_nodes": "machines [1]",
-    "precision": "32-true, bf16-mixed, 16-mixed, 64-true [32-true]",
-    "max_epochs": "passes over the training rows",
-    "fast_dev_run": "one batch of everything, nothing is kept",
-    "overfit_batches": "train and validate on these few batches alone",
-    "batch_size": "rows per step over all devices together",
-    "lr": "peak learning rate",
-    "seed": "initial weights, order of batches, dropout [0]",
-}
-
-
 def know_every_class() -> None:
     """Imports each file of the packages that classes are chosen from, so that a new file's classes are found by short name.
 
@@ -155,7 +140,7 @@ cast(Any, lightning_cli.ReduceLROnPlateau).__abstractmethods__ = frozenset({"mon
 
 
 class Parser(LightningArgumentParser):
-    """The parser: mistakes answered in one line, help that begins with what is ours.
+    """The parser: mistakes answered in one line.
 
     jsonargparse makes one more of these for every class that is chosen, which knows that class's settings alone.
     """
@@ -249,20 +234,6 @@ class Parser(LightningArgumentParser):
         else:
             hint = f"{self.owner.__name__} knows {', '.join(known) or 'no settings'}" if self.owner else "--help lists the keys"
         return f"unknown key '{self.typed(key)}'; {hint}{self.origin(key)}"
-
-    def format_help(self, formatter: Any = None) -> str:
-        """Everyday flags first, then the model's and the data's, Lightning's forty at the end."""
-        self.description = "Everything is a key of one configuration; files come first, then flags, whatever their order."
-        self.usage = "python -m src.VERB [--config FILE ...] [--KEY VALUE ...]"
-        self._action_groups = sorted(self._action_groups, key=lambda group: "every aspect of training" in str(group.title))
-        short = "\n".join(f"  --{alias:<16} {MEANINGS[alias]} (--{key})" for alias in ALIASES for key in [ALIASES[alias]])
-        classes = "\n".join(f"  {key:<18} {', '.join(choices(key))}" for key in CHOICES)
-        everyday = (
-            f"everyday flags:\n{short}\n\nclasses to choose from, by name or class path:\n{classes}\n"
-            "  a class's own settings: --data.help Table, --model.encoder.help MLP, --strategy.help fsdp ...\n"
-        )
-        head, _, rest = super().format_help(formatter).partition("\n\n")
-        return f"{head}\n\n{everyday}\n{rest}"
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

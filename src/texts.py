@@ -16,9 +16,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from src.data import MultiTaskDataModule
 from src.parser import called, path_of, subclasses
 from src.tasks import Task
-from src.words import Bool, Float, Int, Written
+from src.words import Bool, Int, Written
 
 Hints = tuple[Any, ...]  # the members of a union: each of them may be what a value is
+PLAIN = ("builtins", "datetime", "pathlib", "torch")  # where classes are no choice: int, Path, Tensor ...
 CONTAINERS = (list, tuple, set, frozenset)
 
 
@@ -123,7 +124,7 @@ def imported(path: str) -> list[Any]:
 
 def bases(hint: Any) -> Iterator[type]:
     """Yields the classes that a type asks for, itself or of what a factory returns."""
-    if inspect.isclass(hint) and hint.__module__ != "builtins" and not get_origin(hint):
+    if inspect.isclass(hint) and hint.__module__ not in PLAIN and not get_origin(hint):
         yield hint
     elif get_origin(hint) is not None and getattr(get_origin(hint), "__name__", "") == "Callable":
         for member in members(get_args(hint)[-1]):
@@ -162,3 +163,11 @@ def at(key: str, types: Mapping[str, Hints], tree: Mapping[str, Any]) -> Hints:
         inner = owner.get("init_args", owner) if isinstance(owner, dict) else {}
         owner = inner.get(name) if isinstance(inner, dict) else None
     return hints
+
+
+def value_at(key: str, tree: Any) -> Any:
+    """Returns what stands under a dotted key; None where nothing does."""
+    for name in key.split("."):
+        inner = tree.get("init_args", tree) if isinstance(tree, Mapping) and name not in tree else tree
+        tree = inner.get(name) if isinstance(inner, Mapping) else None
+    return tree

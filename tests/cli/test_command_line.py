@@ -1,4 +1,4 @@
-"""The command line: aliases, layers of files and flags, classes by short name, help."""
+"""The command line: aliases, layers of files and flags, classes by short name."""
 
 import inspect
 import itertools
@@ -225,24 +225,7 @@ def test_train_yaml_states_class_defaults() -> None:
     assert data["init_args"] == {key: own[key] for key in data["init_args"]}
 
 
-# -- abbreviations and help ----------------------------------------------------------------------------------------------------
+# -- abbreviations -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("flag", ["--trainer.max_epoch", "--max_epoch", "--device", "--model.enc", "--data.batch", "--seed_every"])
 def test_abbreviations_are_refused(flag: str) -> None:
     refused(call("train", flag, 3), ["unknown key", flag.removeprefix("--")])
-
-
-@pytest.mark.parametrize("verb", ["train", "evaluate", "predict"])
-@pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help_begins_with_what_is_ours(verb: str, flag: str) -> None:
-    ended = call(verb, flag)
-    assert (ended.code, ended.err) == (0, "")
-    words = ("everyday flags", "classes to choose from", "--logs", "--model.encoder ENC", "--watch.patience", "--trainer.devices D")
-    places = [ended.out.index(word) for word in words]
-    assert places == sorted(places)
-    for alias, key in ALIASES.items():
-        assert f"--{alias} " in ended.out
-        assert f"(--{key})\n" in ended.out
-    assert "contract" not in ended.out
-    own = {"train": ["--resume"], "evaluate": ["--run", "--split", "--out"], "predict": ["--run", "--out"]}[verb]
-    assert all(f"  {word} " in ended.out for word in own)
-    assert ended.out.index(own[0]) < ended.out.index("--trainer.devices DEV")

@@ -11,7 +11,6 @@ TOY = ("--data", "tests.toy.Toy", "--model.encoder.width", 8, "--plan")
 MISTAKES: dict[str, tuple[tuple[object, ...], list[str]]] = {
     "alone": (("--strategy",), ["--strategy needs a name: ddp, ddp_placement, fsdp, pipeline, placement or auto"]),
     "misspelt": (("--strategy", "fsdb", "--devices", 2), ["--strategy fsdb is unknown", "did you mean 'fsdp'?"]),
-    "help of none": (("--strategy.help",), ["--strategy.help needs the name of a strategy"]),
     "a setting without a strategy": (("--strategy.tensor_parallel_size", 2), ["a setting of fsdp: add --strategy fsdp"]),
     "a setting of none": (("--strategy.speed", 2), ["strategy.speed is a setting of no strategy"]),
     "a setting of another": (("--strategy", "ddp", "--strategy.micro_batches", 2), ["micro_batches", "DDP knows static_graph"]),
