@@ -98,39 +98,3 @@ def check_keys(tasks: Mapping[str, Task]) -> None:
                     f"tasks '{taken[key]}' and '{name}' would both be logged as <stage>/{key}: rename one, without '/' in its name"
                 )
             taken[key] = name
-
-
-def score_note(tasks: Mapping[str, Task], most: int = 6) -> str:
-    """Says what the score is, for a person who chooses a model by it.
-
-    Args:
-        tasks: {name: task}.
-        most: Tasks of one kind are named up to this number.
-    """
-    alike: dict[str, list[str]] = {}
-    for name, task in tasks.items():
-        alike.setdefault(task.score_in_words(), []).append(name)
-    parts = []
-    for words, names in alike.items():
-        shown = ", ".join(names) if len(names) <= most else f"{len(names)} tasks"
-        parts.append(f"{words} ({shown})")
-    return f"score: mean over tasks of {', '.join(parts)}"
-
-
-def choice_lines(tasks: Mapping[str, Task], chosen: Mapping[str, Task], most: int = 6) -> list[str]:
-    """Says which thresholds validation has chosen, a line for each task.
-
-    Args:
-        tasks: {name: task} as declared.
-        chosen: The same with what validation has set.
-        most: Longer lists are cut.
-    """
-    lines = []
-    for name, task in tasks.items():
-        words = chosen[name].choice_in_words(name)
-        free = any(getattr(task, key) is None for key in task.set_by_validation)
-        if words is not None and free and chosen[name] is not task:
-            lines.append(f"{words}, chosen on validation rows")
-    if len(lines) > most:
-        lines[most:] = [f"thresholds of {len(lines) - most} more tasks, chosen likewise"]
-    return lines

@@ -34,7 +34,7 @@ from src.balancing import (
 )
 from src.balancing.balancer import OnHost
 from src.batch import PADDING, Batch, InputShape
-from src.models.checks import check_keys, check_losses, choice_lines, score_note
+from src.models.checks import check_keys, check_losses
 from src.models.cost import costs
 from src.models.encoders import MLP, Encoder
 from src.models.encoders.encoder import checked
@@ -46,6 +46,7 @@ from src.models.own_weights import own_weights
 from src.models.reached import Reached, ReachedShards
 from src.models.schedule import WarmupCosine
 from src.models.sharing import Copies, EncoderFactory, HardSharing, Sharing, check_owners
+from src.models.summary import choice_lines, score_note
 from src.parallel.replicas import global_sum, replica, replica_group
 from src.parallel.shards import assembled
 from src.tasks import Task, labelled

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassRecall
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from src.tasks.task import MISSING, Label, LabelCount, Task, constant, distinct, labelled, pairs, position_in
 
@@ -73,12 +73,11 @@ class Classification(Task):
 
     def metrics(self) -> MetricCollection:
         settings: dict[str, Any] = {"num_classes": len(self.classes), "ignore_index": MISSING, "validate_args": False}
-        per_class: dict[str, Any] = {**settings, "average": "none", "zero_division": float("nan")}
         return MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(average="micro", **settings),
-                "balanced_accuracy": MulticlassRecall(**per_class),
-                "f1": MulticlassF1Score(**per_class),
+                "balanced_accuracy": MulticlassAccuracy(average="none", **settings),
+                "f1": MulticlassF1Score(average="none", zero_division=float("nan"), **settings),
                 "count": LabelCount(len(self.classes)),
             },
             compute_groups=[["accuracy"], ["balanced_accuracy", "f1"], ["count"]],
@@ -91,6 +90,13 @@ class Classification(Task):
 
     def undefined(self, counts: Tensor) -> set[str]:
         return set() if counts.any() else set(self.metric_names)
+
+    def derived(self, computed: dict[str, Any]) -> dict[str, Any]:
+        recall = computed.get("balanced_accuracy")
+        if recall is None or not recall.ndim:
+            return computed
+        # torchmetrics has 0 for a class without a label, which has no recall
+        return computed | {"balanced_accuracy": recall.where(computed["count"] > 0, float("nan"))}
 
     def predicted(self, outputs: Tensor) -> Tensor:
         """Outputs (..., O) as positions in ``classes`` (...)."""

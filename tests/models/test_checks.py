@@ -10,8 +10,9 @@ import torch.nn.functional as F
 
 from src.batch import InputShape
 from src.models import MultiTaskModel
-from src.models.checks import check_keys, choice_lines, score_note
+from src.models.checks import check_keys
 from src.models.encoders import MLP
+from src.models.summary import choice_lines, score_note
 from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression, Task, labelled
 from tests.toy import Toy
 
