@@ -47,6 +47,7 @@ from src.models.reached import Reached, ReachedShards
 from src.models.schedule import WarmupCosine
 from src.models.sharing import Copies, EncoderFactory, HardSharing, Sharing, check_owners
 from src.models.summary import choice_lines, score_note
+from src.models.unseen import hide_categories
 from src.parallel.replicas import global_sum, replica, replica_group
 from src.parallel.shards import assembled
 from src.tasks import Task, labelled
@@ -446,12 +447,16 @@ class MultiTaskModel(L.LightningModule):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Ties all randomness to (seed, step), so that it is the same after a resume: on the CPU also on every rank alike."""
+        """Ties all randomness to (seed, step), so that it is the same after a resume: on the CPU also on every rank alike.
+
+        With it some categories of the batch are hidden, the same ones however often this is called for a step.
+        """
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
         state = (self.seed * 1_000_003 + progress) % 2**63
         torch.default_generator.manual_seed(state)  # torch.manual_seed would format three stack traces, 0.3 ms a step
         if self.device.type == "cuda":
             torch.cuda.manual_seed_all((state * 1_000_003 + replica()[0]) % 2**63)
+        hide_categories(batch)
 
     # -- evaluation -------------------------------------------------------------------------------------------------------------
     def _start_evaluation(self) -> None:

@@ -13,6 +13,13 @@ def embedding_size(vocabulary: int) -> int:
     return min(50, round(1.6 * vocabulary**0.56))
 
 
+def start_between(weight: Tensor) -> None:
+    """Lets the first vector of an embedding (V, D), of categories never seen, begin as the mean of the others, in place."""
+    if len(weight) > 1:
+        with torch.no_grad():
+            weight[0] = weight[1:].mean(0)
+
+
 class VectorStem(nn.Module):
     """A tensor (B, *shape), or {'dense': (B, F), 'categorical': (B, C) of positions}, as one vector (B, features)."""
 
@@ -21,6 +28,7 @@ class VectorStem(nn.Module):
         embeddings = [nn.Embedding(n, embedding_size(n)) for n in shape.categories]
         for embedding in embeddings:
             nn.init.normal_(embedding.weight, std=embedding.embedding_dim**-0.5)
+            start_between(embedding.weight)
         self.embeddings = nn.ModuleList(embeddings)
         self.features = prod(shape.dense) + sum(e.embedding_dim for e in embeddings)
 

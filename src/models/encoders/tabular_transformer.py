@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from src.batch import InputShape
 from src.models.encoders.convnet import describe
 from src.models.encoders.encoder import Encoder
+from src.models.encoders.stem import start_between
 from src.models.encoders.transformer import Block, Finish, check
 
 
@@ -23,7 +24,9 @@ class Tokenizer(nn.Module):
         if columns:
             self.columns["dense"] = LinearEmbeddings(columns, width)
         if categories:
-            self.columns["categorical"] = CategoricalEmbeddings(list(categories), width)
+            self.columns["categorical"] = embeddings = CategoricalEmbeddings(list(categories), width)
+            for embedding in embeddings.embeddings:
+                start_between(embedding.weight)
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """(B, F), or {'dense': (B, F), 'categorical': (B, C)}, -> (B, 1 + F + C, width)."""
