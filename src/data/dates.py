@@ -23,9 +23,13 @@ DAYS = (
 )
 TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S", "T%H:%M")
 # a day, a month and a year in some order, or a month of a year as ISO has it; no 9-11, 08:30 or 1.2
-DATE_LIKE = r"\d{1,4}([-/. ]|\. )(\d{1,2}|[^\W\d]{3,9})[-/. ]\d{2,4}\b.*|[^\W\d]{3,9} \d{1,2},? \d{4}\b.*|\d{4}-\d{2}(-\d{2}.*)?"
-CLOCK_OFFSET = r"(?<=\d)\s*(Z|[+-]\d{2}:?\d{2})$"
-SAMPLE = 200
+DATE_LIKE = (
+    r"\d{1,4}([-/. ]|\. )(\d{1,2}|[^\W\d]{3,9})[-/. ]\d{2,4}(\D.*)?"
+    r"|[^\W\d]{3,9} \d{1,2},? \d{4}(\D.*)?"
+    r"|\d{4}-\d{2}|\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(\D.*)?"
+)
+CLOCK_OFFSET = r"(?<=\d)\s*(Z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$"
+FEW, SAMPLE = 20, 200
 
 
 @dataclass(frozen=True)
@@ -79,27 +83,39 @@ def parsed(series: pd.Series, form: str) -> pd.Series:
     """Texts as dates, NaT for those of another format."""
     import pandas as pd
 
+    return pd.to_datetime(without_offsets(series), format=form, errors="coerce")
+
+
+def without_offsets(series: pd.Series) -> pd.Series:
+    """Texts of dates, the clock's offset from UTC cut off."""
     clock = series.str.contains(":", regex=False).to_numpy(dtype=bool, na_value=False)
-    bare = series.str.replace(CLOCK_OFFSET, "", regex=True).where(clock, series)
-    return pd.to_datetime(bare, format=form, errors="coerce")
+    return series.str.replace(CLOCK_OFFSET, "", regex=True).where(clock, series)
 
 
 def date_formats(series: pd.Series) -> list[str]:
-    """The formats in which nine of ten known texts of a column are dates, the likeliest first; none if it holds no dates."""
+    """The formats in which nine of ten known values of a column are dates, the likeliest first; none if it holds no dates."""
     import pandas as pd
 
     if not is_texts(series):
         return []
-    texts = pd.Series(without_words_for_none(series).dropna().unique(), dtype="str")
-    if texts.empty:
+    counts = without_words_for_none(series).value_counts()
+    written = pd.Series(counts.index, dtype="str")
+    like = written.head(SAMPLE).str.fullmatch(DATE_LIKE).to_numpy(dtype=bool)
+    times = counts.to_numpy()
+    if not len(like) or times[:SAMPLE][like].sum() < 0.9 * times[:SAMPLE].sum():
         return []
-    some = texts.head(SAMPLE)
-    if some.str.fullmatch(DATE_LIKE).mean() < 0.9:
-        return []
-    likely = [form for form in candidates() if parsed(some, form).notna().mean() >= 0.9]
-    shares = {form: float(parsed(texts, form).notna().mean()) for form in likely}
+    texts = without_offsets(written)
+
+    def share(form: str, number: int) -> float:
+        fits = pd.to_datetime(texts.head(number), format=form, errors="coerce").notna().to_numpy()
+        return float(times[:number][fits].sum() / times[:number].sum())
+
+    # a few texts rule out nearly all formats
+    likely = [form for form in candidates() if share(form, FEW) >= 0.5]
+    shares = {form: share(form, len(texts)) for form in likely}
     best = max(shares.values(), default=0.0)
-    return [form for form, share in shares.items() if share == best and share >= 0.9]
+    found = [form for form, value in shares.items() if value == best and value >= 0.9]
+    return [ISO] if ISO in found else found
 
 
 def candidates() -> Iterator[str]:
