@@ -97,10 +97,7 @@ class Training:
 
         Raises:
             StartedAgain: There is one.
-            ValueError: An optimizer that no network can have.
         """
-        if cli.config["model"]["optimizer"]["class_path"].rpartition(".")[2] == "SparseAdam":
-            raise ValueError("model.optimizer SparseAdam takes sparse gradients, and a network's are dense: use AdamW or Adam")
         name = job()
         if name is None or not started_again() or cli.config["trainer"]["fast_dev_run"] or cli.only_plans:
             return
@@ -113,6 +110,8 @@ class Training:
         settings, watch = cli.config_init["trainer"], cli.config_init["watch"]
         if self.resumed:
             refuse_too_short(self.resumed, settings)
+            if cli.config["model"]["scheduler"] is None and not self.asks_for_rate:
+                refuse_standstill(self.resumed)
         if watch.patience is not None and settings["limit_val_batches"] == 0:
             raise ValueError("watch.patience waits for a better validation score, but trainer.limit_val_batches is 0")
         refuse_tuners(cli.given("callbacks"))
@@ -209,7 +208,7 @@ class Training:
         if run and done_before:
             say(
                 f"nothing was left to train ({self.why_ended()}), and the results are there: metrics.json stays as it is, and "
-                f"nothing is tested again; train on with --max_epochs, or test with python -m src.evaluate --run {run.path}"
+                f"nothing is tested again; train on with higher limits, or test with python -m src.evaluate --run {run.path}"
             )
             return
         if cli.config["no_test"]:
@@ -301,6 +300,19 @@ def refuse_too_short(run: Run, settings: Any) -> None:
     for key, done, word in (("max_epochs", epochs, "epochs"), ("max_steps", checkpoint["global_step"], "steps")):
         if settings[key] is not None and -1 < settings[key] < done:
             raise ValueError(f"trainer.{key} is {settings[key]}, but the run has trained {done} {word} already: ask for more")
+
+
+def refuse_standstill(run: Run) -> None:
+    """Looks at the rate at which a run would go on without a schedule, before anything is written.
+
+    Raises:
+        ValueError: It is 0.
+    """
+    if not run.last.exists():
+        return
+    groups = load_checkpoint(run.last, mmap=True, whole=False)["optimizer_states"][0]["param_groups"]
+    if not any(float(group["lr"]) for group in groups):
+        raise ValueError("the learning rate had come down to 0, and without a schedule it stays there: add --lr RATE")
 
 
 def stopped_by_hand(error: BaseException | None) -> bool:

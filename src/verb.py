@@ -34,6 +34,8 @@ def quiet() -> None:
         ".*smaller than the logging interval.*",  # the end of an epoch logs too
         ".*callbacks used to create the checkpoint need to be provided.*",  # evaluation keeps no checkpoints
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
+        ".*WeightAveraging callback with a model that overrides.*",  # strategies with shards refuse it
+        ".*scheduler is using 'interval': 'epoch'.*",  # the run says so in its own line
     ):
         warnings.filterwarnings("ignore", message=message)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
-from torch.optim import Optimizer, SparseAdam
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from src.models.schedule import WarmupCosine
@@ -111,10 +111,8 @@ def optimizer_and_schedule(
         ValueError: A setting that torch refuses, a plateau schedule that waits for less, a schedule without an end.
     """
     try:
-        trial = make_optimizer([nn.Parameter(torch.zeros(1))])
-        if isinstance(trial, SparseAdam):
-            raise ValueError("SparseAdam takes sparse gradients, and a network's are dense: use AdamW")
-        optimizer = make_optimizer(groups(float(trial.defaults["lr"])))
+        lr = make_optimizer([nn.Parameter(torch.zeros(1))]).defaults["lr"]
+        optimizer = make_optimizer(groups(float(lr)))
         fuse(optimizer)
         if make_scheduler is None:
             return optimizer

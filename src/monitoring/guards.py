@@ -56,10 +56,13 @@ class FiniteLossGuard(L.Callback):
         if not bad:
             return
         wrong, all_rows = self.culprits(pl_module, bad)
-        if 0 < len(wrong) < max(all_rows, 2):
+        if 0 < len(wrong) <= max(all_rows // 10, 1):
             fault = f"training rows (counted from 0) whose loss is not: {', '.join(map(str, wrong))}"
         else:
-            fault = "no row of the batch stands out: the weights are at fault, or the learning rate"
+            fault = (
+                f"{len(wrong)} of {all_rows} rows of the batch: the weights are at fault, not the data; lower the learning rate "
+                "(--lr), or clip gradients (--trainer.gradient_clip_val 1)"
+            )
         raise NonFiniteLoss(f"the loss of {', '.join(bad)} is not finite at step {trainer.global_step}; {fault}")
 
     def culprits(self, pl_module: Any, bad: list[str]) -> tuple[list[int], int]:

@@ -48,7 +48,7 @@ class LearningRate(Quiet):
         """Looks at the schedule, and changes or compares the rates of a resumed run.
 
         Raises:
-            ValueError: The schedule ends before the run does, or there is no rate to go on from.
+            ValueError: The schedule ends before the run does, or has come down to 0.
         """
         configs = trainer.lr_scheduler_configs
         schedule = configs[0].scheduler if configs else None
@@ -62,8 +62,6 @@ class LearningRate(Quiet):
             factors = {group["name"]: group["lr"] for group in cast(Watched, pl_module).parameter_groups(1.0)}
             go_on_from(self.configured, trainer.optimizers[0], schedule, factors)
             say(f"the learning rate goes on from {self.configured:.3g}")
-        elif schedule is None and not any(float(group["lr"]) for group in groups):
-            raise ValueError("the learning rate had come down to 0, and without a schedule it stays there: name one, --lr RATE")
         elif (after := max(float(group["lr"]) for group in groups)) > 1.01 * max(before):
             end = getattr(schedule, "total_steps", None)
             ends = f": the schedule now ends at step {end}" if end else ""

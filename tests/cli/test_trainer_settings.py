@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 
 from src.batch import Batch, InputShape
 from src.cli import load_run
@@ -26,6 +27,9 @@ REFUSED: dict[str, tuple[tuple[object, ...], list[str]]] = {
         ["watch.patience", "limit_val_batches"],
     ),
     "fewer rows than devices": (("--devices", 20), ["data.batch_size is 16", "20 devices"]),
+    "sparse gradients": (("--model.optimizer", "SparseAdam"), ["model.optimizer", "SparseAdam takes sparse gradients", "use AdamW"]),
+    "a finder of learning rates": (("--trainer.callbacks", "LearningRateFinder"), ["LearningRateFinder", "--lr 0.001"]),
+    "a finder of batch sizes": (("--trainer.callbacks", "BatchSizeFinder"), ["BatchSizeFinder", "set --batch_size"]),
     "plateau of a loss": (
         ("--model.scheduler", "ReduceLROnPlateau", "--fast_dev_run"),
         ["val/score", "--model.scheduler.mode max"],
@@ -75,8 +79,68 @@ def test_without_a_test(tmp_path: Path) -> None:
     assert -10 < metrics["validation"]["val/score"] < 1
 
 
-def test_without_validation_the_last_weights_are_tested(tmp_path: Path) -> None:
-    run, out = trained(tmp_path, "--trainer.limit_val_batches", 0)
+def test_tuning_leaves_the_test_out(tmp_path: Path) -> None:
+    run, out = trained(tmp_path, "--no_test")
+    metrics = read_json(run / "metrics.json")
+    assert list(metrics) == ["validation"]
+    assert "test: score" not in out
+    assert f"val: score {metrics['validation']['val/score']:.4f}" in out
+    evaluated = call("evaluate", "--run", run)  # later
+    assert (evaluated.code, evaluated.err) == (0, "")
+    assert "test: score" in evaluated.out
+    resumed = call("train", "--resume", run, "--no_test", "false")
+    assert resumed.code == 0, resumed.err
+    assert f"test: score {read_json(run / 'metrics.json')['test']['test/score']:.4f}" in resumed.out
+
+
+def test_validation_and_test_stand_side_by_side(tmp_path: Path) -> None:
+    run, out = trained(tmp_path, "--max_epochs", 2)
+    metrics = read_json(run / "metrics.json")
+    val, test = metrics["validation"], metrics["test"]
+    assert f"val: score {val['val/score']:.4f}   test: score {test['test/score']:.4f}" in out
+    row = next(line.split() for line in out.splitlines() if line.startswith("number "))
+    keys = ("loss", "mae", "rmse", "r2")
+    assert row[1:] == [f"{of['number/' + key]:.4f}" for of in (short(val), short(test)) for key in keys]
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert f"best validation: epoch {best['epoch'] + 1} of 2 (step {best['global_step']})" in out
+    assert "training ended after epoch 2 (step 28): trainer.max_epochs 2 reached" in out
+
+
+def short(metrics: dict[str, float]) -> dict[str, float]:
+    return {key.partition("/")[2]: value for key, value in metrics.items()}
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--max_epochs", -1, "--trainer.max_steps", 3), "trainer.max_steps 3 reached"),
+        (("--max_epochs", -1, "--trainer.max_time", "{seconds: 1}"), "trainer.max_time is over"),
+        (("--max_epochs", 9, "--trainer.callbacks", f"{__name__}.Stops"), "a callback asked for it"),
+    ],
+)
+def test_why_a_run_ended(tmp_path: Path, words: tuple[object, ...], why: str) -> None:
+    _, out = trained(tmp_path, *words, "--model.scheduler", "null")
+    assert f": {why}\n" in out
+
+
+class Stops(L.Callback):
+    """Ends a run, as a search over settings does."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = True
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--trainer.limit_val_batches", 0), "no validation"),
+        (("--trainer.check_val_every_n_epoch", 5), "no validation in 1 epochs (trainer.check_val_every_n_epoch is 5)"),
+    ],
+    ids=["none", "later than the end"],
+)
+def test_without_validation_the_last_weights_are_tested(tmp_path: Path, words: tuple[object, ...], why: str) -> None:
+    run, out = trained(tmp_path, *words)
+    assert f"\n{why}: the last weights count, of epoch 1 (step 14)\n" in out
     assert not (run / "checkpoints" / "best.ckpt").exists()
     out_file = tmp_path / "out.json"
     ended = call("evaluate", "--run", run, "--out", out_file)
@@ -87,9 +151,72 @@ def test_without_validation_the_last_weights_are_tested(tmp_path: Path) -> None:
 
 
 def test_without_checkpoints(tmp_path: Path) -> None:
-    run, _ = trained(tmp_path, "--trainer.enable_checkpointing", "false")
+    run, out = trained(tmp_path, "--trainer.enable_checkpointing", "false")
     assert not (run / "checkpoints").exists()
     assert "test/score" in read_json(run / "metrics.json")["test"]
+    assert "trainer.enable_checkpointing false: the last weights are tested, not the best" in out
+
+
+def test_a_finished_run_is_not_tested_again(tmp_path: Path) -> None:
+    run, _ = trained(tmp_path)
+    before = (run / "metrics.json").read_bytes()
+    (run / "metrics.json").write_bytes(before.replace(b"{", b"{ ", 1))  # marked, so that writing the same would be seen
+    marked = (run / "metrics.json").read_bytes()
+    ended = call("train", "--resume", run)
+    assert (ended.code, ended.err) == (0, "")
+    assert "nothing was left to train (trainer.max_epochs 1 reached)" in ended.out
+    assert "test: score" not in ended.out
+    assert (run / "metrics.json").read_bytes() == marked
+    assert "test/score" in curves(run / "hparams")  # its line is still complete
+
+
+# -- weights that are averaged over steps ------------------------------------------------------------------------------------------
+class Averages(WeightAveraging):
+    """The plain mean of the weights of all steps since the third."""
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        return step_idx is not None and step_idx >= 3
+
+
+@pytest.mark.parametrize(
+    "kind", [("EMAWeightAveraging", "--trainer.callbacks.decay", 0.9), (f"{__name__}.Averages",)], ids=["moving", "plain"]
+)
+def test_averaged_weights_are_those_that_count(tmp_path: Path, kind: tuple[object, ...]) -> None:
+    run, out = trained(tmp_path, "--trainer.callbacks", *kind, "--max_epochs", 2, "--lr", 0.01)
+    name = str(kind[0]).rpartition(".")[2]
+    assert f"{name}: the averaged weights count, in validation, best.ckpt, the test and predictions" in out
+    for split, key in (("test", "test"), ("val", "validation")):
+        assert call("evaluate", "--run", run, "--split", split, "--out", tmp_path / f"{split}.json").code == 0
+        # the validation was another process's order of sums at most
+        assert read_json(tmp_path / f"{split}.json") == pytest.approx(read_json(run / "metrics.json")[key], rel=1e-6, nan_ok=True)
+    assert read_json(tmp_path / "test.json") == read_json(run / "metrics.json")["test"]
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    model, _ = load_run(run)
+    assert all(torch.equal(value, best["state_dict"][name]) for name, value in model.state_dict().items())
+    raw = best["current_model_state"]
+    assert any(not torch.equal(value, raw[name]) for name, value in model.state_dict().items())
+
+
+# -- schedules ---------------------------------------------------------------------------------------------------------------------
+def test_a_schedule_of_steps_moves_each_step_and_knows_their_number(tmp_path: Path) -> None:
+    one = ("--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.01, "--trainer.log_every_n_steps", 1)
+    run, _ = trained(tmp_path, *one)
+    rates = curves(run)["lr/encoder"]
+    assert max(rates.values()) == pytest.approx(0.01, rel=1e-2)
+    assert max(rates, key=lambda step: rates[step]) in (3, 4, 5)  # 0.3 of 14 steps
+    assert rates[14] < 5e-4
+
+
+def test_a_schedule_of_steps_that_is_moved_each_epoch(tmp_path: Path) -> None:
+    cyclic = ("--model.scheduler", "CyclicLR", "--model.scheduler.base_lr", 0.001, "--model.scheduler.max_lr", 0.01)
+    _, out = trained(tmp_path, *cyclic, "--model.scheduler_interval", "epoch")
+    assert "note: CyclicLR is made to move at each step; model.scheduler_interval epoch moves it once an epoch\n" in out
+
+
+def test_a_schedule_that_ends_before_the_run(tmp_path: Path) -> None:
+    one = ("--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.01, "--model.scheduler.total_steps", 10)
+    ended = call("train", *TOY, "--logs", tmp_path, *one)
+    refused(ended, ["model.scheduler OneCycleLR ends at step 10, but the run takes 14", "--model.scheduler.total_steps 14"])
 
 
 @pytest.mark.parametrize("bar", ["RichProgressBar", "TQDMProgressBar"])
@@ -113,8 +240,9 @@ def test_which_checkpoint_is_evaluated(tmp_path: Path) -> None:
     run, _ = trained(tmp_path, "--max_epochs", 3, "--lr", 0.3)  # each epoch is worse than the first
     scores = {}
     for which in ("best", "last"):
-        assert call("evaluate", "--run", run, "--split", "val", "--checkpoint", which, "--out", tmp_path / "out.json").code == 0
-        scores[which] = read_json(tmp_path / "out.json")["val/score"]
+        out = tmp_path / f"{which}.json"
+        assert call("evaluate", "--run", run, "--split", "val", "--checkpoint", which, "--out", out).code == 0
+        scores[which] = read_json(out)["val/score"]
     assert scores["best"] == pytest.approx(read_json(run / "metrics.json")["validation"]["val/score"])
     assert scores["last"] < scores["best"]
 

@@ -39,10 +39,18 @@ def events(run: Path) -> EventAccumulator:
 
 def test_tags_follow_one_rule(runs: dict[int, Path]) -> None:
     tags, tasks = set(curves(runs[5])), Toy().tasks
-    assert {f"{stage}/{name}/loss" for stage in ("train", "val", "test") for name in tasks} <= tags
-    assert {f"{stage}/{n}/{m}" for stage in ("val", "test") for n, task in tasks.items() for m in task.metric_names} <= tags
+    assert {f"{stage}/{name}/loss" for stage in ("train", "val") for name in tasks} <= tags
+    assert {f"val/{n}/{m}" for n, task in tasks.items() for m in task.metric_names} <= tags
     assert {f"weight/{name}" for name in tasks} <= tags
-    assert {"val/score", "test/score", "lr/encoder", "lr/heads", "throughput/samples_per_second", "epoch"} <= tags
+    assert {"val/score", "lr/encoder", "lr/heads", "throughput/samples_per_second"} <= tags
+
+
+def test_what_is_no_curve_has_no_card(runs: dict[int, Path]) -> None:
+    """The test is one point, and stands in the table of runs; the epoch would be the first card of all."""
+    tags = set(curves(runs[5]))
+    assert not [tag for tag in tags if tag.startswith("test/")]
+    assert "epoch" not in tags
+    assert "test/score" in curves(runs[5] / "hparams")
 
 
 def test_points_stand_where_they_were_trained(runs: dict[int, Path]) -> None:
@@ -165,7 +173,17 @@ def test_each_of_several_loggers_gets_the_curves(tmp_path: Path) -> None:
             "init_args": {"save_dir": str(tmp_path), "name": "board", "version": ""},
         },
     ]
-    assert call("train", *TOY, "--logs", tmp_path, "--trainer.logger", yaml.safe_dump(loggers, default_flow_style=True)).code == 0
-    assert "train/number/loss" in (tmp_path / "csv" / "metrics.csv").read_text().splitlines()[0]
+    words = ("--logs", tmp_path, "--name", "x", "--trainer.logger", yaml.safe_dump(loggers, default_flow_style=True))
+    assert call("train", *TOY, *words).code == 0
+    header = (tmp_path / "csv" / "metrics.csv").read_text().splitlines()[0]
+    assert {"train/number/loss", "test/score", "epoch"} <= set(header.split(","))
     assert list(curves(tmp_path / "board")["train/number/loss"]) == [14, 28]
-    assert "val_best/score" in curves(tmp_path / "board" / "hparams")
+    run = only_run(tmp_path / "x")  # which has its own TensorBoard all the same
+    assert list(curves(run)["train/number/loss"]) == [14, 28]
+    assert "val_best/score" in curves(run / "hparams")
+
+
+def test_no_logger_at_all(tmp_path: Path) -> None:
+    words = ("--logs", tmp_path, "--name", "x", "--trainer.logger", "false", "--max_epochs", 1)
+    assert call("train", *TOY, *words).code == 0
+    assert not list(only_run(tmp_path / "x").rglob("events.*"))

@@ -6,9 +6,8 @@ from typing import Any
 import lightning as L
 import pytest
 
-from src.monitoring import BestCheckpoint, Dashboard, LastCheckpoint, Progress, Watch, results_table
+from src.monitoring import BestCheckpoint, Dashboard, LastCheckpoint, Progress, Selection, Watch
 from src.monitoring.together import HOOKS, STEPS, Together
-from src.tasks import BinaryClassification, Regression
 
 
 class Noisy(L.Callback):
@@ -30,13 +29,14 @@ def test_several_callbacks_as_one_keep_their_order():
 
 def test_a_callback_with_state_is_not_swallowed() -> None:
     with pytest.raises(AssertionError, match="state that would be lost"):
-        Together(BestCheckpoint(Path("x")))
+        Together(BestCheckpoint(Path("x"), Selection()))
 
 
 def test_what_is_watched(tmp_path: Path) -> None:
     kinds = [type(c).__name__ for c in Watch(patience=3).callbacks(tmp_path, "", bar=True)]
-    assert kinds == ["Together", "EarlyStopping", "Progress", "BestCheckpoint", "LastCheckpoint"]
-    assert [type(c).__name__ for c in Watch().callbacks(None, "", bar=False)] == ["Together"]
+    assert kinds == ["Together", "Selection", "LearningRate", "Progress", "BestCheckpoint", "LastCheckpoint"]
+    kinds = [type(c).__name__ for c in Watch().callbacks(None, "", bar=False)]
+    assert kinds == ["Together", "Selection", "LearningRate"]
 
 
 @pytest.mark.parametrize("name", ["checkpoint_every", "finite_every", "ranks_every"])
@@ -54,20 +54,6 @@ def test_the_bar_shows_the_score_and_a_few_tasks() -> None:
     assert bar.get_metrics(trainer, L.LightningModule()) == {"a": "0.123", "b": "2.000"}
     dashboard.latest["train/c/loss"] = 0.0
     assert bar.get_metrics(trainer, L.LightningModule()) == {"mean loss": "0.708"}
-
-
-def test_the_table_of_results() -> None:
-    tasks = {"a": Regression(mean=(0.0,), std=(1.0,)), "b": BinaryClassification(classes=(0, 1))}
-    metrics = {f"test/{n}/{m}": 0.5 for n, task in tasks.items() for m in task.metric_names}
-    metrics |= {"test/a/loss": 1.25, "test/b/loss": 2.0, "test/score": 0.75, "test/a/mae": float("nan")}
-    table = results_table(tasks, metrics, "test")
-    assert table.title == "test: score 0.7500"
-    columns = {str(column.header): list(column.cells) for column in table.columns}
-    assert list(columns) == ["task", "loss", "MAE", "RMSE", "R2", "acc", "F1", "AUROC", "AP"]
-    assert columns["task"] == ["a", "b"]
-    assert columns["MAE"] == ["nan", ""]
-    assert columns["R2"] == ["[bold]0.5000[/]", ""]
-    assert columns["AUROC"] == ["", "[bold]0.5000[/]"]
 
 
 def test_last_checkpoint_is_named_after_what_it_is(tmp_path: Path) -> None:
