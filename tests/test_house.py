@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "parser": GROUND | {"broken", "data", "models"},
     "texts": GROUND | {"data", "parser"},
     "layers": GROUND | {"data", "models", "monitoring", "parser", "texts", "usage", "verb"},
-    "settings": {"texts"},
+    "settings": {"texts", "words"},
     "usage": GROUND | {"parser", "settings", "texts"},
     "checks": GROUND | {"parser"},
     "verb": {"broken", "parser"},

@@ -48,7 +48,7 @@ TABLES: dict[str, tuple[Content, str, list[str]]] = {
     "targets no list": (table(), "--data.targets income", ["data.targets", "list", "'income'"]),
     "text in numbers": (with_cell("age", 17, "old"), "", ["row 17", "'age'", "'old'", "data.missing"]),
     "text in numeric target": (with_cell("hours", 17, "many"), "", ["row 17", "'hours'", "'many'"]),
-    "text in a regression": (table(), "--data.tasks.income Regression", ["row 2", "'income'", "'low'", "number"]),
+    "text in a regression": (table(), "--data.tasks.income Regression", ["row 1", "'income'", "'low'", "number"]),
     "infinite input": (with_cell("age", 9, "inf"), "", ["row 9", "'age'", "not finite"]),
     "infinite target": (with_cell("hours", 9, "-inf"), "", ["row 9", "'hours'", "finite"]),
     "dates": (table(day=[f"2026-01-{1 + i % 28:02}" for i in range(ROWS)]), "", ["'day'", "--data.dates expand", "--data.drop"]),
@@ -402,7 +402,12 @@ RUNS: dict[str, tuple[str, Callable[[Run], None] | None, str, list[str]]] = {
     "resume a cut checkpoint": ("train", cut, "--resume {run}", ["last.ckpt", "cut off"]),
     "resume a damaged record": ("train", damaged_record, "--resume {run}", ["run.json", "damaged"]),
     "resume another model": ("train", None, "--resume {run} --model.encoder.width 9", ["--model.encoder.width", "--resume"]),
-    "resume at another rate": ("train", None, "--resume {run} --lr 0.1", ["--model.optimizer.lr", "--resume"]),
+    "resume with another decay": (
+        "train",
+        None,
+        "--resume {run} --model.optimizer.weight_decay 0.1",
+        ["--model.optimizer.weight_decay", "--resume", "--lr RATE"],
+    ),
     "resume with another seed": ("train", None, "--resume {run} --seed 3", ["--seed_everything", "--resume"]),
     "resume with a config": ("train", None, "--resume {run} --config x.yaml", ["--config", "--resume"]),
     "resume for less": ("train", None, "--resume {run} --max_epochs 0", ["trainer.max_epochs is 0", "1 epochs already"]),
@@ -437,7 +442,7 @@ ROWS_TO_PREDICT: dict[str, tuple[Content, list[str]]] = {
 def test_settings_of_training_are_said_to_have_no_effect(trained: dict[str, Path]) -> None:
     ended = call("evaluate", "--run", trained["toy"], "--lr", 3, "--seed", 4)
     assert ended.code == 0
-    assert ended.err == "note: --model.optimizer.lr, --seed_everything has no effect here: the run is over\n"
+    assert ended.err == "note: --model.optimizer.lr, --seed_everything has no effect here: the run has settled that\n"
 
 
 def test_rows_without_labels_are_not_to_be_evaluated(tmp_path: Path, trained: dict[str, Path]) -> None:
