@@ -196,7 +196,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
 
     notes: list[str] = []
     columns: dict[str, pd.Series] = {}
-    table = pq.read_table(path)
+    table = pq.ParquetFile(path).read()
     names = [str(name) for name in table.column_names]
     if len(set(names)) < len(names):
         return pd.DataFrame(columns=names)
@@ -209,7 +209,8 @@ def read_parquet(path: Path) -> pd.DataFrame:
             columns[name] = column.to_pandas().map({True: "True", False: "False"}).astype("str")
         elif pa.types.is_integer(kind):
             # with gaps pandas would make numbers with decimals of them, and lose digits of long ones
-            columns[name] = column.to_pandas(types_mapper={kind: pd.Int64Dtype()}.get)
+            whole = pd.UInt64Dtype() if pa.types.is_uint64(kind) else pd.Int64Dtype()
+            columns[name] = column.to_pandas(types_mapper={kind: whole}.get)
         elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):
             columns[name] = column.cast(pa.float64(), safe=False).to_pandas()
         elif pa.types.is_duration(kind):
@@ -259,9 +260,14 @@ def read_arff(path: Path) -> pd.DataFrame:
     import pandas as pd
     from scipy.io import arff
 
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
-    rows, _ = arff.loadarff(io.StringIO(text))
+    raw = path.read_bytes()
+    text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
+    # scipy takes the mark of quotations from the first row, which may have none
+    data = re.search(r"(?im)^\s*@data\b", text)
+    if data is None:
+        raise NotATable("cannot be read as a table: it has no line @data")
+    body = re.sub(r"(?m)(^|,)[ \t]*'([^'\n]*)'[ \t]*(?=,|$)", r'\1"\2"', text[data.start() :])
+    rows, _ = arff.loadarff(io.StringIO(text[: data.start()] + body))
     frame = pd.DataFrame(rows)
     for name in frame.columns:
         if frame[name].dtype == object:
