@@ -102,6 +102,9 @@ class Lock:
                     json.dump(asdict(mine), file)
             except FileExistsError:  # on a file system where nothing has kept another one out
                 raise ValueError(f"run {self.folder} has just been taken by another process") from None
+            except OSError as error:  # a full disk, which leaves half a lock
+                self.path.unlink(missing_ok=True)
+                raise OSError(error.errno, error.strerror, str(self.path)) from None
         atexit.register(self.release)
 
     @rank_zero_only

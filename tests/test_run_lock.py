@@ -100,6 +100,16 @@ def test_a_damaged_lock_names_the_way_out(tmp_path: Path) -> None:
         Lock(tmp_path).take()
 
 
+def test_a_full_disk_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(json, "dump", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*run\.lock"):
+        Lock(tmp_path).take()
+    assert not Lock(tmp_path).path.exists()
+
+
 def test_other_ranks_follow_the_first(tmp_path: Path, living) -> None:
     before = held_by(tmp_path, living.pid)
     with mock.patch.object(rank_zero_only, "rank", 1):

@@ -19,6 +19,7 @@ from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from src.monitoring.dashboard import board
+from src.monitoring.watcher import Watcher
 from src.tasks import Task
 
 SECTIONS = ("data", "model", "seed_everything")
@@ -28,7 +29,7 @@ OF_THE_TRAINER = (
 )
 
 
-class HParams(L.Callback):
+class HParams(Watcher):
     """Opens the line when training starts, so that a run that fails has one too.
 
     Args:
@@ -46,6 +47,8 @@ class HParams(L.Callback):
             earlier.unlink()
         config = yaml.safe_load(self.config) or {}
         trained = {key: config["trainer"][key] for key in OF_THE_TRAINER if key in config.get("trainer", {})}
+        if trained.get("max_epochs") is None and (trainer.max_epochs or 0) > 0:
+            trained["max_epochs"] = trainer.max_epochs  # as the budget has set it
         settings = {**{key: config[key] for key in SECTIONS if key in config}, "trainer": trained}
         _, start, _ = hparams(flat(settings), {})
         write(folder, start)
