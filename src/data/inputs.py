@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from src.data.columns import Categorical, Column, Numeric, to_words
-from src.data.dates import DATE_PARTS, DatePart, date_formats, has_offsets, is_typed_date, parsed
+from src.data.dates import DATE_PARTS, ISO, DatePart, date_formats, has_offsets, is_typed_date, parsed
 from src.data.labels import is_codes, number_format, refuse_mixture
 from src.data.numbers import BadValue, NumberFormat, Written, is_texts, without_words_for_none, words_for_none
 from src.data.reading import nearest
@@ -149,7 +149,7 @@ class InputReader:
         """Returns the one format in which the dates of a column are written."""
         series = self.train[name]
         if is_typed_date(series):
-            return "typed"
+            return ISO  # the form in which other files have such dates
         if self.date_format is not None and parsed(series.dropna(), self.date_format).notna().mean() >= 0.9:
             return self.date_format
         formats = date_formats(series)

@@ -9,7 +9,7 @@ import numpy as np
 from src.data.columns import to_words
 from src.data.kinds import declared
 from src.data.labels import FEW_NUMBERS, MOST_CLASSES
-from src.data.numbers import is_texts, shares
+from src.data.numbers import is_texts, shares, without_words_for_none
 from src.data.splits import column_split, group_split, keep_rare_classes, random_split, stratified_split
 from src.tasks import BinaryClassification, Classification, Task
 
@@ -60,6 +60,8 @@ def codes_of_task(table: Table, name: str) -> np.ndarray | None:
     given = table.settings.get(name, {})
     kind = type(given) if isinstance(given, Task) else declared(given)[0]
     surely = kind is not None and issubclass(kind, Classification | BinaryClassification)
+    if kind is not None and not surely:
+        return None
     return class_codes(table.main[table.targets[name][0]], surely, table.decimal, table.thousands)
 
 
@@ -79,6 +81,8 @@ def class_codes(series: pd.Series, surely: bool, decimal: str | None, thousands:
         return codes
     found = shares(series, decimal, thousands) if is_texts(series) else {}
     numbers = max(found.values(), default=0.0 if is_texts(series) else 1.0) > 0.5
+    if numbers and is_texts(series):
+        codes, words = pd.factorize(without_words_for_none(series))
     many = FEW_NUMBERS if numbers else MOST_CLASSES
     return codes if len(words) <= many else None
 

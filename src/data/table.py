@@ -196,16 +196,18 @@ class Table(MultiTaskDataModule):
         rows = {name: np.flatnonzero(side == name) for name in ROLES}
         for name, part in rows.items():
             if not len(part) and (name == "train" or name not in self.table_files.paths):
-                raise ValueError(f"{self.path}: the {name} split has no rows: {self._why_empty(name)}")
+                raise ValueError(f"{self.path}: the {name} split has no rows: {self._why_empty(name, moved)}")
         return rows
 
-    def _why_empty(self, name: str) -> str:
+    def _why_empty(self, name: str, moved: int) -> str:
         if self.split_column:
             return f"column '{self.split_column}' names none"
         if {"val": self.val_fraction, "test": self.test_fraction}.get(name) == 0:
             return f"data.{name}_fraction is 0, and data.{name}_path names no file"
         if self.group:
             return f"column '{self.group}' has {self.main[self.group].nunique()} groups, too few or too large ones"
+        if moved > 2:
+            return f"{moved} rows were moved to train, since no other row there has their class; is each target a class or a number?"
         return f"{len(self.main)} rows are too few"
 
     @cached_property

@@ -73,7 +73,7 @@ def test_a_folder_without_the_files(tmp_path):
 @pytest.mark.skipif(not REAL.is_dir(), reason="the Adult data are not here")
 def test_the_real_files():
     data = Adult(str(REAL))
-    sizes = {name: len(data._rows[name]) for name in ("train", "val", "test")}
+    sizes = {name: len(data.split(name)) for name in ("train", "val", "test")}
     assert sizes["test"] == 16_281
     assert sizes["train"] + sizes["val"] == 32_561
     assert sizes["val"] == pytest.approx(0.15 * 32_561, abs=5)

@@ -61,6 +61,16 @@ def test_rows_of_a_tensor_without_labels():
     assert data[torch.tensor([3, PADDING])].targets == {}
 
 
+def test_rows_followed_by_others():
+    first = Rows({"a": torch.arange(2.0)[:, None]}, {"y": torch.tensor([1.0, 2])}, beside={"id": ["p", "q"]})
+    second = Rows({"a": torch.arange(5.0, 8)[:, None]}, {"y": torch.tensor([3.0, 4, 5])}, beside={"id": [7, 8, 9]})
+    both = first.followed_by(second)
+    assert both.inputs["a"].ravel().tolist() == [0, 1, 5, 6, 7]
+    assert both.targets["y"].tolist() == [1, 2, 3, 4, 5]
+    assert both.beside == {"id": ["p", "q", 7, 8, 9]}
+    assert both[torch.tensor([3, 0])].targets["y"].tolist() == [4, 1]
+
+
 @settings(deadline=None)
 @given(count=st.integers(1, 400), seed=st.integers(0, 99), val=st.floats(0, 0.4), test=st.floats(0, 0.4))
 def test_standard_split_cuts_each_row_to_one_side_in_proportion(count, seed, val, test):
@@ -84,7 +94,13 @@ def test_loaders():
     assert len(data.test_dataloader()) == 2
     assert len(data.predict_dataloader()) == 1
     assert data.notes() == ["task y: Regression"]
-    assert data.schema() is data.sample_ids() is None
+    assert data.schema() is data.fingerprint() is None
+    assert data.files() == data.remarks == []
+    assert data.beside("test") == {}
+    assert data.describe("val") == "5 rows of the val split"
+    assert data.truth("test") == {"y": {"": [0.0, 1.0, 2.0]}}
+    assert not data.new_rows
+    assert not data.allow_missing
 
 
 def test_the_seed_orders_the_training_batches():

@@ -57,8 +57,8 @@ class Named(Line):
     def schema(self):
         return {"columns": [self.task], "read": self.read, "range": (0, 1)}
 
-    def sample_ids(self):
-        return ["p", "q"]
+    def beside(self, name):
+        return {"id": ["p", "q"], "split": [name, name]}
 
 
 def stream(rows, sizes, sampler, temperature=2.0, shuffle=True, seed=0, epoch=0, resume=None):
@@ -455,7 +455,9 @@ def test_tables_whose_columns_mean_other_things_are_refused(tmp_path):
 
 
 def test_rows_to_predict_are_named_by_source():
-    assert Sources({"a": Line("y"), "b": Named("z")}).sample_ids() == ["a/0", "a/1", "b/p", "b/q"]
+    both = Sources({"a": Line("y"), "b": Named("z")})
+    assert both.beside("test") == {"id": ["a/0", "a/1", "b/p", "b/q"], "split": ["", "", "test", "test"]}
+    assert Sources({"a": Line("y")}).beside("test") == {"id": ["a/0", "a/1"]}
 
 
 def test_hooks_reach_the_sources():
@@ -474,7 +476,7 @@ def test_sources_must_be_read_as_the_run_read_them(tmp_path):
     path.write_text(json.dumps(Sources(sources).schema()))
     assert list(Sources(sources, schema_path=str(path)).tasks) == ["y", "z"]
     sources["b"].read = "otherwise"
-    with pytest.raises(ValueError, match=r"data.sources.b reads its columns otherwise than the run of .*schema.json"):
+    with pytest.raises(ValueError, match=r"data.sources.b has other rows or columns than in the run of .*schema.json"):
         _ = Sources(sources, schema_path=str(path)).tasks
     for content in ("{", "{}"):
         path.write_text(content)

@@ -1,6 +1,7 @@
 """Tables end to end, on small files that the tests write."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,11 @@ def saved(frame, folder, name="people.csv"):
 
 
 def rows_of(table, name):
-    return table._rows[name]
+    return table.rows[name]
+
+
+def sizes(table):
+    return {name: len(table.split(name)) for name in ("train", "val", "test", "predict")}
 
 
 # -- tasks -----------------------------------------------------------------------------------------------------------------------
@@ -70,9 +75,13 @@ def test_kinds_and_reasons(path):
     assert table.tasks["mood"].classes == ("bad", "fair", "good")
     assert table.tasks["rich"].classes == ("no", "yes")
     assert table.tasks["tags"].labels == ("a", "b")
-    assert table.reasons["rich"] == "two values: no, yes"
-    assert table.reasons["income"].endswith("% of the labels missing")
-    assert "task mood: Classification (3 values: bad, fair, good" in "\n".join(table.notes())
+    notes = "\n".join(table.notes())
+    positive = (pd.read_csv(path)["rich"].iloc[rows_of(table, "train")] == "yes").mean()
+    majority = f", the majority ({positive:.0%}), unless its setting classes is [yes, no]" if positive > 0.5 else ""
+    assert f"task rich: BinaryClassification (two values: no, yes; positive: yes{majority})" in notes
+    assert re.search(r"task income: Regression \(\d+ different numbers, \d+\.\d% of the labels missing\)", notes)
+    assert "task mood: Classification (3 values: bad, fair, good" in notes
+    assert f"rows: {len(rows_of(table, 'train'))} to train, 18 to validate, 18 to test" in notes
 
 
 def test_labels_are_those_of_the_file_with_missing_ones_marked(path):
@@ -160,8 +169,9 @@ def test_what_is_set_by_hand_stays(path):
     assert table.tasks["income"] == Regression(loss="huber", mean=(0.0,), std=(100.0,))
     assert table.tasks["rich"] == BinaryClassification(classes=("yes", "no"), weight=3)
     assert table.tasks["mood"] is tasks["mood"]
-    assert table.reasons["mood"].startswith("set by hand")
-    assert table.reasons["rich"] == "two values: no, yes"
+    notes = "\n".join(table.notes())
+    assert "task mood: Classification (set by hand" in notes
+    assert "task rich: BinaryClassification (two values: no, yes; positive: no" in notes
 
 
 def test_several_columns_of_numbers_are_a_vector(path):
@@ -184,22 +194,33 @@ def test_a_list_of_targets_names_tasks_after_columns(tmp_path):
 
 
 # -- splits ----------------------------------------------------------------------------------------------------------------------
-def test_shares_and_strata(path):
+def test_shares(path):
     table = Table(path, TARGETS, val_fraction=0.2, test_fraction=0.25)
-    sizes = {name: len(rows) for name, rows in table._rows.items()}
-    assert sum(sizes.values()) == N
-    assert abs(sizes["val"] - 24) <= 2
-    assert abs(sizes["test"] - 30) <= 1
-    rich = (pd.read_csv(path)["rich"] == "yes").to_numpy()
-    for name in ("val", "test"):
-        assert abs(rich[rows_of(table, name)].mean() - rich.mean()) < 0.08
+    sizes = {name: len(rows) for name, rows in table.rows.items()}
+    assert sizes == {"train": 66, "val": 24, "test": 30}
 
 
-def test_the_split_has_a_seed_of_its_own(path):
-    def split(**settings):
-        return rows_of(Table(path, TARGETS, **settings), "test").tolist()
+def test_strata_named_by_hand(path):
+    table = Table(path, TARGETS, val_fraction=0.2, test_fraction=0.25, stratify=["rich", "flag"])
+    frame = pd.read_csv(path)
+    for _, part in frame.groupby(["rich", "flag"]):
+        for name, share in (("val", 0.2), ("test", 0.25)):
+            assert abs(np.isin(part.index, rows_of(table, name)).sum() - share * len(part)) <= 2
+    with pytest.raises(ValueError, match="data.group and data.stratify cannot both say how to split"):
+        Table(path, TARGETS, stratify=["rich"], group="flag")
 
-    assert split() == split(seed=5) != split(split_seed=1)
+
+def test_the_split_is_a_function_of_its_seed_and_the_row_alone(path, tmp_path):
+    def split(where=path, targets=TARGETS, **settings):
+        return {name: rows.tolist() for name, rows in Table(where, targets, **settings).rows.items()}
+
+    first = split()
+    assert first == split(seed=5) != split(split_seed=1)
+    for targets in (["rich"], ["income"], ["a", "b"], {"tags": ["a", "b"]}, ["flag", "age"]):
+        assert split(targets=targets) == first
+    assert split(inputs=["age"]) == split(drop=["job"]) == first
+    longer = split(saved(pd.concat([people(), people(31, seed=4)]), tmp_path, "longer.csv"))
+    assert {name: [row for row in rows if row < N] for name, rows in longer.items()} == first
 
 
 def test_rows_of_a_rare_class_train(tmp_path):
@@ -213,7 +234,7 @@ def test_rows_of_a_rare_class_train(tmp_path):
 def test_groups_stay_together(tmp_path):
     frame = people().assign(home=np.arange(N) // 3)
     table = Table(saved(frame, tmp_path), TARGETS, group="home")
-    homes = {name: set((rows // 3).tolist()) for name, rows in table._rows.items()}
+    homes = {name: set((rows // 3).tolist()) for name, rows in table.rows.items()}
     assert not homes["train"] & homes["val"]
     assert not homes["train"] & homes["test"]
     assert not homes["val"] & homes["test"]
@@ -238,13 +259,12 @@ def test_files_of_validation_and_test_rows(tmp_path):
     val = saved(people(30, seed=1)[list(reversed(people().columns))], tmp_path, "val.csv")  # columns in another order
     test = saved(people(20, seed=2).assign(extra=1), tmp_path, "test.csv")
     table = Table(path, TARGETS, val_path=val, test_path=test)
-    assert {name: len(rows) for name, rows in table._rows.items()} == {"train": N, "val": 30, "test": 20}
+    assert sizes(table) == {"train": N, "val": 30, "test": 20, "predict": N}
     assert table.tasks["income"].mean[0] == pytest.approx(people()["income"].mean())
     assert table.split("test").targets["rich"].tolist() == [float(r == "yes") for r in people(20, seed=2)["rich"]]
     assert table.split("val").targets["rich"].tolist() == [float(r == "yes") for r in people(30, seed=1)["rich"]]
-    assert len(table.split("predict")) == N
     only_test = Table(path, TARGETS, test_path=test)
-    assert {name: len(rows) for name, rows in only_test._rows.items()} == {"train": N - 18, "val": 18, "test": 20}
+    assert sizes(only_test) == {"train": N - 18, "val": 18, "test": 20, "predict": N}
 
 
 def test_a_split_file_with_a_mistake_is_named(tmp_path):
@@ -279,10 +299,12 @@ def test_a_schema_reads_new_rows_as_the_run_did(path, tmp_path, ending):
     for key, values in got.inputs.items():
         assert torch.equal(values, wanted[key][[5, 3, 99, 40]]), key
     assert got.targets == {}
-    assert list(again.sample_ids()) == [5, 3, 99, 40]
+    wanted_ids = [5, 3, 99, 40] if ending == "parquet" else ["5", "3", "99", "40"]
+    assert again.beside("predict") == {"id": wanted_ids}
     for name in TARGETS:
-        whole = table._targets(name, np.array([5, 3, 99, 40]))
-        np.testing.assert_array_equal(again._targets(name, np.arange(4)), whole)
+        whole = table.encoded_targets("train", name)[[5, 3, 99, 40]]
+        np.testing.assert_array_equal(again.encoded_targets("train", name), whole)
+        np.testing.assert_array_equal(again.split("test").targets[name], whole)
 
 
 def test_new_rows_need_no_labels_but_all_inputs(path, tmp_path):
@@ -292,7 +314,7 @@ def test_new_rows_need_no_labels_but_all_inputs(path, tmp_path):
     again = Table(saved(bare, tmp_path, "new.csv"), schema_path=str(schema))
     assert len(again.split("predict")) == 9
     with pytest.raises(ValueError, match=r"new.csv: lacks the target column 'income'"):
-        again._targets("income", np.arange(9))
+        again.split("test")
     lacking = Table(saved(bare.drop(columns="job"), tmp_path, "new.csv"), schema_path=str(schema))
     with pytest.raises(ValueError, match=r"new.csv: lacks the input column 'job'"):
         lacking.split("predict")
@@ -335,9 +357,30 @@ def test_dates_are_refused_or_expanded(tmp_path, ending):
 
 
 def test_prediction_names_rows_by_the_id_column_or_by_number(path):
-    assert list(Table(path, TARGETS, id="row").sample_ids()) == list(range(N))
-    assert "row" not in [c.column for c in Table(path, TARGETS, id="row").columns]
-    assert list(Table(path, TARGETS).sample_ids()) == list(range(1, N + 1))
+    named = Table(path, TARGETS, id="row")
+    assert named.beside("predict")["id"] == [str(row) for row in range(N)]
+    assert named.beside("test")["id"] == [str(row) for row in rows_of(named, "test")]
+    assert "row" not in [c.column for c in named.columns]
+    assert Table(path, TARGETS).beside("predict")["id"] == list(range(1, N + 1))
+    assert Table(path, TARGETS).beside("val")["id"] == [row + 1 for row in rows_of(named, "val")]
+
+
+def test_predictions_of_the_run_name_the_side_of_each_row(path):
+    table = Table(path, TARGETS)
+    sides = np.array(table.beside("predict")["split"])
+    for name in ("train", "val", "test"):
+        assert np.flatnonzero(sides == name).tolist() == rows_of(table, name).tolist()
+        assert set(table.beside(name)["split"]) == {name}
+
+
+def test_the_truth_stands_beside_predictions_as_written(path):
+    table, frame = Table(path, TARGETS), pd.read_csv(path)
+    part = frame.iloc[rows_of(table, "test")]
+    truth = table.truth("test")
+    assert truth["rich"][""] == part["rich"].tolist()
+    assert truth["mood"][""] == [mood if isinstance(mood, str) else None for mood in part["mood"]]
+    np.testing.assert_array_equal(truth["income"][""], part["income"])
+    np.testing.assert_array_equal(truth["tags"]["a"], part["a"])
 
 
 # -- mistakes --------------------------------------------------------------------------------------------------------------------
@@ -371,6 +414,7 @@ def test_settings_that_cannot_be(path, settings, message):
         ({"group": "job"}, r"row \d+: column 'job' is missing; each row needs its group"),
         ({"targets": ["same"]}, "target 'same' has the single value 'x'"),
         ({"targets": ["note"], "tasks": {"note": "Regression"}}, r"row \d+: target 'note' holds 'note \d+' where a number"),
+        ({"targets": ["note"]}, "the val split has no rows: .* since no other row there has their class; is each target"),
         ({"targets": ["mood"], "tasks": {"mood": "BinaryClassification"}}, "target 'mood' has 3 values"),
         ({"targets": ["mood"], "tasks": {"mood": {"losss": "x"}}}, "target 'mood' has no setting 'losss'"),
         ({"targets": ["a"], "tasks": {"a": "MultilabelClassification"}}, "target 'a' must be a list of columns"),
@@ -386,15 +430,17 @@ def test_mistakes_are_named(path, settings, message):
 
 def test_a_slip_in_a_column_of_numbers_is_found(tmp_path):
     frame = people().astype({"age": object})
-    frame.loc[17, "age"] = "n.a."
+    row = int(rows_of(Table(saved(people(), tmp_path), TARGETS), "train")[9])
+    frame.loc[row, "age"] = "old"
     path = saved(frame, tmp_path)
-    with pytest.raises(ValueError, match=r"people.csv row 18: column 'age' holds 'n.a.' where a number is expected; if it means"):
+    slip = rf"people.csv row {row + 1}: column 'age' holds 'old' where a number is expected; if it means"
+    with pytest.raises(ValueError, match=slip):
         Table(path, TARGETS).columns  # noqa: B018
-    assert Table(path, TARGETS, missing=["n.a.", ""]).columns[0].column == "age"
+    assert Table(path, TARGETS, missing=["old"]).columns[0].column == "age"
     assert isinstance(Table(path, TARGETS, categorical=["age"]).columns[0], Categorical)
     frame = people().astype({"income": object})
-    frame.loc[3, "income"] = "12,5"
-    with pytest.raises(ValueError, match=r"row 4: column 'income' holds '12,5'"):
+    frame.loc[row, "income"] = "12,5"
+    with pytest.raises(ValueError, match=rf"row {row + 1}: column 'income' holds '12,5'"):
         Table(saved(frame, tmp_path), TARGETS).tasks  # noqa: B018
 
 
