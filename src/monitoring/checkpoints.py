@@ -13,7 +13,6 @@ from torch import Tensor
 from src.monitoring.selection import Selection
 from src.monitoring.watched import Watched
 
-
 SHORT = 25  # optimizer steps: fewer are not worth a save of their own
 
 
@@ -131,7 +130,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves, after the validation and all that follows from it; always where the run ends."""
-        epochs, steps = trainer.fit_loop.epoch_progress.current.processed, trainer.global_step
+        epochs, steps = cast(Any, trainer.fit_loop.epoch_progress.current).processed, trainer.global_step
         ends = trainer.should_stop or epochs == trainer.max_epochs or steps == trainer.max_steps
         if ends or steps - self._saved >= min(SHORT, self.every_n_steps):
             self._save(trainer)
