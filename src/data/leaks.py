@@ -6,22 +6,25 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
-from src.data.columns import Numeric
+from src.data.columns import Numeric, to_words
 from src.data.dates import date_formats, is_typed_date
 from src.data.numbers import BadValue, NumberFormat, typed_numbers
-from src.data.record import fingerprint, row_hashes
+from src.data.record import fingerprint
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
-    from src.data.datamodule import Split
     from src.data.table import Table
 
 MOST_ROWS = 4000  # rows of each side that are looked at
 MOST_PAIRS = 20_000  # of an input and a target
 BINS = 100
 ALMOST = 0.99
+MOST_CLASSES = 20  # of a task whose classes are looked at one by one
+FEWEST = 5  # labels that tell anything
 GROUPS = (
     *("id", "uid", "uuid", "nr", "key", "patient", "subject", "person", "participant", "user", "customer", "client", "member"),
     *("session", "visit", "site", "hospital", "clinic", "center", "centre", "batch", "plate", "well", "donor", "family"),
@@ -58,52 +61,134 @@ def same_files(table: Table) -> list[str]:
 
 
 def repeated_rows(table: Table) -> list[str]:
-    """Looks for validation and test rows whose inputs stand in training, too."""
-    trained = row_hashes(tensors_of(table, "train"))
+    """Looks for validation and test rows that stand in training, too, but for columns that name or number the rows."""
+    numbering = {table.id, *table.dropped, *row_numbers(table)}
+    columns = [str(name) for name in table.main.columns if name not in numbering]
+    if not set(columns) - {column for columns_ in table.targets.values() for column in columns_}:
+        return []
+    hashes = {role: hashes_of(table.table_files.frame(role)[columns]) for role in table.table_files.paths}
+    trained = hashes["train"][table.rows["train"]]
     notes = []
     for name in ("val", "test"):
-        hashes = row_hashes(tensors_of(table, name))
-        again = int(np.isin(hashes, trained).sum())
+        parts = [hashes["train"][table.rows[name]], *([hashes[name]] if name in hashes else [])]
+        rows = np.concatenate(parts)
+        again = int(np.isin(rows, trained).sum())
         if again:
-            share = f"{again} of {len(hashes)} {name} rows ({again / len(hashes):.0%})"
+            share = f"{again} of {len(rows)} {name} rows ({again / len(rows):.0%})"
             notes.append(
-                f"note: {share} have the inputs and labels of a training row: copies make scores look better; drop them, or name "
-                "the column of what they belong to: --data.group"
+                f"note: {share} are copies of training rows, which makes scores look better: drop them, or name the column of what "
+                "they belong to: --data.group"
             )
     return notes
 
 
-def tensors_of(table: Table, name: Split) -> dict[str, Tensor]:
-    """The inputs and labels of a split, each with two dimensions."""
-    rows = table.split(name)
-    assert isinstance(rows.inputs, dict)
-    return rows.inputs | {f"target {task}": target.reshape(len(target), -1) for task, target in rows.targets.items()}
+def hashes_of(frame: pd.DataFrame) -> np.ndarray:
+    """A hash of each row as it is written, (N,)."""
+    import pandas as pd
+
+    return pd.util.hash_pandas_object(frame.apply(to_words), index=False).to_numpy()
 
 
 # -- inputs that know the answer --------------------------------------------------------------------
 def telling_inputs(table: Table) -> list[str]:
-    """Looks for single inputs that predict a validation label almost perfectly, by the means of their bins."""
+    """Looks for single inputs that predict validation labels almost perfectly, by what their bins hold in training."""
     rows, checks = some_rows(table, "train"), some_rows(table, "val")
-    if not len(checks):
+    labels = label_columns(table)
+    if not len(checks) or not labels or len(labels) * len(table.columns) > MOST_PAIRS:
         return []
-    labels = {name: values for name in table.tasks if (values := scalar_labels(table, name)) is not None}
-    if not labels or len(labels) * len(table.columns) > MOST_PAIRS:
-        return []
-    notes = []
+    names = [name for name, _ in labels]
+    values = np.stack([column for _, column in labels], 1)
+    numbers = np.array([table.labels[name].classes is False for name in names])
     found: dict[str, list[str]] = {}
-    for source, codes in input_codes(table, rows, checks).items():
-        train, check = codes
-        for name, (kind, targets) in labels.items():
-            quality = one_input(train, check, targets[rows], targets[checks], kind)
-            if quality >= ALMOST:
-                found.setdefault(source, []).append(name)
-    for source, names in found.items():
-        what = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        notes.append(
-            f"note: '{source}' alone tells {what} almost without fail: is it known before the label is? "
-            f"--data.drop '[{source}]' leaves it out"
-        )
+    for source, (train, check) in input_codes(table, rows, checks).items():
+        told = np.zeros(len(names), dtype=bool)
+        told[numbers] = r2_of_bins(train, check, values[rows][:, numbers], values[checks][:, numbers]) >= ALMOST
+        recall = recall_of_bins(train, check, values[rows][:, ~numbers], values[checks][:, ~numbers])
+        told[~numbers] = recall >= ALMOST
+        names_told = list(dict.fromkeys(name for name, yes in zip(names, told, strict=True) if yes))
+        # of a task with several classes each class stands for itself: all of them must be told
+        found[source] = [name for name in names_told if all(told[i] for i, n in enumerate(names) if n == name)]
+    notes = []
+    for source, told_names in found.items():
+        if told_names:
+            what = ", ".join(told_names[:3]) + (f" and {len(told_names) - 3} more" if len(told_names) > 3 else "")
+            notes.append(
+                f"note: '{source}' alone tells {what} almost without fail: is it known before the label is? "
+                f"--data.drop '[{source}]' leaves it out"
+            )
     return notes
+
+
+def label_columns(table: Table) -> list[tuple[str, np.ndarray]]:
+    """The labels of tasks with one column as numbers with NaN where missing: (name, (N,)), of several classes a column for each."""
+    columns = []
+    for name in table.tasks:
+        found = scalar_labels(table, name)
+        if found is None:
+            continue
+        kind, values = found
+        classes = np.unique(values[~np.isnan(values)])
+        if kind == "number" or len(classes) <= 2:
+            columns.append((name, values))
+        elif len(classes) <= MOST_CLASSES:
+            columns += [(name, np.where(np.isnan(values), np.nan, values == label)) for label in classes]
+    return columns
+
+
+def r2_of_bins(train: np.ndarray, check: np.ndarray, labels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """R2 of the means of bins on the rows to check, (T,); 0 where labels are too few or all the same.
+
+    Args:
+        train: (N,) bins of the training rows.
+        check: (M,) bins of the rows to check.
+        labels: (N, T) labels of the training rows, NaN where missing.
+        wanted: (M, T) labels of the rows to check.
+    """
+    known = ~np.isnan(wanted)
+    means = of_bins(train, check, labels)
+    enough = (known.sum(0) >= FEWEST) & ((~np.isnan(labels)).sum(0) >= 2 * FEWEST)
+    wanted = np.where(known, wanted, 0)
+    middle = wanted.sum(0) / np.maximum(known.sum(0), 1)
+    spread = (np.where(known, wanted - middle, 0) ** 2).sum(0)
+    errors = (np.where(known, wanted - means, 0) ** 2).sum(0)
+    return np.where(enough & (spread > 0), 1 - errors / np.where(spread > 0, spread, 1), 0.0)
+
+
+def recall_of_bins(train: np.ndarray, check: np.ndarray, labels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The mean recall of 0 and 1 on the rows to check, (T,), where a bin means the class that it holds more of than its share.
+
+    Args:
+        train: (N,) bins of the training rows.
+        check: (M,) bins of the rows to check.
+        labels: (N, T) labels of the training rows, 0 or 1, NaN where missing.
+        wanted: (M, T) labels of the rows to check.
+    """
+    guess = of_bins(train, check, labels) > np.nan_to_num(safe_mean(labels))
+    enough = (~np.isnan(labels)).sum(0) >= 2 * FEWEST
+    recalls = []
+    for label in (0, 1):
+        there = wanted == label
+        hit = (guess == label) & there
+        recalls.append(np.where(there.any(0), hit.sum(0) / np.maximum(there.sum(0), 1), 0.0))
+    return np.where(enough, (recalls[0] + recalls[1]) / 2, 0.0)
+
+
+def of_bins(train: np.ndarray, check: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The mean label of the bin of each row to check, (M, T); of empty bins the mean of all rows."""
+    size = int(max(train.max(initial=0), check.max(initial=0))) + 1
+    place = torch.from_numpy(train)
+    known = torch.from_numpy(~np.isnan(labels))
+    values = torch.from_numpy(np.nan_to_num(labels))
+    sums = torch.zeros(size, labels.shape[1], dtype=torch.float64).index_add_(0, place, values)
+    counts = torch.zeros_like(sums).index_add_(0, place, known.double())
+    means = np.where(counts > 0, sums / counts.clamp(min=1), np.nan_to_num(safe_mean(labels)))
+    return np.asarray(means[check])
+
+
+def safe_mean(labels: np.ndarray) -> np.ndarray:
+    """The mean of known labels, (T,); NaN where there are none."""
+    known = ~np.isnan(labels)
+    return np.where(known.any(0), np.nansum(labels, 0) / np.maximum(known.sum(0), 1), np.nan)
 
 
 def some_rows(table: Table, name: str) -> np.ndarray:
@@ -145,40 +230,18 @@ def input_codes(table: Table, rows: np.ndarray, checks: np.ndarray) -> dict[str,
     return found
 
 
-def one_input(train: np.ndarray, check: np.ndarray, labels: np.ndarray, wanted: np.ndarray, kind: str) -> float:
-    """How well the bins of one input predict a label: the mean recall over classes, or R2, on the rows to check.
-
-    Args:
-        train: (N,) bins of the training rows.
-        check: (M,) bins of the rows to check.
-        labels: (N,) labels of the training rows, NaN where missing.
-        wanted: (M,) labels of the rows to check.
-        kind: 'class' or 'number'.
-    """
-    size = int(max(train.max(initial=0), check.max(initial=0))) + 1
-    some, others = ~np.isnan(labels), ~np.isnan(wanted)
-    train, labels, check, wanted = train[some], labels[some], check[others], wanted[others]
-    if len(labels) < 10 or len(wanted) < 5:
-        return 0.0
-    if kind == "number":
-        sums = np.bincount(train, labels, size)
-        counts = np.bincount(train, minlength=size)
-        means = np.where(counts > 0, sums / np.maximum(counts, 1), labels.mean())
-        spread = ((wanted - wanted.mean()) ** 2).sum()
-        return 1 - float(((wanted - means[check]) ** 2).sum() / spread) if spread else 0.0
-    classes = int(max(labels.max(), wanted.max())) + 1
-    table = np.bincount(train * classes + labels.astype(int), minlength=size * classes).reshape(size, classes)
-    table = table / np.maximum(table.sum(0), 1)  # rare classes weigh as much as common ones
-    guess = table.argmax(1)[check]
-    present = np.unique(wanted)
-    if len(present) < 2:
-        return 0.0
-    return float(np.mean([(guess[wanted == label] == label).mean() for label in present]))
-
-
 # -- identifiers and codes ---------------------------------------------------------------------------
 def identifiers(table: Table) -> list[str]:
     """Looks for inputs of whole numbers that seem to number the rows."""
+    found = row_numbers(table)
+    if not found:
+        return []
+    names = ", ".join(found)
+    return [f"note: {names}: another whole number in each row, as identifiers are: --data.drop '[{names}]' leaves them out"]
+
+
+def row_numbers(table: Table) -> list[str]:
+    """The inputs with another whole number in each row that has one, and by their order, density or name no measurements."""
     found = []
     for column, numbers in numeric_inputs(table):
         known = numbers[~np.isnan(numbers)]
@@ -188,10 +251,7 @@ def identifiers(table: Table) -> list[str]:
         dense = known.max() - known.min() < 2 * len(known)
         if dense or (steps > 0).all() or (steps < 0).all() or re.search(NAMES_OF_GROUPS, column):
             found.append(column)
-    if not found:
-        return []
-    names = ", ".join(found)
-    return [f"note: {names}: another whole number in each row, as identifiers are: --data.drop '[{names}]' leaves them out"]
+    return found
 
 
 def codes_for_missing(table: Table) -> list[str]:
@@ -302,12 +362,13 @@ def empty_classes(table: Table) -> list[str]:
     notes = []
     for side in ("val", "test"):
         lacking: dict[str, list[str]] = {}
+        targets = table.split(side).targets
         for name, task in table.tasks.items():
             classes = getattr(task, "classes", ())
             if not classes or not table.single[name]:
                 continue
             counts = class_counts(table.encoded_targets("train", name), len(classes))
-            there = class_counts(table.split(side).targets[name], len(classes))
+            there = class_counts(targets[name], len(classes))
             found = [str(label) for i, label in enumerate(classes) if not there[i] and counts[i] >= 3]
             if found:
                 lacking[name] = found

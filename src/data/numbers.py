@@ -104,6 +104,8 @@ class NumberFormat:
             BadValue: A text that is no number, or a number that single precision does not hold.
         """
         numbers = typed_numbers(series)
+        if numbers is None and self.plain:
+            numbers = all_plain(series)
         if numbers is None:
             series = without_words_for_none(series)
             known = series.notna().to_numpy()
@@ -148,18 +150,28 @@ def typed_numbers(series: pd.Series) -> np.ndarray | None:
     return None
 
 
-def plain_numbers(texts: pd.Series) -> np.ndarray:
-    """Numbers as programs write them, NaN for other texts: quickly where all are numbers."""
-    import pandas as pd
+def all_plain(texts: pd.Series) -> np.ndarray | None:
+    """Numbers as programs write them, NaN for missing ones; None where a text is no such number."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     try:
-        return pc.cast(pa.array(texts, type=pa.string()), pa.float64()).to_numpy(zero_copy_only=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        fits = texts.str.fullmatch(rf"\s*(?:{NumberFormat().pattern}|[-+]?inf(?:inity)?)\s*", case=False)
-        wanted = texts.where(fits.astype(bool))
-        return pd.to_numeric(wanted, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        numbers = pc.cast(pa.array(texts, type=pa.large_string()), pa.float64())
+    except pa.ArrowInvalid:
+        return None
+    return np.array(numbers.to_numpy(zero_copy_only=False))
+
+
+def plain_numbers(texts: pd.Series) -> np.ndarray:
+    """Numbers as programs write them, NaN for other texts."""
+    import pandas as pd
+
+    numbers = all_plain(texts)
+    if numbers is not None:
+        return numbers
+    fits = texts.str.fullmatch(rf"\s*(?:{NumberFormat().pattern}|[-+]?inf(?:inity)?)\s*", case=False)
+    wanted = texts.where(fits.astype(bool))
+    return pd.to_numeric(wanted, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def tidy(texts: pd.Series) -> pd.Series:
@@ -213,6 +225,10 @@ def shares(series: pd.Series, decimal: str | None, thousands: str | None) -> dic
     """
     import pandas as pd
 
+    by_hand = decimal is not None or thousands is not None
+    if not by_hand and series.notna().any() and all_plain(series) is not None:
+        # 45.000 may mean 45 or 45000: the other columns of the file may tell
+        return {NumberFormat(): 1.0} | ({NumberFormat(",", "."): 1.0} if all_grouped(series.dropna()) else {})
     known = without_words_for_none(series).dropna()
     if not len(known):
         return {}
@@ -223,16 +239,8 @@ def shares(series: pd.Series, decimal: str | None, thousands: str | None) -> dic
     def share(form: NumberFormat) -> float:
         return int(times[~np.isnan(form.read(texts))].sum()) / len(known)
 
-    if decimal is None and thousands is None:
-        plain = NumberFormat()
-        if not np.isnan(plain.read(texts)).any():
-            # 45.000 may mean 45 or 45000: the other columns of the file may tell
-            grouped = NumberFormat(",", ".")
-            dotted = texts[texts.str.contains(".", regex=False)]
-            both = len(dotted) > 0 and dotted.str.fullmatch(GROUPED).all()
-            return {plain: 1.0, grouped: 1.0} if both else {plain: 1.0}
-        if len(texts) <= 4 and set(texts.str.lower()) <= set(TRUTH):
-            return {NumberFormat(truth=True): 1.0}
+    if not by_hand and len(texts) <= 4 and set(texts.str.lower()) <= set(TRUTH):
+        return {NumberFormat(truth=True): 1.0}
     some = texts.head(SAMPLE)
     unit = unit_of(tidy(some))
     candidates = [NumberFormat(d, t, unit) for d, t in forms(decimal, thousands)]
@@ -241,6 +249,16 @@ def shares(series: pd.Series, decimal: str | None, thousands: str | None) -> dic
     found = {form: share(form) for form in likely}
     best = max(found.values(), default=0.0)
     return {form: value for form, value in found.items() if value == best and value > 0}
+
+
+def all_grouped(texts: pd.Series) -> bool:
+    """Whether dots of plain numbers stand where dots between thousands would, in all that have one."""
+    some = texts.head(SAMPLE // 10)
+    for part in (some, texts):  # the first few nearly always tell
+        dotted = part[part.str.contains(".", regex=False)]
+        if len(dotted) and not dotted.str.fullmatch(GROUPED).all():
+            return False
+    return len(dotted) > 0
 
 
 @dataclass(frozen=True)
