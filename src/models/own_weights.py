@@ -29,10 +29,10 @@ def own_weights(sharing: Sharing, heads: nn.Module, paths: Mapping[str, str]) ->
         for task in tasks:
             found[task].append((f"sharing.{name}", int(part[:-1]) if cut else None))
     for name, _ in sharing.named_buffers():
-        task = nearest(name, owner)
-        if task is None:
+        holder = nearest(name, owner)
+        if holder is None:
             return None
-        found[task].append((f"sharing.{name}", None))
+        found[holder].append((f"sharing.{name}", None))
     for task, path in paths.items():
         found[task] += [(f"heads.{path}.{name}", None) for name in heads.get_submodule(path).state_dict()]
     return found

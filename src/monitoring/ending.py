@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
+from src.monitoring.budget import Limits
 from src.monitoring.selection import ALL
 
 
@@ -18,12 +19,13 @@ def why_ended(trainer: L.Trainer, patience: int | None, waited: int) -> str:
         waited: Validations since the last that was better.
     """
     max_epochs = trainer.max_epochs
+    by_budget = any(isinstance(callback, Limits) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     if 0 <= trainer.max_steps <= trainer.global_step:
         return f"trainer.max_steps {trainer.max_steps} reached"
     if max_epochs is not None and 0 <= max_epochs <= trainer.current_epoch:
-        return f"trainer.max_epochs {max_epochs} reached"
+        return f"all {max_epochs} epochs of the budget" if by_budget else f"trainer.max_epochs {max_epochs} reached"
     if patience is not None and waited >= patience:
-        return f"no better validation in {waited} (watch.patience)"
+        return f"no better validation in {waited} (patience)"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0:
             return "trainer.max_time is over"
@@ -58,7 +60,7 @@ def which_weights(trainer: L.Trainer, selection: Mapping[str, Any], kept: bool) 
 
 def why_none(trainer: L.Trainer, selection: Mapping[str, Any]) -> str:
     """Returns why no validation was the best."""
-    every = trainer.check_val_every_n_epoch  # type: ignore[attr-defined]
+    every = trainer.check_val_every_n_epoch
     if selection["best"]:
         return "no checkpoint is kept"
     if selection["undefined"]:

@@ -9,6 +9,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
 from src.monitoring.quiet import Quiet
+from src.monitoring.say import say
 from src.monitoring.watched import Watched
 
 ALL = ""  # the place of all tasks together
@@ -71,8 +72,13 @@ class Selection(Quiet):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Finds out whether tasks share weights; a checkpoint in parts cannot be put together from several."""
-        in_parts = getattr(trainer.strategy, "checkpoint", "file") == "folder"
-        self.apart = None if in_parts else cast(Watched, pl_module).own_weights()
+        self.apart = cast(Watched, pl_module).own_weights()
+        if self.apart is not None and getattr(trainer.strategy, "checkpoint", "file") == "folder":
+            self.apart = None
+            say(
+                "note: the tasks share no weights, but have one best epoch for all, since checkpoints are written in parts; "
+                "for each task its own add --strategy.checkpoint file"
+            )
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compares, and stops the run where nothing has been better for too long."""

@@ -3,11 +3,13 @@
 import math
 import multiprocessing
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from tests.cli.calling import call
 from tests.launch import curves, launch, only_run, read_json, train
@@ -96,6 +98,7 @@ BROKEN: dict[str, tuple[tuple[object, ...], int]] = {
     "a plateau": (("--model.scheduler", PLATEAU, "--model.scheduler.mode", "max", "--model.scheduler.patience", 0), 30),
     "accumulation": (("--trainer.accumulate_grad_batches", 3, "--watch.checkpoint_every", 2), 7),
     "overfitting one batch": (("--overfit_batches", 1, "--max_epochs", 30), 17),
+    "tasks with epochs of their own": (("--model.sharing", "Separate", "--lr", 0.03), 44),
 }
 
 
@@ -120,6 +123,34 @@ def test_broken_twice(tmp_path: Path, case: str) -> None:
     assert read_json(broken / "metrics.json") == read_json(whole / "metrics.json")
     ours, theirs = ({tag: at for tag, at in curves(run).items() if tag.startswith("val/")} for run in (broken, whole))
     assert_same(ours, theirs, "curves")
+
+
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_averaged_weights_go_on_and_are_tested(tmp_path: Path, devices: int) -> None:
+    """The raw weights train on, their averages are what validation, the test and every verb sees."""
+    average = {"class_path": "EMAWeightAveraging", "init_args": {"decay": 0.9}}
+    breaks = {"class_path": "tests.toy.RaiseAt", "init_args": {"step": 30, "marker": str(tmp_path / "marker"), "rank": 0}}
+    words = ("--logs", tmp_path, *TOY, "--lr", 0.01, "--devices", devices)
+
+    def train_on(*words: object, breaks: bool = False) -> None:
+        if devices > 1:
+            launch("src.train", *words, code=int(breaks))
+        else:
+            with pytest.raises(RuntimeError, match="this rank broke") if breaks else nullcontext():
+                assert call("train", *words).code == 0
+
+    for name, callbacks in (("whole", [average]), ("broken", [average, breaks])):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
+        train_on(*words, "--name", name, "--config", tmp_path / f"{name}.yaml", breaks=name == "broken")
+    whole, broken = only_run(tmp_path / "whole"), only_run(tmp_path / "broken")
+    train_on("--resume", broken)
+    for which in ("last", "best"):
+        for part in ("global_step", "state_dict", "current_model_state", "averaging_state", "optimizer_states", "metrics"):
+            assert_same(checkpoint(broken, which)[part], checkpoint(whole, which)[part], part)
+    assert read_json(broken / "metrics.json") == read_json(whole / "metrics.json")
+    assert call("evaluate", "--run", broken, "--out", tmp_path / "out.json").code == 0
+    # on one device, where sums come in another order than on two
+    assert read_json(tmp_path / "out.json") == pytest.approx(read_json(whole / "metrics.json")["test"], rel=1e-5, nan_ok=True)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -3,7 +3,7 @@
 from math import inf, isnan, nan
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import pytest
@@ -170,7 +170,7 @@ def test_tasks_that_share_nothing_keep_their_own_best_epoch(tmp_path: Path, alik
     assert len(set(chosen.values())) > 1  # or one epoch for all would pass, too
 
     model, data = load_run(run)
-    inputs = data.split("test").inputs
+    inputs = cast(Any, data.split("test")).inputs
     with torch.no_grad():
         outputs = model(inputs)
         for task, epoch in chosen.items():
@@ -248,10 +248,10 @@ def test_patience_has_waited_already(tmp_path: Path) -> None:
     run = only_run(tmp_path / "x")
     last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     metrics = (run / "metrics.json").read_bytes()
-    assert "no better validation in 2 (watch.patience)" in ended.out
+    assert "no better validation in 2 (patience)" in ended.out
     again = call("train", "--resume", run)
     assert again.code == 0
-    assert "nothing was left to train (no better validation in 2 (watch.patience))" in again.out
+    assert "nothing was left to train (no better validation in 2 (patience))" in again.out
     assert "test: score" not in again.out
     assert (run / "metrics.json").read_bytes() == metrics
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == last["global_step"]

@@ -9,7 +9,12 @@ from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 
 
 class Separate(Sharing):
-    """z_t = f_t(x): T single-task networks in one run, the baseline that every other architecture is to be compared with."""
+    """z_t = f_t(x): T single-task networks in one run, the baseline that every other architecture is to be compared with.
+
+    Each network is as good as alone: best.ckpt keeps for each task the weights of its own best epoch, which the table of
+    results names. The learning rate, the number of steps and the order of batches are the run's; patience waits until no task
+    gets better. Where processes write a checkpoint in parts (``--strategy.checkpoint folder``), one epoch counts for all tasks.
+    """
 
     def __init__(self, encoder: EncoderFactory, tasks: Sequence[str]) -> None:
         super().__init__(encoder, tasks)
