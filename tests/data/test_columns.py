@@ -103,7 +103,9 @@ def test_positions_against_a_slow_look_up(words, vocabulary):
     assert positions(texts(*words), known).tolist() == [place(word) for word in words]
 
 
-@pytest.mark.parametrize(("word", "bare"), [("3.0", "3"), ("-3.00", "-3"), ("0.0", "0"), ("03.0", "03.0"), ("3.10", "3.10"), ("v1.0", "v1.0")])
+@pytest.mark.parametrize(
+    ("word", "bare"), [("3.0", "3"), ("-3.00", "-3"), ("0.0", "0"), ("03.0", "03.0"), ("3.10", "3.10"), ("v1.0", "v1.0")]
+)
 def test_bare_whole(word, bare):
     assert bare_whole(word) == bare
 

@@ -76,7 +76,7 @@ def test_words_for_missing_are_said_for_texts_alone():
 @settings(deadline=None)
 @given(
     st.lists(st.floats(-1e9, 1e9).map(lambda x: round(x, 2)), min_size=1, max_size=20),
-    st.sampled_from([("." , ","), (",", "."), (",", " "), (".", " "), (".", "'"), (",", "'"), (".", ""), (",", "")]),
+    st.sampled_from([(".", ","), (",", "."), (",", " "), (".", " "), (".", "'"), (",", "'"), (".", ""), (",", "")]),
 )
 def test_a_format_reads_what_it_writes(numbers, marks):
     decimal, thousands = marks
@@ -176,7 +176,9 @@ def test_settings_end_a_doubt(settings, numbers, comma_file):
 def test_settings_that_no_value_has_are_refused():
     with pytest.raises(ValueError, match=r"column 'x' holds '1.5', which is no number with data.decimal ','"):
         found("1.5", "2.25", decimal=",")
-    with pytest.raises(ValueError, match=r"column 'z' holds '1.5', which is no number with data.decimal ',' and data.thousands ' '"):
+    with pytest.raises(
+        ValueError, match=r"column 'z' holds '1.5', which is no number with data.decimal ',' and data.thousands ' '"
+    ):
         found("1,5", z=["1.5"], decimal=",", thousands=" ")
     assert found("red", "blue", decimal=",").format is None
 
