@@ -104,8 +104,8 @@ def test_named_by_hand_nothing_is_dropped_but_constants():
         ({"x": [*cycle("1", "2.5", n=38), "tall", "9"]}, "holds 'tall' where a number is expected; .*data.missing; if 'x' is no"),
         (
             {"x": [f"{i}.5" for i in range(30)] + cycle("lost", "gone", n=20)},
-            r"holds numbers, but '(lost|gone)' and the like in 40% of the rows: .*--data.missing '\[(lost, gone|gone, lost)\]'; if not, "
-            "set data.categorical",
+            r"holds numbers, but '(lost|gone)' and the like in 40% of the rows: .*"
+            r"--data.missing '\[(lost, gone|gone, lost)\]'; if not, set data.categorical",
         ),
         (
             {"x": cycle("45,000", "12,500"), "comma_file": False},

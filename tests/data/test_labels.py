@@ -128,9 +128,7 @@ def test_labels_of_a_task():
     frame = pd.DataFrame({"a": column(["1,5", None, "-"]), "b": column(["1", "2", "-3"]), "c": column(["x", "-", None])})
     comma = NumberFormat(",")
     np.testing.assert_array_equal(Labels(("a",), True, False, (comma,)).values(frame), [1.5, NAN, NAN])
-    np.testing.assert_array_equal(
-        Labels(("a", "b"), False, False, (comma, PLAIN)).values(frame), [[1.5, 1], [NAN, 2], [NAN, -3]]
-    )
+    np.testing.assert_array_equal(Labels(("a", "b"), False, False, (comma, PLAIN)).values(frame), [[1.5, 1], [NAN, 2], [NAN, -3]])
     assert Labels(("b",), False, False, (PLAIN,)).values(frame).shape == (3, 1)
     assert Labels(("c",), True, True, ()).values(frame).tolist() == ["x", "-", None]  # among words it is a word
     assert Labels(("b",), True, True, (PLAIN,)).values(frame, (1, 2, -3)).tolist() == [1, 2, -3]

@@ -131,7 +131,11 @@ def test_short_rows_end_in_missing_values(tmp_path):
         ("a.tsv", "x,y\n1,2\n", "set --data.delimiter ','"),
         ("a.csv", "x,y,x\n1,2,3\n", "the column name 'x' stands there more than once; .*--data.names"),
         ("a.csv", "x, x\n1,2\n", "the column name 'x' stands there more than once"),
-        ("a.csv", "5,1,5\n1,2,3\n", "the column name '5' stands there more than once; .*a file without a header needs --data.names"),
+        (
+            "a.csv",
+            "5,1,5\n1,2,3\n",
+            "the column name '5' stands there more than once; .*a file without a header needs --data.names",
+        ),
         ("a.csv", "x,y\n1,2\n3,4,5\n", "cannot be read as a table: .*line 3, saw 3"),
         ("a.csv", "x,y\n1,2,3\n4,5,6\n", "rows have more values than the 2 column names"),
         ("a.csv", "x,y\n1,2,3\n4,5\n", "rows have more values than the 2 column names"),
@@ -298,7 +302,7 @@ def test_names_of_parquet(tmp_path):
     pd.DataFrame({"x": [1.5, None], 3: ["a", None]}).rename(columns=str).to_parquet(tmp_path / "a.PARQUET")
     assert list(read_table(tmp_path / "a.PARQUET").columns) == ["x", "3"]
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"]), tmp_path / "b.parquet")
-    with pytest.raises(ValueError, match="b.parquet: the column name 'x' stands there more than once"):
+    with pytest.raises(ValueError, match=r"b.parquet: the column name 'x' stands there more than once"):
         read_table(tmp_path / "b.parquet")
 
 

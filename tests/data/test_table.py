@@ -206,7 +206,7 @@ def test_strata_named_by_hand(path):
     for _, part in frame.groupby(["rich", "flag"]):
         for name, share in (("val", 0.2), ("test", 0.25)):
             assert abs(np.isin(part.index, rows_of(table, name)).sum() - share * len(part)) <= 2
-    with pytest.raises(ValueError, match="data.group and data.stratify cannot both say how to split"):
+    with pytest.raises(ValueError, match=r"data.group and data.stratify cannot both say how to split"):
         Table(path, TARGETS, stratify=["rich"], group="flag")
 
 

@@ -54,9 +54,9 @@ def test_names_of_tasks():
     assert [task_name(name) for name in ("is rich?", "a/b", "µ 1", "?", "NO2", "2019", " x ")] == [
         *("is_rich", "a_b", "µ_1", "task", "NO2", "2019", "x")
     ]
-    with pytest.raises(ValueError, match="differ in punctuation alone: a.b, a/b; give {task: column}"):
+    with pytest.raises(ValueError, match=r"differ in punctuation alone: a.b, a/b; give {task: column}"):
         columns_of_tasks(["a.b", "a/b"], None)
-    with pytest.raises(ValueError, match="data.tasks names 'z', which is no target: there are y"):
+    with pytest.raises(ValueError, match=r"data.tasks names 'z', which is no target: there are y"):
         refuse_unknown_settings({"z": {}}, {"y": "y"})
 
 
