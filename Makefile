@@ -23,8 +23,8 @@ setup: $(READY) ## install the locked packages into .venv
 train: $(READY) ## train the main job: four tasks on digits (ARGS="--devices 2" adds flags)
 	$(BIN)/python -m src.train $(ARGS)
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+test: $(READY) ## run the tests, on all cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: $(READY) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
