@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler
 import src.balancing
 import src.data
 import src.models
+import src.monitoring
 import src.parallel
 import src.tasks
 from src.balancing import Balancer
@@ -96,7 +97,7 @@ def know_every_class() -> None:
     Raises:
         BrokenFile: One of them cannot be imported.
     """
-    for package in (src.data, src.models, src.balancing, src.tasks, src.parallel):
+    for package in (src.data, src.models, src.balancing, src.tasks, src.parallel, src.monitoring):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".", onerror=raise_broken):
             try:
                 importlib.import_module(module.name)

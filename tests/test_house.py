@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "models": {"tasks", "balancing", "batch", "hashing", "parallel"},
     "monitoring": {"tasks", "balancing", "batch", "parallel"},
     "analysis": {"run", "tasks"},
-    "parser": GROUND | {"broken", "data", "models"},
+    "parser": GROUND | {"broken", "data", "models", "monitoring"},
     "texts": GROUND | {"data", "parser"},
     "layers": GROUND | {"data", "models", "monitoring", "parser", "texts", "usage", "verb"},
     "settings": {"texts", "words"},
