@@ -18,18 +18,20 @@ class Budget:
     """How long a run trains where trainer.max_epochs and max_steps are null.
 
     Args:
-        steps: Optimizer steps, in whole epochs; one epoch at least.
+        steps: Optimizer steps at least, in whole epochs.
+        min_epochs: Epochs at least, which count where an epoch has many steps.
         validate_every: Fewest optimizer steps between two validations, each at the end of an epoch.
         patience: Stop after this many validations without a better score; None never stops early. Where watch.patience is set, it
             counts instead.
     """
 
-    steps: int = 2000
+    steps: int = 1000
+    min_epochs: int = 10
     validate_every: int = 25
     patience: int | None = 20
 
     def __post_init__(self) -> None:
-        for name in ("steps", "validate_every"):
+        for name in ("steps", "min_epochs", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"budget.{name} is {getattr(self, name)}; it must be at least 1")
         if self.patience is not None and self.patience < 1:
@@ -44,7 +46,7 @@ class Budget:
             steps_per_epoch: Optimizer steps of one epoch.
             every: Epochs from one validation to the next, where the user has said so.
         """
-        epochs = ceil(self.steps / steps_per_epoch)
+        epochs = max(ceil(self.steps / steps_per_epoch), self.min_epochs)
         every = every or min(ceil(self.validate_every / steps_per_epoch), epochs)
         if every <= epochs:
             epochs = ceil(epochs / every) * every

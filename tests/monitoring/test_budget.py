@@ -1,23 +1,25 @@
 """How long a run trains where nobody says, and that whoever says it is heard."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+import yaml
 
 from src.data import Sources
 from src.monitoring import Budget, Limits
 from src.run import Run
 from tests.cli.calling import Ended, call, refused, table
-from tests.launch import curves, read_json
+from tests.launch import ROOT, curves, read_json
 from tests.toy import RaiseAt, Toy
 
 # 14 steps an epoch
 TOY = ("--data", "tests.toy.Toy", "--model.encoder.width", 8, "--watch.figures_every", 0, "--accelerator", "cpu")
-SHORT = ("--budget.steps", 50, "--budget.validate_every", 20)  # every second epoch of four
+SHORT = ("--budget.steps", 50, "--budget.min_epochs", 1, "--budget.validate_every", 20)  # every second epoch of four
 
 
 @pytest.mark.parametrize(
@@ -28,20 +30,26 @@ SHORT = ("--budget.steps", 50, "--budget.validate_every", 20)  # every second ep
         "a validation at the end": (9, None, (225, 3)),
         "an epoch as long as the time between validations": (25, None, (80, 1)),
         "a large table": (600, None, (4, 1)),
-        "an epoch at least": (30_000, None, (1, 1)),
+        "epochs at least": (30_000, None, (2, 1)),
         "validation as it was asked for": (17, 50, (150, 50)),
         "more seldom than there are epochs": (17, 500, (118, 500)),
     }.values(),
 )
 def test_epochs_follow_from_steps(steps_per_epoch: int, every: int | None, wanted: tuple[int, int]) -> None:
-    assert Budget().epochs(steps_per_epoch, every) == wanted
+    assert Budget(steps=2000, min_epochs=2, validate_every=25).epochs(steps_per_epoch, every) == wanted
+
+
+def test_defaults_are_those_of_the_config() -> None:
+    stated = yaml.safe_load((ROOT / "configs" / "train.yaml").read_text())["budget"]
+    assert stated == asdict(Budget())
+    assert Budget().epochs(1) == (1000, 25)
 
 
 def test_a_budget_that_is_shorter_than_its_interval() -> None:
-    assert Budget(steps=10, validate_every=100).epochs(3) == (4, 4)
+    assert Budget(steps=10, min_epochs=1, validate_every=100).epochs(3) == (4, 4)
 
 
-@pytest.mark.parametrize("name", ["steps", "validate_every", "patience"])
+@pytest.mark.parametrize("name", ["steps", "min_epochs", "validate_every", "patience"])
 def test_budgets_start_at_1(name: str) -> None:
     with pytest.raises(ValueError, match=f"budget.{name} is 0; it must be at least 1"):
         Budget(**{name: 0})
@@ -88,7 +96,7 @@ def test_steps_are_counted_as_the_trainer_takes_them(name: str) -> None:
     settings, says = LIMITS[name]
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=-1, **settings)
     trainer.datamodule = Toy()  # type: ignore[attr-defined]
-    limits = Limits(Budget(steps=50, validate_every=20), None, None)
+    limits = Limits(Budget(steps=50, min_epochs=1, validate_every=20), None, None)
     limits.setup(trainer, L.LightningModule(), "validate")
     assert trainer.max_epochs == -1
     limits.setup(trainer, L.LightningModule(), "fit")
@@ -99,7 +107,7 @@ def test_steps_are_counted_as_the_trainer_takes_them(name: str) -> None:
 def test_several_sources_are_counted_as_they_take_turns() -> None:
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=-1)
     trainer.datamodule = Sources({"a": Toy(), "b": Toy(batch_size=32)}, prefix=True)  # type: ignore[attr-defined]
-    limits = Limits(Budget(steps=50), None, 3)
+    limits = Limits(Budget(steps=50, min_epochs=1), None, 3)
     limits.setup(trainer, L.LightningModule(), "fit")
     assert limits.steps_per_epoch == 14 + 7
     assert (
