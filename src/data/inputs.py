@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SMALL = 20  # rows up to which different texts in each are no sign of an identifier
-UNNAMED = ("Unnamed: 0", "__index_level_0__")  # what pandas calls an index that was saved without a name
+UNNAMED = r"Unnamed: \d+(\.\d+)*|__index_level_\d+__|index|level_\d+"  # what pandas calls an index that was saved without a name
 
 
 class BadColumn(ValueError):
@@ -117,7 +118,7 @@ class InputReader:
             self.dropped[name] = "constant in the training rows"
             return
         whole = bool((known == np.floor(known)).all())
-        if not self.forced and whole and len(np.unique(known)) == len(known) and name in UNNAMED:
+        if not self.forced and whole and len(np.unique(known)) == len(known) and re.fullmatch(UNNAMED, name):
             self.dropped[name] = "an index that was saved with the table"
             return
         if not self.forced and counts_rows(self.frame[name], form):

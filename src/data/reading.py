@@ -70,6 +70,11 @@ class FileFormat:
         more = [f"{word}.{'0' * zeros}" for word in numbers for zeros in (1, 2, 3)]
         return [*(MISSING_WORDS if self.missing_defaults else ("",)), *self.missing, *more]
 
+    def has_commas(self, path: str) -> bool:
+        """Whether commas separate the columns of a file."""
+        ending = next((ENDINGS[e.lower()] for e in reversed(Path(path).suffixes) if e.lower() in ENDINGS), "csv")
+        return (self.format or ending) == "csv" and self.separator in ("", ",")
+
     def kind(self, path: Path) -> str:
         """Returns which of ``FORMATS`` a file is of.
 
@@ -167,7 +172,7 @@ def read_text(path: Path, layout: FileFormat, separator: str) -> pd.DataFrame:
         for mark, word in MARKS:
             if mark in header[0]:
                 raise NotATable(f"only one column found, and its name holds {word}: set --data.delimiter {mark!r}")
-    names = list(layout.names) if layout.names else [name or f"Unnamed: {i}" for i, name in enumerate(header)]
+    names = list(layout.names) if layout.names else named(header)
     if len(names) != len(header):
         raise NotATable(f"data.names has {len(names)} names, but the first row has {len(header)} values")
     with warnings.catch_warnings():
@@ -183,6 +188,17 @@ def read_text(path: Path, layout: FileFormat, separator: str) -> pd.DataFrame:
         texts = frame[name].str.strip()
         frame[name] = texts.mask(texts.isin(words))
     return frame
+
+
+def named(header: Sequence[str]) -> list[str]:
+    """Names the columns that have none, as pandas does: an index that was saved twice is Unnamed: 0.1 and Unnamed: 0."""
+    names = []
+    for i, name in enumerate(header):
+        new = name or f"Unnamed: {i}"
+        while not name and new in header:
+            new += ".1"
+        names.append(new)
+    return names
 
 
 def read_parquet(path: Path) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,7 +51,34 @@ def sides(table: Table) -> tuple[np.ndarray, int]:
         side = random_split(len(main), val, test, table.split_seed)
     labels = [codes for name in table.targets if (codes := codes_of_task(table, name)) is not None]
     moved = keep_rare_classes(side, labels, groups)
+    if groups is not None:
+        moved = refill(side, moved, labels, groups, {"val": val, "test": test}, table.split_seed)
     return side, int(moved.sum())
+
+
+def refill(
+    side: np.ndarray,
+    moved: np.ndarray,
+    labels: Sequence[np.ndarray],
+    groups: np.ndarray,
+    shares: Mapping[str, float],
+    seed: int,
+) -> np.ndarray:
+    """Deals the other groups out anew, in place, as long as a side has lost all of its groups to train for rare classes.
+
+    Returns:
+        The rows that had to be moved: bool (N,).
+    """
+    bound = moved.copy()
+    while any(share and not (side == name).any() for name, share in shares.items()):
+        free = ~np.isin(groups, groups[bound])
+        more = len(side) / max(free.sum(), 1)
+        if not moved.any() or more * sum(shares.values()) >= 1:
+            break
+        side[free] = group_split(groups[free], more * shares["val"], more * shares["test"], seed)
+        moved = keep_rare_classes(side, labels, groups)
+        bound |= moved
+    return bound
 
 
 def codes_of_task(table: Table, name: str) -> np.ndarray | None:
