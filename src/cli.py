@@ -298,6 +298,7 @@ def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) 
     cli = CLI(args, base=settings_of(run), extra=add_arguments, trainer_settings=settings)
     cli.datamodule.new_rows = any(key in ("data.path", "data.root") for key in given)
     cli.datamodule.allow_missing = cli.config["allow_missing"]
+    cli.datamodule.check_files(all_there=False)
     return checkpoint, cli
 
 

@@ -112,8 +112,11 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """What must be known of the training data to read new rows, as plain values; None where nothing must."""
         return None
 
-    def check_files(self) -> None:
+    def check_files(self, all_there: bool = True) -> None:
         """Looks whether the data are still those that the run of a schema was trained on.
+
+        Args:
+            all_there: Whether each file must be there; otherwise one that nobody reads may be gone.
 
         Raises:
             ValueError: They are not.

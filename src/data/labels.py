@@ -88,6 +88,7 @@ def class_labels(series: pd.Series, known: Sequence[Label] = ()) -> np.ndarray:
         place: dict[str, Label] = {}
         for label in known:
             place.setdefault(bare_whole(str(label)), label)
+        place |= {str(label).lower(): label for label in known if isinstance(label, bool)}
         place |= {str(label): label for label in known}
         found: list[Label] = [place.get(word, place.get(bare_whole(word), word)) for word in uniques]
         return np.array([*found, None], dtype=object)[codes]

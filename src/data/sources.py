@@ -168,7 +168,7 @@ class Sources(MultiTaskDataModule):
         splits = [side for source, part in found.items() for side in part.get("split", [""] * rows[source])]
         return {"id": ids, "split": splits} if any(splits) else {"id": ids}
 
-    def check_files(self) -> None:
+    def check_files(self, all_there: bool = True) -> None:
         """Looks at each source's files."""
         self._compare_schema()
 

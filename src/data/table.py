@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -207,7 +208,8 @@ class Table(MultiTaskDataModule):
         if self.group:
             return f"column '{self.group}' has {self.main[self.group].nunique()} groups, too few or too large ones"
         if moved > 2:
-            return f"{moved} rows were moved to train, since no other row there has their class; is each target a class or a number?"
+            why = "since no other row there has their class; is each target a class or a number?"
+            return f"{moved} rows were moved to train, {why}"
         return f"{len(self.main)} rows are too few"
 
     @cached_property
@@ -215,7 +217,7 @@ class Table(MultiTaskDataModule):
         """How the numbers of each column are written, found in the training rows."""
         train = self.main.iloc[self.rows["train"]]
         columns = {str(name): train[name] for name in train.columns}
-        comma_file = self.layout.format in (None, "csv") and self.layout.separator in ("", ",")
+        comma_file = self.layout.has_commas(self.path)
         try:
             return find_formats(columns, self.decimal, self.thousands, comma_file)
         except ValueError as error:
@@ -372,10 +374,11 @@ class Table(MultiTaskDataModule):
         return found
 
     # -- the run's data -----------------------------------------------------------------------------
-    def check_files(self) -> None:
+    def check_files(self, all_there: bool = True) -> None:
         if self._saved is not None and not self.is_new:
-            for role in self.table_files.paths:
-                self.table_files.own(role)
+            for role, path in self.table_files.paths.items():
+                if all_there or role == "train" or Path(path).exists():
+                    self.table_files.own(role)
 
     def files(self) -> list[str]:
         saved = self._saved["files"] if self._saved is not None else {}
