@@ -3,6 +3,7 @@
 import re
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -11,7 +12,7 @@ import torch
 import yaml
 
 from src.data import Sources
-from src.monitoring import Budget, Limits
+from src.monitoring import Budget, Figures, LastCheckpoint, Limits
 from src.run import Run
 from tests.cli.calling import Ended, call, refused, table
 from tests.launch import ROOT, curves, read_json
@@ -190,14 +191,34 @@ def test_a_finished_run_can_be_lengthened(tmp_path: Path) -> None:
     assert read_json(run.record)["sessions"][-1]["steps"] == 84
 
 
-def test_a_small_table_trains_as_long_as_a_large_one(tmp_path: Path) -> None:
+def test_a_small_table_trains_as_long_as_a_large_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An epoch of one step is not saved by itself, but the last one is."""
+    saved: list[int] = []
+    real = LastCheckpoint._save
+    monkeypatch.setattr(LastCheckpoint, "_save", lambda self, trainer: (saved.append(trainer.global_step), real(self, trainer)))
     (tmp_path / "small.csv").write_text(table(40))
     words = ("--data", "Table", "--data.path", tmp_path / "small.csv", "--data.targets", "[income]")
-    ended, session, run = trained(tmp_path, *words, "--budget.steps", 60)
-    assert line(ended).startswith("trains 75 steps: 75 epochs, validates every 25 epochs")
-    assert session["steps"] == 75
-    assert torch.load(run.last, weights_only=True)["global_step"] == 75
+    ended, session, run = trained(tmp_path, *words, "--budget.steps", 60, "--budget.validate_every", 30)
+    assert line(ended).startswith("trains 60 steps: 60 epochs, validates every 30 epochs")
+    assert session["steps"] == 60
+    assert saved == [25, 50, 60]
+    assert torch.load(run.last, weights_only=True)["global_step"] == 60
+
+
+def test_pictures_are_drawn_by_validations() -> None:
+    """Every second validation, which come every third epoch, and the last one."""
+
+    def drawn(max_epochs: int, **more: Any) -> list[int]:
+        trainer = SimpleNamespace(sanity_checking=False, fast_dev_run=False, max_epochs=max_epochs, **more)
+        due = []
+        for trainer.current_epoch in range(15):
+            if Figures(every=2)._due(trainer):  # type: ignore[arg-type]
+                due.append(trainer.current_epoch + 1)
+        return due
+
+    assert [epoch for epoch in drawn(15, check_val_every_n_epoch=3) if epoch % 3 == 0] == [6, 12, 15]
+    assert drawn(-1, check_val_every_n_epoch=1) == [2, 4, 6, 8, 10, 12, 14]
+    assert drawn(5, check_val_every_n_epoch=None)[:3] == [2, 4, 5]
 
 
 @pytest.mark.parametrize(
