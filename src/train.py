@@ -173,7 +173,7 @@ class Training:
                 sys.exit(130 if cli.trainer.is_global_zero else 0)
             run.end("failed", error=" ".join(str(error).split()) or type(error).__name__)
             raise
-        run.end("finished", epochs=cli.trainer.current_epoch, steps=cli.trainer.global_step)
+        run.end("finished", epochs=cli.trainer.current_epoch, steps=cli.trainer.global_step, ended=self.why_ended())
 
     def notes(self) -> list[str]:
         """What a person should know of the weights that count, a line each."""

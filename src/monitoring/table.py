@@ -6,6 +6,7 @@ from math import inf, isnan
 from typing import Any
 
 from rich.console import Console, ConsoleOptions
+from rich.jupyter import JupyterMixin
 from rich.text import Text
 
 from src.tasks import Task
@@ -43,7 +44,7 @@ class Column:
         return 1 + max(len(text) for text in (self.heading, *self.cells))
 
 
-class ResultsTable:
+class ResultsTable(JupyterMixin):
     """``<stage>/<task>/<metric>`` values, as wide as the console; names are cut if they must be, numbers never.
 
     Where the stages do not fit side by side with all metrics, the metrics are folded into several blocks.

@@ -19,7 +19,7 @@ from src.models.sharing import CrossStitch, HardSharing, Separate
 from src.monitoring.checkpoints import put_back, task_of
 from src.monitoring.selection import ALL, Selection, Validation, mean_loss
 from tests.cli.calling import call, refused
-from tests.launch import only_run, read_json
+from tests.launch import launch, only_run, read_json
 from tests.toy import Toy
 
 
@@ -201,6 +201,29 @@ class Normalised(Encoder):
         stage = nn.Sequential(nn.Linear(shape.dense[0], width), nn.BatchNorm1d(width), nn.ReLU())
         self.stages = nn.Sequential(stage)
         self.features = width
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", [("fsdp",), ("placement",), ("fsdp", "--strategy.checkpoint", "folder")])
+def test_tasks_keep_their_own_epochs_on_several_devices(tmp_path: Path, strategy: tuple[str, ...]) -> None:
+    words = ("--data", "tests.toy.Toy", "--model.sharing", "Separate", "--model.encoder.width", 8, "--lr", 0.03, "--max_epochs", 4)
+    two = ("--devices", 2, "--strategy", *strategy)
+    for name, more in (("one", ()), ("two", two)):
+        launch("src.train", *words, "--watch.figures_every", 0, "--logs", tmp_path, "--name", name, *more)
+    one, other = (read_json(only_run(tmp_path / name) / "metrics.json")["test"] for name in ("one", "two"))
+    evaluated = tmp_path / "out.json"
+    assert call("evaluate", "--run", only_run(tmp_path / "two"), "--out", evaluated).code == 0
+    assert read_json(evaluated) == pytest.approx(other, rel=1e-5, nan_ok=True)
+    if len(strategy) == 1:  # else one epoch counts for all tasks, which is said
+        assert other == pytest.approx(one, rel=1e-4, nan_ok=True)
+
+
+def test_a_plateau_does_not_count_what_is_not_defined(tmp_path: Path) -> None:
+    plateau = ("--model.scheduler", "ReduceLROnPlateau", "--model.scheduler.mode", "max", "--model.scheduler.patience", 0)
+    ended = call("train", *rare(tmp_path), *plateau, "--max_epochs", 4, "--name", "x")
+    assert ended.code == 0, ended.err
+    last = torch.load(only_run(tmp_path / "x") / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["optimizer_states"][0]["param_groups"][0]["lr"] == 0.01
 
 
 def test_whose_weights_are_whose() -> None:

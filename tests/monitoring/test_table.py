@@ -75,6 +75,12 @@ def test_no_number_is_lost(width: int, long: bool) -> None:
     assert max(map(len, lines)) <= width
 
 
+def test_a_notebook_shows_it() -> None:
+    tasks: dict[str, Task] = {"a": KINDS[2]}
+    shown = results_table(tasks, values(tasks, "val"), "val")._repr_mimebundle_([], [])
+    assert "val: score 0.5000" in shown["text/plain"]
+
+
 def test_140_tasks_are_140_rows() -> None:
     tasks: dict[str, Task] = {f"assay {k}": KINDS[0] for k in range(140)}
     lines = printed(results_table(tasks, values(tasks, "val", "test"), "val", "test"))
