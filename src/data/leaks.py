@@ -30,7 +30,7 @@ GROUPS = (
     *("session", "visit", "site", "hospital", "clinic", "center", "centre", "batch", "plate", "well", "donor", "family"),
     *("household", "group", "scaffold", "device", "machine", "store", "shop"),
 )
-NAMES_OF_GROUPS = rf"(?i)(^|[_ .-])({'|'.join(GROUPS)})s?($|[_ .-]|id$)"
+NAMES_OF_GROUPS = rf"(?i)(^|[_ .-])({'|'.join(GROUPS)})($|[_ .-]|id$)"  # no plurals: visits are counted
 CODES = (-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, -88.0, -77.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0)
 
 

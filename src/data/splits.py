@@ -70,12 +70,20 @@ def systematic(count: int, share: float, offset: float) -> np.ndarray:
 
 
 def group_split(groups: np.ndarray, val: float, test: float, seed: int) -> np.ndarray:
-    """Deals whole groups out at random, so that no group is on two sides, until the shares of rows are reached."""
+    """Deals whole groups out at random, so that no group is on two sides, until the shares of rows are reached.
+
+    Where groups are few or large, the smallest one stands for a side that would have none.
+    """
     names, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     draws = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
     order = np.array(sorted(range(len(names)), key=draws.__getitem__))
     filled = np.cumsum(sizes[order]) - sizes[order] / 2  # a group goes where its middle row falls
     side = np.where(filled < test * len(groups), "test", np.where(filled < (test + val) * len(groups), "val", "train"))
+    for name, share in (("train", 1.0), ("test", test), ("val", val)):
+        several = [other for other in ("train", "test", "val") if (side == other).sum() > 1]
+        if share and name not in side and several:
+            there = np.flatnonzero(side == several[0])
+            side[there[sizes[order][there].argmin()]] = name
     return side[np.argsort(order)][codes]
 
 
