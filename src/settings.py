@@ -96,7 +96,8 @@ def in_words(hints: Hints) -> str:
         elif inspect.isclass(origin) and origin is not dict:
             words.append(f"list of {in_words(elements(hint))}")
         else:
-            words.append(WORDS.get(origin or hint, getattr(hint, "__name__", str(hint))))
+            kind: Any = origin or hint
+            words.append(WORDS.get(kind, getattr(hint, "__name__", str(hint))))
     return " or ".join(dict.fromkeys(words))
 
 

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "run": {"checkpoint", "run_lock", "words"},
     "config": {"words"},
     "parallel": {"checkpoint", "warm"},
-    "data": {"tasks", "batch", "parallel"},
+    "data": {"tasks", "batch", "parallel", "hashing"},
     "models": {"tasks", "balancing", "batch", "hashing", "parallel"},
     "monitoring": {"tasks", "balancing", "batch", "parallel"},
     "analysis": {"run", "tasks"},

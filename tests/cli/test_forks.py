@@ -24,7 +24,7 @@ TOY = ["--data", "tests.toy.Toy", "--accelerator", "cpu", "--model.encoder.width
 
 
 # -- files -------------------------------------------------------------------------------------------------------------------------
-BROKEN = {
+BROKEN: dict[str, tuple[str | bytes, list[str]]] = {
     "syntax": ("x = 1\ndef f(:\n", ["line 2", "SyntaxError"]),
     "indentation": ("def f():\nreturn 1\n", ["line 2", "IndentationError", "indented block"]),
     "a name that is not there": ("\n\nfrom src.tasks import Nothing\n", ["line 3", "ImportError", "Nothing"]),
@@ -97,7 +97,7 @@ class NoSize(Encoder):
 
     def __init__(self, shape: InputShape, width: int = 16) -> None:
         super().__init__(shape)
-        self.stages = nn.Sequential(nn.Linear(*shape.dense, width))
+        self.stages = nn.Sequential(nn.Linear(shape.dense[0], width))
 
 
 class NoStages(Encoder):
