@@ -99,7 +99,7 @@ def class_labels(series: pd.Series, known: Sequence[Label] = ()) -> np.ndarray:
 
 def is_codes(series: pd.Series) -> bool:
     """Whether numbers of a column have leading zeros, so that they are codes."""
-    return is_texts(series) and bool(series.dropna().str.fullmatch(CODE).any())
+    return is_texts(series) and bool(series.str.fullmatch(CODE).any())
 
 
 def infer_kind(frame: pd.DataFrame, written: Mapping[str, Written]) -> tuple[type[Task], str]:

@@ -134,7 +134,7 @@ def without_words_for_none(series: pd.Series) -> pd.Series:
 
 def words_for_none(series: pd.Series) -> str:
     """Says which words of a column of numbers count as missing; '' where there are none."""
-    if not is_texts(series):
+    if not is_texts(series) or all_plain(series) is not None:
         return ""
     found = series[series.str.lower().isin(NO_NUMBER)].value_counts()
     words = ", ".join(f"'{word}'" for word in found.index)

@@ -10,6 +10,7 @@ import torch
 
 from src.data import Table
 from src.data.columns import Categorical, Numeric
+from src.data.labels import Labels
 from src.tasks import MISSING, BinaryClassification, Classification, MultilabelClassification, Regression
 
 NAN = float("nan")
@@ -381,6 +382,21 @@ def test_the_truth_stands_beside_predictions_as_written(path):
     assert truth["mood"][""] == [mood if isinstance(mood, str) else None for mood in part["mood"]]
     np.testing.assert_array_equal(truth["income"][""], part["income"])
     np.testing.assert_array_equal(truth["tags"]["a"], part["a"])
+
+
+def test_labels_of_many_tasks_are_read_once_for_all_commands(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    inputs = {f"x{i}": rng.normal(size=200).round(3) for i in range(30)}
+    frame = pd.DataFrame(inputs | {f"t{i}": rng.integers(2, size=200) for i in range(25)})
+    calls = []
+    values = Labels.values
+    monkeypatch.setattr(Labels, "values", lambda self, *given: calls.append(self.columns) or values(self, *given))
+    table = Table(saved(frame, tmp_path), ["t*"])
+    table.notes()
+    table.schema()
+    for name in ("train", "val", "test"):
+        table.split(name)
+    assert len(calls) == 2 * 25  # to find the classes of the training rows, and to encode all rows
 
 
 # -- mistakes --------------------------------------------------------------------------------------------------------------------
