@@ -131,8 +131,8 @@ def positions(words: pd.Series, vocabulary: tuple[str | None, ...]) -> np.ndarra
 
 
 def bare_whole(word: str) -> str:
-    """A whole number without its decimals; other words as they are."""
-    return re.sub(r"^(-?(?:0|[1-9]\d*))\.0+$", r"\1", word)
+    """A whole number without its decimals and its plus; other words as they are."""
+    return re.sub(r"^(?:\+(?=\d))?(-?(?:0|[1-9]\d*))(?:\.0+)?$", r"\1", word)
 
 
 def to_words(series: pd.Series) -> pd.Series:

@@ -69,6 +69,8 @@ def read_dates(series: pd.Series, form: str) -> pd.Series:
     """
     if is_typed_date(series):
         return series
+    if not is_texts(series):  # 20241231 as a number
+        series = series.astype("str").str.replace(r"\.0+$", "", regex=True).where(series.notna())
     series = without_words_for_none(series)
     dates = parsed(series, form)
     wrong = (dates.isna() & series.notna()).to_numpy()
@@ -116,6 +118,22 @@ def date_formats(series: pd.Series) -> list[str]:
     best = max(shares.values(), default=0.0)
     found = [form for form, value in shares.items() if value == best and value >= 0.9]
     return [ISO] if ISO in found else found
+
+
+def several_forms(series: pd.Series) -> tuple[str, str] | None:
+    """Two dates of a column whose texts are dates in more than one format; None if it is no such column."""
+    import pandas as pd
+
+    if not is_texts(series):
+        return None
+    texts = pd.Series(without_words_for_none(series).dropna().unique(), dtype="str").head(FEW)
+    if texts.empty or texts.str.fullmatch(DATE_LIKE).mean() < 0.9:
+        return None
+    read = [parsed(texts, form).notna().to_numpy() for form in candidates()]
+    if np.any(read, axis=0).mean() < 0.9:
+        return None
+    best = max(read, key=np.sum)
+    return None if best.all() else (texts[int(best.argmax())], texts[int(best.argmin())])
 
 
 def candidates() -> Iterator[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from src.data.columns import Categorical, Column, Numeric, to_words
-from src.data.dates import DATE_PARTS, ISO, DatePart, date_formats, has_offsets, is_typed_date, parsed
+from src.data.dates import DATE_PARTS, ISO, DatePart, date_formats, has_offsets, is_typed_date, parsed, several_forms
 from src.data.labels import is_codes, number_format, refuse_mixture
 from src.data.numbers import BadValue, NumberFormat, Written, is_texts, without_words_for_none, words_for_none
 from src.data.reading import nearest
@@ -83,7 +83,14 @@ class InputReader:
         series = self.train[name]
         if is_typed_date(series):
             return True
+        if self.date_format is not None and is_texts(series) and self._fits(series):
+            return True
         return is_texts(series) and self.written[name].share < 1 and bool(date_formats(series))
+
+    def _fits(self, series: pd.Series) -> bool:
+        """Whether nine of ten texts are dates of the format that is set by hand."""
+        known = without_words_for_none(series).dropna()
+        return len(known) > 0 and bool(parsed(known, str(self.date_format)).notna().mean() >= 0.9)
 
     def _column(self, name: str) -> Iterator[Column]:
         series = self.train[name]
@@ -151,7 +158,7 @@ class InputReader:
         series = self.train[name]
         if is_typed_date(series):
             return ISO  # the form in which other files have such dates
-        if self.date_format is not None and parsed(series.dropna(), self.date_format).notna().mean() >= 0.9:
+        if self.date_format is not None and self._fits(series):
             return self.date_format
         formats = date_formats(series)
         if len(formats) > 1:
@@ -171,6 +178,13 @@ class InputReader:
             except BadValue as error:
                 hint = f"; if it means a missing value, add it to data.missing; if '{name}' is no number, to data.categorical"
                 raise BadColumn(name, f"{error}{hint}", error.row) from None
+        forms = several_forms(series) if how.share < 1 else None
+        if forms is not None:
+            raise BadColumn(
+                name,
+                f"holds dates in several forms, such as '{forms[0]}' and '{forms[1]}': write all in one, or set "
+                f"--data.drop '[{name}]' or --data.categorical '[{name}]'",
+            )
         if not self.forced:
             try:
                 refuse_mixture(series, how, "data.categorical")

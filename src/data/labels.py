@@ -23,7 +23,7 @@ MOST_CLASSES = 200  # words with more values are free text, not classes
 MANY_NUMBERS = 20  # a column with more numbers than this and few words is one of numbers with words for "missing"
 FEW_WORDS = 5
 CODE = r"[-+]?0\d.*"  # 01, 007: a number would lose its zeros
-WHOLE = r"-?(?:0|[1-9]\d*)(?:\.0+)?"
+WHOLE = r"[-+]?(?:0|[1-9]\d*)(?:\.0+)?"
 
 
 @dataclass(frozen=True)

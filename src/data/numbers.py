@@ -17,6 +17,7 @@ UNIT = rf"[%‰°{CURRENCY}]|[A-Z]{{3}}"
 EXPONENT = r"(?:[eE][-+]?\d+)?"
 SPACES = "\u00a0\u2009\u202f"  # no-break, thin and narrow spaces, which spreadsheets put between thousands
 TRUTH = {"true": 1.0, "false": 0.0}
+TRUTH_AS_NUMBERS = {"1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}  # as other rows of such a column may have it
 # in lower case; among numbers and dates they mean that a value is missing, among words they are words
 NO_NUMBER = frozenset(
     (
@@ -85,7 +86,7 @@ class NumberFormat:
         import pandas as pd
 
         if self.truth:
-            return texts.str.lower().map(TRUTH).to_numpy(dtype=np.float64, na_value=np.nan)
+            return texts.str.lower().map(TRUTH | TRUTH_AS_NUMBERS).to_numpy(dtype=np.float64, na_value=np.nan)
         if self.plain:
             return plain_numbers(texts)
         bare = without_unit(tidy(texts), self.unit)
@@ -104,6 +105,11 @@ class NumberFormat:
             BadValue: A text that is no number, or a number that single precision does not hold.
         """
         numbers = typed_numbers(series)
+        if numbers is None and not is_texts(series):
+            numbers = np.full(len(series), np.nan)
+            if series.notna().any():
+                row = int(series.notna().to_numpy().argmax())
+                raise BadValue(row, f"holds '{series.iloc[row]}' where a number is expected")
         if numbers is None and self.plain:
             numbers = all_plain(series)
         if numbers is None:

@@ -572,6 +572,18 @@ READING = [
         refuses=r"columns 'day', 'when' hold dates: set --data.dates expand, or --data.drop '\[day, when\]'.*--data.categorical",
     ),
     Case("12 dates to predict", {"t.csv": csv(y=DMY)}, NAMED, refuses="target 'y' holds dates, which no task predicts"),
+    Case(
+        "12 days of digits, said",
+        {"t.csv": csv(day=[f"2024{1 + i % 12:02d}{1 + i % 28:02d}" for i in range(N)])},
+        {**NAMED, "dates": "expand", "date_format": "%Y%m%d"},
+        (numbers("day.month"), [1, 2, 3]),
+    ),
+    Case(
+        "12 two formats",
+        {"t.csv": csv(day=[d if i % 2 else f"{d[6:]}-{d[3:5]}-{d[:2]}" for i, d in enumerate(DMY)])},
+        {**NAMED, "dates": "expand"},
+        refuses="column 'day' holds dates in several forms, such as '.*' and '.*': write all in one",
+    ),
     # 13: Parquet
     Case(
         "13 days",
@@ -811,6 +823,7 @@ READING = [
         {"targets": ["k*"], "drop": ["kk"]},
         (tasks, {"k": ["k*"]}),
     ),
+    Case("labels with signs", {"t.csv": csv(y=cycle("+1", "-1"))}, NAMED, (task(), ("BinaryClassification", -1, 1))),
     # the positive class
     Case(
         "the order given is the order used",

@@ -104,7 +104,19 @@ def test_positions_against_a_slow_look_up(words, vocabulary):
 
 
 @pytest.mark.parametrize(
-    ("word", "bare"), [("3.0", "3"), ("-3.00", "-3"), ("0.0", "0"), ("03.0", "03.0"), ("3.10", "3.10"), ("v1.0", "v1.0")]
+    ("word", "bare"),
+    [
+        ("3.0", "3"),
+        ("-3.00", "-3"),
+        ("0.0", "0"),
+        ("03.0", "03.0"),
+        ("3.10", "3.10"),
+        ("v1.0", "v1.0"),
+        ("+1", "1"),
+        ("+0.0", "0"),
+        ("+-1", "+-1"),
+        ("+01", "+01"),
+    ],
 )
 def test_bare_whole(word, bare):
     assert bare_whole(word) == bare

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.data.dates import DATE_PARTS, ISO, DatePart, candidates, date_formats, has_offsets, read_dates
+from src.data.dates import DATE_PARTS, ISO, DatePart, candidates, date_formats, has_offsets, read_dates, several_forms
 from src.data.numbers import BadValue
 
 NAN = float("nan")
@@ -77,6 +77,22 @@ def test_nine_of_ten_make_dates_and_the_tenth_is_named():
         read_dates(texts("2024-12-31", None, "12/31/2024"), ISO)
     assert caught.value.row == 2
     assert date_formats(texts(*["31/12/2024"] * 8, "soon", "later")) == []
+
+
+def test_dates_in_several_forms():
+    mixed = texts(*["2024-01-05", "05/01/2024", "2024-02-06", "-"] * 5)
+    assert date_formats(mixed) == []
+    assert several_forms(mixed) == ("2024-01-05", "05/01/2024")
+    for values in (["9-11", "6-8"], ["555-01-1000", "555-01-1001"], ["2024-01-05", "2024-01-06"], ["red", "blue"], [None]):
+        assert several_forms(texts(*values)) is None
+
+
+def test_a_format_set_by_hand_reads_numbers_of_typed_files_too():
+    month = DatePart("%Y%m%d", "month")
+    assert month.numbers(texts("20240105", "20241231")).tolist() == [1, 12]
+    np.testing.assert_array_equal(month.numbers(pd.Series([20240105, 20241231, None])), [1, 12, NAN])
+    with pytest.raises(BadValue, match="holds '7' where a date such as %Y%m%d is expected"):
+        month.numbers(pd.Series([20240105, 7]))
 
 
 def test_parts_of_dates():

@@ -104,6 +104,7 @@ def test_classes_stay_as_written_unless_all_are_whole_numbers():
     assert taken(["01", "1"]) == ["01", "1"]
     assert taken(["1", "2", "unknown"]) == ["1", "2", "unknown"]
     assert taken(["1e5", "2"]) == ["1e5", "2"]
+    assert taken(["+1", "-1"]) == [1, -1]
     assert taken([0.5, 1.5]) == ["0.5", "1.5"]
 
 
@@ -111,6 +112,7 @@ def test_known_classes_are_found_in_other_rows():
     assert taken(["1", "2"], "1", "2", "unknown") == ["1", "2"]
     assert taken([1, 2], "1", "2", "unknown") == ["1", "2"]
     assert taken(["1.0", None], 1, 2) == [1, None]
+    assert taken(["+1", "1", "-1.0"], -1, 1) == [1, 1, -1]
     assert taken(["01"], 1, 2) == ["01"]  # which the task will not know
     assert taken(["True", "False"], False, True) == [True, False]
     assert taken(["yes", "nix"], "no", "yes") == ["yes", "nix"]

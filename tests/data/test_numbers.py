@@ -126,6 +126,20 @@ def test_typed_numbers_are_read_whatever_the_format():
     assert caught.value.row == 1
 
 
+def test_dates_of_typed_files_are_no_numbers():
+    with pytest.raises(BadValue, match="holds '2024-01-05 00:00:00' where a number is expected") as caught:
+        PLAIN.numbers(pd.Series(pd.to_datetime([None, "2024-01-05"])))
+    assert caught.value.row == 1
+    np.testing.assert_array_equal(COMMA.numbers(pd.Series(pd.to_datetime([None, None]))), [NAN, NAN])
+
+
+def test_truth_may_come_as_words_or_as_numbers_later():
+    truth = found("True", "false").format
+    np.testing.assert_array_equal(truth.numbers(texts("TRUE", "0", "1.0", None, "-")), [1, 0, 1, NAN, NAN])
+    with pytest.raises(BadValue, match="holds '2' where a number is expected"):
+        truth.numbers(texts("true", "2"))
+
+
 # -- what a column is found to hold ------------------------------------------------------------------
 def test_shares_count_values_and_leave_missing_ones_out():
     assert shares(texts("1", "2", "2", "x", None, "-"), None, None)[PLAIN] == pytest.approx(3 / 4)
