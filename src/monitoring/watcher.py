@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 import lightning as L
@@ -43,19 +44,20 @@ def agree(trainer: L.Trainer, error: Exception | None) -> None:
 
 def guarded(watcher: L.Callback, hook: Callable[..., Any]) -> Callable[..., None]:
     """Returns a hook of a watcher whose failure is one line, and leaves the watcher out from then on."""
+    return partial(call_guarded, watcher, hook)  # which can be sent to a process that is spawned
 
-    def call(*args: Any, **kwargs: Any) -> None:
-        if getattr(watcher, "left_out", False):
-            return
-        try:
-            hook(*args, **kwargs)
-        except Exception as error:
-            watcher.left_out = True  # type: ignore[attr-defined]
-            warn(watcher, error)
-            with suppress(Exception):  # a progress bar takes itself off the terminal
-                cast(Any, type(watcher)).teardown(watcher, *args[:2], stage="fit")
 
-    return call
+def call_guarded(watcher: L.Callback, hook: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Calls a hook of a watcher that has not failed yet."""
+    if getattr(watcher, "left_out", False):
+        return
+    try:
+        hook(*args, **kwargs)
+    except Exception as error:
+        watcher.left_out = True  # type: ignore[attr-defined]
+        warn(watcher, error)
+        with suppress(Exception):  # a progress bar takes itself off the terminal
+            cast(Any, type(watcher)).teardown(watcher, *args[:2], stage="fit")
 
 
 def guard_hooks(watcher: L.Callback) -> None:

@@ -27,7 +27,10 @@ REFUSED: dict[str, tuple[tuple[object, ...], list[str]]] = {
         ["watch.patience", "limit_val_batches"],
     ),
     "fewer rows than devices": (("--devices", 20), ["data.batch_size is 16", "20 devices"]),
-    "sparse gradients": (("--model.optimizer", "SparseAdam"), ["model.optimizer", "SparseAdam takes sparse gradients", "use AdamW"]),
+    "sparse gradients": (
+        ("--model.optimizer", "SparseAdam"),
+        ["model.optimizer", "SparseAdam takes sparse gradients", "use AdamW"],
+    ),
     "a finder of learning rates": (("--trainer.callbacks", "LearningRateFinder"), ["LearningRateFinder", "--lr 0.001"]),
     "a finder of batch sizes": (("--trainer.callbacks", "BatchSizeFinder"), ["BatchSizeFinder", "set --batch_size"]),
     "plateau of a loss": (

@@ -8,6 +8,7 @@ images too, so that one head serves vectors, tokens and pixels.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -144,10 +145,11 @@ class Encoder(nn.Module, ABC):
 
 def checked(make: Callable[[InputShape], Encoder]) -> Callable[[InputShape], Encoder]:
     """Returns a factory that tries each encoder it makes, so that a wrong size is said where it arises."""
+    return partial(made, make)  # a function of its own could not be sent to a process that is spawned
 
-    def made(shape: InputShape) -> Encoder:
-        encoder = make(shape)
-        encoder.check()
-        return encoder
 
-    return made
+def made(make: Callable[[InputShape], Encoder], shape: InputShape) -> Encoder:
+    """Makes an encoder and tries it."""
+    encoder = make(shape)
+    encoder.check()
+    return encoder
