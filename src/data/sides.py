@@ -86,7 +86,10 @@ def codes_of_task(table: Table, name: str) -> np.ndarray | None:
     if not table.single[name]:
         return None
     given = table.settings.get(name, {})
-    kind = type(given) if isinstance(given, Task) else declared(given)[0]
+    try:
+        kind = type(given) if isinstance(given, Task) else declared(given)[0]
+    except ValueError as error:
+        raise ValueError(f"{table.path}: target '{name}' {error}") from None
     surely = kind is not None and issubclass(kind, Classification | BinaryClassification)
     if kind is not None and not surely:
         return None
