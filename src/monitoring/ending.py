@@ -67,4 +67,6 @@ def why_none(trainer: L.Trainer, selection: Mapping[str, Any]) -> str:
         return "no validation row has a label"
     if trainer.limit_val_batches != 0 and every is not None and every > trainer.current_epoch:
         return f"no validation in {trainer.current_epoch} epochs (trainer.check_val_every_n_epoch is {every})"
+    if trainer.limit_val_batches != 0 and every is None:
+        return f"no validation in {trainer.global_step} steps (trainer.val_check_interval is {trainer.val_check_interval})"
     return "no validation"

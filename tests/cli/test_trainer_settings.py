@@ -56,7 +56,10 @@ def trained(tmp_path: Path, *words: object) -> tuple[Path, str]:
 def test_what_the_trainer_refuses_is_one_line(tmp_path: Path) -> None:
     """It looks at some settings only once the run has begun, and the run says that it failed."""
     for words, word in (
-        (("--trainer.val_check_interval", 1000), "`val_check_interval` (1000) must be less than or equal"),
+        (
+            ("--trainer.val_check_interval", 1000, "--trainer.check_val_every_n_epoch", 1),
+            "`val_check_interval` (1000) must be less than or equal",
+        ),
         (("--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/scor"), "`val/scor` which is not available"),
     ):
         ended = call("train", *TOY, "--logs", tmp_path, "--name", word[1:6].strip("/"), *words)
@@ -138,8 +141,9 @@ class Stops(L.Callback):
     [
         (("--trainer.limit_val_batches", 0), "no validation"),
         (("--trainer.check_val_every_n_epoch", 5), "no validation in 1 epochs (trainer.check_val_every_n_epoch is 5)"),
+        (("--trainer.val_check_interval", 1000), "no validation in 14 steps (trainer.val_check_interval is 1000)"),
     ],
-    ids=["none", "later than the end"],
+    ids=["none", "later than the last epoch", "later than the last step"],
 )
 def test_without_validation_the_last_weights_are_tested(tmp_path: Path, words: tuple[object, ...], why: str) -> None:
     run, out = trained(tmp_path, *words)
