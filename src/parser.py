@@ -198,7 +198,8 @@ class Parser(LightningArgumentParser):
         matches = [re.fullmatch(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|typing.Literal\[(.*)\])", line) for line in says]
         types = [match[1] or match[2].replace(", ", " or ") for match in matches if match]
         if types:
-            return f"expected {' or '.join(types)}, got '{given}'"
+            quotes = "; a text that reads null stands in quotes: '\"null\"'" if re.search(r"\bNone\b", given) else ""
+            return f"expected {' or '.join(types)}, got '{given}'{quotes}"
         return re.sub(r"Type .*? expects a function or a callable class: ", "", "; ".join(says))[:300]
 
     def unknown_class(self, key: str, name: str, reason: str) -> str:

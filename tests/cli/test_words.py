@@ -97,6 +97,7 @@ def test_names_of_tasks_and_sources(tmp_path: Path) -> None:
 def test_words_that_are_no_truth_are_refused_where_one_is_wanted() -> None:
     refused(call("train", "--trainer.detect_anomaly", "NO"), ["trainer.detect_anomaly", "expected bool", "'NO'"])
     refused(call("train", "--max_epochs", "12:30"), ["trainer.max_epochs", "expected int", "'12:30'"])
+    refused(call("train", "--data", "Table", "--data.path", "x", "--data.targets", "[null]"), ["data.targets", "quotes"])
 
 
 def test_a_flag_for_yes_or_no_may_stand_alone() -> None:
