@@ -70,7 +70,8 @@ class InputReader:
         return [column for name in names for column in self._column(name)]
 
     def _refuse_dates(self, names: Sequence[str]) -> None:
-        held = [name for name in names if name not in self.categorical and self._holds_dates(name)]
+        kept = [name for name in names if name not in self.categorical and not is_constant(self.train[name])]
+        held = [name for name in kept if self._holds_dates(name)]
         if not held:
             return
         what = f"columns {', '.join(map(repr, held))} hold" if len(held) > 1 else f"column '{held[0]}' holds"
@@ -95,7 +96,7 @@ class InputReader:
     def _column(self, name: str) -> Iterator[Column]:
         series = self.train[name]
         known, distinct = int(series.notna().sum()), series.nunique()
-        if distinct == 0 or (distinct == 1 and known == len(series)):
+        if is_constant(series):
             self.dropped[name] = "constant in the training rows"
         elif name in self.categorical:
             yield Categorical.fit(series)
@@ -203,6 +204,12 @@ class InputReader:
         if variants:
             self.notes.append(f"column '{name}': {variants}")
         yield Categorical.fit(series)
+
+
+def is_constant(series: pd.Series) -> bool:
+    """Whether all rows have the same value, or none has one."""
+    distinct = series.nunique()
+    return distinct == 0 or (distinct == 1 and bool(series.notna().all()))
 
 
 def case_variants(series: pd.Series) -> str:

@@ -110,13 +110,14 @@ class TargetReader:
             self.labels[name] = labels = self._how_read(task, columns, single)
             values = labels.values(self.train, getattr(task, "classes", ()))
             task = task.fit(values, columns)
+            positive = positive_class(task, values)
         except (BadLabel, BadValue) as error:
             raise ValueError(f"{self.path} row {self.rows[error.row] + 1}: target '{name}' {error}") from None
         except ValueError as error:
             raise ValueError(f"{where} {error}") from None
         share = 1 - known(values).mean()
         gaps = f", {share:.1%} of the labels missing" if share else ""
-        self.reasons[name] = f"{reason}{positive_class(task, values)}{gaps}"
+        self.reasons[name] = f"{reason}{positive}{gaps}"
         self._note(name, columns, labels)
         return task
 

@@ -47,7 +47,7 @@ X = [round((i * 37 % 101) / 25 - 2, 2) for i in range(N)]
 Y = [["no", "yes"][i * 7 // 3 % 2] for i in range(N)]
 
 
-def csv(delimiter: str = ",", end: str = "\n", n: int = N, **columns: Any) -> str:
+def csv(delimiter: Any = ",", end: Any = "\n", n: Any = N, **columns: Any) -> str:
     """A text file of columns x and y, and others in between; None leaves one out; texts that hold the delimiter are quoted."""
     made = {"x": X[:n], **columns, "y": columns.get("y", Y[:n])}
     if "x" in columns and list(columns).index("x") > 0:
@@ -77,11 +77,18 @@ def write(name: str, content: Any) -> None:
 
 
 # -- looking at what came out -----------------------------------------------------------------------
+def encoded(table: Table) -> dict[str, Any]:
+    """The inputs of all rows."""
+    inputs = table.split("predict").inputs
+    assert isinstance(inputs, dict)
+    return inputs
+
+
 def numbers(column: str, rows: int = 3) -> Callable[[Table], list[float]]:
     """The first numbers of an input in the unit of the file, as the network reads them; NaN where missing."""
 
     def look(table: Table) -> list[float]:
-        dense, place = table.split("predict").inputs["dense"].double().numpy(), 0
+        dense, place = encoded(table)["dense"].double().numpy(), 0
         for c in table.columns:
             if isinstance(c, Numeric):
                 if c.column == column:
@@ -100,7 +107,7 @@ def words(column: str, rows: int = 3) -> Callable[[Table], list[Any]]:
     def look(table: Table) -> list[Any]:
         names = [c for c in table.columns if isinstance(c, Categorical)]
         place = [c.column for c in names].index(column)
-        codes = table.split("predict").inputs["categorical"][:rows, place].tolist()
+        codes = encoded(table)["categorical"][:rows, place].tolist()
         return [("", *names[place].vocabulary)[code] for code in codes]
 
     return look
@@ -130,7 +137,7 @@ def mean(name: str = "y") -> Callable[[Table], float]:
     """The mean label of the rows of the main file."""
 
     def look(table: Table) -> float:
-        found = table.tasks[name]
+        found: Any = table.tasks[name]
         return round(float((table.encoded_targets("train", name).double() * found.std[0] + found.mean[0]).nanmean()), 2)
 
     return look

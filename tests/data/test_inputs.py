@@ -140,6 +140,12 @@ def test_all_columns_of_dates_are_refused_in_one_message():
         reader(a=days).columns(["a"])
 
 
+def test_columns_of_one_date_or_none_are_dropped_and_not_refused():
+    made = reader(a=cycle("2024-01-05"), b=list(pd.to_datetime([None] * N)), c=cycle(1, 2))
+    assert [column.column for column in made.columns(["a", "b", "c"])] == ["c"]
+    assert made.dropped == dict.fromkeys("ab", "constant in the training rows")
+
+
 def test_dates_become_the_parts_that_change():
     made = reader(x=cycle("31/12/2024 08:30", "30/11/2023 08:30"), dates="expand")
     assert [(c.column, c.source, c.reads) for c in made.columns(["x"])] == [

@@ -103,6 +103,11 @@ def test_classes_set_by_hand_meet_words_of_the_file(tmp_path, classes):
     assert made.split("train").targets["y"].tolist() == [float(row // 2 % 2) for row in made.rows["train"]]
 
 
+def test_classes_set_by_hand_that_the_file_does_not_have(tmp_path):
+    with pytest.raises(ValueError, match=r"t.csv row 1: target 'y' holds the class '01', which the training labels"):
+        table(tmp_path, ["y"], {"y": {"classes": [1, 2]}}, y=[["01", "02"][i % 2] for i in range(N)]).tasks  # noqa: B018
+
+
 def test_classes_that_differ_in_case_are_two_and_noted(tmp_path):
     made = table(tmp_path, ["y"], y=[["High", "high", "low"][i % 3] for i in range(N)])
     assert made.tasks["y"].classes == ("High", "high", "low")
