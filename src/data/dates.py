@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,11 +114,25 @@ def date_formats(series: pd.Series) -> list[str]:
         return float(times[:number][fits].sum() / times[:number].sum())
 
     # a few texts rule out nearly all formats
-    likely = [form for form in candidates() if share(form, FEW) >= 0.5]
+    few = texts.head(FEW).tolist()
+    likely = [form for form in candidates() if reads_any(few, form) and share(form, FEW) >= 0.5]
     shares = {form: share(form, len(texts)) for form in likely}
     best = max(shares.values(), default=0.0)
     found = [form for form, value in shares.items() if value == best and value >= 0.9]
     return [ISO] if ISO in found else found
+
+
+def reads_any(texts: list[str], form: str) -> bool:
+    """Whether some text may be a date of a format, found without the overhead of a table library."""
+    if form == ISO:
+        return True
+    for text in texts:
+        try:
+            datetime.strptime(text, form)
+        except ValueError:
+            continue
+        return True
+    return False
 
 
 def several_forms(series: pd.Series) -> tuple[str, str] | None:
@@ -129,7 +144,7 @@ def several_forms(series: pd.Series) -> tuple[str, str] | None:
     texts = pd.Series(without_words_for_none(series).dropna().unique(), dtype="str").head(FEW)
     if texts.empty or texts.str.fullmatch(DATE_LIKE).mean() < 0.9:
         return None
-    read = [parsed(texts, form).notna().to_numpy() for form in candidates()]
+    read = [parsed(texts, form).notna().to_numpy() for form in candidates() if reads_any(texts.tolist(), form)]
     if np.any(read, axis=0).mean() < 0.9:
         return None
     best = max(read, key=np.sum)

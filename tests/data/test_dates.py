@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.data.dates import DATE_PARTS, ISO, DatePart, candidates, date_formats, has_offsets, read_dates, several_forms
+from src.data.dates import DATE_PARTS, ISO, DatePart, candidates, date_formats, has_offsets, read_dates, reads_any, several_forms
 from src.data.numbers import BadValue
 
 NAN = float("nan")
@@ -50,6 +50,13 @@ def texts(*values):
 )
 def test_formats_of_dates(values, formats):
     assert date_formats(texts(*values)) == formats
+
+
+@pytest.mark.parametrize("form", list(candidates())[1::5])
+def test_no_format_is_ruled_out_that_would_be_read(form):
+    written = pd.Series(pd.date_range("2001-01-30 05:07:09.123456", periods=3, freq="223D")).dt.strftime(form)
+    assert reads_any(["soon", *written], form)
+    assert not reads_any(["soon", "9-11"], form)
 
 
 def test_a_column_of_numbers_has_no_format_of_dates():
