@@ -42,7 +42,7 @@ def evaluate(args: list[str]) -> dict[str, float]:
         remark(line)
     if trainer.is_global_zero:
         print(described, flush=True)
-        Console().print(results_table(cli.model.tasks, metrics, split))
+        Console().print(results_table(cli.model.tasks, metrics, split), crop=False)
         if out:
             text = json.dumps(defined(metrics), indent=2, allow_nan=False) + "\n"
             write_atomically(out, lambda file: file.write(text.encode()))

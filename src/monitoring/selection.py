@@ -32,7 +32,7 @@ class Validation:
     step: int
 
     def beats(self, other: "Validation | None") -> bool:
-        """Whether it is better: by the score, or by the loss where no score is defined.
+        """Whether it is better: by the score, or by the loss where scores are the same or not defined.
 
         A defined score beats one that is not, and one that is not beats the -inf of a task that has diverged.
         """
@@ -42,7 +42,10 @@ class Validation:
             return True
         if isnan(self.score):
             return self.loss < other.loss if isnan(other.score) else other.score == -inf
-        return self.score > -inf if isnan(other.score) else self.score > other.score
+        if isnan(other.score):
+            return self.score > -inf
+        # an AUROC of 1 stays 1 while the probabilities behind it still become better
+        return self.score > other.score or (self.score == other.score and self.loss < other.loss)
 
 
 class Selection(Quiet):

@@ -31,7 +31,8 @@ def seen(score: float, loss: float) -> Validation:
     ("ours", "theirs", "better"),
     [
         ((0.6, 9.0), (0.5, 1.0), True),
-        ((0.5, 0.1), (0.5, 1.0), False),  # the first of equals stays
+        ((0.5, 0.1), (0.5, 1.0), True),  # of equal scores the lower loss
+        ((0.5, 1.0), (0.5, 1.0), False),  # the first of equals stays
         ((0.1, 9.0), (nan, 0.1), True),  # a defined score beats one that is not
         ((nan, 0.1), (0.1, 9.0), False),
         ((nan, 0.4), (nan, 0.5), True),
