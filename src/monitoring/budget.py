@@ -27,8 +27,8 @@ class Budget:
 
     steps: int = 1000
     min_epochs: int = 10
-    validate_every: int = 25
-    patience: int | None = 20
+    validate_every: int = 15
+    patience: int | None = 30
 
     def __post_init__(self) -> None:
         for name in ("steps", "min_epochs", "validate_every"):
