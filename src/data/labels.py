@@ -22,7 +22,7 @@ FEW_NUMBERS = 10  # whole numbers with at most this many values are classes
 MOST_CLASSES = 200  # words with more values are free text, not classes
 MANY_NUMBERS = 20  # a column with more numbers than this and few words is one of numbers with words for "missing"
 FEW_WORDS = 5
-CODE = r"[-+]?0\d.*"  # 01, 007: a number would lose its zeros
+CODE = r"[-+]?0\d\w*"  # 01, 007: a number would lose its zeros
 WHOLE = r"[-+]?(?:0|[1-9]\d*)(?:\.0+)?"
 
 
