@@ -1,6 +1,6 @@
 """What is kept of the weights: the best in validation, and the last to resume from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import isnan, nan
 from pathlib import Path
 from typing import Any, cast
@@ -109,10 +109,11 @@ class LastCheckpoint(Checkpoint):
     Args:
         folder: Where it is kept.
         every_n_steps: How many steps may be lost; where a validation is about to come, it is waited for.
+        then: What comes last in an epoch, after this.
     """
 
-    def __init__(self, folder: Path, every_n_steps: int = 500) -> None:
-        self.path, self.every_n_steps = folder / "last.ckpt", every_n_steps
+    def __init__(self, folder: Path, every_n_steps: int = 500, then: Callable[[L.Trainer], None] | None = None) -> None:
+        self.path, self.every_n_steps, self.then = folder / "last.ckpt", every_n_steps, then
         self._saved = 0  # the step of the last one
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -134,6 +135,8 @@ class LastCheckpoint(Checkpoint):
         ends = trainer.should_stop or epochs == trainer.max_epochs or steps == trainer.max_steps
         if ends or steps - self._saved >= min(SHORT, self.every_n_steps):
             self._save(trainer)
+        if self.then:
+            self.then(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
         if trainer.global_step > self._saved:

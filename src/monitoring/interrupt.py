@@ -52,10 +52,21 @@ class Interrupt(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Looks whether someone asked, once nothing is half done: no accumulation, and no validation about to come."""
-        if trainer.global_step < self._next if trainer.world_size > 1 else not self.asked:
-            return
-        if not between_steps(trainer):
-            return
+        if self._is_time(trainer) and between_steps(trainer):
+            self._look(trainer)
+
+    def at_epoch_end(self, trainer: L.Trainer) -> None:
+        """Looks after an epoch and all that follows from it: a step that a validation follows is never looked at before.
+
+        Of a small table each step is such a one. No hook of this class, since other callbacks have to come first.
+        """
+        if self._is_time(trainer):
+            self._look(trainer)
+
+    def _is_time(self, trainer: L.Trainer) -> bool:
+        return trainer.global_step >= self._next if trainer.world_size > 1 else self.asked
+
+    def _look(self, trainer: L.Trainer) -> None:
         self._next = trainer.global_step + self.every_n_steps
         if self._anyone_asked(trainer):
             trainer.save_checkpoint(self.checkpoint)

@@ -60,12 +60,14 @@ class Watch:
             watchers.append(Figures(self.figures_every))
         if self.geometry_every:
             watchers.append(Geometry(self.geometry_every))
-        if folder is not None:
-            watchers.append(Interrupt(folder / "last.ckpt"))
+        interrupt = None if folder is None else Interrupt(folder / "last.ckpt")
+        if interrupt is not None:
+            watchers.append(interrupt)
         selection = Selection(self.patience)
         callbacks: list[L.Callback] = [Together(*watchers), selection, rate or LearningRate()]
         if bar:
             callbacks.append(Progress(dashboard))
-        if folder is not None:
-            callbacks += [BestCheckpoint(folder, selection), LastCheckpoint(folder, self.checkpoint_every)]
+        if folder is not None and interrupt is not None:
+            last = LastCheckpoint(folder, self.checkpoint_every, then=interrupt.at_epoch_end)
+            callbacks += [BestCheckpoint(folder, selection), last]
         return callbacks

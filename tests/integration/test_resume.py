@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from tests.cli.calling import call
+from tests.cli.calling import call, table, words_for_table
 from tests.launch import curves, launch, only_run, read_json, train
 from tests.toy import KillAt, RaiseAt, SignalAt
 
@@ -202,6 +202,24 @@ def test_sigterm_saves_and_says_how_to_resume(whole: Callable[..., Path], tmp_pa
     launch("src.train", "--resume", stopped)
     assert_same(checkpoint(stopped, "last")["state_dict"], checkpoint(whole(*flags), "last")["state_dict"])
     assert [s["status"] for s in read_json(stopped / "run.json")["sessions"]] == ["interrupted", "finished"]
+
+
+def test_a_run_whose_epochs_are_single_steps_stops_too(tmp_path: Path) -> None:
+    """Each step of a small table is followed by a validation: there is no step after which nothing is about to come."""
+    (tmp_path / "table.csv").write_text(table())
+    words = (*words_for_table(tmp_path), "--max_epochs", 5, "--model.encoder.dropout", 0.2)
+    whole, stopped = (("--name", name) for name in ("whole", "stopped"))
+    assert call("train", *words, *whole).code == 0
+    assert call("train", *words, *stopped, *SignalAt.flags(2, tmp_path / "marker")).code == 130
+    run = only_run(tmp_path / "logs" / "stopped")
+    assert checkpoint(run, "last")["global_step"] == 2
+    assert call("train", "--resume", run).code == 0
+    for which in ("best", "last"):
+        ours, theirs = checkpoint(run, which), checkpoint(only_run(tmp_path / "logs" / "whole"), which)
+        assert_same(
+            [ours[k] for k in ("state_dict", "loops", "lr_schedulers")],
+            [theirs[k] for k in ("state_dict", "loops", "lr_schedulers")],
+        )
 
 
 def test_resumed_on_other_devices_and_with_more_epochs(tmp_path: Path) -> None:
