@@ -52,7 +52,7 @@ def predict(args: list[str]) -> None:
     write(frame, out)
     print(f"{len(frame)} rows, {len(frame.columns)} columns: {out}", flush=True)
     sides = data.beside(data.predict_split).get("split", [])
-    if len(set(sides)) > 1:
+    if split is None and sides:
         counts = ", ".join(f"{sides.count(side)} {side}" for side in dict.fromkeys(sides))
         remark(f"these are the rows of the run itself, those that it was trained on among them: {counts}, as the split column says")
 

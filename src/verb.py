@@ -36,6 +36,7 @@ def quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
         ".*WeightAveraging callback with a model that overrides.*",  # strategies with shards refuse it
         ".*scheduler is using 'interval': 'epoch'.*",  # the run says so in its own line
+        r"\s*Unable to serialize instance",  # of a callback whose error is said in its own line
     ):
         warnings.filterwarnings("ignore", message=message)
 

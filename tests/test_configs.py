@@ -1,9 +1,12 @@
 """Every YAML in configs/ runs for a step."""
 
+import inspect
 from pathlib import Path
 
 import pytest
+import yaml
 
+from src.data.table import Table
 from src.train import train
 from src.verb import quiet
 from tests.launch import ROOT, only_run, read_json
@@ -42,3 +45,11 @@ def test_runs_for_a_step(path: Path, data: dict[str, list[str]], tmp_path: Path)
     assert read_json(run / "run.json")["sessions"][-1]["steps"] in (1, 2)
     metrics = read_json(run / "metrics.json")["test"]
     assert all(value > 0 for key, value in metrics.items() if key.startswith("test/") and key.endswith("/loss"))
+
+
+def test_the_table_config_states_every_setting() -> None:
+    stated = yaml.safe_load((ROOT / "configs/data/table.yaml").read_text())["init_args"]
+    defaults = {key: p.default for key, p in inspect.signature(Table).parameters.items() if key not in ("schema_path", "seed")}
+    assert stated.keys() == defaults.keys()
+    for key in defaults.keys() - {"path", "targets"}:
+        assert (stated[key] or None) == (defaults[key] or None), key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,7 +113,7 @@ class TableFiles:
         shown = given or record["path"]
         how = self._how_changed(role, shown, record)
         way_out = f"or name it as new rows: --data.path {shown}"
-        if role != "train":
+        if role != "train" or not Path(shown).exists():
             way_out = f"or say where it lies now: --data.{ROLES[role]}"
         raise ValueError(
             f"{shown}: is not the file that the run began with{how}; its split would mean other rows. Restore it, {way_out}"

@@ -193,6 +193,7 @@ class InputReader:
                 raise BadColumn(name, str(error)) from None
         if not self.forced and len(series) > SMALL and distinct > known / 2:
             what = "an identifier or free text" if how.share < 1 else "an identifier"
+            what += f", though {how.share:.0%} of them are numbers" if 0 < how.share < 1 else ""
             self.dropped[name] = f"{distinct} different texts in {known} known values: {what}"
             return
         if is_codes(series):

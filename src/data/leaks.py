@@ -248,7 +248,8 @@ def row_numbers(table: Table) -> list[str]:
         if len(known) < 20 or (known != np.floor(known)).any() or len(np.unique(known)) < len(known):
             continue
         steps = np.diff(known)
-        dense = known.max() - known.min() < 2 * len(known)
+        step = np.gcd.reduce(steps.astype(np.int64)) if np.abs(known).max() < 2**53 else 1  # 10, 40, 30 are as 1, 4, 3
+        dense = known.max() - known.min() < 2 * len(known) * step
         if dense or (steps > 0).all() or (steps < 0).all() or re.search(NAMES_OF_GROUPS, column):
             found.append(column)
     return found
@@ -374,7 +375,8 @@ def empty_classes(table: Table) -> list[str]:
                 lacking[name] = found
         if lacking:
             name = next(iter(lacking))
-            more = f" (and other tasks' classes, of {len(lacking) - 1} tasks)" if len(lacking) > 1 else ""
+            others = len(lacking) - 1
+            more = f" (nor of classes of {others} other task{'s' if others > 1 else ''})" if others else ""
             notes.append(
                 f"note: no {side} row of '{name}' is of {', '.join(lacking[name][:5])}{more}: some scores are not defined; "
                 f"--data.stratify '[{table.targets[name][0]}]' deals classes out in proportion"

@@ -49,7 +49,8 @@ def sides(table: Table) -> tuple[np.ndarray, int]:
         side = stratified_split(joint_codes(main[table.stratify]), val, test, table.split_seed)
     else:
         side = random_split(len(main), val, test, table.split_seed)
-    labels = [codes for name in table.targets if (codes := codes_of_task(table, name)) is not None]
+    train = side == "train"
+    labels = [codes for name in table.targets if (codes := codes_of_task(table, name, train)) is not None]
     moved = keep_rare_classes(side, labels, groups)
     if groups is not None:
         moved = refill(side, moved, labels, groups, {"val": val, "test": test}, table.split_seed)
@@ -81,8 +82,8 @@ def refill(
     return bound
 
 
-def codes_of_task(table: Table, name: str) -> np.ndarray | None:
-    """The classes of a task as integers (N,), before it is known which rows train; None for numbers and lists of columns."""
+def codes_of_task(table: Table, name: str, train: np.ndarray) -> np.ndarray | None:
+    """The classes of a task as integers (N,), as the rows that ``train`` so far show them; None for numbers and several columns."""
     if not table.single[name]:
         return None
     given = table.settings.get(name, {})
@@ -93,29 +94,33 @@ def codes_of_task(table: Table, name: str) -> np.ndarray | None:
     surely = kind is not None and issubclass(kind, Classification | BinaryClassification)
     if kind is not None and not surely:
         return None
-    return class_codes(table.main[table.targets[name][0]], surely, table.decimal, table.thousands)
+    return class_codes(table.main[table.targets[name][0]], train, surely, table.decimal, table.thousands)
 
 
-def class_codes(series: pd.Series, surely: bool, decimal: str | None, thousands: str | None) -> np.ndarray | None:
+def class_codes(
+    series: pd.Series, train: np.ndarray, surely: bool, decimal: str | None, thousands: str | None
+) -> np.ndarray | None:
     """The classes of a column of labels as integers (N,), -1 where missing; None if its labels are numbers or free text.
 
     Args:
         series: The labels of all rows.
+        train: Which of them train: (N,) bool. The kind of a task is found from these, however many more values the others have.
         surely: Whether it is known that they are classes.
         decimal: The mark before decimals, where it is set by hand.
         thousands: The mark between thousands, where it is set by hand.
     """
     import pandas as pd
 
-    codes, words = pd.factorize(to_words(series))
+    codes, _ = pd.factorize(to_words(series))
     if surely:
         return codes
     found = shares(series, decimal, thousands) if is_texts(series) else {}
     numbers = max(found.values(), default=0.0 if is_texts(series) else 1.0) > 0.5
     if numbers and is_texts(series):
-        codes, words = pd.factorize(without_words_for_none(series))
+        codes, _ = pd.factorize(without_words_for_none(series))
     many = FEW_NUMBERS if numbers else MOST_CLASSES
-    return codes if len(words) <= many else None
+    distinct = np.unique(codes[train & (codes >= 0)])
+    return codes if len(distinct) <= many else None
 
 
 def joint_codes(frame: pd.DataFrame) -> np.ndarray:

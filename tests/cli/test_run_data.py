@@ -273,3 +273,15 @@ def test_the_same_rows_are_tested_whatever_the_targets(tmp_path):
         shutil.rmtree(tmp_path / "logs")
     assert tested[0] == tested[1] == tested[2]
     assert abs(len(tested[0]) - 97.5) <= 2
+
+
+def test_predictions_of_training_rows_alone_say_so(tmp_path):
+    """Where validation and test rows lie in files of their own, each row of the first file is a training row."""
+    table().to_csv(tmp_path / "data.csv", index=False)
+    for seed, name in ((1, "val"), (2, "test")):
+        table(20, seed).to_csv(tmp_path / f"{name}.csv", index=False)
+    run = trained(tmp_path, "--data.val_path", "{here}/val.csv", "--data.test_path", "{here}/test.csv")
+    ended = call("predict", "--run", run, "--out", tmp_path / "p.csv")
+    assert "note: these are the rows of the run itself, those that it was trained on among them: 120 train" in ended.err
+    ended = call("predict", "--run", run, "--out", tmp_path / "q.csv", "--split", "train")
+    assert ended.err == ""

@@ -106,6 +106,7 @@ def test_recall_counts_classes_alike():
     ("name", "values"),
     [
         ("k", np.random.default_rng(0).permutation(N)),
+        ("k", 1003 + 7 * np.random.default_rng(0).permutation(N)),
         ("k", np.cumsum(np.random.default_rng(0).integers(1, 9, N))),
         ("patient_id", np.random.default_rng(0).choice(10**6, N, replace=False)),
         ("k", np.where(np.arange(N) % 10 == 3, NAN, np.random.default_rng(0).permutation(N))),

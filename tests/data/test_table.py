@@ -232,6 +232,18 @@ def test_rows_of_a_rare_class_train(tmp_path):
     assert table.tasks["mood"].classes == ("bad", "ecstatic", "fair", "good")
 
 
+def test_rows_of_the_tail_of_counts_train(tmp_path):
+    """Up to ten whole numbers are classes: the training rows decide that, however many more the other rows have."""
+    counts = np.arange(N) % 6
+    table = Table(saved(people().assign(count=counts), tmp_path), ["count"])
+    others = np.concatenate([rows_of(table, "val")[:4], rows_of(table, "test")[:4]])
+    counts[others] = 11 + np.arange(8)
+    table = Table(saved(people().assign(count=counts), tmp_path), ["count"])
+    assert set(others) <= set(rows_of(table, "train").tolist())
+    assert len(table.split("val").targets["count"])
+    assert "Regression" in table.notes()[0]
+
+
 def test_groups_stay_together(tmp_path):
     frame = people().assign(home=np.arange(N) // 3)
     table = Table(saved(frame, tmp_path), TARGETS, group="home")
