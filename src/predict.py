@@ -84,8 +84,15 @@ def readable(cli: CLI, ids: Tensor, outputs: dict[str, Tensor]) -> pd.DataFrame:
         for name, labels in cli.datamodule.truth(split).items():
             for suffix, values in labels.items():
                 key = f"{free('true', tasks)}.{name}"
-                columns[f"{key}.{suffix}" if suffix else key] = [values[row] for row in rows]
+                columns[f"{key}.{suffix}" if suffix else key] = whole([values[row] for row in rows])
     return pd.DataFrame(columns)
+
+
+def whole(labels: list[Any]) -> Any:
+    """Labels as a column: whole numbers stay whole beside missing ones."""
+    import pandas as pd
+
+    return pd.array(labels, dtype="Int64") if {type(label) for label in labels} == {int, type(None)} else labels
 
 
 def free(word: str, taken: Iterable[str]) -> str:

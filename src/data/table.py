@@ -23,7 +23,7 @@ from src.data.reading import FileFormat, nearest, read_table
 from src.data.record import letters, packed, read_schema, row_hashes, rows_of
 from src.data.sides import sides
 from src.data.targets import TargetReader, columns_of_tasks, encode, is_pattern, refuse_unknown_settings
-from src.tasks import Task
+from src.tasks import MultilabelClassification, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -369,6 +369,8 @@ class Table(MultiTaskDataModule):
             classes = getattr(self.tasks[task], "classes", ())
             parts = [labels.values(self.table_files.frame(role).iloc[rows], classes) for role, rows in roles.items()]
             values = np.concatenate(parts).reshape(-1, len(labels.columns))
+            if isinstance(self.tasks[task], MultilabelClassification):  # as they are predicted: 1 and 0, not 1.0 and 0.0
+                values = np.array([[None if np.isnan(label) else int(label) for label in row] for row in values], dtype=object)
             names = ("",) if labels.single else labels.columns
             found[task] = {suffix: column.tolist() for suffix, column in zip(names, values.T, strict=True)}
         return found

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Targets = list[str] | dict[str, str | list[str]]
+FARTHEST = 1e15  # of a label as a task encodes it: squares of larger ones overflow in single precision
 
 
 def is_pattern(name: object) -> bool:
@@ -194,6 +195,12 @@ def encode(task: Task, labels: Labels, frame: pd.DataFrame, path: str, name: str
         if column not in frame.columns:
             raise ValueError(f"{path}: lacks the target column '{column}': {nearest(column, frame.columns)}{hint}")
     try:
-        return task.encode(labels.values(frame, getattr(task, "classes", ())))
+        values = labels.values(frame, getattr(task, "classes", ()))
+        encoded = task.encode(values)
     except (BadLabel, BadValue) as error:
         raise ValueError(f"{path} row {error.row + 1}: target '{name}' {error}") from None
+    if encoded.is_floating_point() and len(far := (encoded.abs() > FARTHEST).nonzero()):
+        place = tuple(far[0].tolist())
+        far_off = f"holds {values[place]:g}, so far from the training labels that no loss is finite"
+        raise ValueError(f"{path} row {place[0] + 1}: target '{name}' {far_off}")
+    return encoded

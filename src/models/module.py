@@ -41,7 +41,7 @@ from src.models.encoders.encoder import checked
 from src.models.gradients import Steer, at_features, at_parameters, feature_gramian
 from src.models.heads import Deltas, Heads, Tape
 from src.models.lookahead import slopes_ahead
-from src.models.optimisation import optimizer_and_schedule, parameter_groups
+from src.models.optimisation import optimizer_and_schedule, parameter_groups, refuse_bad_settings
 from src.models.own_weights import own_weights
 from src.models.reached import Reached, ReachedShards
 from src.models.schedule import WarmupCosine
@@ -112,6 +112,7 @@ class MultiTaskModel(L.LightningModule):
         self.tasks, self.input_shape, self.seed = tasks, input_shape, seed
         self.chosen_tasks = dict(tasks)  # with the thresholds that the latest validation chose, and a checkpoint keeps
         self._make_encoder, self._make_sharing, self._make_balancer = checked(encoder), sharing, balancer
+        refuse_bad_settings(optimizer)
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self.scheduler_interval = scheduler_interval
         self.lr_multipliers, self.stage_decay = lr_multipliers or {}, stage_decay

@@ -62,6 +62,18 @@ def stage_of(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def refuse_bad_settings(make_optimizer: Callable[[Iterable[Any]], Optimizer]) -> None:
+    """Makes an optimizer of one parameter, long before that of the model.
+
+    Raises:
+        ValueError: torch refuses a setting, such as a negative rate.
+    """
+    try:
+        make_optimizer([nn.Parameter(torch.zeros(1))])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"model.optimizer: {error}") from None
+
+
 def fuse(optimizer: Optimizer) -> None:
     """One call for all parameters instead of ten for each, where torch has that on CPUs and nothing else was asked for."""
     for group in optimizer.param_groups:

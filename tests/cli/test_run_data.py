@@ -285,3 +285,18 @@ def test_predictions_of_training_rows_alone_say_so(tmp_path):
     assert "note: these are the rows of the run itself, those that it was trained on among them: 120 train" in ended.err
     ended = call("predict", "--run", run, "--out", tmp_path / "q.csv", "--split", "train")
     assert ended.err == ""
+
+
+def test_labels_of_0_and_1_stand_beside_predictions_as_whole_numbers(tmp_path):
+    frame = table()
+    yes = (frame["y"] == "yes").astype(int)
+    frame["y"], frame["a"], frame["b"] = yes.where(frame.index % 3 != 0).astype("Int64"), yes, 1 - yes
+    frame.loc[::4, "a"] = pd.NA
+    frame["a"] = frame["a"].astype("Int64")
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    run = trained(tmp_path, targets="{y: y, tags: [a, b]}")
+    assert call("predict", "--run", run, "--out", tmp_path / "p.csv", "--split", "train").code == 0
+    found = pd.read_csv(tmp_path / "p.csv", dtype=str).set_index("id")
+    wanted = frame.astype(str).replace("<NA>", np.nan).set_index("name").loc[found.index]
+    for column, truth in (("y", "true.y"), ("a", "true.tags.a"), ("b", "true.tags.b")):
+        assert found[truth].equals(wanted[column].rename(truth)), column
