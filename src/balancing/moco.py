@@ -59,7 +59,7 @@ class MoCo(GramianBalancer):
         n, state, here = len(problem.G), self.weights_T.numpy(), problem.tasks
         share = state[here].sum()
         w = state[here] / share if share > 0 else np.full(n, 1 / n)
-        gamma = self.gamma / float(self.steps) ** 0.5
+        gamma = self.gamma / max(float(self.steps), 1.0) ** 0.5  # tried out before the first step, too
         w = onto_simplex(w - gamma * (problem.G @ w / problem.G.trace() + self.rho * w))
         state[here] = w * share
         return w

@@ -119,21 +119,24 @@ class Encoder(nn.Module, ABC):
         return self
 
     @torch.no_grad()
-    def check(self) -> None:
+    def check(self, shape: InputShape) -> None:
         """Tries the encoder on two samples.
+
+        Args:
+            shape: What one sample looks like.
 
         Raises:
             ValueError: It lacks a part of the contract, or its features have another size than it says.
         """
         name = type(self).__name__
-        if not isinstance(getattr(self, "stages", None), nn.Sequential):
+        if not isinstance(getattr(self, "stages", None), nn.Module):  # a compiled one is no nn.Sequential
             raise ValueError(f"{name} sets no self.stages: an encoder is an nn.Sequential of stages")
         if not isinstance(getattr(self, "features", None), int):
             raise ValueError(f"{name} sets no self.features: the size of what its last stage puts out, a whole number")
         training = self.training
         self.eval()
         with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"):
-            z = top(self.stages(self.shape.example()))
+            z = top(self.stages(shape.example()))
         self.train(training)
         if z.shape[-1] != self.features:
             order = "; channels come last in features, for images too" if z.ndim > 3 and z.shape[1] == self.features else ""
@@ -151,5 +154,5 @@ def checked(make: Callable[[InputShape], Encoder]) -> Callable[[InputShape], Enc
 def made(make: Callable[[InputShape], Encoder], shape: InputShape) -> Encoder:
     """Makes an encoder and tries it."""
     encoder = make(shape)
-    encoder.check()
+    encoder.check(shape)
     return encoder
