@@ -135,8 +135,12 @@ def reads_any(texts: list[str], form: str) -> bool:
     return False
 
 
-def several_forms(series: pd.Series) -> tuple[str, str] | None:
-    """Two dates of a column whose texts are dates in more than one format; None if it is no such column."""
+def several_forms(series: pd.Series) -> tuple[str, str, bool] | None:
+    """Finds a column of dates that no one format reads.
+
+    Returns:
+        A date, a text of another form, and whether that is a date, too; None if it is no such column.
+    """
     import pandas as pd
 
     if not is_texts(series):
@@ -148,7 +152,10 @@ def several_forms(series: pd.Series) -> tuple[str, str] | None:
     if np.any(read, axis=0).mean() < 0.9:
         return None
     best = max(read, key=np.sum)
-    return None if best.all() else (texts[int(best.argmax())], texts[int(best.argmin())])
+    if best.all():
+        return None
+    others = np.any(read, axis=0) & ~best
+    return texts[int(best.argmax())], texts[int((others if others.any() else ~best).argmax())], bool(others.any())
 
 
 def candidates() -> Iterator[str]:

@@ -180,6 +180,12 @@ class InputReader:
                 hint = f"; if it means a missing value, add it to data.missing; if '{name}' is no number, to data.categorical"
                 raise BadColumn(name, f"{error}{hint}", error.row) from None
         forms = several_forms(series) if how.share < 1 else None
+        if forms is not None and not forms[2]:
+            raise BadColumn(
+                name,
+                f"holds dates such as '{forms[0]}', but also '{forms[1]}': if that means a missing value, set "
+                f"--data.missing '[{forms[1]}]'; otherwise --data.drop '[{name}]' or --data.categorical '[{name}]'",
+            )
         if forms is not None:
             raise BadColumn(
                 name,

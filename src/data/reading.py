@@ -11,6 +11,7 @@ import io
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -172,6 +173,13 @@ def read_text(path: Path, layout: FileFormat, separator: str) -> pd.DataFrame:
         for mark, word in MARKS:
             if mark in header[0]:
                 raise NotATable(f"only one column found, and its name holds {word}: set --data.delimiter {mark!r}")
+        if " " in header[0]:
+            below = 0  # words of the first row
+            with suppress(pd.errors.EmptyDataError):
+                second = pd.read_csv(path, header=None, skiprows=1, nrows=1, **as_text)  # type: ignore[call-overload]
+                below = len(str(second.iat[0, 0]).split()) if second.shape == (1, 1) else 0
+            if below == len(header[0].split()):
+                raise NotATable("only one column found, with spaces in its name and below: set --data.delimiter spaces")
     names = list(layout.names) if layout.names else named(header)
     if len(names) != len(header):
         raise NotATable(f"data.names has {len(names)} names, but the first row has {len(header)} values")

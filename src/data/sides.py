@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.data.columns import to_words
+from src.data.dates import date_formats, is_typed_date
 from src.data.kinds import declared
 from src.data.labels import FEW_NUMBERS, MOST_CLASSES
 from src.data.numbers import is_texts, shares, without_words_for_none
@@ -114,6 +115,8 @@ def class_codes(
     codes, _ = pd.factorize(to_words(series))
     if surely:
         return codes
+    if is_typed_date(series) or date_formats(series):  # refused later, for what they are
+        return None
     found = shares(series, decimal, thousands) if is_texts(series) else {}
     numbers = max(found.values(), default=0.0 if is_texts(series) else 1.0) > 0.5
     if numbers and is_texts(series):

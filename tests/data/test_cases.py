@@ -591,6 +591,18 @@ READING = [
         {**NAMED, "dates": "expand"},
         refuses="column 'day' holds dates in several forms, such as '.*' and '.*': write all in one",
     ),
+    Case(
+        "12 words among dates",
+        {"t.csv": csv(day=["not known" if i % 6 == 0 else d for i, d in enumerate(DMY)])},
+        {**NAMED, "dates": "expand"},
+        refuses=r"column 'day' holds dates such as '.*', but also 'not known': .* --data.missing '\[not known\]'",
+    ),
+    Case(
+        "12 another date for each row, to predict",
+        {"t.csv": csv(y=[f"20{i // 28:02}-01-{1 + i % 28:02}" for i in range(N)])},
+        NAMED,
+        refuses="target 'y' holds dates, which no task predicts",
+    ),
     # 13: Parquet
     Case(
         "13 days",

@@ -89,7 +89,9 @@ def test_nine_of_ten_make_dates_and_the_tenth_is_named():
 def test_dates_in_several_forms():
     mixed = texts(*["2024-01-05", "05/01/2024", "2024-02-06", "-"] * 5)
     assert date_formats(mixed) == []
-    assert several_forms(mixed) == ("2024-01-05", "05/01/2024")
+    assert several_forms(mixed) == ("2024-01-05", "05/01/2024", True)
+    days = [f"2024-01-{day:02}" for day in range(1, 20)]
+    assert several_forms(texts(*days, "not known")) == ("2024-01-01", "not known", False)
     for values in (["9-11", "6-8"], ["555-01-1000", "555-01-1001"], ["2024-01-05", "2024-01-06"], ["red", "blue"], [None]):
         assert several_forms(texts(*values)) is None
 

@@ -128,6 +128,8 @@ def test_short_rows_end_in_missing_values(tmp_path):
         ("a.csv", "x;y\n0,5;2\n1,5;3\n", "its name holds ';': set --data.delimiter ';'"),
         ("a.csv", "x\ty\n1\t2\n", "its name holds a tab: set --data.delimiter"),
         ("a.csv", "x|y\n1|2\n", "set --data.delimiter '|'"),
+        ("a.csv", "x y\n1   2\n", "set --data.delimiter spaces"),
+        ("a.csv", "body mass\n", "there are column names, but no rows"),
         ("a.tsv", "x,y\n1,2\n", "set --data.delimiter ','"),
         ("a.csv", "x,y,x\n1,2,3\n", "the column name 'x' stands there more than once; .*--data.names"),
         ("a.csv", "x, x\n1,2\n", "the column name 'x' stands there more than once"),
