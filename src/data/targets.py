@@ -10,7 +10,7 @@ import numpy as np
 
 from src.data.inputs import case_variants
 from src.data.kinds import declared, with_settings
-from src.data.labels import Labels, infer_kind, number_format
+from src.data.labels import Labels, infer_kind, number_format, shown
 from src.data.numbers import BadValue, Written, words_for_none
 from src.data.reading import nearest
 from src.tasks import BadLabel, BinaryClassification, Classification, Task
@@ -128,6 +128,8 @@ class TargetReader:
             return given, "set by hand"
         kind, settings = declared(given)
         kind, reason = (kind, "set by hand") if kind else infer_kind(self.train[columns], self.written)
+        if isinstance(settings.get("classes"), list) and reason != "set by hand":
+            reason = f"{reason.partition(':')[0]}: {shown(tuple(settings['classes']))}"  # in the order that counts
         return with_settings(kind, settings), reason
 
     def _how_read(self, task: Task, columns: list[str], single: bool) -> Labels:

@@ -849,7 +849,7 @@ READING = [
         {"t.csv": csv(y=cycle("low", "high", "high"))},
         {**NAMED, "tasks": {"y": {"classes": ["low", "high"]}}},
         (labels(), ["low", "high", "high"]),
-        says="two values: high, low; positive: high, the majority",
+        says="two values: low, high; positive: high, the majority",
     ),
     Case(
         "the positive class is said",
