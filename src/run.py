@@ -118,10 +118,18 @@ class Run:
         path = self.last if which == "last" or (which is None and self.last.exists() and not self.best.exists()) else self.best
         if not path.exists():
             raise ValueError(f"run {self.path} has no checkpoint {path.relative_to(self.path)}")
+        if not self.schema.is_file() and self._knows_its_files():
+            raise ValueError(f"{self.schema} is gone, which says what the run's rows are: restore it, or train anew")
         checkpoint = load_checkpoint(path, mmap=True)
         if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
             raise ValueError(f"checkpoint {path} is not from a training run")
         return path
+
+    def _knows_its_files(self) -> bool:
+        """Whether the record has a fingerprint of files; a damaged one is looked at elsewhere."""
+        with suppress(OSError, ValueError):
+            return bool((json.loads(self.record.read_text()).get("data") or {}).get("files"))
+        return False
 
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration.

@@ -361,6 +361,7 @@ def keeps_apart(numbers: np.ndarray | None, labels: np.ndarray) -> bool:
 def empty_classes(table: Table) -> list[str]:
     """Looks for classes that no validation or no test row has, though there are rows enough, so that scores are not defined."""
     notes = []
+    at_random = not (table.group or table.split_column or len(table.table_files.paths) > 1)
     for side in ("val", "test"):
         lacking: dict[str, list[str]] = {}
         targets = table.split(side).targets
@@ -378,8 +379,8 @@ def empty_classes(table: Table) -> list[str]:
             others = len(lacking) - 1
             more = f" (nor of classes of {others} other task{'s' if others > 1 else ''})" if others else ""
             notes.append(
-                f"note: no {side} row of '{name}' is of {', '.join(lacking[name][:5])}{more}: some scores are not defined; "
-                f"--data.stratify '[{table.targets[name][0]}]' deals classes out in proportion"
+                f"note: no {side} row of '{name}' is of {', '.join(lacking[name][:5])}{more}: some scores are not defined"
+                + (f"; --data.stratify '[{table.targets[name][0]}]' deals classes out in proportion" if at_random else "")
             )
     return notes
 

@@ -300,3 +300,12 @@ def test_labels_of_0_and_1_stand_beside_predictions_as_whole_numbers(tmp_path):
     wanted = frame.astype(str).replace("<NA>", np.nan).set_index("name").loc[found.index]
     for column, truth in (("y", "true.y"), ("a", "true.tags.a"), ("b", "true.tags.b")):
         assert found[truth].equals(wanted[column].rename(truth)), column
+
+
+def test_a_run_that_has_lost_its_schema_does_not_split_anew(tmp_path):
+    table().to_csv(tmp_path / "data.csv", index=False)
+    run = trained(tmp_path)
+    (Path(run) / "schema.json").unlink()
+    for verb, *flags in (("evaluate", "--run"), ("predict", "--out", tmp_path / "p.csv", "--run"), ("train", "--resume")):
+        refused(call(verb, *flags, run), ["schema.json is gone", "restore it"])
+    assert not (Path(run) / "schema.json").exists()
