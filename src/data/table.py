@@ -208,7 +208,7 @@ class Table(MultiTaskDataModule):
         if self.group:
             return f"column '{self.group}' has {self.main[self.group].nunique()} groups, too few or too large ones"
         if moved > 2:
-            why = "since no other row there has their class; is each target a class or a number?"
+            why = "since no other row there has their class; of a target that is a number, set data.tasks.TARGET to Regression"
             return f"{moved} rows were moved to train, {why}"
         return f"{len(self.main)} rows are too few"
 
