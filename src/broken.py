@@ -40,7 +40,10 @@ def where_broken(error: BaseException, file: str = "") -> str:
     shown = path.relative_to(SOURCES.parent) if path.is_relative_to(SOURCES) else path
     reason = " ".join(f"{type(error).__name__}: {reason}".split())
     where = f"line {line}: " if line else ""
-    return f"{shown} cannot be imported: {where}{reason}; mend it, or move it out of its folder"
+    way_out = "mend it, or move it out of its folder"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "src").split(".")[0] != "src":
+        way_out = "`make setup` brings what the project needs into .venv; install another package yourself, or mend it"
+    return f"{shown} cannot be imported: {where}{reason}; {way_out}"
 
 
 def is_broken_file(error: BaseException) -> bool:

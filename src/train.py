@@ -146,6 +146,8 @@ class Training:
             return
         data = cli.datamodule
         try:
+            if self.resumed and data.is_new:
+                raise ValueError(f"{data.files()[0]}: is not the file that the run began with; it cannot go on with other rows")
             data.check_files()
             schema, fingerprint = data.schema(), data.fingerprint()
         except BaseException:
@@ -329,6 +331,8 @@ def refuse_other_run(pairs: list[tuple[str, str | None]]) -> None:
     for key, value in pairs:
         if key == RATE or (key == "model.scheduler" and value in ("null", "~")):
             continue
+        if key in ("data.path", "data.val_path", "data.test_path", "data.root"):
+            continue  # where the files of the run lie now: their content must be the same
         if key.split(".")[0] in ("data", "model", "seed_everything", "config", "name", "logs"):
             but = "; of the model --lr RATE and --model.scheduler null alone can change" if key.startswith("model.") else ""
             raise ConfigError(f"--{key} cannot go with --resume: a resumed run keeps its own; start a new run instead{but}")

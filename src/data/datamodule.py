@@ -112,6 +112,11 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """What must be known of the training data to read new rows, as plain values; None where nothing must."""
         return None
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the rows are others than those of the run whose schema is given."""
+        return False
+
     def check_files(self, all_there: bool = True) -> None:
         """Looks whether the data are still those that the run of a schema was trained on.
 

@@ -309,9 +309,8 @@ def hidden_groups(table: Table) -> list[str]:
         if name in targets or not 3 <= distinct <= known / 1.5 or is_typed_date(series) or date_formats(series):
             continue
         named = re.search(NAMES_OF_GROUPS, name) is not None and distinct >= min(5, known / 2)
-        numbers = numbers_or_none(table, name)
         many = distinct >= 10 and known / distinct <= 100
-        if named or (many and numbers is None) or (many and any(keeps_apart(numbers, v) for _, v in labels.values())):
+        if named or (many and (are_labels(table, name) or any(keeps_apart(*codes(table, name), y) for _, y in labels.values()))):
             found.append(name)
     if not found:
         return []
@@ -322,38 +321,55 @@ def hidden_groups(table: Table) -> list[str]:
     ]
 
 
-def numbers_or_none(table: Table, name: str) -> np.ndarray | None:
-    """The numbers of a column; None if it holds words."""
-    series, how = table.main[name], table.written[name]
-    if typed_numbers(series) is None and how.share < 1:
-        return None
-    try:
-        return (how.format or NumberFormat()).numbers(series)
-    except BadValue:
-        return None
-
-
-def keeps_apart(numbers: np.ndarray | None, labels: np.ndarray) -> bool:
-    """Whether rows with the same number have alike labels, and rows with the next numbers have not, as with names of groups."""
-    if numbers is None:
+def are_labels(table: Table, name: str) -> bool:
+    """Whether a column holds words such as P07 and site-12, which number things."""
+    series = table.main[name]
+    if typed_numbers(series) is not None or table.written[name].share == 1:
         return False
-    known = ~np.isnan(numbers) & ~np.isnan(labels)
+    words = to_words(series).dropna().drop_duplicates()
+    return bool(words.str.fullmatch(r"[A-Za-z]{1,12}[-_. #]?\d{1,12}").mean() > 0.9)
+
+
+def codes(table: Table, name: str) -> tuple[np.ndarray, bool]:
+    """The values of a column as integers (N,), -1 where missing, and whether their order means anything: that of numbers does."""
+    import pandas as pd
+
+    series, how = table.main[name], table.written[name]
+    if typed_numbers(series) is not None or how.share == 1:
+        try:
+            numbers = (how.format or NumberFormat()).numbers(series)
+        except BadValue:
+            numbers = np.full(len(series), np.nan)
+        found = np.unique(numbers, return_inverse=True)[1]
+        return np.where(np.isnan(numbers), -1, found), True
+    return pd.factorize(to_words(series))[0], False
+
+
+def keeps_apart(values: np.ndarray, ordered: bool, labels: np.ndarray) -> bool:
+    """Whether rows with the same value have alike labels, and rows with the next values have not, as with names of groups.
+
+    Args:
+        values: (N,) integers, -1 where missing.
+        ordered: Whether there are next values.
+        labels: (N,) labels, NaN where missing.
+    """
+    known = (values >= 0) & ~np.isnan(labels)
     if known.sum() < 30:
         return False
-    values, codes = np.unique(numbers[known], return_inverse=True)
-    if len(values) < 10:
-        return False
+    places, values = np.unique(values[known], return_inverse=True)
     y = labels[known] - labels[known].mean()
-    sums, counts = np.bincount(codes, y), np.bincount(codes)
-    several = counts[codes] > 1
-    if several.sum() < 30:
+    sums, counts = np.bincount(values, y), np.bincount(values)
+    several = counts[values] > 1
+    if len(places) < 10 or several.sum() < 30 or not (y[several] ** 2).any():
         return False
-    # what the other rows with the same number say, against what the rows with the two next numbers say
-    same = (sums[codes] - y) / np.maximum(counts[codes] - 1, 1)
-    before, after = np.clip(codes - 1, 0, None), np.clip(codes + 1, None, len(values) - 1)
-    around = (sums[before] + sums[after]) / (counts[before] + counts[after])
+    # what the other rows with the same value say, against what the rows with the two next values say
+    same = (sums[values] - y) / np.maximum(counts[values] - 1, 1)
     spread = (y[several] ** 2).mean()
     of_same = ((y - same)[several] ** 2).mean() / spread
+    if not ordered:
+        return bool(of_same < 0.6)
+    before, after = np.clip(values - 1, 0, None), np.clip(values + 1, None, len(places) - 1)
+    around = (sums[before] + sums[after]) / (counts[before] + counts[after])
     of_next = ((y - around)[several] ** 2).mean() / spread
     return bool(of_same < 0.6 and of_next > max(2 * of_same, 0.3))
 

@@ -129,7 +129,7 @@ def test_an_image_encoder_whose_channels_are_not_last() -> None:
             self.stages = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1))
 
     with pytest.raises(ValueError, match=r"features have size 4.* puts out 8 .*channels come last"):
-        First(InputShape((1, 8, 8))).check()
+        First(InputShape((1, 8, 8))).check(InputShape((1, 8, 8)))
 
 
 # -- balancers ---------------------------------------------------------------------------------------------------------------------

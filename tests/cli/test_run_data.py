@@ -161,6 +161,12 @@ def test_the_run_s_own_file_is_known_by_its_content_wherever_it_lies(tmp_path):
     moved, ended = evaluated(run, tmp_path, "--data.path", tmp_path / "elsewhere" / "moved.csv")
     assert moved == there
     assert "18 rows of the test split" in ended.out
+    refused(call("train", "--resume", run, "--max_epochs", "3"), ["data.csv", "not the file", "--data.path"])
+    table(seed=1).to_csv(tmp_path / "other.csv", index=False)
+    refused(call("train", "--resume", run, "--max_epochs", "3", "--data.path", tmp_path / "other.csv"), ["other.csv", "other rows"])
+    ended = call("train", "--resume", run, "--max_epochs", "3", "--data.path", tmp_path / "elsewhere" / "moved.csv")
+    assert ended.code == 0, ended
+    assert json.loads((Path(run) / "run.json").read_text())["sessions"][-1]["status"] == "finished"
 
 
 def test_prediction_says_which_rows_were_trained_on(tmp_path):

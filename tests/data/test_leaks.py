@@ -161,8 +161,10 @@ def test_numbers_that_look_like_a_group(tmp_path):
     assert "share values of 'k'" in only(tmp_path, frame, ["score"])
     smooth = clean().assign(k=1000 + codes, score=(codes / 8 + clean()["z"] / 3).round(3))
     assert noted(tmp_path, smooth, ["score"]) == []
-    assert keeps_apart(codes.astype(float), effect[codes])
-    assert not keeps_apart(codes.astype(float), codes / 8)
+    assert keeps_apart(codes, True, effect[codes])
+    assert not keeps_apart(codes, True, codes / 8)
+    assert keeps_apart(codes, False, codes / 8)  # of words none is next to another
+    assert not keeps_apart(codes, False, clean()["z"].to_numpy())
 
 
 def test_a_number_named_as_a_group(tmp_path):

@@ -442,7 +442,10 @@ def test_settings_that_cannot_be(path, settings, message):
         ({"group": "job"}, r"row \d+: column 'job' is missing; each row needs its group"),
         ({"targets": ["same"]}, "target 'same' has the single value 'x'"),
         ({"targets": ["note"], "tasks": {"note": "Regression"}}, r"row \d+: target 'note' holds 'note \d+' where a number"),
-        ({"targets": ["note"]}, "the val split has no rows: .* since no other row there has their class; of a target that is a number"),
+        (
+            {"targets": ["note"]},
+            "the val split has no rows: .* since no other row there has their class; of a target that is a number",
+        ),
         ({"targets": ["mood"], "tasks": {"mood": "BinaryClassification"}}, "target 'mood' has 3 values"),
         ({"targets": ["mood"], "tasks": {"mood": {"losss": "x"}}}, "target 'mood' has no setting 'losss'"),
         ({"targets": ["a"], "tasks": {"a": "MultilabelClassification"}}, "target 'a' must be a list of columns"),

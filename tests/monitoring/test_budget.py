@@ -195,7 +195,12 @@ def test_a_small_table_trains_as_long_as_a_large_one(tmp_path: Path, monkeypatch
     """An epoch of one step is not saved by itself, but the last one is."""
     saved: list[int] = []
     real = LastCheckpoint._save
-    monkeypatch.setattr(LastCheckpoint, "_save", lambda self, trainer: (saved.append(trainer.global_step), real(self, trainer)))
+
+    def save(self: LastCheckpoint, trainer: L.Trainer) -> None:
+        saved.append(trainer.global_step)
+        real(self, trainer)
+
+    monkeypatch.setattr(LastCheckpoint, "_save", save)
     (tmp_path / "small.csv").write_text(table(40))
     words = ("--data", "Table", "--data.path", tmp_path / "small.csv", "--data.targets", "[income]")
     ended, session, run = trained(tmp_path, *words, "--budget.steps", 60, "--budget.validate_every", 30)
