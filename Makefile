@@ -24,7 +24,7 @@ train: $(READY) ## train the main job: four tasks on digits (ARGS="--devices 2" 
 	$(BIN)/python -m src.train $(ARGS)
 
 test: $(READY) ## run the tests, on all cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(READY) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -1,12 +1,17 @@
 """What holds for all tests."""
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's own use of jsonargparse
 
+import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import settings
 from tensorboard.summary.writer import event_file_writer
+
+from src.parallel import replicas
 
 torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings, and far more on a busy machine
 # event files of one process and one second are read in the order of this number as text: 10 before 9
@@ -15,3 +20,13 @@ event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 settings.register_profile("fixed", derandomize=True)
 settings.register_profile("search", print_blob=True)
 settings.load_profile("fixed")
+
+
+@pytest.fixture(autouse=True)
+def no_process_group_is_left() -> Iterator[None]:
+    """Ends the process group of a run that a test has called in this process, whichever test comes next."""
+    before = dist.is_initialized()  # by a fixture of several tests
+    yield
+    if dist.is_initialized() and not before:
+        dist.destroy_process_group()
+        replicas.use(None)

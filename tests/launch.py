@@ -21,6 +21,11 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"} | more
 
 
+def port(number: int) -> int:
+    """A port of this process of pytest's own: where several run side by side each has another."""
+    return number + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
 def start(module: str, *args: object, within: Sequence[str] = (), **more: str) -> subprocess.Popen[str]:
     """Starts `python -m <module> <args>` in the repository root, in a process group of its own; another command may run it."""
     return subprocess.Popen(

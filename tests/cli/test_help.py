@@ -85,7 +85,7 @@ KEYS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "a task": (
         ["--data", "Table", "--data.tasks.hours.help"],
         ["--data.tasks.hours.weight", "--data.tasks.hours.pos_weight", "--data.tasks.hours.delta"],
-        ["BinaryClassification, Classification, MultilabelClassification, Regression"],
+        ["one of", " BinaryClassification,", " MultilabelClassification,", " Regression"],
     ),
     "a task of a kind": (["--data.tasks.hours.help", "Regression"], ["--data.tasks.hours.loss"], ["mse or mae or huber"]),
     "a task whose kind is set": (

@@ -16,7 +16,7 @@ from rich.progress import track
 from src.run import versions
 from tests.integration.grid import TOPOLOGIES, Cell, cells
 from tests.integration.namespaces import ADDRESSES, two_hosts
-from tests.launch import ROOT, finish, launch
+from tests.launch import ROOT, finish, launch, port
 
 TABLE = ROOT / "tests" / "benchmarks" / "PARITY.md"
 LIMIT = 1e-5
@@ -30,15 +30,24 @@ Made by `make parity` on {date}: {versions}.
 """
 
 
-def run(topology: str, out: Path, *words: str, port: int = 29600) -> Any:
+def run(topology: str, out: Path, *words: str) -> Any:
     """Runs the grid on a topology, all cells or those that have one of these words in their names."""
     where = TOPOLOGIES[topology]
     what = ("-m", "tests.integration.grid", out, topology, *words)
     if where.nodes == 1:
-        launch("torch.distributed.run", "--nproc_per_node", where.processes, "--master_port", port, *what, timeout=3600)
+        launch("torch.distributed.run", "--nproc_per_node", where.processes, "--master_port", port(29600), *what, timeout=3600)
     else:
         with two_hosts() as hosts:
-            meet = ("--nnodes", 2, "--nproc_per_node", where.processes // 2, "--master_addr", ADDRESSES[0], "--master_port", port)
+            meet = (
+                "--nnodes",
+                2,
+                "--nproc_per_node",
+                where.processes // 2,
+                "--master_addr",
+                ADDRESSES[0],
+                "--master_port",
+                port(29600),
+            )
             wire = {"GLOO_SOCKET_IFNAME": "wire"}
             both = [hosts.start(k, "torch.distributed.run", *meet, "--node_rank", k, *what, **wire) for k in range(2)]
             for process in both:

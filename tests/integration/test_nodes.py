@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration.namespaces import ADDRESSES, Hosts, two_hosts
-from tests.launch import ROOT, environment, finish, furthest, launch, only_run, read_json, start, train, weights
+from tests.launch import ROOT, environment, finish, furthest, launch, only_run, port, read_json, start, train, weights
 from tests.toy import KillAt, SignalAt, SleepAt, StopAt
 
 # 14 steps an epoch; dropout, so that the random numbers matter
@@ -36,7 +36,7 @@ def on_both(hosts: Hosts, *args: object, apart: float = 0.0, restarts: int = 0) 
     started = []
     for rank in (1, 0):
         words: tuple[object, ...] = ("--nnodes", 2, "--nproc_per_node", 1, "--node_rank", rank, "--max-restarts", restarts)
-        words = (*words, "--master_addr", ADDRESSES[0], "--master_port", 29730, "-m", "src.train", "--", *args)
+        words = (*words, "--master_addr", ADDRESSES[0], "--master_port", port(29730), "-m", "src.train", "--", *args)
         started.append(hosts.start(rank, "torch.distributed.run", *words))
         time.sleep(apart if rank else 0)
     return started
@@ -87,7 +87,7 @@ def test_two_hosts_are_as_one(on_one: Path, on_two: Path) -> None:
 def test_two_hosts_without_a_launcher(hosts: Hosts, on_one: Path, tmp_path: Path) -> None:
     """A command on each, with the variables that Lightning reads; the second host makes no folder of its own."""
     words = ("src.train", "--logs", tmp_path, "--name", "run", *TOY, "--num_nodes", 2)
-    where = {"MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": "29731"}
+    where = {"MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": str(port(29731))}
     for done in ended([hosts.start(host, *words, **where, NODE_RANK=str(host)) for host in (1, 0)]):
         assert done.returncode == 0, done.stderr
     assert furthest(weights(only_run(tmp_path / "run")), weights(on_one)) < 1e-5
@@ -135,7 +135,7 @@ def test_two_hosts_start_again(hosts: Hosts, on_two: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("step", [17, 2])
 def test_torchrun_starts_a_killed_run_again(in_two: Path, tmp_path: Path, step: int) -> None:
     """The same command line goes on in the folder of the first attempt, even if that has not come as far as a checkpoint."""
-    words = ("--nproc_per_node", 2, "--master_port", 29732, "--max-restarts", 2, "-m", "src.train", "--")
+    words = ("--nproc_per_node", 2, "--master_port", port(29732), "--max-restarts", 2, "-m", "src.train", "--")
     kill = KillAt.flags(step, tmp_path / "marker", rank=1)
     launch("torch.distributed.run", *words, "--logs", tmp_path, "--name", "run", *TOY, *kill)
     run = only_run(tmp_path / "run")
@@ -175,7 +175,7 @@ def test_slurm_requeues(in_two: Path, tmp_path: Path, stop: type[KillAt], code: 
         "NODELIST": "127.0.0.1",
     }
     variables = {f"SLURM_{key}": value for key, value in slurm.items()}
-    variables |= {"MASTER_PORT": "29733", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    variables |= {"MASTER_PORT": str(port(29733)), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     words = [*TOY, "--logs", tmp_path / "logs", "--name", "run", *stop.flags(18, tmp_path / "marker")]
 
     def job(attempt: int) -> int:
@@ -203,7 +203,7 @@ def test_a_rank_that_hangs(tmp_path: Path, launcher: str) -> None:
     if launcher == "none":
         process = start("src.train", *words, "--devices", 2)
     else:
-        here = ("--nproc_per_node", 2, "--master_port", 29734)
+        here = ("--nproc_per_node", 2, "--master_port", port(29734))
         process = start("torch.distributed.run", *here, "-m", "src.train", "--", *words)
     done = finish(process, timeout=150)
     assert done.returncode == 1

@@ -315,7 +315,7 @@ def test_plateau_watches_the_score_and_wants_mode_max():
 
 
 def test_what_torch_cannot_take_is_named():
-    with pytest.raises(ValueError, match=r"model.optimizer or model.scheduler: Invalid momentum"):
+    with pytest.raises(ValueError, match=r"model.optimizer: Invalid momentum"):
         fit(model_of(optimizer=partial(SGD, lr=0.1, momentum=-1)))
     with pytest.raises(ValueError, match=r"model.optimizer or model.scheduler: .*pct_start"):
         fit(model_of(scheduler=partial(OneCycleLR, max_lr=1.0, total_steps=6, pct_start=2.0)))

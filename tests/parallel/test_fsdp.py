@@ -17,7 +17,7 @@ from src.monitoring import FiniteLossGuard
 from src.parallel import FSDP
 from tests.integration.test_pipeline import Sentences
 from tests.integration.test_resume import assert_same, checkpoint
-from tests.launch import launch, only_run, read_json, train
+from tests.launch import launch, only_run, port, read_json, train
 from tests.parallel import sharded
 from tests.parallel.sharded import CASES, DRIFTS, NAMES, PROCESSES, STARTS, Whole
 from tests.toy import KillAt, Toy
@@ -52,7 +52,7 @@ def several(folder: Path, one: One) -> Callable[[str], Whole]:
         (folder / kind).mkdir()
         for name in NAMES[kind]:
             one(kind, name)
-        count = ("--nproc_per_node", PROCESSES[kind], "--master_port", 29752)
+        count = ("--nproc_per_node", PROCESSES[kind], "--master_port", port(29752))
         launch("torch.distributed.run", *count, "-m", "tests.parallel.sharded", folder / kind, kind)
         left: Whole = torch.load(folder / kind / f"{kind}.pt", weights_only=False)
         return left
