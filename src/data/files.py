@@ -83,6 +83,7 @@ class TableFiles:
         """What was left out of files or taken apart when they were read."""
         return [note for frame in self._frames.values() for note in frame.attrs.get("notes", [])]
 
+    @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
         """What identifies the files in a run's schema."""
         records = {}

@@ -11,7 +11,6 @@ import torch
 from src.data.columns import Numeric, to_words
 from src.data.dates import date_formats, is_typed_date
 from src.data.numbers import BadValue, NumberFormat, typed_numbers
-from src.data.record import fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,8 +52,8 @@ def same_files(table: Table) -> list[str]:
     """Looks whether one file is given for two splits."""
     content: dict[str, str] = {}
     notes = []
-    for role, path in table.table_files.paths.items():
-        before = content.setdefault(fingerprint(path)["sha256"], role)
+    for role, record in table.table_files.records.items():
+        before = content.setdefault(record["sha256"], role)
         if before != role:
             notes.append(f"note: the {before} and the {role} file are the same: its scores say nothing about new rows")
     return notes

@@ -398,7 +398,7 @@ class Table(MultiTaskDataModule):
             "inputs": [to_plain(column) for column in self.columns],
             "tasks": {n: {"labels": labels[n].to_plain(), "task": task.describe()} for n, task in self.tasks.items()},
             "dropped": self.dropped,
-            "files": self.table_files.records(),
+            "files": self.table_files.records,
             "sides": letters(self.rows),
             "hashes": packed(row_hashes(self.encoded_inputs("train"))),
         }
