@@ -2,10 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -15,9 +15,8 @@ from lightning.pytorch.strategies import Strategy, StrategyRegistry
 
 from src import verb, warm
 from src.balancing.balancer import try_out
-from src.checkpoint import SafeCheckpointIO, load_checkpoint
 from src.checks import refuse_unfit_optimizer, refuse_unmakeable
-from src.config import ConfigError, flags, read
+from src.config import ConfigError, read
 from src.data import MultiTaskDataModule
 from src.forecast import Forecast
 from src.layers import help_asked, layered
@@ -30,15 +29,12 @@ from src.parallel.launcher import Launcher
 from src.parallel.plan import Plan, told
 from src.parallel.topology import refuse_lone_ranks
 from src.parser import Parser, called, choices, hint_at, know_every_class, ours
-from src.run import Run
-from src.verb import by_word, one_line, quiet, remark, unwrapped
+from src.verb import by_word, one_line, unwrapped
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = ROOT / "configs" / "train.yaml"
-TRAINING = (
-    *("model.optimizer", "model.scheduler", "model.lr_multipliers", "model.stage_decay", "model.checkpoint_activations"),
-    *("seed_everything", "name", "logs", "watch", "budget"),
-)
+# keys of a call of train, which no run folder sets; other verbs have keys of their own
+OF_A_CALL = ("resume", "plan", "trust")
 
 
 class CLI(LightningCLI):
@@ -243,124 +239,6 @@ class CLI(LightningCLI):
         settings = config["data"].get("init_args")
         if settings is not None and "schema_path" in settings:
             settings["schema_path"] = None  # of the run that is open, not of one that starts from this file
+        for key in OF_A_CALL:
+            config.pop(key, None)
         return self.parser.dump(config, skip_none=False)
-
-
-# flags of the data that say where a run's rows lie now, or how a file of new rows is laid out; all else is as in the run
-OF_FILES = (
-    *("path", "val_path", "test_path", "root", "id", "batch_size", "eval_batch_size", "num_workers"),
-    *("delimiter", "format", "names", "missing", "missing_defaults", "sources", "help"),
-)
-
-
-def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) -> tuple[Path, CLI]:
-    """Builds data, model and trainer as a run had them, on the devices named now (one, unless told otherwise).
-
-    A data file that a flag names is new rows, unless its content is that of the run's.
-
-    Returns:
-        The run's checkpoint, and what was built.
-
-    Raises:
-        ValueError: --run names no run folder, or one without a checkpoint.
-    """
-
-    def add_arguments(parser: LightningArgumentParser) -> None:
-        parser.add_argument("--run", type=str, default=None, help="Run folder.")
-        parser.add_argument("--checkpoint", type=str | None, default=None, help="best or last; the best where there is one.")
-        parser.add_argument(
-            "--allow_missing", type=bool, default=False, help="Take an input column that new rows lack for missing in each row."
-        )
-        extra(parser)
-
-    folder = value_of("run", args)
-    if folder is None:
-        if asks_for_help(args):
-            CLI(args, extra=add_arguments)
-        raise ConfigError("--run is missing: name a run folder, such as logs/digits/2026-01-31_12-00-00")
-    run = Run.open(folder)
-    checkpoint = run.checkpoint(value_of("checkpoint", args))
-    if (holder := run.lock.holder()) is not None:
-        remark(f"run {run.path} is still being trained by {holder}: its checkpoints may change")
-    given = [key for key, _ in flags(args)]
-    ignored = [f"--{key}" for key in given if key.startswith(TRAINING)]
-    if run.schema.is_file():
-        ignored += [f"--{key}" for key in given if key.startswith("data.") and key.split(".")[1] not in OF_FILES]
-    if ignored:
-        remark(f"{', '.join(ignored)} has no effect here: the run has settled that")
-
-    def settings(cli: CLI) -> dict[str, Any]:
-        for key in ("limit_test_batches", "limit_predict_batches"):
-            if cli.config_init["trainer"][key] == 0:
-                raise ValueError(f"trainer.{key} is 0, which leaves nothing to do")
-        return {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "plugins": [SafeCheckpointIO()]}
-
-    cli = CLI(args, base=settings_of(run), extra=add_arguments, trainer_settings=settings)
-    cli.datamodule.new_rows = any(key in ("data.path", "data.root") for key in given)
-    cli.datamodule.allow_missing = cli.config["allow_missing"]
-    cli.datamodule.check_files(all_there=False)
-    return checkpoint, cli
-
-
-def settings_of(run: Run) -> dict[str, Any]:
-    """A run's configuration as a layer for other verbs, which have their own devices and limits."""
-    base = run.read_config()
-    base["trainer"] = read(DEFAULTS)["trainer"] | {"precision": base["trainer"].get("precision")}
-    for key in ("resume", "plan", "no_test"):
-        base.pop(key, None)
-    if run.schema.is_file():
-        base["data"]["init_args"]["schema_path"] = str(run.schema)
-    return base
-
-
-def load_run(path: Path | str, checkpoint: Literal["best", "last"] | None = None) -> tuple[MultiTaskModel, MultiTaskDataModule]:
-    """Opens a run from Python: its model with the weights of a checkpoint, in evaluation mode on the CPU, and its data.
-
-    Args:
-        path: The run folder.
-        checkpoint: Which one; the best where there is one, unless told otherwise.
-
-    Raises:
-        ValueError: There is no run, or none of its checkpoints is whole.
-    """
-    run = Run.open(path)
-    weights = load_checkpoint(run.checkpoint(checkpoint))
-    quiet()
-    cli = CLI(["--accelerator", "cpu", "--trainer.logger", "false", "--trainer.enable_checkpointing", "false"], settings_of(run))
-    cli.model.on_load_checkpoint(weights)
-    cli.model.load_state_dict(weights["state_dict"])
-    return cli.model.eval(), cli.datamodule
-
-
-def value_of(key: str, args: list[str]) -> str | None:
-    """The value of a flag, read before the parser runs."""
-    return next((value for name, value in flags(args) if name == key), None)
-
-
-def output_file(path: str, endings: Sequence[str], cli: CLI) -> Path:
-    """Where a verb's results go, looked at before any work is done.
-
-    Raises:
-        ValueError: The name ends in something else, there is no such folder, a folder has this name, a file of the run or of its
-            data does, or another one that --overwrite does not give up.
-    """
-    out = Path(path)
-    if out.suffix not in endings:
-        raise ValueError(f"--out {path}: unknown kind of file; the name must end in {' or '.join(endings)}")
-    if not out.parent.is_dir():
-        raise ValueError(f"--out {path}: there is no folder {out.parent}")
-    if out.is_dir():
-        raise ValueError(f"--out {path}: this is a folder; name a file")
-    if out.exists():
-        run = Run(cli.config["run"])
-        kept = [run.config, run.record, run.schema, run.metrics, run.best, run.last, *map(Path, cli.datamodule.files())]
-        if any(file.exists() and out.samefile(file) for file in kept):
-            raise ValueError(f"--out {path}: this file belongs to the run or to its data; choose another name")
-        if not cli.config["overwrite"]:
-            raise ValueError(f"--out {path}: there is such a file; choose another name, or add --overwrite")
-    return out
-
-
-def asks_for_help(args: list[str]) -> bool:
-    """Whether help is asked for on the command line."""
-    return any(name == "help" or name.endswith(".help") for name, _ in flags(args))

@@ -38,12 +38,18 @@ class ConfigError(ValueError):
     """A configuration that cannot be read; the message is one line for the user."""
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Reads a YAML file with the files it refers to.
 
+    Args:
+        path: The file.
+        above: The files that refer to it, one through the other.
+
     Raises:
-        ConfigError: It does not exist, is no YAML, or no mapping.
+        ConfigError: It does not exist, is no YAML, or no mapping, or refers to itself.
     """
+    if path.resolve() in above:
+        raise ConfigError(f"config {path}: refers to itself")
     try:
         content = load_as_written(path.read_text())
     except OSError as error:
@@ -58,20 +64,24 @@ def read(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"config {path}: holds a {type(content).__name__} where a mapping of keys to values is expected")
-    try:
-        return {str(key): resolve(value, path.parent) for key, value in content.items()}
-    except RecursionError:
-        raise ConfigError(f"config {path}: refers to itself") from None
+    files = (*above, path.resolve())
+    return {str(key): resolve(value, path.parent, files) for key, value in content.items()}
 
 
-def resolve(value: Any, folder: Path) -> Any:
-    """Replaces references to files by their content and relative paths by paths that hold from anywhere."""
+def resolve(value: Any, folder: Path, files: tuple[Path, ...]) -> Any:
+    """Replaces references to files by their content and relative paths by paths that hold from anywhere.
+
+    Args:
+        value: Content of a file.
+        folder: The folder that the file lies in.
+        files: The file, after those that refer to it.
+    """
     if isinstance(value, dict):
-        return {key: resolve(item, folder) for key, item in value.items()}
+        return {key: resolve(item, folder, files) for key, item in value.items()}
     if isinstance(value, list):
-        return [resolve(item, folder) for item in value]
+        return [resolve(item, folder, files) for item in value]
     if isinstance(value, str) and value.endswith((".yaml", ".yml")):
-        return read(folder / value)
+        return read(folder / value, files)
     if isinstance(value, str) and value.startswith(("./", "../")):
         return str((folder / value).resolve())
     return value

@@ -7,11 +7,11 @@ from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
 from src.checkpoint import write_atomically
-from src.cli import open_run, output_file, remark
 from src.data import Split
 from src.monitoring import results_table
 from src.run import defined
-from src.verb import main
+from src.runs import open_run, output_file
+from src.verb import main, remark
 
 
 def add_arguments(parser: LightningArgumentParser) -> None:

@@ -12,10 +12,11 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
 from src.batch import PADDING
-from src.cli import CLI, open_run, output_file, remark
+from src.cli import CLI
 from src.data import Split
 from src.parallel.replicas import gathered
-from src.verb import main
+from src.runs import open_run, output_file
+from src.verb import main, remark
 
 if TYPE_CHECKING:
     import pandas as pd

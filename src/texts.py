@@ -8,7 +8,7 @@ number of epochs, or the name of a column. The type of the setting that reads a 
 import inspect
 import math
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -20,7 +20,6 @@ from src.words import Bool, Int, Written
 
 Hints = tuple[Any, ...]  # the members of a union: each of them may be what a value is
 PLAIN = ("builtins", "datetime", "pathlib", "torch")  # where classes are no choice: int, Path, Tensor ...
-CONTAINERS = (list, tuple, set, frozenset)
 
 
 def settled(value: Any, hints: Hints) -> Any:
@@ -78,7 +77,7 @@ def members(hint: Any) -> Hints:
 def elements(hint: Any) -> Hints:
     """Returns the types of what a list of this type holds; none where it is no list."""
     origin = get_origin(hint)
-    if inspect.isclass(origin) and issubclass(origin, (*CONTAINERS, Sequence)):
+    if inspect.isclass(origin) and issubclass(origin, Iterable) and not issubclass(origin, Mapping):
         inner = (part for part in get_args(hint) if part is not Ellipsis)
         return tuple(member for part in inner for member in members(part))
     return ()

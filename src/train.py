@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
 from src.checkpoint import SafeCheckpointIO, load_checkpoint
-from src.cli import CLI, value_of
+from src.cli import CLI
 from src.config import ConfigError, flags
 from src.monitoring import (
     Board,
@@ -30,6 +30,7 @@ from src.monitoring import (
 )
 from src.parallel import job, started_again
 from src.run import Run
+from src.runs import add_trust, settings_of, trusted, value_of
 from src.verb import main
 
 RATE = "model.optimizer.lr"
@@ -59,10 +60,10 @@ class Training:
             self.resumed.checkpoint("last")
         self.asks_for_rate = any(key == RATE for key, _ in flags(args))
         self.run: Run | None = None
-        base = self.resumed.read_config() if self.resumed else None
-        if self.resumed and base is not None and self.resumed.schema.is_file():
-            # rows are read, and dealt out, as they were when the run began
-            base["data"].setdefault("init_args", {})["schema_path"] = str(self.resumed.schema)
+        packages = trusted(args)
+        if packages and folder is None:
+            raise ConfigError("--trust goes with --resume: a new run's own configuration is trusted")
+        base = settings_of(self.resumed, packages, training=flags(args)) if self.resumed else None
         try:
             self.cli = CLI(
                 args,
@@ -85,6 +86,7 @@ class Training:
         parser.add_argument("--resume", type=str, default=None, help="Run folder to continue in place, with its own config.")
         parser.add_argument("--no_test", type=bool, default=False, help="Leave the test out, as in tuning; evaluate tests later.")
         parser.add_argument("--plan", type=bool, default=False, help="Say what a run on such devices, here or not, would be.")
+        add_trust(parser)
 
     def claim(self, cli: CLI) -> None:
         """Takes the folder of a resumed run before anything is read for it, so that no other process goes on in it at once."""

@@ -11,6 +11,10 @@ from typing import Any
 import yaml
 
 TAG = "tag:yaml.org,2002:"
+# a file of a few kilobytes may stand for more than a memory holds, or refer to itself
+MOST_CHARACTERS = 2_000_000
+MOST_VALUES = 200_000  # each alias counted as all that it stands for
+DEEPEST = 100  # levels of nesting
 # of each kind that is not text: its form, and the characters that it may begin with
 FORMS = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -26,9 +30,62 @@ FORMS = (
 
 
 class Loader(yaml.SafeLoader):
-    """Reads YAML 1.2, and refuses a mapping that holds a key twice."""
+    """Reads YAML 1.2, and refuses a mapping that holds a key twice, and texts without bounds."""
 
     yaml_implicit_resolvers = {}  # none of version 1.1
+
+    def __init__(self, stream: Any) -> None:
+        if isinstance(stream, str) and len(stream) > MOST_CHARACTERS:
+            most = f"{MOST_CHARACTERS:,}"
+            raise TooMuch(problem=f"holds {len(stream):,} characters, where {most} are allowed")
+        super().__init__(stream)
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Reads the nodes, and counts them before values are made of them."""
+        try:
+            node = super().get_single_node()
+        except RecursionError:
+            raise TooMuch(problem=f"is nested deeper than {DEEPEST} levels") from None
+        if node is not None:
+            count(node, {}, [])
+        return node
+
+
+class TooMuch(yaml.MarkedYAMLError):
+    """A text that would be too large once it is read."""
+
+
+def count(node: yaml.Node, known: dict[int, int], above: list[int]) -> int:
+    """Returns the number of values that a node stands for, itself among them.
+
+    Args:
+        node: The node.
+        known: The counts of nodes that were counted already, so that an alias is not walked again.
+        above: The nodes that this one lies in.
+
+    Raises:
+        TooMuch: They are too many, too deeply nested, or the node holds itself.
+    """
+    if id(node) in above:
+        raise TooMuch(problem="refers to itself", problem_mark=node.start_mark)
+    if id(node) in known:
+        return known[id(node)]
+    if len(above) > DEEPEST:
+        problem = f"is nested deeper than {DEEPEST} levels"
+        raise TooMuch(problem=problem, problem_mark=node.start_mark)
+    parts: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        parts = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        parts = node.value
+    total = 1
+    for part in parts:
+        total += count(part, known, [*above, id(node)])
+        if total > MOST_VALUES:
+            problem = f"stands for more than {MOST_VALUES:,} values"
+            raise TooMuch(problem=problem, problem_mark=node.start_mark)
+    known[id(node)] = total
+    return total
 
 
 class Dumper(yaml.SafeDumper):

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 
 from src.batch import Batch, InputShape
-from src.cli import load_run
 from src.models import MultiTaskModel, encoders
+from src.runs import load_run
 from src.train import Training, train
 from tests.cli.calling import call, refused
 from tests.launch import curves, finish, furthest, only_run, read_json, start, weights

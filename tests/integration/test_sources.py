@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
-from src.cli import load_run
 from src.data import Rows, Split
+from src.runs import load_run
 from src.tasks import Task, labelled
 from tests.cli.calling import call, refused
 from tests.integration.test_resume import assert_same, checkpoint

@@ -12,12 +12,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from src.batch import InputShape
-from src.cli import load_run
 from src.models import MultiTaskModel
 from src.models.encoders import Encoder
 from src.models.sharing import CrossStitch, HardSharing, Separate
 from src.monitoring.checkpoints import put_back, task_of
 from src.monitoring.selection import ALL, Selection, Validation, mean_loss
+from src.runs import load_run
 from tests.cli.calling import call, refused
 from tests.launch import launch, only_run, read_json
 from tests.toy import Toy
