@@ -8,13 +8,14 @@ import pytest
 
 from tests.launch import ROOT
 
-GROUND = {"batch", "tasks", "balancing", "parallel", "run", "run_lock", "config", "hashing", "checkpoint", "warm", "words"}
+GROUND = {"batch", "tasks", "balancing", "parallel", "run", "run_lock", "config", "hashing", "checkpoint", "ranks", "warm", "words"}
 MAY_IMPORT = {
     **{room: set() for room in (*GROUND, "broken", "launchers")},
     "balancing": {"hashing"},
+    "warm": {"ranks"},
     "run": {"checkpoint", "run_lock", "words"},
     "config": {"words"},
-    "parallel": {"checkpoint", "warm"},
+    "parallel": {"checkpoint", "ranks", "warm"},
     "data": {"tasks", "batch", "parallel", "hashing"},
     "models": {"tasks", "balancing", "batch", "hashing", "parallel"},
     "monitoring": {"tasks", "balancing", "batch", "parallel"},
@@ -25,9 +26,11 @@ MAY_IMPORT = {
     "settings": {"texts", "words"},
     "usage": GROUND | {"parser", "settings", "texts"},
     "checks": GROUND | {"parser"},
-    "verb": {"broken", "parser"},
+    "verb": {"broken", "ranks"},
     "forecast": {"data", "models", "parallel"},
     "cli": GROUND | {"data", "models", "monitoring", "parser", "verb", "forecast", "layers", "checks"},
+    "trust": {"config", "layers", "parser", "texts"},
+    "runs": {"checkpoint", "cli", "config", "data", "layers", "models", "parser", "run", "trust", "verb"},
 }
 VERBS = ("train", "evaluate", "predict")
 
