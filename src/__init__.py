@@ -2,8 +2,9 @@
 
 import sys
 
-from src import broken, warm
+from src import broken, ranks, warm
 
 if any(word == "-m" and name.startswith("src.") for word, name in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)):
     sys.excepthook = broken.say_in_one_line  # a verb whose files cannot be imported
+ranks.follow_parent()
 warm.start(sys.orig_argv)

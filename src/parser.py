@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import inspect
-import os
 import pkgutil
 import re
 import sys
@@ -33,6 +32,7 @@ from src.config import ALIASES
 from src.data import MultiTaskDataModule
 from src.models.encoders import Encoder
 from src.models.sharing import Sharing
+from src.ranks import fail
 from src.tasks import Task
 from src.words import Loader, dump
 
@@ -236,11 +236,3 @@ class Parser(LightningArgumentParser):
         else:
             hint = f"{self.owner.__name__} knows {', '.join(known) or 'no settings'}" if self.owner else "--help lists the keys"
         return f"unknown key '{self.typed(key)}'; {hint}{self.origin(key)}"
-
-
-def fail(message: str, code: int = 2) -> NoReturn:
-    """One line on standard error, and the end; ranks other than the first say which they are."""
-    started = "WORLD_SIZE" in os.environ  # a rank alone is a leftover in someone's shell
-    rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) if started else 0
-    print(f"error{f' on rank {rank}' if rank else ''}: {message}", file=sys.stderr, flush=True)
-    sys.exit(code)

@@ -1,12 +1,11 @@
 """How a verb runs as a process: quiet libraries, mistakes in one line, and no process left behind."""
 
 import logging
+import multiprocessing
 import re
-import subprocess
 import sys
 import sysconfig
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -17,8 +16,9 @@ import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from src import ranks
 from src.broken import BrokenFile, first_here
-from src.parser import fail
+from src.ranks import fail, fail_with_others
 
 launcher: Any = None  # of the processes that this one has started
 
@@ -85,24 +85,19 @@ def main(verb: Callable[[list[str]], object]) -> None:
     """Runs a verb on the command line, and leaves no process behind that it has started."""
     quiet()
     threading.excepthook = thread_ended
+    patience = 5.0  # seconds: a rank that hangs hears of nothing
     try:
         answer(verb)
-    except BaseException:
-        end_children()
-        raise
+        patience = 60.0  # the others have the same left to do
+    finally:
+        end_children(patience)
 
 
-def end_children(seconds: float = 5.0) -> None:
-    """Kills what Lightning has started for other ranks and does not end by itself soon: a rank that hangs hears of nothing."""
-    until, started = time.monotonic() + seconds, getattr(launcher, "procs", [])
-    children = list(started)
-    started.clear()  # Lightning looks after them, too, and kills this process as soon as one of them has ended
-    for child in children:
-        try:
-            child.wait(max(until - time.monotonic(), 0))
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+def end_children(seconds: float) -> None:
+    """Ends the processes of other ranks, and those that prepare batches, which would be waited for should they be stopped."""
+    ranks.end(getattr(launcher, "procs", []), seconds)
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 def answer(verb: Callable[[list[str]], object]) -> None:
@@ -111,29 +106,68 @@ def answer(verb: Callable[[list[str]], object]) -> None:
         verb(sys.argv[1:])
     except BrokenFile as error:  # every process of this machine has found it
         fail(str(error)) if first_here() else sys.exit(2)
-    except (ValueError, MisconfigurationException) as error:
-        if not by_word(error, building=False):
-            raise
-        fail(one_line(error))
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}" if error.filename else one_line(error))
-    except RuntimeError as error:
-        if "loading state_dict" in str(error):
-            fail(f"the checkpoint is of another model than the config describes: {str(error).splitlines()[1].strip()}")
-        if by_word(error, building=False):
-            fail(one_line(error))
-        if not lost_another(error):
-            raise
-        # without the line of gloo's source
-        reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0])
-        fail(f"another process of this run has ended or does not answer, and this one ends with it: {reason}", code=1)
+    except Exception as error:
+        if (line := in_a_line(error)) is not None:
+            fail(line)
+        if isinstance(error, RuntimeError) and (how := lost_another(error)) is not None:
+            fail_with_others(getattr(launcher, "procs", []), how)
+        if ranks.parent is not None:
+            ranks.parent.tell(None, 1)
+        raise
 
 
-def lost_another(error: RuntimeError) -> bool:
-    """Whether gloo, or the store through which processes meet, has waited for another process in vain."""
-    in_store = isinstance(error, dist.DistStoreError | dist.DistNetworkError)
-    words = r"onnection .*(closed|reset)|peer|Timed out waiting \d+ms" + ("|imed out|timeout" if in_store else "")
-    return re.search(words, str(error)) is not None
+def in_a_line(error: Exception) -> str | None:
+    """Says what a user got wrong, or what this machine lacks; None for a bug, and for the end of another process."""
+    if (line := of_a_worker(error) or short_of_memory(error)) is not None:
+        return line
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else one_line(error)
+    if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
+        return f"the checkpoint is of another model than the config describes: {str(error).splitlines()[1].strip()}"
+    return one_line(error) if by_word(error, building=False) else None
+
+
+def short_of_memory(error: Exception) -> str | None:
+    """Says that memory has run out, on the host or on a GPU; None where it has not."""
+    words = str(error)
+    by_torch = isinstance(error, RuntimeError) and re.search(r"can't allocate memory|not enough memory|out of memory", words)
+    if not (isinstance(error, MemoryError) or by_torch):
+        return None
+    asked = re.search(r"(?:tried|[Uu]nable) to allocate ([\d.]+ \w+)", words)
+    where = "the GPU" if "CUDA" in words or "GPU" in words else "this machine"
+    return (
+        f"the memory of {where} has run out{f', {asked[1]} were asked for' if asked else ''}: lower --batch_size, "
+        "--data.eval_batch_size or --data.num_workers, or make the model smaller"
+    )
+
+
+def of_a_worker(error: Exception) -> str | None:
+    """Says how a process that prepares batches has failed; None where none has, or by a bug, which keeps its traceback."""
+    words = str(error)
+    if ended := re.match(r"DataLoader (worker|timed out)[^.]*", words):
+        how = "does not answer" if ended[1] != "worker" else "has ended"
+        return f"a process that prepares batches {how} ({ended[0]}): if memory is short, lower --data.num_workers"
+    if not re.match(r"Caught \w+ in DataLoader worker process", words):
+        return None
+    # torch has the traceback as text
+    traced = [line for line in words.splitlines() if line.strip(" ^~")]
+    last = max((number for number, line in enumerate(traced) if line.startswith("  ")), default=0)
+    raised_by_word = traced[last].strip().startswith("raise ")
+    said = re.sub(r"^[\w.]+: ", "", " ".join(traced[last + 1 :]))
+    if isinstance(error, MemoryError):
+        return short_of_memory(MemoryError(said))
+    return said if isinstance(error, OSError) or (isinstance(error, ValueError) and raised_by_word) else None
+
+
+def lost_another(error: RuntimeError) -> str | None:
+    """Says how gloo, or the store through which processes meet, has waited for another process in vain; None where it has not."""
+    words = r"onnection .*(closed|reset)|peer|roken pipe|Timed out waiting \d+ms|timeout caused"
+    if isinstance(error, dist.DistStoreError | dist.DistNetworkError):
+        words += "|imed out|timeout"
+    if not re.search(words, str(error)):
+        return None
+    first = str(error).splitlines()[0].split(". ")[0]  # its advice says nothing of this run
+    return re.sub(r"^\[\S+\] ", "", first)  # nor does the line of gloo's source
 
 
 def one_line(error: BaseException) -> str:

@@ -14,7 +14,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-_waiting: list[subprocess.Popen[bytes]] = []
+from src.ranks import Child
+
+_waiting: list[Child] = []
 ELSEWHERE = ("LOCAL_RANK", "RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # someone else starts the processes
 ENDS_SOON = ("--plan", "--help", "-h", "--print_config")
 
@@ -34,12 +36,11 @@ def start(words: Sequence[str], environment: Mapping[str, str] = os.environ) -> 
         return
     for _ in range(min(asked_for(words), os.cpu_count() or 1) - 1):
         verb = words[list(words).index("-m") + 1]
-        _waiting.append(
-            subprocess.Popen([sys.executable, "-c", f"from src.warm import wait; wait('{verb}')"], stdin=subprocess.PIPE)
-        )
+        command = [sys.executable, "-c", f"from src.warm import wait; wait('{verb}')"]
+        _waiting.append(Child(command, environment, stdin=subprocess.PIPE))
 
 
-def take(environment: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
+def take(environment: Mapping[str, str]) -> Child | None:
     """One of them, which now runs this command line with another environment; None if none is left."""
     while _waiting:
         process = _waiting.pop()
@@ -66,7 +67,7 @@ def wait(verb: str) -> None:
         import_module(verb)  # which takes the time
         order = json.loads(sys.stdin.read() or "{}")
     except (KeyboardInterrupt, Exception):  # what cannot be imported, the first process says
-        return
+        sys.exit(1)
     if not order:  # the first process has ended, or needs no other
         return
     os.environ.clear()

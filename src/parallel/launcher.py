@@ -1,14 +1,16 @@
 """Starts a run's other processes on this machine."""
 
 import os
-import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any, Self
 
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies.launchers.launcher import _Launcher
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from src import warm
+from src.ranks import Child, watch_over
 
 
 class Launcher(_SubprocessScriptLauncher):
@@ -17,6 +19,15 @@ class Launcher(_SubprocessScriptLauncher):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Itself: who copies a model, as weight averaging does, copies its trainer, too, and processes cannot be copied."""
         return self
+
+    def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
+        """Starts the processes and calls a function; Lightning's would kill this one without a word when another has ended."""
+        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        if not self.cluster_environment.creates_processes_externally:
+            self._call_children_scripts()
+            watch_over(self.procs)
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        return function(*args, **kwargs)
 
     def _call_children_scripts(self) -> None:
         self._check_can_spawn_children()
@@ -33,7 +44,7 @@ class Launcher(_SubprocessScriptLauncher):
         for rank in range(1, self.num_processes):
             its = {**os.environ, "LOCAL_RANK": str(rank)}
             process = warm.take(its) if main else None
-            self.procs.append(process or subprocess.Popen(command, env=its))
+            self.procs.append(process or Child(command, its))
         warm.dismiss()
 
 
