@@ -85,8 +85,16 @@ def expected(kind: Any) -> list[str]:
 
 
 def task_from_plain(values: dict[str, Any]) -> Task:
-    """The task that ``Task.describe`` wrote down."""
-    return with_settings(kind_named(values["kind"]), {key: value for key, value in values.items() if key != "kind"})
+    """Returns the task that ``Task.describe`` wrote down.
+
+    Raises:
+        ValueError: Nothing that has been imported defines its kind: a file of strangers imports nothing.
+    """
+    kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in all_kinds(Task)}
+    kind = kinds.get(values["kind"])
+    if kind is None:
+        raise ValueError(f"is of the unknown kind '{values['kind']}': {nearest(values['kind'], kinds)}")
+    return with_settings(kind, {key: value for key, value in values.items() if key != "kind"})
 
 
 def all_kinds(base: Any) -> list[type[Task]]:

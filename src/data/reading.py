@@ -5,11 +5,13 @@ Text files are read as text, so that nothing is guessed here: what a column hold
 
 from __future__ import annotations
 
+import csv
 import difflib
 import gzip
 import io
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 MISSING_WORDS = ("", "?", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "<NA>", "#N/A")
 FORMATS = ("csv", "tsv", "parquet", "arff")
 ENDINGS = {".csv": "csv", ".txt": "csv", ".tsv": "tsv", ".tab": "tsv", ".parquet": "parquet", ".pq": "parquet", ".arff": "arff"}
+MOST_COLUMNS = 50_000  # each costs milliseconds before the first step: of more nobody would see the end
 MARKS = ((";", "';'"), ("\t", "a tab"), ("|", "'|'"), (",", "','"))
 
 
@@ -130,8 +133,8 @@ def read_table(path: str | Path, layout: FileFormat | None = None) -> pd.DataFra
     except (ValueError, OSError, EOFError, NotImplementedError) as error:  # of pandas' parser, of pyarrow, of scipy
         reason = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
         raise ValueError(f"{path}: cannot be read as a table: {reason}") from None
-    names = [str(name) for name in frame.columns]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter(str(name) for name in frame.columns)
+    twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
         raise ValueError(
             f"{path}: the column name '{twice[0]}' stands there more than once; column names must be unique, "
@@ -160,6 +163,16 @@ class NotATable(ValueError):
     """What is wrong with a file, in words of ours."""
 
 
+def refuse_too_wide(columns: int) -> None:
+    """Refuses a file of more columns than can be looked at one by one.
+
+    Raises:
+        NotATable: It has more.
+    """
+    if columns > MOST_COLUMNS:
+        raise NotATable(f"has {columns:,} columns, and at most {MOST_COLUMNS:,} can be read: keep those that matter")
+
+
 def read_text(path: Path, layout: FileFormat, separator: str) -> pd.DataFrame:
     """Reads a text file; all columns are texts."""
     import pandas as pd
@@ -167,6 +180,9 @@ def read_text(path: Path, layout: FileFormat, separator: str) -> pd.DataFrame:
     # a column may be called NA; a byte-order mark belongs to no name
     as_text = {"sep": separator, "skipinitialspace": True, "dtype": "str", "encoding": "utf-8-sig"}
     as_text |= {"keep_default_na": False, "na_filter": False}
+    # as one text first, since pandas takes half a minute to make columns of 200,000
+    line = pd.read_csv(path, header=None, nrows=1, **as_text | {"sep": "\0", "quoting": csv.QUOTE_NONE})  # type: ignore[call-overload]
+    refuse_too_wide(len(re.split(separator if len(separator) > 1 else re.escape(separator), line.iat[0, 0])))
     first = pd.read_csv(path, header=None, nrows=1, **as_text)  # type: ignore[call-overload]
     header = [str(cell).strip() for cell in first.iloc[0]]
     if len(header) == 1:
@@ -220,7 +236,9 @@ def read_parquet(path: Path) -> pd.DataFrame:
 
     notes: list[str] = []
     columns: dict[str, pd.Series] = {}
-    table = pq.ParquetFile(path).read()
+    file = pq.ParquetFile(path)
+    refuse_too_wide(len(file.schema_arrow))
+    table = file.read()
     names = [str(name) for name in table.column_names]
     if len(set(names)) < len(names):
         return pd.DataFrame(columns=names)
