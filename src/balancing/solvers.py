@@ -109,16 +109,9 @@ def one_by_one(A: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def min_norm_point(G: np.ndarray) -> np.ndarray:
-    """The weights on the simplex of the shortest convex combination of gradients.
-
-    Minimising |sum x_i g_i|^2 + c (sum x_i - 1)^2 over x >= 0 has a solution in the direction of these weights, for every c > 0
-    (for a fixed sum s the first term is s^2 times the least). In C's coordinates, with c such that both terms have one scale.
-    """
+    """The weights on the simplex of the shortest convex combination of gradients."""
     C, norms = correlations(G)
-    one = 1 / norms
-    one /= np.linalg.norm(one)
-    y = nonnegative(C + np.outer(one, one), one)
-    w = y / norms
+    w = simplex_direction(C, 1 / norms) / norms
     return w / w.sum()
 
 
@@ -141,164 +134,189 @@ def project(G: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def nonnegative_each(A: np.ndarray, B: np.ndarray) -> np.ndarray:
     """Solves :func:`nonnegative` for each column of B (n, m) at once: (n, m).
 
-    Block principal pivoting (Portugal, Judice and Vicente, Math. Comp. 1994) exchanges whole sets of variables between x = 0 and
-    slope 0, in a few batched solves; the columns that it does not settle, as it may for a singular A, are solved one by one.
+    Block principal pivoting (Portugal, Judice and Vicente, Math. Comp. 1994) exchanges whole sets
+    of variables between x = 0 and slope 0, in a few batched solves. It needs a definite A: where
+    gradients are dependent a diagonal is added, of 1e-12 for 40 gradients, enough for rounding not
+    to decide on signs. Columns that are not settled all the same are solved one by one.
     """
     n, m = B.shape
     if n == 2:
         return np.array([of_two(A, b) for b in B.T]).T
     tolerance = 16 * n * EPS * np.maximum(np.abs(B).max(0), EPS)
+
+    # the last place stands for "no variable": systems of unlike sizes are filled up with it
+    padded = np.zeros((n + 1, n + 1))
+    padded[:n, :n] = A if definite(A) else A + 128 * n * EPS * np.eye(n)
+    wanted = np.zeros((m, n + 1))
+    wanted[:, :n] = B.T
+
     passive = np.zeros((m, n), dtype=bool)
-    X, best, patience, open_ = np.zeros((m, n)), np.full(m, n + 1), np.full(m, 3), np.arange(m)
-    for _ in range(20):
-        slope = B.T[open_] - X[open_] @ A
-        wrong = np.where(passive[open_], X[open_] < 0, slope > tolerance[open_, None])
+    X = np.zeros((m, n + 1))
+    best, patience, open_ = np.full(m, n + 1), np.full(m, 3), np.arange(m)
+    for _ in range(30):
+        slope = B.T[open_] - X[open_, :n] @ A
+        wrong = np.where(passive[open_], X[open_, :n] < 0, slope > tolerance[open_, None])
         count = wrong.sum(1)
         wrong, open_, count = wrong[count > 0], open_[count > 0], count[count > 0]
         if not len(open_):
-            return X.T
+            break
         better = count < best[open_]
         best[open_] = np.where(better, count, best[open_])
         patience[open_] = np.where(better, 3, patience[open_] - 1)
+
+        # all at once while that brings something, else the last one alone, which always ends
         alone = np.zeros_like(wrong)
         alone[np.arange(len(open_)), n - 1 - wrong[:, ::-1].argmax(1)] = True
         passive[open_] ^= np.where((patience[open_] >= 0)[:, None], wrong, alone)
-        # the passive variables of each column to the front, so that no system is larger than the largest passive set
-        order = np.argsort(~passive[open_], axis=1, kind="stable")[:, : passive[open_].sum(1).max()]
-        inside = np.take_along_axis(passive[open_], order, 1)
-        systems = np.where(inside[:, :, None] & inside[:, None, :], A[order[:, :, None], order[:, None, :]], np.eye(order.shape[1]))
-        wanted = np.where(inside, np.take_along_axis(B.T[open_], order, 1), 0)
+
+        places = np.sort(np.where(passive[open_], np.arange(n), n), 1)
+        places = places[:, : passive[open_].sum(1).max()]
+        systems = padded.take(places[:, :, None] * (n + 1) + places[:, None, :])
+        diagonal = np.arange(places.shape[1])
+        systems[:, diagonal, diagonal] += places == n
+        right = np.take_along_axis(wanted[open_], places, 1)
         X[open_] = 0
         try:
-            X[open_[:, None], order] = np.linalg.solve(systems, wanted[..., None])[..., 0]
+            X[open_[:, None], places] = np.linalg.solve(systems, right[..., None])[..., 0]
         except np.linalg.LinAlgError:
             break
+
     for i in open_:
-        X[i] = one_by_one(A, B[:, i])
-    return X.T
+        X[i, :n] = one_by_one(A, B[:, i])
+    return X[:, :n].T
+
+
+def definite(A: np.ndarray) -> bool:
+    """Whether a symmetric matrix is positive definite, by more than rounding."""
+    try:
+        return bool(np.linalg.cholesky(A).diagonal().min() ** 2 > 4 * len(A) * EPS)
+    except np.linalg.LinAlgError:
+        return False
 
 
 def project_each(G: np.ndarray) -> np.ndarray:
     """Row i (n,): the weights of the direction nearest to g_i that no gradient conflicts with."""
+    n = len(G)
     if (G >= 0).all():
-        return np.eye(len(G))
+        return np.eye(n)
     C, norms = correlations(G)
-    return (np.eye(len(G)) + nonnegative_each(C, -C).T) * norms[:, None] / norms
+
+    # parallel gradients have one projection: solve for the first of them
+    first = (C >= 1 - 4 * EPS).argmax(1)
+    kept = (first == np.arange(n)).nonzero()[0]
+    like = C[:, kept].argmax(1)
+    U = C[np.ix_(kept, kept)]
+    V = np.eye(n)
+    V[:, kept] += nonnegative_each(U, -U).T[like]
+    return V * norms[:, None] / norms
 
 
 def conflict_averse(G: np.ndarray, c: float) -> np.ndarray:
-    """CAGrad's weights 1/n + c |g_0| / |g_w| w, with w the minimiser of F(w) = b'w + k |g_w| over the simplex.
+    """CAGrad's weights 1/n + c |g_0| / |g_w| w, with w the minimiser of F over the simplex.
 
-    Here b = G 1/n and k = c |g_0|.
+    F(w) = <g_w, g_0> + c |g_0| |g_w|, and its least value is the best that a direction in the ball
+    can do for the task that gains least. Where that is 0 because the gradients balance each other,
+    the nearest direction to g_0 that harms none is taken. F is below 0 where that one lies outside
+    the ball, above 0 where the gradients do not balance each other.
 
-    Active sets as in :func:`nonnegative`: F is convex, and on a support its minimiser under sum w = 1 is known in closed form. With
-    p = G^-1 1, q = G^-1 b, A = 1'p, B = 1'q: w = (m p - q) / (m A - B), m = (B + sqrt(B^2 - A (b'q - k^2))) / A. Where the root is
-    that of a negative number F falls without end along the line, until a weight becomes 0.
+    Dinkelbach's method (Management Science 1967): w maximises (level - <g_w, g_0>) / |g_w|, a
+    problem of :func:`nonnegative`, and F(w) is the next level. Levels fall to the least value,
+    faster than by squaring, from F of any w.
     """
     n = len(G)
     C, norms = correlations(G)
     null = np.sqrt(16 * n * EPS)  # what a Gramian in float64 cannot tell from 0
     mean = norms / n  # the mean gradient's weights of unit gradients
     length = length_of(mean, C)
-    if n == 1 or c == 0 or length <= null * mean.sum():
-        return np.full(n, 1 / n) * (1 + c if n == 1 else 1)
-    scale = norms.min()
-    one = scale / norms  # sum of w = one'y for y = norms w / scale
-    b, k = C @ mean / length, c  # F in units of |g_0| times the smallest gradient
-    j = int((b / one + k / one).argmin())
-    y, support = np.zeros(n), np.zeros(n, dtype=bool)
-    y[j], support[j] = 1 / one[j], True
-    barred = np.zeros(n, dtype=bool)
-    for _ in range(30 * n):
-        s = length_of(y, C)
-        if s <= null * y.sum():
-            break  # the gradients balance each other: g_w = 0 is the least there is
-        slope = b + k * (C @ y) / s
-        level = float(slope @ y)
-        reduced = np.where(support | barred, np.inf, slope - level * one)
-        j = int(reduced.argmin())
-        if reduced[j] >= -64 * n * EPS * (np.abs(b).max() + k):
+    if c == 0 or length <= null * mean.sum():
+        return np.full(n, 1 / n)
+    one = norms.min() / norms  # sum of w = one'y for y = norms w / norms.min()
+    b = C @ mean / length
+
+    def value(y: np.ndarray) -> float:
+        return float(b @ y + c * length_of(y, C)) / float(one @ y)
+
+    # the projection of the mean onto the directions that harm none is g_0 plus this
+    y = nonnegative(C, -b)
+    if length_of(y, C) <= c:
+        harmless = 1 / n + length * y / norms
+        y = simplex_direction(C, one)
+        if length_of(y, C) <= null * y.sum():
+            return harmless
+
+    level = value(y)
+    for _ in range(50):
+        y = simplex_direction(C, level * one - b)
+        before, level = level, value(y)
+        if not level < before:
             break
-        support[j], moved = True, False
-        while True:
-            places = support.nonzero()[0]
-            CS, oneS, bS = C[np.ix_(places, places)], one[places], b[places]
-            p, q = solve(CS, oneS), solve(CS, bS)
-            A, B, Q = float(oneS @ p), float(oneS @ q), float(bS @ q)
-            root = B * B - A * (Q - k * k)
-            move, reach = np.zeros(n), 1.0
-            rounding = 64 * n * EPS * np.abs(p).max()
-            if np.abs(CS @ p - oneS).max() > 1e-6 * oneS.max() + rounding:  # some combination of these gradients is 0
-                z = solve(CS + np.outer(oneS, oneS), oneS)
-                z /= oneS @ z
-                move[places] = z - y[places] if k * k >= Q else B * z - q
-                reach = 1.0 if k * k >= Q else np.inf
-            elif root > 0:
-                m = (B + np.sqrt(root)) / A
-                move[places] = (m * p - q) / (m * A - B) - y[places]
-            else:
-                move[places], reach = B / A * p - q, np.inf
-            shrinking = support & (move < 0) & ((y + move <= 0) if reach == 1.0 else True)
-            ratio = np.where(shrinking, y / np.where(shrinking, -move, 1), np.inf)
-            step = min(float(ratio.min()), reach)
-            if not np.isfinite(step):
-                break
-            moved = moved or step > 0
-            y = np.maximum(y + step * move, 0)
-            if step >= reach and not (ratio <= reach).any():
-                break
-            y[ratio <= step] = 0
-            support &= y > 0
-        barred = np.zeros(n, dtype=bool) if moved else barred
-        if not support[j]:
-            barred[j] = True
-    s = length_of(y, C)
-    if s <= null * y.sum():  # no direction in the ball serves all: the nearest to g_0 that harms none
-        return project(G, np.full(n, 1 / n))
-    return 1 / n + c * length * (y / norms) / s
+    return 1 / n + c * length * (y / norms) / length_of(y, C)
+
+
+def simplex_direction(C: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """The y >= 0 that maximises r'y / |sum_i y_i u_i|, up to its length.
+
+    Minimising |sum_i y_i u_i|^2 + (r'y - 1)^2 over y >= 0 has its solution in that direction (for a
+    fixed r'y = s the first term is s^2 times the least), and is solvable where the maximum is
+    infinite. The two terms are brought to one scale.
+    """
+    r = r / np.linalg.norm(r)
+    return nonnegative(C + np.outer(r, r), r)
 
 
 def fair_weights(G: np.ndarray, alpha: float) -> np.ndarray:
-    """Solves G w = w^(-1/alpha), w > 0: the minimiser of w'Gw / 2 - sum phi(w), phi' = w^(-1/alpha); 0 where there is none.
+    """Solves G w = w^(-1/alpha), w > 0; 0 where there is no solution.
 
-    Damped Newton steps, exact to rounding after some ten.
+    With gains x = G w these are the gains of the direction d that maximises
+    sum_i U(<g_i, d>) - |d|^2 / 2, U' = x^-alpha. Newton's steps for d start at the direction
+    that serves the worst-off task best, which is near the solution also where the gradients nearly
+    balance each other. There it takes some five steps.
     """
     n = len(G)
     C, norms = correlations(G)
-    e = -1 / alpha
-    m = norms ** (-1 - e)
-    t = np.exp(np.log(m).mean())
-    m = m / t  # C y = m y^e for w = t^(1 / (1 - e)) y / norms
-    y = np.maximum(m / np.maximum(C.sum(1), 1e-2), 1e-3 * m) ** (1 / (1 - e))  # exact for two tasks of one m
-
-    def value(y: np.ndarray) -> float:
-        barrier = (m * np.log(y)).sum() if alpha == 1 else (m * y ** (1 + e)).sum() / (1 + e)
-        return float(y @ C @ y) / 2 - barrier
-
-    for _ in range(100):
-        gradient = C @ y - m * y**e
-        try:
-            step = np.linalg.solve(C - np.diag(e * m * y ** (e - 1)), -gradient)
-        except np.linalg.LinAlgError:  # singular: the gradients balance each other
-            return np.zeros(n)
-        slope = float(gradient @ step)
-        if -slope <= 1e-12 * float((m * y ** (1 + e)).sum()):
-            break
-        shrinking = float((step / y).min())
-        size, now = min(1.0, -0.95 / shrinking) if shrinking < 0 else 1.0, value(y)
-        while size > 1e-9 and not value(y + size * step) <= now + 1e-4 * size * slope:
-            size /= 2
-        y = y + size * step
-        if y.max() > (m.max() / (16 * n * EPS)) ** (1 / (1 - e)):  # likewise, as far as G can tell
-            return np.zeros(n)
-    for _ in range(4):  # the value is flat here, and no judge any more; Newton's steps converge quadratically
-        step = np.linalg.solve(C - np.diag(e * m * y ** (e - 1)), m * y**e - C @ y)
-        y = np.where(np.abs(step) < y / 2, y + step, y)
-        if (np.abs(step) <= 1e-14 * y).all():
-            break
-    if np.abs((C @ y) / (m * y**e) - 1).max() > 1e-3:
+    p = 1 / alpha
+    logs = (p - 1) * np.log(norms)
+    m = np.exp(logs - logs.mean())  # x = C y = m y^-p, for w = scale y / norms
+    worst = np.minimum(m / m.max(), 1) if alpha > 1 else np.ones(n)
+    v = simplex_direction(C, worst)
+    length = length_of(v, C)
+    if length <= np.sqrt(16 * n * EPS) * v.sum():  # as far as G can tell they balance each other
         return np.zeros(n)
-    return t ** (1 / (1 - e)) * y / norms
+
+    # along that direction the solution has |d|^2 = sum x y
+    x = np.maximum(C @ v, 1e-3 * length**2 * worst)
+    logs_of_xy = alpha * np.log(m) + (1 - alpha) * np.log(x)
+    total = logs_of_xy.max() + np.log(np.exp(logs_of_xy - logs_of_xy.max()).sum())
+    t = np.exp((total - 2 * np.log(length)) / (1 + alpha))
+    x, v = t * x, t * v
+    y = (x / m) ** -alpha
+    for _ in range(100):
+        D = p * x / y
+        dy = np.linalg.solve(C + np.diag(D), x - C @ y)
+        dx, dv = -D * dy, dy + y - v
+        slope = float((v - y) @ dx)  # of |d|^2 / 2 - sum U
+        if -slope <= 1e-14 * float(x @ y):
+            break
+        size = min(1.0, 0.95 / max(float((-dx / x).max()), 0.5))
+        while size > 1e-9 and (v + size * dv - ((x + size * dx) / m) ** -alpha) @ dx > -slope / 2:
+            size /= 2
+        x, v = x + size * dx, v + size * dv
+        y = (x / m) ** -alpha
+    y = np.where(y + dy > 0, y + dy, y)
+
+    # gains that are small beside others are rounding in x; the equation in y knows them
+    last = np.inf
+    for _ in range(12):
+        x = m * y**-p
+        dy = np.linalg.solve(C + np.diag(p * x / y), x - C @ y)
+        change = float(np.abs(dy / y).max())
+        if change <= 1e-14 or last / 2 <= change < 1e-3:
+            break
+        y, last = y + dy * min(1.0, 0.5 / change), change
+    x = m * y**-p
+    if not np.abs(y * (C @ y - x)).sum() <= 1e-3 * float(y @ x):
+        return np.zeros(n)
+    return np.exp(logs.mean() / (1 + p)) * y / norms
 
 
 def onto_simplex(v: np.ndarray) -> np.ndarray:
