@@ -91,7 +91,8 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         # what a command that opens a run may say of its rows; only tables have columns that may be missing, or other rows
         self.new_rows = self.allow_missing = False
         self.remarks: list[str] = []  # what was noticed while rows were read, a line each
-        self._position: dict[str, int] | None = None
+        self._stream: GlobalBatches | None = None  # of training batches
+        self._restored: tuple[L.Trainer, dict[str, int]] | None = None  # whose position in it was restored
         self._others: dict[Split, tuple[Dataset[Batch], GlobalBatches]] = {}
 
     @property
@@ -157,11 +158,9 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """Returns the shuffled stream of global batches."""
         overfit = self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
         rows = self.split("train")
-        loader = self._loader(rows, self.training_batches(rows, shuffle=not overfit))
-        position, self._position = self._position, None
-        if position is not None:
-            loader.sampler.resume(**position)
-        return loader
+        self._stream = self.training_batches(rows, shuffle=not overfit)
+        self._move_stream()
+        return self._loader(rows, self._stream)
 
     def training_batches(self, rows: Dataset[Batch], shuffle: bool) -> GlobalBatches:
         """Says which rows make up each training step.
@@ -213,9 +212,8 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return Batches(rows, sampler, self.num_workers, pin_memory=on_gpu)
 
-    # The position in the stream is the data module's state, not the loader's: Lightning restores this one before it asks for the
-    # loader, but forgets that one when a schedule has asked for the number of steps. And it comes from the trainer's progress,
-    # since with workers the sampler runs ahead of what was trained.
+    # The position in the stream is the data module's state, not the loader's, which Lightning forgets when a schedule has asked
+    # for the number of steps. It comes from the trainer's progress: with workers the sampler runs ahead of what was trained.
     def state_dict(self) -> dict[str, int]:
         """Returns the position in the stream of training batches; the end of an epoch, however early, is the next one's start."""
         assert self.trainer is not None
@@ -227,7 +225,20 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Continues training from a saved position; an evaluation of the checkpoint starts at the first row."""
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            self._position = state_dict
+            self._restored = self.trainer, state_dict
+            self._move_stream()
+
+    def _move_stream(self) -> None:
+        """Lets the stream begin at the restored position.
+
+        Lightning may ask for the loader before it restores the position or after it, and several times before the first
+        batch: a schedule that wants the number of steps asks, too. Another trainer begins at the first row.
+        """
+        if self._stream is None or self._restored is None:
+            return
+        trainer, position = self._restored
+        if trainer is self.trainer:
+            self._stream.resume(**position)
 
 
 def standard_split(rows: int, seed: int, val: float = 0.2, test: float = 0.2) -> dict[str, Tensor]:

@@ -25,6 +25,19 @@ def between_steps(trainer: L.Trainer) -> bool:
     return not loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
 
 
+def start_next_epoch(trainer: L.Trainer) -> None:
+    """Lets a run that is resumed from the end of an epoch start the next one.
+
+    Where steps are limited Lightning goes back into the epoch that is over, and takes one step more in it.
+    """
+    loop = trainer.fit_loop
+    if not loop.restarted_on_epoch_end:
+        return
+    loop.epoch_progress.increment_completed()
+    for each in (loop, loop.epoch_loop, loop.epoch_loop.val_loop):
+        each.on_iteration_done()  # nothing of them is half done
+
+
 class BestCheckpoint(ModelCheckpoint):
     """Keeps best.ckpt: the weights of the best validation; of tasks that share none, each task's of its own best one.
 
@@ -119,6 +132,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Counts from where the run starts."""
         self._saved = trainer.global_step
+        start_next_epoch(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

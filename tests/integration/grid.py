@@ -82,21 +82,21 @@ def cells(accumulated: bool = False) -> list[Cell]:
     return balancing + [("sharing", name, level) for name in SHARINGS for level in ("losses", "parameters")]
 
 
-def model_of(cell: Cell) -> MultiTaskModel:
-    """A small network with dropout."""
+def model_of(cell: Cell, data: Any = None, **more: Any) -> MultiTaskModel:
+    """A small network with dropout for the tasks of a data module, the toy unless it is another."""
     kind, name, level = cell
-    data = Toy()
+    data = data or Toy()
     parts: dict[str, Any] = {"scheduler": None}
     if kind == "sharing":
         balancer: Any = StaticWeights if level == "losses" else partial(PCGrad, level="parameters")
         parts |= {"encoder": partial(MLP, width=8, depth=1, dropout=0.2), "optimizer": partial(SGD, lr=0.02)}
         parts |= {"sharing": SHARINGS[name], "balancer": balancer}
-        return MultiTaskModel(data.tasks, data.input_shape, **parts)
+        return MultiTaskModel(data.tasks, data.input_shape, **parts | more)
     method = getattr(src.balancing, name)
     extra: dict[str, Any] = {"beta": 0.5} if (name, level) == ("DualBalance", "parameters") else {}
     balancer = partial(method, **extra) if issubclass(method, LossBalancer) else partial(method, level=level, **extra)
     parts |= {"encoder": partial(MLP, width=16, dropout=0.1), "optimizer": partial(SGD, lr=RATES.get(name, 0.05))}
-    return MultiTaskModel(data.tasks, data.input_shape, balancer=balancer, **parts)
+    return MultiTaskModel(data.tasks, data.input_shape, balancer=balancer, **parts | more)
 
 
 class Losses(L.Callback):
