@@ -3,19 +3,24 @@
 One is a file; or a folder, where several processes have written parts of large tensors at the same time:
 
 last.ckpt/
-    index.ckpt      all but these tensors, and which files hold their parts; written last, so that it is the checkpoint
-    20-0of4.ckpt    the parts of process 0 of 4, after step 20
+    index.ckpt              all but these tensors, and which files hold their parts; it alone is switched
+    20-7c0e91b2-0of4.ckpt   the parts of process 0 of 4, after step 20; each save has files of its own
+
+A save writes its files beside those of the last one, and switches the index. The files of the last one
+stay until the next save, for those who have read the index before, and the copy of a folder opens anywhere.
 """
 
-import errno
+import ctypes
+import glob
 import os
 import pickle
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -55,6 +60,16 @@ class Parts:
     dtype: torch.dtype
     parts: list[tuple[tuple[int, ...], Tensor]]
 
+    def fit(self) -> bool:
+        """Returns whether the parts lie within the whole, and are as many numbers."""
+        for first, part in self.parts:
+            if part.dtype != self.dtype or not len(first) == part.ndim == len(self.shape):
+                return False
+            for start, size, length in zip(first, part.shape, self.shape, strict=True):
+                if not 0 <= start <= start + size <= length:
+                    return False
+        return sum(part.numel() for _, part in self.parts) == prod(self.shape)
+
     def whole(self) -> Tensor:
         """Returns the tensor."""
         tensor = torch.empty(self.shape, dtype=self.dtype)
@@ -75,8 +90,30 @@ def load_checkpoint(path: Path | str, map_location: Any = "cpu", mmap: bool = Fa
     Raises:
         ValueError: It is missing, cut off, or holds more than tensors and plain values.
     """
-    if Path(path).is_dir():
-        return load_folder(Path(path), whole)
+    path = Path(path)
+    while True:
+        version = version_of(path)
+        try:
+            return load_folder(path, whole) if path.is_dir() else load_file(path, map_location, mmap)
+        except (ValueError, OSError):
+            if version_of(path) == version:
+                raise
+            # while training goes on another one may take its place, and it is that which counts
+
+
+def version_of(path: Path) -> tuple[int, ...] | None:
+    """Returns what changes when another checkpoint takes the place of one."""
+    try:
+        state = (path / INDEX if path.is_dir() else path).stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns, state.st_ctime_ns
+
+
+def load_file(path: Path, map_location: Any, mmap: bool) -> Any:
+    """Opens a file, see :func:`load_checkpoint`."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"checkpoint {path} is no file")
     try:
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except FileNotFoundError:
@@ -85,25 +122,72 @@ def load_checkpoint(path: Path | str, map_location: Any = "cpu", mmap: bool = Fa
         raise ValueError(
             f"checkpoint {path} is damaged or holds code, which is never run: only tensors and values are read"
         ) from None
-    except (PermissionError, MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception:  # on arbitrary bytes torch raises anything
+    except Exception as error:  # on arbitrary bytes torch raises anything
+        if isinstance(error, OSError) and error.filename is not None:  # it could not be opened
+            raise
         raise ValueError(f"checkpoint {path} is cut off or no checkpoint") from None
 
 
 def load_folder(folder: Path, whole: bool) -> Any:
     """Opens a folder, see :func:`load_checkpoint`."""
-    index = load_checkpoint(folder / INDEX)
-    if not isinstance(index, dict) or not {"checkpoint", "files", "tensors"} <= index.keys():
-        raise ValueError(f"checkpoint {folder} is damaged: its {INDEX} is none")
+    index = read_index(folder)
+    # files that are open are read to their end, even when they are deleted meanwhile
     files = [load_checkpoint(folder / Path(name).name, mmap=True) for name in index["files"]]
     found: dict[str, Any] = {}
-    for key, (shape, dtype) in index["tensors"].items():
-        parts = Parts(tuple(shape), dtype, [tuple(file[key]) for file in files if key in file])
-        if sum(part.numel() for _, part in parts.parts) != prod(shape):
-            raise ValueError(f"checkpoint {folder} is damaged: its files do not hold all of {key[1:]}")
+    for key, entry in index["tensors"].items():
+        parts = parts_of(key, entry, files)
+        if parts is None:
+            raise ValueError(f"checkpoint {folder} is damaged: its files do not hold all of {str(key)[1:]}")
         found[key] = parts.whole() if whole else parts
     return exchanged(index["checkpoint"], lambda key, leaf: found.get(key, leaf))
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Reads the index of a folder.
+
+    Raises:
+        ValueError: It is missing or damaged.
+    """
+    index = load_checkpoint(folder / INDEX)
+    kinds = {"checkpoint": dict, "files": list, "tensors": dict}
+    if (
+        not isinstance(index, dict)
+        or not all(isinstance(index.get(key), kind) for key, kind in kinds.items())
+        or not all(isinstance(name, str) for name in index["files"])
+        or not is_tree(index)
+    ):
+        raise ValueError(f"checkpoint {folder} is damaged: its {INDEX} is none")
+    return index
+
+
+def is_tree(content: Any, deepest: int = 100) -> bool:
+    """Returns whether no dict or list stands in two places, nor deep down.
+
+    In a stranger's file n lists may stand in 2^n places, or one in itself.
+    """
+    seen: set[int] = set()
+    left = [(content, 0)]
+    while left:
+        value, depth = left.pop()
+        if isinstance(value, dict | list):
+            if id(value) in seen or depth > deepest:
+                return False
+            seen.add(id(value))
+            left += [(each, depth + 1) for each in (value.values() if isinstance(value, dict) else value)]
+    return True
+
+
+def parts_of(key: str, entry: Any, files: list[Any]) -> Parts | None:
+    """Finds the parts of a tensor; None where they are not what the entry of an index says."""
+    try:
+        shape, dtype = entry
+        parts = Parts(tuple(shape), dtype, [tuple(file[key]) for file in files if key in file])
+        known = isinstance(dtype, torch.dtype) and all(isinstance(n, int) and n >= 0 for n in shape)
+        return parts if known and parts.fit() else None
+    except (TypeError, ValueError, AttributeError):
+        return None
 
 
 def exchanged(tree: Any, exchange: Callable[[str, Any], Any], key: str = "") -> Any:
@@ -115,12 +199,22 @@ def exchanged(tree: Any, exchange: Callable[[str, Any], Any], key: str = "") -> 
     return exchange(key, tree)
 
 
-def save_folder(folder: Path, checkpoint: dict[str, Any], rank: int, ranks: int, barrier: Callable[[], object]) -> None:
+def save_folder(
+    folder: Path, checkpoint: dict[str, Any], name: str, rank: int, ranks: int, agree: Callable[[OSError | None], None]
+) -> None:
     """Writes a checkpoint whose leaves may be a :class:`Part`; every process calls this.
 
     The folder holds the checkpoint before until the new one is whole.
+
+    Args:
+        folder: The checkpoint.
+        checkpoint: What it holds.
+        name: What the names of its files begin with, the same on all processes and new for each save.
+        rank: This process.
+        ranks: How many there are.
+        agree: Waits for all processes, and raises on all of them the error that one has.
     """
-    names = [f"{checkpoint['global_step']}-{k}of{ranks}.ckpt" for k in range(ranks)]
+    names = [f"{name}-{k}of{ranks}.ckpt" for k in range(ranks)]
     mine: dict[str, Any] = {}
     tensors: dict[str, Any] = {}
 
@@ -133,21 +227,54 @@ def save_folder(folder: Path, checkpoint: dict[str, Any], rank: int, ranks: int,
         return None
 
     rest = exchanged(checkpoint, noted)
-    place = folder.with_name(f".{folder.name}.parts") if folder.is_file() else folder
-    barrier()
-    place.mkdir(parents=True, exist_ok=True)
-    write_atomically(place / names[rank], lambda file: torch.save(mine, file))
-    barrier()
-    if rank == 0:
+    agree(None)
+    # no folder is seen before it is whole
+    place = folder if folder.is_dir() else folder.with_name(f".{folder.name}.parts")
+
+    def write_mine() -> None:
+        place.mkdir(parents=True, exist_ok=True)
+        write_atomically(place / names[rank], lambda file: torch.save(mine, file))
+
+    def switch() -> None:
+        earlier = files_of(place)
         content = {"checkpoint": rest, "files": names, "tensors": tensors}
         write_atomically(place / INDEX, lambda file: torch.save(content, file))
-        for old in place.glob("*of*.ckpt*"):  # and what processes were writing as they were killed
-            if old.name not in names:
-                old.unlink(missing_ok=True)
-        if place != folder:  # of a file, until this one is whole
-            folder.unlink()
-            os.rename(place, folder)
-    barrier()
+        if place != folder:
+            put_in_place(place, folder)
+        remove_parts(folder, keep={*names, *earlier})
+
+    try:
+        agree(error_of(write_mine))
+        agree(error_of(switch) if rank == 0 else None)
+    except OSError:
+        with suppress(OSError):
+            (place / names[rank]).unlink(missing_ok=True)
+        raise
+
+
+def error_of(act: Callable[[], None]) -> OSError | None:
+    """Does something, and returns the error where the system does not let it."""
+    try:
+        act()
+    except OSError as error:
+        return error
+    return None
+
+
+def files_of(folder: Path) -> list[str]:
+    """Returns the names of the files that hold the parts of a folder's checkpoint; none where there is no such one."""
+    try:
+        return read_index(folder)["files"]
+    except ValueError:
+        return []
+
+
+def remove_parts(folder: Path, keep: set[str]) -> None:
+    """Deletes the parts of earlier checkpoints, and those that processes were writing as they were killed."""
+    for old in folder.glob("*of*.ckpt*"):
+        if old.name not in keep:
+            with suppress(OSError):  # the checkpoint is whole without that
+                old.unlink()
 
 
 class SafeCheckpointIO(CheckpointIO):
@@ -170,37 +297,93 @@ class SafeCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         """Deletes a checkpoint."""
-        if Path(path).is_dir():
-            shutil.rmtree(path)
-        else:
-            Path(path).unlink(missing_ok=True)
+        remove(Path(path))
 
 
-def write_atomically(path: Path, write: Any) -> None:
-    """Lets ``write`` fill a binary file beside ``path``, then renames it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # a plain file, that others may read as the umask says
-    aside = path.with_name(f".{path.name}.aside")
-    for leftover in path.parent.glob(f".{path.name}.*"):  # of a process that was killed as it wrote
-        if not leftover.is_dir():
-            leftover.unlink(missing_ok=True)
-        elif leftover != aside or path.exists():
-            shutil.rmtree(leftover, ignore_errors=True)
+def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
+    """Lets ``write`` fill a binary file beside ``path``, then renames it into place.
+
+    Raises:
+        OSError: The system does not let it; ``filename`` is the path.
+    """
+    # a plain file, that others may read as the umask says
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # of processes that were killed as they wrote; one that was killed between two renames has left the only one there is
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*") if path.exists() else ():
+        remove(leftover)
+    noting: Noting | None = None
     try:
         with open(temporary, "wb") as file:
-            write(file)
+            noting = Noting(file)
+            write(noting)
             file.flush()
             os.fsync(file.fileno())
-        if path.is_dir():  # a checkpoint in parts, until this one is whole
-            os.rename(path, aside)
-        os.replace(temporary, path)
-        shutil.rmtree(aside, ignore_errors=True)
+        put_in_place(temporary, path)
     except BaseException as error:
-        if aside.is_dir() and not path.exists():
-            os.rename(aside, path)
-        temporary.unlink(missing_ok=True)
-        full = isinstance(error, RuntimeError) and ("write" in str(error) or isinstance(error.__context__, OSError))
-        if full:  # in torch's words
-            raise OSError(errno.ENOSPC, "No space left on device, or it cannot be written to", str(path)) from None
-        if isinstance(error, OSError):  # of a write it does not know the file
-            raise OSError(error.errno, error.strerror, str(path)) from None
+        remove(temporary)
+        # torch says in other words that it could not write
+        cause = (noting and noting.error) or error
+        if isinstance(cause, OSError) and isinstance(error, Exception):
+            raise OSError(cause.errno, cause.strerror, str(path)) from None
         raise
+
+
+class Noting:
+    """A file to write to that keeps the error where the system does not let it.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Writes."""
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        """Does nothing: all is flushed at the end."""
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Renames a file or folder over what stands at a path, of whichever kind that is, and removes the latter."""
+    if not path.exists() or not (new.is_dir() or path.is_dir()):
+        os.replace(new, path)
+        return
+    # a file cannot be renamed over a folder, nor a folder over a file
+    if exchange(new, path):
+        remove(new)
+        return
+    aside = path.with_name(f".{path.name}.aside")
+    os.rename(path, aside)
+    try:
+        os.rename(new, path)
+    except BaseException:
+        os.rename(aside, path)
+        raise
+    remove(aside)
+
+
+def exchange(a: Path, b: Path) -> bool:
+    """Lets two paths change places at once; returns False where the system cannot, as only Linux can."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename(here, os.fsencode(a), here, os.fsencode(b), both) == 0
+
+
+def remove(path: Path) -> None:
+    """Deletes a file or a folder as far as the system lets it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

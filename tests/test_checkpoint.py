@@ -1,7 +1,13 @@
 """Checkpoints in folders: whole or not there, whatever breaks while they are written."""
 
+import errno
+import multiprocessing
+import os
 import re
+import secrets
+import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,18 +28,26 @@ def cut_between_parts_and_index(crossed: int) -> None:
         raise PowerCut
 
 
-def written(folder: Path, weight: Tensor, step: int, ranks: int = 2, at_barrier: Callable[[int], None] = lambda _: None) -> None:
+def written(folder: Path, weight: Tensor, step: int, ranks: int = 2, at_meeting: Callable[[int], None] = lambda _: None) -> None:
     """Ranks as threads: each has some rows of a weight, and all have the whole bias, which the first one writes."""
-    meeting, broken = threading.Barrier(ranks), []
+    meeting = threading.Barrier(ranks)
+    told: list[OSError | None] = [None] * ranks
+    raised: list[Exception | None] = [None] * ranks
+    name = f"{step}-{secrets.token_hex(4)}"
 
     def rank(k: int) -> None:
-        crossed = 0
+        met = 0
 
-        def barrier() -> None:
-            nonlocal crossed
-            crossed += 1
+        def agree(error: OSError | None) -> None:
+            nonlocal met
+            met += 1
+            told[k] = error
             meeting.wait(10)
-            at_barrier(crossed)
+            found = [each for each in told if each is not None]
+            meeting.wait(10)
+            at_meeting(met)
+            if found:
+                raise found[0]
 
         each = -(-len(weight) // ranks)
         part = weight[k * each : (k + 1) * each]
@@ -43,17 +57,29 @@ def written(folder: Path, weight: Tensor, step: int, ranks: int = 2, at_barrier:
             "number": torch.tensor(step),
         }
         try:
-            save_folder(folder, {"global_step": step, "state": [state], "name": "x"}, k, ranks, barrier)
-        except PowerCut:
-            broken.append(k)
+            save_folder(folder, {"global_step": step, "state": [state], "name": "x"}, name, k, ranks, agree)
+        except (PowerCut, OSError) as error:
+            raised[k] = error
 
     threads = [threading.Thread(target=rank, args=(k,)) for k in range(ranks)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if broken:
-        raise PowerCut
+    if raised[0]:
+        assert all(type(error) is type(raised[0]) for error in raised)
+        raise raised[0]
+
+
+def names_of(folder: Path) -> list[str]:
+    """The files of a folder, without what makes each save's names its own."""
+    return sorted(re.sub(r"-[0-9a-f]{8}-", "-", path.name) for path in folder.iterdir())
+
+
+def part_of(folder: Path, rank: int) -> Path:
+    """The newest part of a rank."""
+    names = load_checkpoint(folder / INDEX)["files"]
+    return folder / names[rank]
 
 
 def is_the_one(path: Path, weight: Tensor, step: int) -> None:
@@ -73,9 +99,8 @@ def test_parts_make_the_whole(tmp_path: Path, ranks: int) -> None:
     folder = tmp_path / "last.ckpt"
     written(folder, OLD, 20, ranks)
     is_the_one(folder, OLD, 20)
-    names = {f"20-{k}of{ranks}.ckpt" for k in range(ranks)}
-    assert {path.name for path in folder.iterdir()} == {INDEX, *names}
-    held = [load_checkpoint(folder / name) for name in sorted(names)]
+    assert names_of(folder) == [*(f"20-{k}of{ranks}.ckpt" for k in range(ranks)), INDEX]
+    held = [load_checkpoint(part_of(folder, k)) for k in range(ranks)]
     assert sum(part.numel() for file in held for _, part in file.values()) == OLD.numel() + 3  # nothing twice
     (state,) = load_checkpoint(folder, whole=False)["state"]
     assert isinstance(state["weight"], Parts)
@@ -84,24 +109,116 @@ def test_parts_make_the_whole(tmp_path: Path, ranks: int) -> None:
 
 
 def test_the_next_one_replaces_it(tmp_path: Path) -> None:
-    """Written by another number of ranks."""
+    """Written by other numbers of ranks; the one before stays until the next, that before it goes."""
     folder = tmp_path / "last.ckpt"
     written(folder, OLD, 20, 4)
-    (folder / ".20-1of4.ckpt.123").write_bytes(b"of a process that was killed")
+    of_four = [f"20-{k}of4.ckpt" for k in range(4)]
+    (folder / ".20-00c0ffee-1of4.ckpt.123").write_bytes(b"of a process that was killed")
     written(folder, NEW, 21, 2)
     is_the_one(folder, NEW, 21)
-    assert {path.name for path in folder.iterdir()} == {INDEX, "21-0of2.ckpt", "21-1of2.ckpt"}
+    assert names_of(folder) == [*of_four, "21-0of2.ckpt", "21-1of2.ckpt", INDEX]
+    written(folder, OLD, 22, 1)
+    is_the_one(folder, OLD, 22)
+    assert names_of(folder) == ["21-0of2.ckpt", "21-1of2.ckpt", "22-0of1.ckpt", INDEX]
 
 
 def test_a_power_cut_leaves_the_old_one(tmp_path: Path) -> None:
+    """Also where it comes in a save after the same step, whose parts must not be taken for those of the old one."""
     folder = tmp_path / "last.ckpt"
     written(folder, OLD, 20)
     with pytest.raises(PowerCut):
-        written(folder, NEW, 21, at_barrier=cut_between_parts_and_index)
+        written(folder, NEW, 20, at_meeting=cut_between_parts_and_index)
     is_the_one(folder, OLD, 20)
     written(folder, NEW, 22)
     is_the_one(folder, NEW, 22)
-    assert len(list(folder.iterdir())) == 3
+    assert names_of(folder) == ["20-0of2.ckpt", "20-1of2.ckpt", "22-0of2.ckpt", "22-1of2.ckpt", INDEX]
+
+
+def test_a_power_cut_in_the_first_save_leaves_none(tmp_path: Path) -> None:
+    """A folder without an index would be taken for a checkpoint."""
+    folder = tmp_path / "last.ckpt"
+    with pytest.raises(PowerCut):
+        written(folder, OLD, 20, at_meeting=cut_between_parts_and_index)
+    assert not folder.exists()
+    written(folder, NEW, 21)
+    is_the_one(folder, NEW, 21)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("which", ["1of2", INDEX])
+def test_an_error_of_one_rank_is_raised_on_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    """With its file, and the old one stays, alone."""
+    folder = tmp_path / "last.ckpt"
+    written(folder, OLD, 20)
+    before = names_of(folder)
+
+    def no_room(path: Path, write: Any) -> None:
+        if which in path.name:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded", str(path))
+        write_atomically(path, write)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("src.checkpoint.write_atomically", no_room)
+        with pytest.raises(OSError, match="Disk quota exceeded") as error:
+            written(folder, NEW, 21)
+    assert which in error.value.filename
+    is_the_one(folder, OLD, 20)
+    assert names_of(folder) == before
+
+
+def test_a_copy_opens_elsewhere(tmp_path: Path) -> None:
+    folder = tmp_path / "last.ckpt"
+    written(folder, OLD, 20)
+    written(folder, NEW, 21)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copytree(folder, tmp_path / "elsewhere" / "copy")
+    shutil.rmtree(folder)
+    is_the_one(tmp_path / "elsewhere" / "copy", NEW, 21)
+
+
+def read_on(path: Path, loads: Any, stop: Any, results: Any) -> None:
+    """Opens a checkpoint again and again, counts, and puts down what went wrong."""
+    torch.set_num_threads(1)
+    wrong = []
+    while not stop.is_set():
+        try:
+            found = load_checkpoint(path, whole=bool(loads.value % 2))
+            state, step = found["state"][0], found["global_step"]
+            weight = state["weight"]
+            weight = weight.whole() if isinstance(weight, Parts) else weight
+            if not bool((weight == step).all()) or int(state["number"]) != step:
+                wrong.append(f"parts of another save in that of step {step}")
+        except Exception as error:
+            wrong.append(str(error))
+        loads.value += 1
+    results.put(wrong)
+
+
+@pytest.mark.parametrize("kinds", ["folder", "file", "both"])
+def test_one_reads_while_another_writes(tmp_path: Path, kinds: str) -> None:
+    """Every load gives one whole save, as fast as saves follow one another, of whatever kind each is."""
+    path, context = tmp_path / "last.ckpt", multiprocessing.get_context("spawn")
+    loads, stop, results = context.Value("i", 0), context.Event(), context.Queue()
+
+    def save(step: int) -> None:
+        weight = torch.full((64, 3), float(step))
+        if kinds == "file" or (kinds == "both" and step % 2):
+            as_file(path, weight, step)
+        else:
+            written(path, weight, step)
+
+    save(0)
+    reader = context.Process(target=read_on, args=(path, loads, stop, results))
+    reader.start()
+    step, until = 1, time.monotonic() + 120
+    while loads.value < 300 and time.monotonic() < until:
+        save(step)
+        step += 1
+    stop.set()
+    assert results.get(timeout=60) == []
+    reader.join()
+    assert loads.value >= 300
+    assert step > 20
 
 
 def as_file(path: Path, weight: Tensor, step: int) -> None:
@@ -109,12 +226,18 @@ def as_file(path: Path, weight: Tensor, step: int) -> None:
     SafeCheckpointIO().save_checkpoint({"global_step": step, "state": [state], "name": "x"}, path)
 
 
-def test_from_file_to_folder_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that breaks leaves the one before, of whatever kind it is; one that is done leaves nothing else."""
+@pytest.mark.parametrize("at_once", [True, False])
+def test_from_file_to_folder_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool) -> None:
+    """One that breaks leaves the one before, of whatever kind it is; one that is done leaves nothing else.
+
+    Not every system can exchange a file and a folder at once.
+    """
     path = tmp_path / "last.ckpt"
+    if not at_once:
+        monkeypatch.setattr("src.checkpoint.exchange", lambda a, b: False)
     as_file(path, OLD, 1)
     with pytest.raises(PowerCut):
-        written(path, NEW, 2, at_barrier=cut_between_parts_and_index)
+        written(path, NEW, 2, at_meeting=cut_between_parts_and_index)
     is_the_one(path, OLD, 1)
     as_file(path, OLD, 2)  # goes on as before, whatever the attempt has left
     is_the_one(path, OLD, 2)
@@ -127,7 +250,7 @@ def test_from_file_to_folder_and_back(tmp_path: Path, monkeypatch: pytest.Monkey
         raise PowerCut
 
     with monkeypatch.context() as patch:
-        patch.setattr("os.replace", cut)
+        patch.setattr("src.checkpoint.exchange", cut)
         with pytest.raises(PowerCut):
             as_file(path, OLD, 4)
     is_the_one(path, NEW, 3)
@@ -152,7 +275,7 @@ def test_what_a_killed_switch_has_left_is_no_obstacle(tmp_path: Path) -> None:
 
 
 def removed(folder: Path) -> None:
-    (folder / "20-1of2.ckpt").unlink()
+    part_of(folder, 1).unlink()
 
 
 def index_removed(folder: Path) -> None:
@@ -160,33 +283,82 @@ def index_removed(folder: Path) -> None:
 
 
 def cut_off(folder: Path) -> None:
-    part = folder / "20-0of2.ckpt"
+    part = part_of(folder, 0)
     part.write_bytes(part.read_bytes()[:-100])
 
 
 def of_another_run(folder: Path) -> None:
-    torch.save({}, folder / "20-1of2.ckpt")
+    torch.save({}, part_of(folder, 1))
 
 
-def no_index(folder: Path) -> None:
+def a_list(folder: Path) -> None:
     torch.save([1], folder / INDEX)
 
 
-DAMAGES: dict[Callable[[Path], None], str] = {
-    removed: "20-1of2.ckpt does not exist",
-    index_removed: "index.ckpt does not exist",
-    cut_off: "20-0of2.ckpt is cut off",
-    of_another_run: r"last.ckpt is damaged: its files do not hold all of state/0/weight$",
-    no_index: "last.ckpt is damaged: its index.ckpt is none",
+def a_pipe(folder: Path) -> None:
+    (folder / INDEX).unlink()
+    os.mkfifo(folder / INDEX)
+
+
+def with_index(**changed: Any) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        torch.save(torch.load(folder / INDEX) | changed, folder / INDEX)
+
+    return damage
+
+
+def in_many_places(times: int = 60) -> list[Any]:
+    """A list that would be written out in 2^times places."""
+    content: list[Any] = [1]
+    for _ in range(times):
+        content = [content, content]
+    return content
+
+
+def in_itself() -> list[Any]:
+    content: list[Any] = []
+    content.append(content)
+    return content
+
+
+def deep(levels: int = 400) -> list[Any]:
+    content: list[Any] = []
+    for _ in range(levels):
+        content = [content]
+    return content
+
+
+NO_INDEX = "last.ckpt is damaged: its index.ckpt is none"
+NOT_ALL = "last.ckpt is damaged: its files do not hold all of state/0/weight$"
+WEIGHT = "/state/0/weight"
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a part is gone": (removed, "-1of2.ckpt does not exist"),
+    "the index is gone": (index_removed, "index.ckpt does not exist"),
+    "a part is cut off": (cut_off, "-0of2.ckpt is cut off"),
+    "a part of another run": (of_another_run, NOT_ALL),
+    "the index is a list": (a_list, NO_INDEX),
+    "the index is a pipe": (a_pipe, "index.ckpt is no file"),
+    "no checkpoint in it": (with_index(checkpoint=7), NO_INDEX),
+    "files by number": (with_index(files=[1, 2]), NO_INDEX),
+    "a list in many places": (with_index(checkpoint={"state": in_many_places()}), NO_INDEX),
+    "a list in itself": (with_index(checkpoint={"state": in_itself()}), NO_INDEX),
+    "lists in lists": (with_index(checkpoint={"state": deep()}), NO_INDEX),
+    "a shape that is none": (with_index(tensors={WEIGHT: ("ab", torch.float32)}), NOT_ALL),
+    "a shape below 0": (with_index(tensors={WEIGHT: ((-5, -3), torch.float32)}), NOT_ALL),
+    "another shape of as many numbers": (with_index(tensors={WEIGHT: ((3, 5), torch.float32)}), NOT_ALL),
+    "another type": (with_index(tensors={WEIGHT: ((5, 3), torch.float64)}), NOT_ALL),
+    "no type": (with_index(tensors={WEIGHT: ((0, 3), "float32")}), NOT_ALL),
+    "no entry": (with_index(tensors={WEIGHT: None}), NOT_ALL),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("kind", DAMAGES)
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path, damage: Callable[[Path], None], whole: bool) -> None:
+def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path, kind: str, whole: bool) -> None:
+    damage, says = DAMAGES[kind]
     written(tmp_path / "last.ckpt", OLD, 20)
     damage(tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=DAMAGES[damage]) as refused:
+    with pytest.raises(ValueError, match=says) as refused:
         load_checkpoint(tmp_path / "last.ckpt", whole=whole)
     assert re.fullmatch(r"checkpoint \S+ .+", str(refused.value))
 

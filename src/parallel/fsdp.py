@@ -1,5 +1,6 @@
 """Fully sharded data parallelism: every process holds a part of each parameter, of its gradient and of its optimizer state."""
 
+import secrets
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -288,8 +289,9 @@ class FSDP(Launches, DDPStrategy):
         if self.checkpoint == "file":
             super().save_checkpoint(checkpoint, filepath, storage_options)
             return
-        path = Path(self.broadcast(str(filepath)))
-        save_folder(path, checkpoint, self.global_rank, self.world_size, self.barrier)
+        # the first process says where, and what this save's files are called
+        path, name = self.broadcast((str(filepath), f"{checkpoint['global_step']}-{secrets.token_hex(4)}"))
+        save_folder(Path(path), checkpoint, name, self.global_rank, self.world_size, agree)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Opens either; tensors of a folder are put together one by one as they are dealt."""
@@ -371,6 +373,18 @@ def cut_layers(sharing: nn.Module, mesh: DeviceMesh) -> None:
                 layer.part = (mesh.get_local_rank(), mesh.size())
             else:
                 parallelize_module(layer, mesh, styles[what])
+
+
+def agree(error: OSError | None) -> None:
+    """Waits for all processes.
+
+    Raises:
+        OSError: One of them had it.
+    """
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, error and (error.errno, error.strerror, error.filename))
+    for found in filter(None, everyone):
+        raise OSError(*found)
 
 
 def put_together(value: Any) -> Any:
