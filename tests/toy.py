@@ -97,23 +97,28 @@ def bare_trainer(devices: int, epochs: int, **settings: Any) -> L.Trainer:
     )
 
 
+def mark(marker: Path | str) -> str:
+    """A file outside of a run, as its configuration may name it: a run folder names no such place."""
+    return f"at {marker}"
+
+
 class At(L.Callback):
     """Base of toys that do something once, after one training step on one rank.
 
     Args:
         step: The optimizer step.
-        marker: File that says that it has been done, so that a resumed run is left alone.
+        marker: File that says that it has been done, so that a resumed run is left alone, as :func:`mark` gives it.
         rank: The rank that does it.
     """
 
     def __init__(self, step: int, marker: str, rank: int = 0) -> None:
-        self.step, self.marker, self.rank = step, Path(marker), rank
+        self.step, self.marker, self.rank = step, Path(marker.removeprefix("at ")), rank
 
     @classmethod
     def flags(cls, step: int, marker: Path, rank: int = 0) -> tuple[object, ...]:
         """The command-line flags that put it into a run."""
         key = "--trainer.callbacks"
-        return (key, f"tests.toy.{cls.__name__}", f"{key}.step", step, f"{key}.marker", marker, f"{key}.rank", rank)
+        return (key, f"tests.toy.{cls.__name__}", f"{key}.step", step, f"{key}.marker", mark(marker), f"{key}.rank", rank)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         if trainer.global_step == self.step and trainer.global_rank == self.rank and not self.marker.exists():
@@ -136,6 +141,22 @@ class RaiseAt(At):
 
     def act(self, module: L.LightningModule) -> None:
         raise RuntimeError("this rank broke")
+
+
+class RaiseInTest(L.Callback):
+    """An error once the test is over, before its results are written.
+
+    Args:
+        marker: File that says that it has been done.
+    """
+
+    def __init__(self, marker: str) -> None:
+        self.marker = Path(marker.removeprefix("at "))
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self.marker.exists():
+            self.marker.touch()
+            raise RuntimeError("this rank broke")
 
 
 class SignalAt(At):

@@ -1,5 +1,6 @@
 """TensorBoard: training curves, one page that lays all tasks side by side, the config as text."""
 
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any, cast
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from src.monitoring.watched import Watched
@@ -59,6 +61,7 @@ class Dashboard(Watcher):
     def __init__(self, config: str = "") -> None:
         self.config = config
         self.latest: dict[str, float] = {}
+        self._lost: dict[Path, int] = {}  # what event files hold beyond a checkpoint, see later_events()
         self._restart(0)
 
     def _restart(self, step: int) -> None:
@@ -70,9 +73,11 @@ class Dashboard(Watcher):
         logger = board(trainer)
         if logger is None:
             return
+        self._go_back()
         writer = logger.experiment
-        # where a run is resumed, points that were written after its checkpoint are about to come again
-        restart = Event(step=trainer.global_step + 1, session_log=SessionLog(status=SessionLog.START))
+        # a TensorBoard that is open has read them already: it forgets the steps that are about to come again
+        step = trainer.global_step + 1 if trainer.global_step else 0
+        restart = Event(step=step, session_log=SessionLog(status=SessionLog.START))
         writer._get_file_writer().add_event(restart)
         writer.add_custom_scalars({"tasks side by side": charts(cast(Watched, pl_module).tasks)})
         writer.add_text("config", "\n".join("    " + line for line in self.config.splitlines()), trainer.global_step)
@@ -103,6 +108,27 @@ class Dashboard(Watcher):
         self.flush(trainer, cast(Watched, pl_module))
         if (logger := board(trainer)) is not None:
             logger.experiment.flush()
+            files = event_files(Path(logger.log_dir))
+            checkpoint["events"] = {path.name: path.stat().st_size for path in files}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Finds out what has been written after the checkpoint from which training goes on."""
+        logger = board(trainer)
+        if logger is not None and trainer.state.fn == TrainerFn.FITTING:
+            self._lost = later_events(Path(logger.log_dir), checkpoint.get("events"))
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Clears away an earlier test, where nothing was left to train."""
+        self._go_back()
+
+    def _go_back(self) -> None:
+        """Takes back what is about to come again: nothing stands twice at a step."""
+        for path, size in self._lost.items():
+            if size:
+                os.truncate(path, size)
+            else:
+                path.unlink()
+        self._lost = {}
 
     def flush(self, trainer: L.Trainer, model: Watched) -> None:
         """Writes the mean losses since the last time, and starts anew."""
@@ -126,6 +152,24 @@ class Dashboard(Watcher):
         self._restart(trainer.global_step)
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
+
+
+def event_files(folder: Path) -> list[Path]:
+    """Returns the event files of a run, each of one session."""
+    return [path for path in folder.glob("events.out.tfevents.*") if path.is_file() and not path.is_symlink()]
+
+
+def later_events(folder: Path, sizes: Any) -> dict[Path, int]:
+    """Returns the event files that hold more than at a checkpoint, and how many bytes they had; none of 0 was there.
+
+    Args:
+        folder: The run folder.
+        sizes: {name: bytes}, as the checkpoint has it; without it no file is known to hold more.
+    """
+    if not isinstance(sizes, dict) or not all(isinstance(size, int) and size > 0 for size in sizes.values()):
+        return {}
+    found = {path: sizes.get(path.name, 0) for path in event_files(folder)}
+    return {path: size for path, size in found.items() if size < path.stat().st_size}
 
 
 def charts(tasks: Mapping[str, Task]) -> dict[str, list[Any]]:

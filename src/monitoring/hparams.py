@@ -5,6 +5,7 @@ and those of the curves would bury the results.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from src.monitoring.dashboard import board
-from src.monitoring.watcher import Watcher
+from src.monitoring.watcher import Watcher, attempt, warn
 from src.tasks import Task
 
 SECTIONS = ("data", "model", "seed_everything")
@@ -56,7 +57,7 @@ class HParams(Watcher):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Says that the run did not end as it should."""
         if (folder := line_of(trainer)) is not None and folder.is_dir():
-            write(folder, ended("STATUS_FAILURE"))
+            end(folder, "STATUS_FAILURE")
 
 
 def log_results(
@@ -76,7 +77,9 @@ def log_results(
     wanted = ["score", *(f"{name}/{task.monitor}" for name, task in tasks.items())]
     shown = {f"val_best/{key}": validation[f"val/{key}"] for key in wanted if f"val/{key}" in validation}
     shown |= {f"test/{key}": test[f"test/{key}"] for key in wanted if f"test/{key}" in test}
-    write(folder, ended("STATUS_SUCCESS"), shown, step)
+    error = attempt(partial(end, folder, "STATUS_SUCCESS", shown, step))
+    if error is not None:  # the results are elsewhere, too
+        warn(HParams, error)
 
 
 def line_of(trainer: L.Trainer) -> Path | None:
@@ -85,20 +88,23 @@ def line_of(trainer: L.Trainer) -> Path | None:
     return None if logger is None else Path(logger.log_dir) / "hparams"
 
 
-def write(folder: Path, summary: Summary, scalars: Mapping[str, float] | None = None, step: int = 0) -> None:
+def write(folder: Path, summary: Summary, scalars: Mapping[str, float] | None = None, step: int = 0, suffix: str = "") -> None:
     """Adds an event file to the line."""
-    with SummaryWriter(str(folder)) as writer:
+    with SummaryWriter(str(folder), filename_suffix=suffix) as writer:
         for tag, value in (scalars or {}).items():
             writer.add_scalar(tag, value, step)
         writer._get_file_writer().add_summary(summary)
 
 
-def ended(status: str) -> Summary:
-    """The end of a line."""
+def end(folder: Path, status: str, scalars: Mapping[str, float] | None = None, step: int = 0) -> None:
+    """Writes the end of a line, in the place of an earlier one."""
+    for earlier in folder.glob("events.*.end"):
+        earlier.unlink()
     info = SessionEndInfo(status=Status.Value(status))
     content = HParamsPluginData(session_end_info=info, version=PLUGIN_DATA_VERSION).SerializeToString()
     plugin = SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=content)
-    return Summary(value=[Summary.Value(tag=SESSION_END_INFO_TAG, metadata=SummaryMetadata(plugin_data=plugin))])
+    summary = Summary(value=[Summary.Value(tag=SESSION_END_INFO_TAG, metadata=SummaryMetadata(plugin_data=plugin))])
+    write(folder, summary, scalars, step, suffix=".end")
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,18 +2,24 @@
 
 import math
 import multiprocessing
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+import src.train
+from src.run import Run
 from tests.cli.calling import call, table, words_for_table
-from tests.launch import curves, launch, only_run, read_json, train
-from tests.toy import KillAt, RaiseAt, SignalAt
+from tests.integration.resuming import CASES, TOPOLOGIES
+from tests.launch import curves, launch, only_run, port, read_json, train
+from tests.toy import KillAt, RaiseAt, SignalAt, mark
 
 # dropout, so that the random numbers matter; patience and a schedule, so that their state does
 TOY = (
@@ -87,6 +93,48 @@ def test_killed_in_mid_epoch(whole: Callable[..., Path], tmp_path: Path, devices
     assert second == "finished"
 
 
+# cases of tests/integration/resuming.py that take part in the fast suite, by topology
+FAST = {"1 process": ("few", "sources", "steps, not epochs"), "fsdp x 2": ("few",), "fsdp x 2 in folders": ("few",)}
+
+
+@pytest.fixture(scope="session")
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Weights by case and cell, after a launch on a topology."""
+
+    @cache
+    def on(topology: str, *cases: str) -> Any:
+        out, ranks = tmp_path_factory.mktemp("resumed") / "out.pt", TOPOLOGIES[topology].processes
+        words = (out, topology, *cases)
+        if ranks == 1:
+            launch("tests.integration.resuming", *words, timeout=3600)
+        else:
+            alone = ("--nproc_per_node", ranks, "--master_port", port(29650))
+            launch("torch.distributed.run", *alone, "-m", "tests.integration.resuming", *words, timeout=3600)
+        return torch.load(out, weights_only=True)
+
+    return on
+
+
+@pytest.mark.parametrize(
+    ("topology", "case"),
+    [
+        pytest.param(topology, case, marks=() if case in FAST.get(topology, ()) else pytest.mark.slow)
+        for topology in TOPOLOGIES
+        for case in CASES
+    ],
+)
+def test_broken_off_anywhere(resumed: Callable[..., Any], topology: str, case: str) -> None:
+    """Under every strategy, with the default schedule and none, in the middle and at the end of an epoch."""
+    fast = FAST.get(topology, ())
+    together = [name for name in CASES if (name in fast) == (case in fast)]  # in one launch
+    found = {cell: runs for (name, cell), runs in resumed(topology, *together).items() if name == case}
+    trained = {cell: runs for cell, runs in found.items() if not isinstance(runs, str)}  # others are refused
+    assert set(found) == set(CASES[case].cells)
+    assert trained
+    for cell, runs in trained.items():
+        assert_same(runs["resumed"], runs["whole"], "-".join(cell))
+
+
 PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau"
 # 14 steps an epoch: flags, and the step at which the run breaks
 BROKEN: dict[str, tuple[tuple[object, ...], int]] = {
@@ -125,11 +173,73 @@ def test_broken_twice(tmp_path: Path, case: str) -> None:
     assert_same(ours, theirs, "curves")
 
 
+def points(run: Path) -> Counter[tuple[str, str, int]]:
+    """How often each tag stands at each step, in the files as they are, of the run and its line in the table of runs."""
+    found: Counter[tuple[str, str, int]] = Counter()
+    for path in run.rglob("events.*"):
+        where = str(path.parent.relative_to(run))
+        for event in EventFileLoader(str(path)).Load():
+            found.update((where, value.tag, event.step) for value in event.summary.value)
+    # each session has its own settings, and that of the page
+    return Counter({key: n for key, n in found.items() if not key[1].startswith(("config", "custom_scalars"))})
+
+
+def test_nothing_stands_twice_in_tensorboard(tmp_path: Path) -> None:
+    """Nor is a point lost, whatever a broken run has written after its last checkpoint and wherever it broke."""
+    monitor = {"class_path": "LearningRateMonitor"}  # writes at the start of a step, at the number of steps so far
+    breaks = {"class_path": "tests.toy.RaiseAt", "init_args": {"step": 20, "marker": mark(tmp_path / "marker")}}
+    in_test = {"class_path": "tests.toy.RaiseInTest", "init_args": {"marker": mark(tmp_path / "tested")}}
+    words = ("--logs", tmp_path, *TOY, "--trainer.log_every_n_steps", 1, "--watch.geometry_every", 4, "--watch.figures_every", 1)
+    for name, callbacks in (("whole", [monitor]), ("broken", [monitor, breaks, in_test])):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
+    assert call("train", *words, "--name", "whole", "--config", tmp_path / "whole.yaml").code == 0
+    with pytest.raises(RuntimeError, match="this rank broke"):
+        call("train", *words, "--name", "broken", "--config", tmp_path / "broken.yaml")
+    whole, broken = only_run(tmp_path / "whole"), only_run(tmp_path / "broken")
+    (tmp_path / "marker").unlink()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="this rank broke"):
+            call("train", "--resume", broken)
+    assert (tmp_path / "tested").exists()
+    assert not (broken / "metrics.json").exists()
+    assert call("train", "--resume", broken).code == 0
+
+    once = points(whole)
+    assert {"train/class/loss", "val/class/loss", "lr-AdamW/encoder", "gradient/cosines"} <= {tag for _, tag, _ in once}
+    assert {"test/score", "val_best/score"} <= {tag for folder, tag, _ in once if folder == "hparams"}
+    assert set(once.values()) == {1}
+    assert points(broken) == once
+
+
+@pytest.mark.parametrize("after", ["log_results", "write"])
+def test_a_break_between_two_records_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
+    """TensorBoard's table and metrics.json: both are there in the end, and once."""
+    words = ("--logs", tmp_path, "--name", "run", *TOY, "--max_epochs", 1)
+    owner: Any = src.train if after == "log_results" else Run
+    written = getattr(owner, after)
+
+    def broken(*args: Any, **more: Any) -> None:
+        written(*args, **more)
+        if after == "log_results" or args[1].name == "metrics.json":
+            raise RuntimeError("this rank broke")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, after, broken)
+        with pytest.raises(RuntimeError, match="this rank broke"):
+            call("train", *words)
+    run = only_run(tmp_path / "run")
+    assert call("train", "--resume", run).code == 0
+    found = points(run)
+    assert found["hparams", "test/score", 14] == 1
+    assert max(found.values()) == 1
+    assert "test" in read_json(run / "metrics.json")
+
+
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_averaged_weights_go_on_and_are_tested(tmp_path: Path, devices: int) -> None:
     """The raw weights train on, their averages are what validation, the test and every verb sees."""
     average = {"class_path": "EMAWeightAveraging", "init_args": {"decay": 0.9}}
-    breaks = {"class_path": "tests.toy.RaiseAt", "init_args": {"step": 30, "marker": str(tmp_path / "marker"), "rank": 0}}
+    breaks = {"class_path": "tests.toy.RaiseAt", "init_args": {"step": 30, "marker": mark(tmp_path / "marker"), "rank": 0}}
     words = ("--logs", tmp_path, *TOY, "--lr", 0.01, "--devices", devices)
 
     def train_on(*words: object, breaks: bool = False) -> None:
