@@ -77,7 +77,7 @@ class Trust:
             if isinstance(settings, dict):
                 self._settings(settings, kind, key)
             elif settings is not None:
-                raise self._refusal(key, f"has '{settings}' where a mapping of settings is expected")
+                raise self._refusal(key, f"has '{shown(settings)}' where a mapping of settings is expected")
 
     def _settings(self, settings: dict[str, Any], kind: Any, key: str) -> None:
         self._refuse_odd_keys(settings, key)
@@ -93,14 +93,13 @@ class Trust:
 
     def _text(self, value: str, hints: Hints, key: str) -> None:
         """Looks at text that the parser might take for the path of a class, or for settings."""
-        # the parser reads settings from text in brackets, and from files
-        is_path = "." in value and PATH.fullmatch(value) is not None
-        is_plain = not (is_path or value[:1] in ("[", "{") or is_file(value))
+        # the parser imports what has dots in it, and reads settings from text in brackets and from files
+        is_plain = "." not in value and value[:1] not in ("[", "{") and not is_file(value)
         if any(True for hint in hints for _ in bases(hint)):
             if not (str in hints and is_plain):  # ddp is the name of a strategy
                 self._find(value, hints, key)
         elif not is_plain and (not hints or any(map(asks_for_code, hints))):
-            raise self._refusal(key, f"is '{value}', which might be taken for code")
+            raise self._refusal(key, f"is '{shown(value)}', which might be taken for code")
 
     def _find(self, path: Any, hints: Hints, key: str) -> type:
         """Returns the class of a path, which is imported only where it is trusted.
@@ -110,9 +109,9 @@ class Trust:
         """
         expected = [base for hint in hints for base in bases(hint)]
         if not expected:
-            raise self._refusal(key, f"names the class {path}, where no class is expected")
+            raise self._refusal(key, f"names the class {shown(path)}, where no class is expected")
         if not isinstance(path, str) or not PATH.fullmatch(path):
-            raise self._refusal(key, f"is '{path}', where the path of a class is expected")
+            raise self._refusal(key, f"is '{shown(path)}', where the path of a class is expected")
         kinds = [kind for base in expected for kind in (base, *subclasses(base))]
         named = [kind for kind in kinds if path in (*called(kind), path_of(kind))]
         kind = named[0] if named else self._imported(path, key)
@@ -183,6 +182,12 @@ def asks_for_code(hint: Any) -> bool:
     if any(True for _ in bases(hint)):
         return True
     return any(asks_for_code(part) for part in get_args(hint) if not isinstance(part, str | int))
+
+
+def shown(value: Any) -> str:
+    """Returns a value as text, as much of it as fits into a line."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else f"{text[:30]}..."
 
 
 def is_file(text: str) -> bool:

@@ -2,6 +2,8 @@
 
 import copy
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import yaml
@@ -52,3 +54,37 @@ def test_what_is_dumped_is_text_to_either_version(text: str) -> None:
 def test_numbers_come_back_from_a_dump() -> None:
     content = [0, -7, 12, 0.5, 1e-3, 1e30, math.inf, True, None]
     assert load(dump(content)) == content
+
+
+def aliases(levels: int, first: str = "[x]", form: str = "[{}]") -> str:
+    """Values that each hold nine times the one before."""
+    lines = [f"a0: &a0 {first}"]
+    for level in range(1, levels):
+        inner = ", ".join([f"*a{level - 1}"] * 9)
+        lines.append(f"a{level}: &a{level} {form.format(inner)}")
+    return "\n".join(lines)
+
+
+UNBOUNDED = {
+    "aliases of aliases": (aliases(9), "stands for more than"),
+    "merges of merges": (aliases(9, "{x: 1}", "{{<<: [{}]}}"), "stands for more than"),
+    "itself in a list": ("a: &a [*a]", "refers to itself"),
+    "itself in a mapping": ("a: &a {b: {c: *a}}", "refers to itself"),
+    "lists in lists": ("a: " + "[" * 100_000, "deeper than 100 levels"),
+    "lists in closed lists": ("a: " + "[" * 200 + "]" * 200, "deeper than 100 levels"),
+    "mappings in mappings": ("{a: " * 150 + "1" + "}" * 150, "deeper than 100 levels"),
+    "a long text": ("x" * 3_000_000, "3,000,000 characters"),
+}
+
+
+@pytest.mark.parametrize("name", UNBOUNDED)
+@pytest.mark.parametrize("reads", [load, load_as_written])
+def test_texts_without_bounds_are_refused(name: str, reads: Callable[[str], Any]) -> None:
+    text, says = UNBOUNDED[name]
+    with pytest.raises(yaml.YAMLError, match=says):
+        reads(text)
+
+
+def test_aliases_within_bounds_are_read() -> None:
+    assert load("a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}") == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}}
+    assert len(load(aliases(4))["a3"]) == 9
