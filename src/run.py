@@ -25,13 +25,15 @@ from datetime import datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from src.checkpoint import load_checkpoint, write_atomically
+from src.contents import Checkpoint, Record, Results
+from src.plain import mismatch, read_json
 from src.run_lock import Lock
 from src.words import load_as_written
 
@@ -76,7 +78,7 @@ class Run:
         """The latest run that a job has begun with this command line; one job may train several, one after another."""
         for record in sorted((Path(root) / name).glob("*/run.json"), reverse=True):
             with suppress(OSError, ValueError):
-                sessions = json.loads(record.read_text())["sessions"]
+                sessions = read_json(record, Record)["sessions"]
                 if any((session.get("job"), session["command"]) == (job, command()) for session in sessions):
                     return cls(record.parent)
         return None
@@ -118,17 +120,55 @@ class Run:
         path = self.last if which == "last" or (which is None and self.last.exists() and not self.best.exists()) else self.best
         if not path.exists():
             raise ValueError(f"run {self.path} has no checkpoint {path.relative_to(self.path)}")
+        if which is None and self.has_lost_best():
+            raise ValueError(
+                f"{self.best} is gone, the weights of the best validation: restore it, or add --checkpoint last for others"
+            )
         if not self.schema.is_file() and self._knows_its_files():
             raise ValueError(f"{self.schema} is gone, which says what the run's rows are: restore it, or train anew")
-        checkpoint = load_checkpoint(path, mmap=True)
+        self._read(path)
+        return path
+
+    def _read(self, path: Path) -> Any:
+        """Opens a checkpoint of this run, its large tensors not yet.
+
+        Raises:
+            ValueError: It is damaged, or of something else.
+        """
+        checkpoint = load_checkpoint(path, mmap=True, whole=False)
         if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
             raise ValueError(f"checkpoint {path} is not from a training run")
-        return path
+        if (wrong := mismatch(checkpoint, Checkpoint)) is not None:
+            raise ValueError(f"checkpoint {path} is damaged: {wrong}")
+        return checkpoint
+
+    def has_lost_best(self) -> bool:
+        """Whether a validation was the best, as the last checkpoint says, but its weights are gone."""
+        if self.best.exists() or not self.last.exists():
+            return False
+        selection = self._read(self.last)["callbacks"].get("selection")
+        return isinstance(selection, dict) and bool(selection.get("best"))
+
+    def check_results(self) -> None:
+        """Looks at what a run that goes on will compare itself with at its end.
+
+        Raises:
+            ValueError: The best weights or the metrics are gone or damaged.
+        """
+        self._read_record()
+        self.read_results()
+        if self.best.exists():
+            self._read(self.best)
+        elif self.has_lost_best():
+            raise ValueError(
+                f"{self.best} is gone, the weights of the best validation so far: restore it, or train anew; "
+                "the last weights are for evaluate --checkpoint last"
+            )
 
     def _knows_its_files(self) -> bool:
         """Whether the record has a fingerprint of files; a damaged one is looked at elsewhere."""
         with suppress(OSError, ValueError):
-            return bool((json.loads(self.record.read_text()).get("data") or {}).get("files"))
+            return bool((self._read_record().get("data") or {}).get("files"))
         return False
 
     def read_config(self) -> dict[str, Any]:
@@ -145,11 +185,31 @@ class Run:
             raise ValueError(f"{self.config} is damaged: it is no configuration that a run has written")
         return config
 
+    def read_results(self) -> Results | None:
+        """The metrics that the run has written down; None where it has none.
+
+        Raises:
+            ValueError: The file was damaged.
+        """
+        if not self.metrics.is_file():
+            return None
+        return cast(Results, read_json(self.metrics, Results, "remove it, and the run will test anew"))
+
     @rank_zero_only
     def write(self, path: Path, content: dict[str, Any]) -> None:
         """Writes JSON, whole or not at all; a number that is not defined becomes null, since JSON knows no NaN."""
         text = json.dumps(defined(content), indent=2, allow_nan=False) + "\n"
         write_atomically(path, lambda file: file.write(text.encode()))
+
+    def _read_record(self) -> dict[str, Any]:
+        """The record of earlier sessions; empty where there is none.
+
+        Raises:
+            ValueError: It was damaged.
+        """
+        if not self.record.is_file():
+            return {}
+        return cast(dict[str, Any], read_json(self.record, Record, "remove it, and the run will resume without its history"))
 
     @rank_zero_only
     def begin(self, config: str, seed: int, resumed: bool, job: str | None = None, data: dict[str, Any] | None = None) -> None:
@@ -167,10 +227,10 @@ class Run:
         """
         self.lock.take(job)
         try:
-            earlier = json.loads(self.record.read_text()) if resumed and self.record.is_file() else {}
+            earlier = self._read_record() if resumed else {}
         except ValueError:
             self.lock.release()
-            raise ValueError(f"{self.record} is damaged; remove it, and the run will resume without its history") from None
+            raise
         write_atomically(self.config, lambda file: file.write(config.encode()))
 
         sessions = earlier.get("sessions", [])

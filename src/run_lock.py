@@ -18,6 +18,8 @@ from pathlib import Path
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from src.plain import read_json
+
 
 @dataclass(frozen=True)
 class Holder:
@@ -118,11 +120,9 @@ class Lock:
 
     def _read(self) -> Holder | None:
         try:
-            return Holder(**json.loads(self.path.read_text()))
+            return Holder(**read_json(self.path, Holder, "if nothing trains in this folder, remove it"))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):
-            raise ValueError(f"{self.path} is damaged; if nothing trains in this folder, remove it") from None
 
     def _refusal(self, holder: Holder, mine: Holder) -> str:
         """Returns who trains here, and the way out."""

@@ -1,6 +1,5 @@
 """Trains a model: python -m src.train [--config FILE] [--devices N] [--name NAME] [--resume RUN] [--any.key value]."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,6 +91,7 @@ class Training:
         """Takes the folder of a resumed run before anything is read for it, so that no other process goes on in it at once."""
         if self.resumed and not cli.only_plans:
             self.resumed.lock.take(job(), started_again())
+            self.resumed.check_results()
 
     @staticmethod
     def look_back(cli: CLI) -> None:
@@ -237,11 +237,13 @@ class Training:
         if run is None:
             return None, None, False
         steps = steps_of(run)
+        if run.has_lost_best():
+            raise ValueError(f"{run.best} is gone, which held the weights of the best validation: nothing is tested in their place")
         best = str(run.best) if run.best.exists() else None
         last = str(run.last) if steps == self.cli.trainer.global_step else None
-        results = json.loads(run.metrics.read_text()) if run.metrics.is_file() else {}
+        results = run.read_results()
         wanted = "validation" if self.cli.config["no_test"] else "test"
-        return best, last, before is not None and steps == before and bool(results.get(wanted))
+        return best, last, before is not None and steps == before and bool(results and results.get(wanted))
 
     @rank_zero_only
     def report(self, best: str | None, test: dict[str, float] | None, lines: list[str]) -> None:
@@ -258,8 +260,9 @@ class Training:
             kept = load_checkpoint(best, mmap=True, whole=False)
         epochs = {}
         if run:
-            run.write(run.metrics, {"validation": kept["metrics"]} | ({} if test is None else {"test": test}))
             log_results(trainer, tasks, kept["metrics"], test or {}, step=kept["global_step"])
+            # last of all: where it stands nothing is tested again
+            run.write(run.metrics, {"validation": kept["metrics"]} | ({} if test is None else {"test": test}))
             selection = self.selection()
             ended = f"training ended after epoch {trainer.current_epoch} (step {trainer.global_step}): {self.why_ended()}"
             lines = [ended, *which_weights(trainer, selection, best is not None), *lines]

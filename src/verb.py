@@ -124,7 +124,20 @@ def in_a_line(error: Exception) -> str | None:
         return f"{error.filename}: {error.strerror}" if error.filename else one_line(error)
     if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
         return f"the checkpoint is of another model than the config describes: {str(error).splitlines()[1].strip()}"
-    return one_line(error) if by_word(error, building=False) else None
+    if by_word(error, building=False):
+        return one_line(error)
+    return in_a_checkpoint(error)
+
+
+def in_a_checkpoint(error: Exception) -> str | None:
+    """Says that a checkpoint lacks what is restored from it; None where nothing is being restored."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
+        if Path(code.co_filename).name == "checkpoint_connector.py" and "restore" in code.co_name:
+            path = frame.f_locals["self"].trainer.ckpt_path
+            how = f"{type(error).__name__}: {one_line(error)}"
+            return f"checkpoint {path} is damaged, or was written by other code: it cannot be restored ({how})"
+    return None
 
 
 def short_of_memory(error: Exception) -> str | None:

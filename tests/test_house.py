@@ -8,15 +8,20 @@ import pytest
 
 from tests.launch import ROOT
 
-GROUND = {"batch", "tasks", "balancing", "parallel", "run", "run_lock", "config", "hashing", "checkpoint", "ranks", "warm", "words"}
+GROUND = {
+    *("batch", "tasks", "balancing", "parallel", "run", "run_lock", "config", "hashing", "checkpoint", "contents", "plain"),
+    *("ranks", "warm", "words"),
+}
 MAY_IMPORT = {
     **{room: set() for room in (*GROUND, "broken", "launchers")},
     "balancing": {"hashing"},
     "warm": {"ranks"},
-    "run": {"checkpoint", "run_lock", "words"},
+    "run_lock": {"plain"},
+    "contents": {"plain"},
+    "run": {"checkpoint", "contents", "plain", "run_lock", "words"},
     "config": {"words"},
     "parallel": {"checkpoint", "ranks", "warm"},
-    "data": {"tasks", "batch", "parallel", "hashing"},
+    "data": {"tasks", "batch", "parallel", "plain", "hashing"},
     "models": {"tasks", "balancing", "batch", "hashing", "parallel"},
     "monitoring": {"tasks", "balancing", "batch", "parallel"},
     "analysis": {"run", "tasks"},

@@ -11,9 +11,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import numpy as np
+
+from src.data.columns import Categorical, Numeric
+from src.data.kinds import task_from_plain
+from src.data.labels import Labels
+from src.plain import Count, Damaged, Such, mismatch, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,20 +83,96 @@ def unpacked(text: str) -> np.ndarray:
     return whole.view(">u8").ravel().astype(np.uint64)
 
 
+class FileRecord(TypedDict):
+    """What identifies a file in a schema."""
+
+    given: str
+    path: str
+    bytes: Count
+    sha256: str
+    rows: Count
+    columns: list[str]
+
+
+class Description(TypedDict):
+    """A task: its kind, and settings, which the kind looks at."""
+
+    kind: str
+
+
+class TaskRecord(TypedDict):
+    """How the labels of a task are read, and the task."""
+
+    labels: Labels
+    task: Description
+
+
+class Schema(TypedDict):
+    """What a run keeps of a table."""
+
+    inputs: Annotated[list[dict[str, Any]], Such("at least one", bool)]
+    tasks: Annotated[dict[str, TaskRecord], Such("with at least one task", bool)]
+    dropped: dict[str, str]
+    files: Annotated[dict[str, FileRecord], Such("with train", lambda files: "train" in files and files.keys() <= LETTERS.keys())]
+    sides: Annotated[str, Such("a t, v or e for each row", lambda sides: set(sides) <= set(LETTERS.values()))]
+    hashes: str
+    seal: str
+
+
+def sealed(schema: dict[str, Any]) -> dict[str, Any]:
+    """Returns a schema with a hash of its own content, which tells when a value has been changed into another that could be."""
+    return {**schema, "seal": seal(schema)}
+
+
+def seal(schema: Mapping[str, Any]) -> str:
+    """Returns the hash of all of a schema but the hash."""
+    content = {key: value for key, value in schema.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def read_schema(path: str) -> dict[str, Any]:
     """Reads the schema.json of a run on a table.
 
     Raises:
-        ValueError: It is damaged.
+        Damaged: It is not what a run has written, and where that can be told the message says where and what belongs there.
     """
-    try:
-        saved = json.loads(Path(path).read_text())
-        complete = {"inputs", "tasks", "files", "sides", "hashes"} <= saved.keys()
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    if not complete:
-        raise ValueError(f"{path} is damaged: it does not say what the run's data were")
+    saved: dict[str, Any] = read_json(path, Schema)
+    if (wrong := contradiction(saved)) is not None:
+        raise Damaged(path, wrong)
+    if saved["seal"] != seal(saved):
+        raise Damaged(path, "a value is not what the run has written; restore the file, or train anew")
     return saved
+
+
+def contradiction(saved: Mapping[str, Any]) -> str | None:
+    """Says what in a schema, whose types are right, cannot be together; None where all can."""
+    train = saved["files"]["train"]
+    kinds = {"numeric": Numeric, "categorical": Categorical}
+    for number, column in enumerate(saved["inputs"]):
+        kind = kinds.get(str(column.get("kind")))
+        if kind is None:
+            return f"inputs[{number}].kind is {column.get('kind')!r}, where {' or '.join(map(repr, kinds))} belongs"
+        if wrong := mismatch({key: value for key, value in column.items() if key != "kind"}, kind, f"inputs[{number}]"):
+            return wrong
+        source = column["source"] if kind is Numeric else column["column"]
+        if source not in train["columns"]:
+            return f"inputs[{number}] reads '{source}', which is none of files.train.columns"
+    for name, record in saved["tasks"].items():
+        try:
+            task_from_plain(record["task"])
+        except (ValueError, KeyError) as error:
+            return f"tasks.{name}.task {error}"
+        labels = record["labels"]
+        for column in labels["columns"]:
+            if column not in train["columns"]:
+                return f"tasks.{name}.labels reads '{column}', which is none of files.train.columns"
+    if len(saved["sides"]) != train["rows"]:
+        return f"sides has {len(saved['sides'])} letters, where files.train.rows is {train['rows']}"
+    try:
+        count = len(unpacked(saved["hashes"]))
+    except ValueError:
+        return "hashes is no base64 text of whole hashes"
+    return None if count == train["rows"] else f"hashes has {count} rows, where files.train.rows is {train['rows']}"
 
 
 def difference(before: np.ndarray, now: np.ndarray) -> str:

@@ -20,7 +20,7 @@ from src.data.labels import Labels
 from src.data.leaks import suspicions
 from src.data.numbers import Written, find_formats
 from src.data.reading import FileFormat, nearest, read_table
-from src.data.record import letters, packed, read_schema, row_hashes, rows_of
+from src.data.record import letters, packed, read_schema, row_hashes, rows_of, sealed
 from src.data.sides import sides
 from src.data.targets import TargetReader, columns_of_tasks, encode, is_pattern, refuse_unknown_settings
 from src.tasks import MultilabelClassification, Task
@@ -394,7 +394,7 @@ class Table(MultiTaskDataModule):
         if self._saved is not None:
             return self._saved
         labels = self.labels
-        return {
+        schema = {
             "inputs": [to_plain(column) for column in self.columns],
             "tasks": {n: {"labels": labels[n].to_plain(), "task": task.describe()} for n, task in self.tasks.items()},
             "dropped": self.dropped,
@@ -402,6 +402,7 @@ class Table(MultiTaskDataModule):
             "sides": letters(self.rows),
             "hashes": packed(row_hashes(self.encoded_inputs("train"))),
         }
+        return sealed(schema)
 
     # -- what a person is told ----------------------------------------------------------------------
     def notes(self) -> list[str]:
