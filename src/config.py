@@ -31,7 +31,7 @@ ALIASES = {
     "lr": "model.optimizer.lr",
     "seed": "seed_everything",
 }
-FLAGS_WITHOUT_VALUE = dict.fromkeys(("trainer.fast_dev_run", "plan", "no_test", "overwrite", "allow_missing"), "true")
+FLAGS_WITHOUT_VALUE = dict.fromkeys(("trainer.fast_dev_run", "plan", "no_test", "overwrite", "allow_missing", "raw"), "true")
 
 
 class ConfigError(ValueError):

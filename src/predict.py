@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +23,7 @@ from src.verb import main, remark
 if TYPE_CHECKING:
     import pandas as pd
 
+FORMULA = re.compile(r"[=+\-@\t\r]")  # a spreadsheet would compute, or run, text that begins so
 WRITERS = {".csv": "to_csv", ".tsv": "to_csv", ".parquet": "to_parquet"}
 
 
@@ -28,6 +31,9 @@ def add_arguments(parser: LightningArgumentParser) -> None:
     """Adds what only this verb knows."""
     parser.add_argument("--out", type=str, required=True, help="Where predictions go: a .csv, .tsv or .parquet file.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace the file that --out names.")
+    parser.add_argument(
+        "--raw", type=bool, default=False, help="In text files, leave text as it is that a spreadsheet would take for a formula."
+    )
     parser.add_argument(
         "--split", type=str | None, default=None, help="train, val or test: these rows, their labels beside predictions."
     )
@@ -50,6 +56,8 @@ def predict(args: list[str]) -> None:
     if not cli.trainer.is_global_zero:
         return
     frame = readable(cli, ids, outputs)
+    if out.suffix != ".parquet" and not cli.config["raw"]:
+        frame = without_formulas(frame)
     write(frame, out)
     print(f"{len(frame)} rows, {len(frame.columns)} columns: {out}", flush=True)
     sides = data.beside(data.predict_split).get("split", [])
@@ -101,6 +109,34 @@ def free(word: str, taken: Iterable[str]) -> str:
     while word in taken:
         word = f"_{word}"
     return word
+
+
+def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """Puts an apostrophe before text that a spreadsheet would take for a formula; numbers stay as they are."""
+    changed = 0
+
+    def as_text(cell: Any) -> Any:
+        nonlocal changed
+        if not isinstance(cell, str) or not FORMULA.match(cell) or is_number(cell):
+            return cell
+        changed += 1
+        return f"'{cell}"
+
+    frame = frame.rename(columns=as_text)
+    for name in frame.columns:
+        if frame[name].dtype in ("object", "str"):
+            frame[name] = frame[name].map(as_text)
+    if changed:
+        remark(f"{changed} cells that a spreadsheet would take for formulas have an apostrophe before them; --raw leaves it out")
+    return frame
+
+
+def is_number(text: str) -> bool:
+    """Returns whether text is a number, such as -1."""
+    with suppress(ValueError):
+        float(text)
+        return True
+    return False
 
 
 def write(frame: pd.DataFrame, out: Path) -> None:

@@ -13,12 +13,14 @@ from torch.utils.data import Dataset
 
 from src.batch import PADDING, Batch, InputShape
 from src.data.stream import Batches, GlobalBatches
+from src.parallel.checks import patience
 from src.tasks import MISSING, Task
 
 # the stream resumes exactly, by the data module's state, where Lightning looks for the loader's
 warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
 
 Split = Literal["train", "val", "test", "predict"]
+MOST_WORKERS = 256  # processes that prepare batches: more would be a slip, or a stranger's joke
 
 
 class Rows(Dataset[Batch]):
@@ -74,7 +76,8 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
     Args:
         batch_size: Rows per step over all devices together, so that a run does not depend on their number.
         eval_batch_size: Rows per validation, test or prediction step, over all devices.
-        num_workers: Processes that prepare batches; 0 is fastest for data in memory.
+        num_workers: Processes that prepare batches; 0 is fastest for data in memory. A batch of theirs is waited for 600 s, or
+            0.9 times the strategy's timeout, and then the run ends.
         seed: Seed of the order of training batches; the command line links it to --seed_everything.
     """
 
@@ -83,8 +86,8 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise ValueError(f"data.{name} is {value}; it must be at least 1")
-        if num_workers < 0:
-            raise ValueError(f"data.num_workers is {num_workers}; it must be at least 0")
+        if not 0 <= num_workers <= MOST_WORKERS:
+            raise ValueError(f"data.num_workers is {num_workers}; it must be from 0 to {MOST_WORKERS}")
         self.batch_size, self.eval_batch_size, self.num_workers, self.seed = batch_size, eval_batch_size, num_workers, seed
         self.test_split: Split = "test"
         self.predict_split: Split = "predict"
@@ -209,8 +212,9 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
             connector = self.trainer._accelerator_connector
             if connector.use_distributed_sampler:
                 raise ValueError("global batches are dealt to the devices already: set Trainer(use_distributed_sampler=False)")
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return Batches(rows, sampler, self.num_workers, pin_memory=on_gpu)
+        strategy = None if self.trainer is None else self.trainer.strategy
+        on_gpu = strategy is not None and strategy.root_device.type == "cuda"
+        return Batches(rows, sampler, self.num_workers, pin_memory=on_gpu, timeout=patience(strategy))
 
     # The position in the stream is the data module's state, not the loader's, which Lightning forgets when a schedule has asked
     # for the number of steps. It comes from the trainer's progress: with workers the sampler runs ahead of what was trained.

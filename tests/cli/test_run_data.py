@@ -315,3 +315,25 @@ def test_a_run_that_has_lost_its_schema_does_not_split_anew(tmp_path):
     for verb, *flags in (("evaluate", "--run"), ("predict", "--out", tmp_path / "p.csv", "--run"), ("train", "--resume")):
         refused(call(verb, *flags, run), ["schema.json is gone", "restore it"])
     assert not (Path(run) / "schema.json").exists()
+
+
+def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(tmp_path):
+    names = ["=1+1", "+cmd|' /C calc'!A0", "-2", "@SUM(A1)", "\t=1", "plain", "-x", "a=b"]
+    frame = table()
+    frame["name"] = [f"{name}{i}" if name == "a=b" else name for i, name in enumerate(names * 15)]
+    frame["y"] = frame["y"].map({"yes": "=yes", "no": "-1"})
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    run = trained(tmp_path)
+    plain, ended = predicted(run, tmp_path, "--raw")
+    assert "apostrophe" not in ended.err
+    safe, ended = predicted(run, tmp_path)
+    changed = plain["id"].isin(["=1+1", "+cmd|' /C calc'!A0", "@SUM(A1)", "-x"])  # a tab in front is no part of a cell
+    number = changed.sum() + (plain["id"] == "=1").sum() + (plain["y"] == "=yes").sum()
+    assert f"{number} cells" in ended.err
+    assert (safe["id"][changed] == "'" + plain["id"][changed]).all()
+    assert set(safe["id"]) >= {"-2", "plain"}
+    assert set(safe["y"]) <= {"'=yes", "-1"}
+    assert list(safe.columns) == list(plain.columns)
+    sheet = tmp_path / "p.parquet"
+    assert call("predict", "--run", run, "--out", sheet).code == 0
+    assert (pd.read_parquet(sheet)["id"] == plain["id"]).all()
