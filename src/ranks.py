@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 STARTED_BY = "STARTED_BY_PROCESS"  # in the environment of a child: its parent, and the pipe to it
 PR_SET_PDEATHSIG = 1  # Linux: the signal that a process gets when the one that started it ends
-GRACE = 15.0  # seconds for a process to hear by itself, and to write down how the run has ended
+GRACE = 30.0  # seconds for a process to hear by itself, and to write down how the run has ended
 MOST_WORDS = 30_000  # bytes, which a pipe takes without a reader
 
 parent: Parent | None = None  # of this process; None where a person or another launcher has started it
@@ -106,7 +106,7 @@ class Parent:
         while self.lives():
             time.sleep(0.5)
         if "LOCAL_RANK" in os.environ:  # it has work, and may hear by itself
-            time.sleep(GRACE / 3)
+            time.sleep(GRACE / 6)
             if not _said:
                 say_for_the_left("the first process has ended")
         os._exit(1)

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "run": {"checkpoint", "contents", "plain", "run_lock", "words"},
     "config": {"words"},
     "parallel": {"checkpoint", "ranks", "warm"},
-    "data": {"tasks", "batch", "parallel", "plain", "hashing"},
+    "data": {"tasks", "batch", "parallel", "plain", "ranks", "hashing"},
     "models": {"tasks", "balancing", "batch", "hashing", "parallel"},
     "monitoring": {"tasks", "balancing", "batch", "parallel"},
     "analysis": {"run", "tasks"},

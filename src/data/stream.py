@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from src.batch import PADDING, Batch
+from src.data.workers import begin
 from src.parallel.replicas import replica
 
 
@@ -80,15 +81,25 @@ class Batches:
         sampler: Says which.
         num_workers: Processes that prepare batches.
         pin_memory: Pin them, for a faster copy to a GPU.
+        timeout: Seconds that a batch of theirs is waited for.
     """
 
     batch_sampler = None  # where Lightning looks, having found a sampler
 
-    def __init__(self, rows: Dataset[Batch], sampler: GlobalBatches, num_workers: int = 0, pin_memory: bool = False) -> None:
+    def __init__(
+        self,
+        rows: Dataset[Batch],
+        sampler: GlobalBatches,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        timeout: float = 600.0,
+    ) -> None:
         self.rows, self.sampler = rows, sampler
         self.loader: DataLoader[Batch] | None = None
         if num_workers or pin_memory:
-            settings: dict[str, Any] = {"num_workers": num_workers, "persistent_workers": num_workers > 0}
+            settings: dict[str, Any] = {"num_workers": num_workers}
+            if num_workers:
+                settings |= {"persistent_workers": True, "timeout": timeout, "worker_init_fn": begin}
             self.loader = DataLoader(rows, sampler=sampler, batch_size=None, pin_memory=pin_memory, **settings)
 
     def __len__(self) -> int:

@@ -25,6 +25,12 @@ class Checks(Protocol):
         """
 
 
+def patience(strategy: Any) -> float:
+    """Returns the seconds that a process waits for one that works for it alone: less than for other ranks, so that it says why."""
+    timeout = getattr(strategy, "_timeout", None)
+    return 600.0 if timeout is None else 0.9 * float(timeout.total_seconds())
+
+
 def refuse_timeout(timeout: timedelta | None) -> None:
     """Looks at how long processes are to wait for one another.
 
