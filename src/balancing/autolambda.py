@@ -13,6 +13,7 @@ from src.balancing.balancer import LossBalancer, TaskLosses
 class AutoLambda(LossBalancer):
     """Weights under which a step helps the losses on another batch most.
 
+    It looks at gradients: those of this batch's losses, and those of another batch after the step.
     The step would lead to theta' = theta - rate sum_t lambda_t g_t, and another batch's losses change with lambda_t by
     -rate <v, g_t>, v the gradient of their sum at theta'. So each step first takes v and the slopes <v, g_t> of all losses along it
     (exactly, where the paper takes differences), moves lambda by Adam against -rate <v, g_t>, not below 0, and minimises
@@ -47,8 +48,9 @@ class AutoLambda(LossBalancer):
         """Moves the weights.
 
         Args:
-            slopes_T: <v, g_t>, by how much each loss grows along v.
+            slopes_T: <v, g_t>, by how much each loss grows along v; 0 for a task without labels, whose weight stays.
             rate: Learning rate of the network.
         """
         if slopes_T.isfinite().all():
-            self.lambdas_T.sub_(self.adam.step(-rate * slopes_T.double())).clamp_(min=0)
+            moved = self.adam.step(-rate * slopes_T.double(), slopes_T != 0)
+            self.lambdas_T.sub_(moved).clamp_(min=0)

@@ -17,7 +17,7 @@ class FAMO(LossBalancer):
 
     z = softmax(xi), w_t = c z_t / L_t, c = 1 / sum_t (z_t / L_t). After the step the same batch is seen once more, without
     gradients, and xi takes a step of Adam along J' (log L_before - log L_after) + decay xi, with J the softmax's Jacobian. It
-    costs a second forward pass. Tasks without labels stay as they are.
+    costs a second forward pass. A task without labels stays as it is, and so does what Adam knows of it.
 
     Args:
         tasks: {task: likelihood}.
@@ -50,4 +50,4 @@ class FAMO(LossBalancer):
             return
         z = self.xi_T.masked_fill(~known, -torch.inf).softmax(0)
         gradient = z * (fall - (z * fall).sum()) + self.decay * self.xi_T
-        self.xi_T -= self.adam.step(gradient).where(known, 0)
+        self.xi_T -= self.adam.step(gradient, known)

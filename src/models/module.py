@@ -273,7 +273,9 @@ class MultiTaskModel(L.LightningModule):
 
     def _look_ahead(self, balancer: AutoLambda, batch: Batch, batch_idx: int) -> None:
         """Shows the balancer what its weights do to another batch after the step."""
-        other = cast(Any, self.trainer).datamodule.other_batch(balancer.batches, self.trainer.global_step).to(self.device)
+        other = cast(Any, self.trainer).datamodule.other_batch(balancer.batches, self.trainer.global_step)
+        # Lightning casts the batches that it hands out itself
+        other = self.trainer.precision_plugin.convert_input(other.to(self.device))
         rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
 
         def losses(rows: Batch) -> Tensor:
@@ -283,7 +285,8 @@ class MultiTaskModel(L.LightningModule):
             return sums_T * (scale_T / replica()[1])
 
         parameters = [p for p in (*self.sharing.parameters(), *self.heads.parameters()) if p.requires_grad]
-        with self.trainer.precision_plugin.forward_context():
+        # as the heads' gradients: products of small derivatives drown in 16 bits
+        with full_precision(self.device.type):
             slopes_T = slopes_ahead(lambda: losses(batch), lambda: losses(other), parameters, balancer.lambdas_T, rate, global_sum)
         balancer.learn(slopes_T, rate)
         self.on_train_batch_start(batch, batch_idx)

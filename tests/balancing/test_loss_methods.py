@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import src.balancing as balancing
 from src.balancing import (
     FAMO,
+    AutoLambda,
     DynamicWeightAverage,
     GeometricMean,
     ImpartialLoss,
@@ -24,6 +25,7 @@ from src.balancing import (
     TaskLosses,
     UncertaintyWeights,
 )
+from src.balancing.adam import Adam
 from tests.balancing.gradient_sets import losses_of, names
 
 METHODS = {
@@ -343,6 +345,48 @@ def test_famo_leaves_absent_tasks_and_bad_steps_alone():
     balancer.after_step(absent, absent)
     for name, value in balancer.state_dict().items():
         assert value.equal(before[name]), name
+
+
+def test_a_task_without_labels_is_as_if_the_step_had_not_been():
+    """What FAMO learns of two tasks that come one at a time is what it learns of each by itself."""
+    rng = np.random.default_rng(6)
+    both, alone = FAMO(names(2), decay=0.1), [FAMO(names(2), decay=0.1) for _ in range(2)]
+    for balancer in (both, *alone):
+        balancer.xi_T.copy_(torch.tensor([0.3, -0.2]))
+    for k in range(12):
+        here = int(rng.integers(2))
+        present = [here == 0, here == 1]
+        before, after = (losses_of(rng.uniform(0.5, 2, 2) * present, present) for _ in range(2))
+        both.after_step(before, after)
+        alone[here].after_step(before, after)
+        for t in range(2):
+            assert both.xi_T[t] == alone[t].xi_T[t], k
+            assert torch.equal(both.adam.moments_2T[:, t], alone[t].adam.moments_2T[:, t]), k
+            assert both.adam.steps_T[t] == alone[t].adam.steps_T[t]
+
+
+def test_adam_is_torchs_in_the_steps_in_which_a_number_takes_part():
+    rng, adam = np.random.default_rng(7), Adam(3, lr=0.1)
+    x = [torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    references, found = [torch.optim.Adam([p], lr=0.1) for p in x], torch.zeros(3, dtype=torch.float64)
+    for _ in range(20):
+        gradient, present = torch.tensor(rng.normal(size=3)), torch.tensor(rng.random(3) < 0.5)
+        found -= adam.step(gradient, present)
+        for t in present.nonzero().flatten().tolist():
+            x[t].grad = gradient[t : t + 1].clone()
+            references[t].step()
+        np.testing.assert_allclose(found, torch.cat(x).detach(), rtol=1e-9)
+
+
+def test_auto_lambda_leaves_tasks_without_a_slope_alone():
+    balancer = AutoLambda(names(2), lr=0.1, first=1.0)
+    balancer.learn(torch.tensor([1.0, 2.0]), 0.5)
+    before = balancer.lambdas_T.clone()
+    assert (before > 1).all()  # a step along the losses helps the other batch
+    balancer.learn(torch.tensor([0.0, 2.0]), 0.5)
+    assert balancer.lambdas_T[0] == before[0]
+    assert balancer.lambdas_T[1] > before[1]
+    assert balancer.adam.steps_T.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
