@@ -1,6 +1,7 @@
 """Guards: runs that have gone wrong stop at once, and say where."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any, cast
 
@@ -8,11 +9,16 @@ import lightning as L
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from src.batch import PADDING
 from src.monitoring.watched import Watched
 from src.parallel.replicas import gathered
 from src.tasks import labelled
+
+# beyond these layers and losses overflow in single precision, whatever the weights are
+FAR_INPUT = 1e9
+FAR_LABEL = 1e15
 
 
 class NonFiniteLoss(ValueError):
@@ -55,19 +61,20 @@ class FiniteLossGuard(L.Callback):
         bad = [name for name, value in zip(model.names, model.losses_T.tolist(), strict=True) if not isfinite(value)]
         if not bad:
             return
-        wrong, all_rows = self.culprits(pl_module, bad)
-        if 0 < len(wrong) <= max(all_rows // 10, 1):
-            fault = f"training rows (counted from 0) whose loss is not: {', '.join(map(str, wrong))}"
-        else:
-            fault = (
-                f"{len(wrong)} of {all_rows} rows of the batch: the weights are at fault, not the data; lower the learning rate "
-                "(--lr), or clip gradients (--trainer.gradient_clip_val 1)"
-            )
+        fault = verdict(gathered(self.evidence(trainer, pl_module, bad)))
+        if "weights" in fault and self.every_n_steps > 1:
+            fault += f"; or a batch before: --watch.finite_every 1 looks at each step, not at every {self.every_n_steps}th"
         raise NonFiniteLoss(f"the loss of {', '.join(bad)} is not finite at step {trainer.global_step}; {fault}")
 
-    def culprits(self, pl_module: Any, bad: list[str]) -> tuple[list[int], int]:
-        """Row numbers, over all ranks, whose own loss is not finite, and the number of rows that have one of these labels."""
-        with torch.no_grad(), pl_module.trainer.precision_plugin.forward_context():
+    def evidence(self, trainer: L.Trainer, pl_module: Any, bad: list[str]) -> "Evidence":
+        """Looks at the weights and at the rows of this process.
+
+        Args:
+            trainer: Trains.
+            pl_module: The model.
+            bad: The tasks whose loss is not finite.
+        """
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
             outputs = pl_module(self.batch.inputs)
             wrong = torch.zeros(len(self.batch), dtype=torch.bool, device=self.batch.ids.device)
             known = torch.zeros_like(wrong)
@@ -75,8 +82,80 @@ class FiniteLossGuard(L.Callback):
                 losses = pl_module.tasks[name].losses(outputs[name].float(), self.batch.targets[name])
                 wrong |= ~losses.isfinite().flatten(1).all(1) if losses.ndim > 1 else ~losses.isfinite()
                 known |= labelled(self.batch.targets[name]).reshape(len(known), -1).any(1)
-        parts = gathered((self.batch.ids[wrong & (self.batch.ids != PADDING)].tolist(), int((known | wrong).sum())))
-        return sorted(row for rows, _ in parts for row in rows), sum(count for _, count in parts)
+        real = self.batch.ids != PADDING
+        inputs = self.batch.inputs if isinstance(self.batch.inputs, dict) else {"": self.batch.inputs}
+        broken = [name for name, weight in pl_module.named_parameters() if not local(weight).isfinite().all()]
+        return Evidence(
+            rank=trainer.global_rank,
+            weight=broken[0] if broken else None,
+            wrong=self.batch.ids[wrong & real].tolist(),
+            rows=int((known | wrong).sum()),
+            inputs=largest(inputs.values(), real, self.batch.ids),
+            labels=largest((self.batch.targets[name] for name in bad), real, self.batch.ids),
+        )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one process has seen in a step whose loss is not finite.
+
+    Attributes:
+        rank: Which process.
+        weight: The first parameter that is not finite; None where all are.
+        wrong: Rows whose own loss is not finite.
+        rows: How many rows have a label.
+        inputs: The largest finite input, and its row.
+        labels: The largest label, and its row.
+    """
+
+    rank: int
+    weight: str | None
+    wrong: list[int]
+    rows: int
+    inputs: tuple[float, int]
+    labels: tuple[float, int]
+
+
+def verdict(seen: Sequence[Evidence]) -> str:
+    """Says what is at fault, from what each process has seen: weights, rows, or all rows, and then what they hold."""
+    broken = [one for one in seen if one.weight is not None]
+    if broken and len(broken) < len(seen):
+        ranks = ", ".join(str(one.rank) for one in broken)
+        return (
+            f"the weights of rank {ranks} alone are not, first {broken[0].weight}: something updates them from its own data alone"
+        )
+    wrong, rows = sorted(row for one in seen for row in one.wrong), sum(one.rows for one in seen)
+    if not broken and 0 < len(wrong) <= max(rows // 10, 1):
+        return f"training rows (counted from 0) whose loss is not: {', '.join(map(str, wrong))}"
+    if not broken:
+        for what, limit, found in (
+            ("inputs", FAR_INPUT, max(one.inputs for one in seen)),
+            ("labels", FAR_LABEL, max(one.labels for one in seen)),
+        ):
+            if found[0] > limit:
+                way_out = "bring them to a few units, such as by their mean and standard deviation"
+                return f"{what} are as large as {found[0]:.3g}, in training row {found[1]} (counted from 0): {way_out}"
+    first = f"first {broken[0].weight}" if broken else f"in {len(wrong)} of {rows} rows of the batch"
+    return (
+        f"{first}: the weights are at fault, not the data; lower the learning rate (--lr), or clip gradients "
+        "(--trainer.gradient_clip_val 1)"
+    )
+
+
+def largest(tensors: Iterable[Tensor], real: Tensor, ids: Tensor) -> tuple[float, int]:
+    """Returns the largest finite number of some tensors in size, and the row that it stands in; 0 and -1 where there is none."""
+    found = (0.0, -1)
+    for tensor in tensors:
+        if tensor.is_floating_point() and tensor.numel():
+            sizes = tensor.abs().nan_to_num(0.0, 0.0, 0.0).reshape(len(tensor), -1).amax(1)
+            size, row = (sizes * real).max(0)
+            found = max(found, (float(size), int(ids[row])))
+    return found
+
+
+def local(weight: Tensor) -> Tensor:
+    """Returns what this process holds of a parameter, which may be cut into shards."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
 class RanksAgreeGuard(L.Callback):

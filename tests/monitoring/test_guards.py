@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import lightning as L
+import pytest
 import torch
 
+from src.data import Rows, Split
+from src.monitoring.guards import Evidence, verdict
 from tests.cli.calling import call, refused
 from tests.launch import finish, only_run, read_json, start
+from tests.toy import Toy
 
 TOY = ("--data", "tests.toy.Toy", "--max_epochs", 2, "--model.encoder.width", 16, "--watch.figures_every", 0)
 
@@ -47,3 +51,57 @@ def test_ranks_that_drift_apart_are_found(tmp_path: Path) -> None:
     done = finish(start("src.train", *TOY, "--logs", tmp_path, "--name", "x", *words))
     assert done.returncode == 2
     assert "after step 10 the ranks hold different weights, first in heads.number.0.weight" in done.stderr
+
+
+class Far(Toy):
+    """Inputs, or labels of a task, beyond what single precision adds up.
+
+    Args:
+        inputs: What inputs are multiplied by.
+        labels: What the labels of 'number' are multiplied by.
+        batch_size: Rows per step.
+        eval_batch_size: Rows per evaluation step.
+        num_workers: Processes that prepare batches.
+        seed: Seed of the order.
+    """
+
+    def __init__(
+        self,
+        inputs: float = 1.0,
+        labels: float = 1.0,
+        batch_size: int = 16,
+        eval_batch_size: int = 24,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(None, batch_size, eval_batch_size, num_workers, seed)
+        self.factors = inputs, labels
+
+    def split(self, name: Split) -> Rows:
+        rows = super().split(name)
+        rows.inputs = rows.inputs * self.factors[0]  # type: ignore[operator]
+        rows.targets["number"] *= self.factors[1]
+        return rows
+
+
+@pytest.mark.parametrize(("what", "factor"), [("inputs", 1e30), ("labels", 1e30)])
+def test_data_that_are_too_large_are_named_and_not_the_weights(tmp_path: Path, what: str, factor: float) -> None:
+    words = ("--data", "tests.monitoring.test_guards.Far", f"--data.{what}", factor, *TOY[2:], "--logs", tmp_path)
+    ended = call("train", *words)
+    refused(ended, ["not finite at step", f"{what} are as large as", "e+30, in training row", "bring them to a few units"])
+    assert "weights are at fault" not in ended.err
+
+
+def seen(**changed: object) -> Evidence:
+    return Evidence(**({"rank": 0, "weight": None, "wrong": [], "rows": 8, "inputs": (1.0, 3), "labels": (1.0, 3)} | changed))  # type: ignore[arg-type]
+
+
+def test_a_verdict_names_what_is_broken_first() -> None:
+    one_rank = verdict([seen(), seen(rank=1, weight="heads.a.weight", wrong=list(range(8)))])
+    assert one_rank.startswith("the weights of rank 1 alone are not, first heads.a.weight")
+    everywhere = verdict([seen(weight="w", wrong=[1, 2, 3, 4]), seen(rank=1, weight="w", wrong=[5, 6, 7, 8])])
+    assert everywhere.startswith("first w: the weights are at fault")
+    assert verdict([seen(wrong=[7]), seen(rank=1)]).endswith("whose loss is not: 7")
+    assert verdict([seen(wrong=[1, 2, 3, 4, 5])]).startswith("in 5 of 8 rows of the batch: the weights are at fault")
+    assert verdict([seen(wrong=[1, 2, 3, 4, 5], inputs=(1e30, 4))]).startswith("inputs are as large as 1e+30, in training row 4")
+    assert verdict([seen(wrong=[1, 2, 3, 4, 5], labels=(1e16, 2))]).startswith("labels are as large as 1e+16, in training row 2")
