@@ -10,21 +10,19 @@ A save writes its files beside those of the last one, and switches the index. Th
 stay until the next save, for those who have read the index before, and the copy of a folder opens anywhere.
 """
 
-import ctypes
-import glob
-import os
 import pickle
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
+
+from src.atomic import put_in_place, remove, write_atomically
 
 INDEX = "index.ckpt"
 
@@ -298,92 +296,3 @@ class SafeCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Deletes a checkpoint."""
         remove(Path(path))
-
-
-def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
-    """Lets ``write`` fill a binary file beside ``path``, then renames it into place.
-
-    Raises:
-        OSError: The system does not let it; ``filename`` is the path.
-    """
-    # a plain file, that others may read as the umask says
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    # of processes that were killed as they wrote; one that was killed between two renames has left the only one there is
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*") if path.exists() else ():
-        remove(leftover)
-    noting: Noting | None = None
-    try:
-        with open(temporary, "wb") as file:
-            noting = Noting(file)
-            write(noting)
-            file.flush()
-            os.fsync(file.fileno())
-        put_in_place(temporary, path)
-    except BaseException as error:
-        remove(temporary)
-        # torch says in other words that it could not write
-        cause = (noting and noting.error) or error
-        if isinstance(cause, OSError) and isinstance(error, Exception):
-            raise OSError(cause.errno, cause.strerror, str(path)) from None
-        raise
-
-
-class Noting:
-    """A file to write to that keeps the error where the system does not let it.
-
-    Args:
-        file: The file.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        """Writes."""
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self.error = self.error or error
-            raise
-
-    def flush(self) -> None:
-        """Does nothing: all is flushed at the end."""
-
-
-def put_in_place(new: Path, path: Path) -> None:
-    """Renames a file or folder over what stands at a path, of whichever kind that is, and removes the latter."""
-    if not path.exists() or not (new.is_dir() or path.is_dir()):
-        os.replace(new, path)
-        return
-    # a file cannot be renamed over a folder, nor a folder over a file
-    if exchange(new, path):
-        remove(new)
-        return
-    aside = path.with_name(f".{path.name}.aside")
-    os.rename(path, aside)
-    try:
-        os.rename(new, path)
-    except BaseException:
-        os.rename(aside, path)
-        raise
-    remove(aside)
-
-
-def exchange(a: Path, b: Path) -> bool:
-    """Lets two paths change places at once; returns False where the system cannot, as only Linux can."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return rename(here, os.fsencode(a), here, os.fsencode(b), both) == 0
-
-
-def remove(path: Path) -> None:
-    """Deletes a file or a folder as far as the system lets it."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()

@@ -6,7 +6,7 @@ from typing import Any, cast
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
-from src.checkpoint import write_atomically
+from src.atomic import write_atomically
 from src.data import Split
 from src.monitoring import results_table
 from src.run import defined

@@ -31,7 +31,8 @@ import torch
 import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from src.checkpoint import load_checkpoint, write_atomically
+from src.atomic import write_atomically, write_in_place
+from src.checkpoint import load_checkpoint
 from src.contents import Checkpoint, Record, Results
 from src.plain import mismatch, read_json
 from src.run_lock import Lock
@@ -198,8 +199,7 @@ class Run:
     @rank_zero_only
     def write(self, path: Path, content: dict[str, Any]) -> None:
         """Writes JSON, whole or not at all; a number that is not defined becomes null, since JSON knows no NaN."""
-        text = json.dumps(defined(content), indent=2, allow_nan=False) + "\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
+        write_atomically(path, lambda file: file.write(as_json(content)))
 
     def _read_record(self) -> dict[str, Any]:
         """The record of earlier sessions; empty where there is none.
@@ -255,7 +255,7 @@ class Run:
             kept = diff[: diff.rfind(b"\n", 0, MOST_DIFF) + 1]
             kept += f"# cut here: {len(kept):,} of {len(diff):,} bytes\n".encode()
         for path in sorted(self.path.glob("code*.diff")):
-            if path.read_bytes() == kept:
+            if path.is_file() and path.read_bytes() == kept:
                 return state | {"diff": path.name}
         path = self.path / ("code.diff" if session == 1 else f"code-{session}.diff")
         write_atomically(path, lambda file: file.write(kept))
@@ -263,7 +263,22 @@ class Run:
 
     @rank_zero_only
     def end(self, status: str, **notes: Any) -> None:
-        """Notes how it ended, and gives the folder back."""
+        """Notes how it ended, and gives the folder back.
+
+        Raises:
+            OSError: The record cannot be written.
+        """
+        try:
+            self._note_end(status, notes)
+        finally:
+            self.lock.release()
+
+    def fail(self, error: BaseException) -> None:
+        """Notes that an error has ended it, as far as the system lets it: it is this error that is to be said."""
+        with suppress(OSError):
+            self.end("failed", error=" ".join(str(error).split()) or type(error).__name__)
+
+    def _note_end(self, status: str, notes: dict[str, Any]) -> None:
         record = json.loads(self.record.read_text())
         record["sessions"][-1] |= {
             "status": status,
@@ -271,8 +286,16 @@ class Run:
             "peak_memory_bytes": peak_memory(),
             **notes,
         }
-        self.write(self.record, record)
-        self.lock.release()
+        try:
+            self.write(self.record, record)
+        except OSError:
+            # a full disk has no room for another file, but the last block of this one has some
+            write_in_place(self.record, as_json(record))
+
+
+def as_json(content: dict[str, Any]) -> bytes:
+    """Returns content as it stands in a file."""
+    return (json.dumps(defined(content), indent=2, allow_nan=False) + "\n").encode()
 
 
 def defined(content: Any) -> Any:

@@ -175,7 +175,7 @@ class Training:
                 run.end("interrupted")
                 say("stopped at once" + (f"; continue with: python -m src.train --resume {run.path}" if run.last.exists() else ""))
                 sys.exit(130 if cli.trainer.is_global_zero else 0)
-            run.end("failed", error=" ".join(str(error).split()) or type(error).__name__)
+            run.fail(error)
             raise
         run.end("finished", epochs=cli.trainer.current_epoch, steps=cli.trainer.global_step, ended=self.why_ended())
 

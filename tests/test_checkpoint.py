@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.checkpoint import INDEX, Part, Parts, SafeCheckpointIO, exchanged, load_checkpoint, save_folder, write_atomically
+from src.atomic import write_atomically
+from src.checkpoint import INDEX, Part, Parts, SafeCheckpointIO, exchanged, load_checkpoint, save_folder
 
 
 class PowerCut(Exception):
@@ -234,7 +235,7 @@ def test_from_file_to_folder_and_back(tmp_path: Path, monkeypatch: pytest.Monkey
     """
     path = tmp_path / "last.ckpt"
     if not at_once:
-        monkeypatch.setattr("src.checkpoint.exchange", lambda a, b: False)
+        monkeypatch.setattr("src.atomic.exchange", lambda a, b: False)
     as_file(path, OLD, 1)
     with pytest.raises(PowerCut):
         written(path, NEW, 2, at_meeting=cut_between_parts_and_index)
@@ -250,7 +251,7 @@ def test_from_file_to_folder_and_back(tmp_path: Path, monkeypatch: pytest.Monkey
         raise PowerCut
 
     with monkeypatch.context() as patch:
-        patch.setattr("src.checkpoint.exchange", cut)
+        patch.setattr("src.atomic.exchange", cut)
         with pytest.raises(PowerCut):
             as_file(path, OLD, 4)
     is_the_one(path, NEW, 3)

@@ -10,7 +10,7 @@ from tests.launch import ROOT
 
 GROUND = {
     *("batch", "tasks", "balancing", "parallel", "run", "run_lock", "config", "hashing", "checkpoint", "contents", "plain"),
-    *("ranks", "warm", "words"),
+    *("atomic", "ranks", "warm", "words"),
 }
 MAY_IMPORT = {
     **{room: set() for room in (*GROUND, "broken", "launchers")},
@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "warm": {"ranks"},
     "run_lock": {"plain"},
     "contents": {"plain"},
-    "run": {"checkpoint", "contents", "plain", "run_lock", "words"},
+    "checkpoint": {"atomic"},
+    "run": {"atomic", "checkpoint", "contents", "plain", "run_lock", "words"},
     "config": {"words"},
     "parallel": {"checkpoint", "ranks", "warm"},
     "data": {"tasks", "batch", "parallel", "plain", "ranks", "hashing"},

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import src.run
-from src.checkpoint import SafeCheckpointIO, load_checkpoint, write_atomically
+from src.atomic import write_atomically
+from src.checkpoint import SafeCheckpointIO, load_checkpoint
 from src.run import MOST_DIFF, Run, as_patch, code_state, command, defined, versions
 from tests.launch import ROOT
 

@@ -4,6 +4,7 @@ with no label in most batches, alike tasks that are stacked, scalar and vector l
 import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,24 @@ class SleepAt(At):
 
     def act(self, module: L.LightningModule) -> None:
         time.sleep(self.seconds)
+
+
+class RunAt(At):
+    """Runs a command of the shell.
+
+    Args:
+        step: The optimizer step.
+        marker: File that says that it has been run.
+        rank: The rank that runs it.
+        command: The command.
+    """
+
+    def __init__(self, step: int, marker: str, rank: int = 0, command: str = "") -> None:
+        super().__init__(step, marker, rank)
+        self.command = command
+
+    def act(self, module: L.LightningModule) -> None:
+        subprocess.run(self.command, shell=True, check=True)
 
 
 class StopAt(At):

@@ -3,7 +3,8 @@
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +15,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from src.monitoring.watched import Watched
-from src.monitoring.watcher import Watcher
+from src.monitoring.watcher import Watcher, attempt, warn
 from src.parallel.replicas import replica
 from src.tasks import Task
 
 
 class Board(TensorBoardLogger):
-    """The event files of one run, in its folder.
+    """The event files of one run, in its folder; where they cannot be written any more, the run goes on without them.
 
     Args:
         folder: The run folder.
@@ -28,12 +29,29 @@ class Board(TensorBoardLogger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="", default_hp_metric=False, flush_secs=10)
+        self.left_out = False
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Draws what is a curve: the epoch is none, and the test is one point, which the table of runs shows."""
         curves = {tag: value for tag, value in metrics.items() if tag != "epoch" and not tag.startswith("test/")}
-        super().log_metrics(curves, step)
+        self._try(partial(super().log_metrics, curves, step))
+
+    @rank_zero_only
+    def flush(self) -> None:
+        """Puts all on disk."""
+        self._try(self.experiment.flush)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Puts all on disk and closes the file."""
+        self._try(partial(super().finalize, status))
+
+    def _try(self, write: Callable[[], object]) -> None:
+        error = None if self.left_out else attempt(write)
+        if error is not None:
+            self.left_out = True
+            warn("TensorBoard", error)
 
     @rank_zero_only
     def save(self) -> None:
@@ -41,9 +59,10 @@ class Board(TensorBoardLogger):
 
 
 def board(trainer: L.Trainer) -> TensorBoardLogger | None:
-    """The run's TensorBoard logger, where this rank has one."""
+    """The run's TensorBoard logger, where this rank has one that can be written."""
     loggers = trainer.loggers if trainer.is_global_zero else []
-    return next((logger for logger in loggers if isinstance(logger, TensorBoardLogger)), None)
+    found = next((logger for logger in loggers if isinstance(logger, TensorBoardLogger)), None)
+    return None if getattr(found, "left_out", False) else found
 
 
 class Dashboard(Watcher):
@@ -106,8 +125,8 @@ class Dashboard(Watcher):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Puts on disk all that happened before the checkpoint, so that a run resumed from it has no gap in its curves."""
         self.flush(trainer, cast(Watched, pl_module))
-        if (logger := board(trainer)) is not None:
-            logger.experiment.flush()
+        if isinstance(logger := board(trainer), Board):
+            logger.flush()
             files = event_files(Path(logger.log_dir))
             checkpoint["events"] = {path.name: path.stat().st_size for path in files}
 

@@ -57,7 +57,7 @@ class HParams(Watcher):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Says that the run did not end as it should."""
         if (folder := line_of(trainer)) is not None and folder.is_dir():
-            end(folder, "STATUS_FAILURE")
+            attempt(partial(end, folder, "STATUS_FAILURE"))  # what has failed the run may fail this, too
 
 
 def log_results(
@@ -79,7 +79,7 @@ def log_results(
     shown |= {f"test/{key}": test[f"test/{key}"] for key in wanted if f"test/{key}" in test}
     error = attempt(partial(end, folder, "STATUS_SUCCESS", shown, step))
     if error is not None:  # the results are elsewhere, too
-        warn(HParams, error)
+        warn(HParams.__name__, error)
 
 
 def line_of(trainer: L.Trainer) -> Path | None:

@@ -55,7 +55,7 @@ def call_guarded(watcher: L.Callback, hook: Callable[..., Any], *args: Any, **kw
         hook(*args, **kwargs)
     except Exception as error:
         watcher.left_out = True  # type: ignore[attr-defined]
-        warn(type(watcher), error)
+        warn(type(watcher).__name__, error)
         with suppress(Exception):  # a progress bar takes itself off the terminal
             cast(Any, type(watcher)).teardown(watcher, *args[:2], stage="fit")
 
@@ -68,8 +68,10 @@ def guard_hooks(watcher: L.Callback) -> None:
 
 
 @rank_zero_only
-def warn(watcher: type[L.Callback], error: Exception) -> None:
-    """Says in one line who failed and why."""
-    name, reason = watcher.__name__, " ".join(str(error).split())
+def warn(name: str, error: BaseException) -> None:
+    """Says in one line who failed, and why in the first place."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    reason = " ".join(str(error).split())
     what = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     print(f"warning: {name} failed and is left out for the rest of the run: {what}", file=sys.stderr, flush=True)
