@@ -103,6 +103,7 @@ def settings_of(
         for key, _ in training:
             if key.startswith("trainer."):
                 discard(key, base)
+        refuse_links(run)
     own = Names()
     if extra and training is None:
         extra(own)
@@ -113,6 +114,17 @@ def settings_of(
         # rows are read, and dealt out, as they were when the run began
         base["data"].setdefault("init_args", {})["schema_path"] = str(run.schema)
     return base
+
+
+def refuse_links(run: Run) -> None:
+    """Refuses a folder whose checkpoints would be written elsewhere.
+
+    Raises:
+        ConfigError: A link leads out of it.
+    """
+    for path in (run.last.parent, run.last, run.best):
+        if not path.resolve().is_relative_to(run.path.resolve()):
+            raise ConfigError(f"{path} is a link out of the run folder: put what it leads to in its place")
 
 
 class Names:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -251,3 +252,15 @@ def test_a_flag_says_where_else_to_write(run: Path, config: dict[str, Any], tmp_
     words = ("train", "--resume", run, "--max_epochs", "3", "--plan")
     refused(call(*words), ["save_dir"])
     assert call(*words, "--trainer.logger.save_dir", tmp_path).code == 0
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/last.ckpt", "checkpoints/best.ckpt"])
+def test_a_link_leads_no_checkpoint_out_of_the_folder(run: Path, name: str, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(run, copied)
+    elsewhere = tmp_path / "elsewhere"
+    (copied / name).rename(elsewhere)
+    (copied / name).symlink_to(elsewhere)
+    refused(call("train", "--resume", copied, "--max_epochs", "2"), [name, "link"])
+    # to read from there harms nothing
+    assert call("evaluate", "--run", copied).code == 0
