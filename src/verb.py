@@ -123,20 +123,24 @@ def in_a_line(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else one_line(error)
     if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
-        return f"the checkpoint is of another model than the config describes: {str(error).splitlines()[1].strip()}"
+        where = f" ({path})" if (path := restored(error)) is not None else ""
+        how = re.sub(r"<class '([\w.]+)'>", r"\1", str(error).splitlines()[1].strip())
+        return f"the checkpoint is of another model than the config describes: {how}{where}"
     if by_word(error, building=False):
         return one_line(error)
-    return in_a_checkpoint(error)
+    if (path := restored(error)) is not None:
+        how = f"{type(error).__name__}: {one_line(error)}"
+        return f"checkpoint {path} is damaged, or was written by other code: it cannot be restored ({how})"
+    return None
 
 
-def in_a_checkpoint(error: Exception) -> str | None:
-    """Says that a checkpoint lacks what is restored from it; None where nothing is being restored."""
+def restored(error: Exception) -> Path | str | None:
+    """Returns the checkpoint that was being restored when an error came up; None where none was."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         code = frame.f_code
         if Path(code.co_filename).name == "checkpoint_connector.py" and "restore" in code.co_name:
-            path = frame.f_locals["self"].trainer.ckpt_path
-            how = f"{type(error).__name__}: {one_line(error)}"
-            return f"checkpoint {path} is damaged, or was written by other code: it cannot be restored ({how})"
+            path: Path | str | None = frame.f_locals["self"].trainer.ckpt_path
+            return path
     return None
 
 

@@ -77,7 +77,7 @@ def packed(hashes: np.ndarray) -> str:
 
 def unpacked(text: str) -> np.ndarray:
     """Returns the hashes that :func:`packed` wrote down."""
-    raw = np.frombuffer(base64.b64decode(text), dtype=np.uint8).reshape(-1, BYTES)
+    raw = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8).reshape(-1, BYTES)
     whole = np.zeros((len(raw), 8), dtype=np.uint8)
     whole[:, 8 - BYTES :] = raw
     return whole.view(">u8").ravel().astype(np.uint64)
