@@ -2,7 +2,15 @@
 
 from src.balancing.alignedmtl import AlignedMTL
 from src.balancing.autolambda import AutoLambda
-from src.balancing.balancer import Balancer, GradientBalancer, GramianBalancer, LossBalancer, Problem, TaskLosses
+from src.balancing.balancer import (
+    Balancer,
+    Coordinates,
+    GradientBalancer,
+    GramianBalancer,
+    LossBalancer,
+    Problem,
+    TaskLosses,
+)
 from src.balancing.cagrad import CAGrad
 from src.balancing.conflictfree import ConFIG
 from src.balancing.dualbalance import DualBalance
@@ -34,6 +42,7 @@ __all__ = [
     "Balancer",
     "CAGrad",
     "ConFIG",
+    "Coordinates",
     "DualBalance",
     "DualProj",
     "DynamicWeightAverage",

@@ -12,7 +12,7 @@ one backward pass per task. Each head keeps the gradient of its own loss, unless
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
@@ -62,6 +62,21 @@ class Problem:
     def norms(self) -> np.ndarray:
         """(n,) lengths of the gradients."""
         return np.sqrt(self.G.diagonal())
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """Says which coordinates of the gradients lie on this rank.
+
+    Attributes:
+        first: The place of the first one among those of all ranks.
+        features_BF: At features level the features of this rank's samples; None at parameters level.
+        sum_over_ranks: Sums a tensor over all ranks, in place.
+    """
+
+    first: int = 0
+    features_BF: Tensor | None = None
+    sum_over_ranks: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
 
 def expect(balancer: "Balancer", method: str, found: Any, shape: tuple[int, ...]) -> Any:
@@ -215,22 +230,28 @@ def spread(values: np.ndarray, places: np.ndarray, size: int, elsewhere: float) 
 
 
 class GradientBalancer(OnHost):
-    """The encoder follows a direction made of the gradients themselves."""
+    """The encoder follows a direction made of the gradients themselves.
+
+    Attributes:
+        sums_features: Whether it sums, over all ranks, a float64 number per task and feature.
+    """
+
+    sums_features: bool = False
 
     @abstractmethod
-    def combine(self, rows_TN: Tensor, losses: TaskLosses, first: int) -> Tensor:
+    def combine(self, rows_TN: Tensor, losses: TaskLosses, where: Coordinates) -> Tensor:
         """Returns the direction (N,).
 
         Args:
             rows_TN: The tasks' gradients, 0 for absent ones. At parameters level they are whole and the same on every rank; at
                 features level these are the coordinates of this rank's samples.
             losses: The losses.
-            first: The place of the first coordinate among those of all ranks.
+            where: Which coordinates these are.
         """
 
-    def forward(self, rows_TN: Tensor, losses: TaskLosses, first: int = 0) -> Tensor:
+    def forward(self, rows_TN: Tensor, losses: TaskLosses, where: Coordinates = Coordinates()) -> Tensor:
         """Returns the direction (N,)."""
-        return expect(self, "combine", self.combine(rows_TN, losses, first), rows_TN.shape[1:])
+        return expect(self, "combine", self.combine(rows_TN, losses, where), rows_TN.shape[1:])
 
     def head_weights(self, losses: TaskLosses) -> Tensor | None:
         """Returns the weights (T,) of the losses in their own heads; None: all 1."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from src.balancing.balancer import GradientBalancer, Level, TaskLosses
+from src.balancing.balancer import Coordinates, GradientBalancer, Level, TaskLosses
 
 
 class ExcessMTL(GradientBalancer):
@@ -42,7 +42,7 @@ class ExcessMTL(GradientBalancer):
     def prepare(self, size: int) -> None:
         self.register_buffer("squares_TP", torch.zeros(len(self.tasks), size))
 
-    def combine(self, rows_TN: Tensor, losses: TaskLosses, first: int) -> Tensor:
+    def combine(self, rows_TN: Tensor, losses: TaskLosses, where: Coordinates) -> Tensor:
         if rows_TN.isfinite().all():
             self.squares_TP += rows_TN.square()
             excess = (rows_TN.square() / (self.squares_TP.sqrt() + 1e-7)).sum(1).double().cpu()

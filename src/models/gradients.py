@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from src.balancing import GradientBalancer, GramianBalancer, TaskLosses
+from src.balancing import Coordinates, GradientBalancer, GramianBalancer, TaskLosses
 from src.models.heads import Deltas
 from src.models.reached import Reached
 from src.parallel.replicas import global_sum, replica
@@ -78,7 +78,8 @@ def at_features(
     else:
         losses, scale_T = scale(global_sum(totals_2T))
         rows = deltas.together().flatten(1) * (scale_T / ranks)[:, None]
-        dz = balancer(rows, losses, rank * rows.shape[1]) * ranks
+        where = Coordinates(rank * rows.shape[1], z.detach().flatten(1), global_sum)
+        dz = balancer(rows, losses, where) * ranks
         own_T = balancer.head_weights(losses)
     places, gradients = deltas.heads(scale_T if own_T is None else own_T.to(scale_T) * scale_T)
     value = losses.global_T.sum() if weights_T is None else torch.dot(weights_T, losses.global_T)

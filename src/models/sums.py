@@ -3,6 +3,7 @@
 from typing import Any
 
 from src.balancing import GramianBalancer
+from src.parallel.measure import without_trace
 from src.parallel.traffic import Traffic
 
 
@@ -16,8 +17,13 @@ def sums(model: Any, shards: bool = False) -> list[Traffic]:
     T, balancer = len(model.names), model.balancer
     losses = Traffic("losses", 1, 2 * T * 4)  # sums and counts
     if balancer.level == "features":
-        # the Gramian and what it needs travel together, in float64
-        return [Traffic("losses and Gramian", 1, (2 * T + T * T) * 8)] if isinstance(balancer, GramianBalancer) else [losses]
+        if isinstance(balancer, GramianBalancer):  # the Gramian and what it needs travel together, in float64
+            return [Traffic("losses and Gramian", 1, (2 * T + T * T) * 8)]
+        if not balancer.sums_features:
+            return [losses]
+        with without_trace(model):
+            z = next(iter(model.sharing(model.input_shape.example()).values()))
+        return [losses, Traffic("gradients of features", 1, T * z[0].numel() * 8)]
     if balancer.level == "parameters":
         shared = [p for p in model.sharing.shared_parameters() if p.requires_grad]
         weights = sum(p.numel() for p in shared)

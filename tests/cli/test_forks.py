@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import src.tasks
-from src.balancing import GradientBalancer, GramianBalancer, LossBalancer, Problem, TaskLosses
+from src.balancing import Coordinates, GradientBalancer, GramianBalancer, LossBalancer, Problem, TaskLosses
 from src.batch import InputShape
 from src.models.encoders import MLP, Encoder
 from src.models.encoders.convnet import ConvNet
@@ -167,7 +167,7 @@ class Listed(GramianBalancer):
 class Rows(GradientBalancer):
     """All rows."""
 
-    def combine(self, rows_TN: Tensor, losses: TaskLosses, first: int) -> Tensor:
+    def combine(self, rows_TN: Tensor, losses: TaskLosses, where: Coordinates) -> Tensor:
         return rows_TN
 
 

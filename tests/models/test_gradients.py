@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import SGD
 
 from src.balancing import AutoLambda, GradDrop, GradientBalancer, GramianBalancer, NashMTL, PCGrad, StaticWeights, UPGrad
+from src.hashing import uniform
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.models.gradients import Steer
@@ -32,7 +33,7 @@ class Halves(GramianBalancer):
 class Squares(GradientBalancer):
     """A direction that is no combination of the gradients."""
 
-    def combine(self, rows_TN, losses, first):
+    def combine(self, rows_TN, losses, where):
         return rows_TN.sum(0) * rows_TN.abs().max()
 
 
@@ -152,6 +153,23 @@ def test_gradients_of_a_step(balancer, level, sharing):
     for name, p in (*model.sharing.named_parameters(), *model.heads.named_parameters()):
         tolerance = {"rtol": 1e-5, "atol": 1e-9}  # a balancer's weights are handed back in fp32
         np.testing.assert_allclose(p.grad, expected[id(p)], **tolerance, err_msg=name)
+
+
+def test_the_sign_of_features_reaches_graddrop():
+    """Algorithm 1 of its paper, on the features and the gradients of each loss."""
+    model, batch = model_of(GradDrop), batch_of()
+    model.training_step(batch, 0).backward()
+    z = model.sharing(batch.inputs)[model.names[0]]
+    losses = task_losses(model, batch, dict.fromkeys(model.names, z))
+    g = torch.stack([torch.autograd.grad(x, z, retain_graph=True, materialize_grads=True)[0] for x in losses])
+    G = (g * z.detach().sign()).sum(1)
+    P = (1 + G.sum(0) / G.abs().sum(0)) / 2
+    U = uniform(model.seed * 1_000_003, 0, len(P), torch.device("cpu"))
+    kept = torch.where(U < P, G > 0, G < 0)
+    assert 0.2 < kept.double().mean() < 0.8
+    wanted = torch.autograd.grad(z, list(model.sharing.parameters()), (g * kept[:, None]).sum(0))
+    for p, gradient in zip(model.sharing.parameters(), wanted, strict=True):
+        np.testing.assert_allclose(p.grad, gradient, rtol=1e-5, atol=1e-9)
 
 
 def test_the_value_shown_is_the_weighted_sum():
