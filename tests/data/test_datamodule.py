@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch.trainer.states import TrainerFn
 
 from src.batch import PADDING, InputShape
 from src.data import MultiTaskDataModule, Rows
@@ -121,3 +124,45 @@ def test_the_seed_orders_the_training_batches():
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         Line(**settings)
+
+
+class Fitting:
+    """A trainer as a data module sees it."""
+
+    world_size, overfit_batches = 1, 0
+    state = SimpleNamespace(fn=TrainerFn.FITTING)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+
+
+def ids_of(loader):
+    return [batch.ids.tolist() for batch in loader]
+
+
+@pytest.mark.parametrize("asked", ["before", "after", "before and after", "twice after"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_restored_position_counts_whenever_the_loader_is_asked_for(asked, workers):
+    """A schedule that wants the number of steps asks, too, and may do so before the position is restored."""
+    data = Line(batch_size=3, num_workers=workers)
+    data.trainer = Fitting()
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(1)
+    second = ids_of(loader)
+    assert len(second) == 4
+
+    data = Line(batch_size=3, num_workers=workers)
+    data.trainer = Fitting()
+    if "before" in asked:
+        loader = data.train_dataloader()
+        assert len(loader) == 4
+    data.load_state_dict({"epoch": 1, "step": 2})
+    for _ in range({"before": 0, "twice after": 2}.get(asked, 1)):
+        loader = data.train_dataloader()
+    loader.sampler.set_epoch(1)
+    assert ids_of(loader) == second[2:]
+    loader.sampler.set_epoch(2)
+    assert len(ids_of(loader)) == 4
+
+    data.trainer = Fitting()  # another run begins at the first row
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(1)
+    assert ids_of(loader) == second

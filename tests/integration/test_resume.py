@@ -15,6 +15,7 @@ import yaml
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 import src.train
+from src.checkpoint import load_checkpoint
 from src.run import Run
 from tests.cli.calling import call, table, words_for_table
 from tests.integration.resuming import CASES, TOPOLOGIES
@@ -38,7 +39,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 def checkpoint(run: Path, which: str) -> dict:
-    return torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)
+    return load_checkpoint(run / "checkpoints" / f"{which}.ckpt")
 
 
 def assert_same(ours: object, theirs: object, path: str = "") -> None:
@@ -69,8 +70,10 @@ def assert_same(ours: object, theirs: object, path: str = "") -> None:
         pytest.param(1, ("--trainer.accumulate_grad_batches", 3), 7, marks=pytest.mark.slow),
         (2, (), 17),  # the other rank goes on to the next step, and would save there if one were due
         pytest.param(1, (), 28, marks=pytest.mark.slow),  # the last step of an epoch, after which no checkpoint was written yet
+        pytest.param(2, ("--strategy", "fsdp", "--watch.checkpoint_every", 3), 20, marks=pytest.mark.slow),
+        pytest.param(2, ("--strategy", "fsdp", "--strategy.checkpoint", "folder"), 20, marks=pytest.mark.slow),
     ],
-    ids=["one process", "with workers", "accumulated", "ddp", "end of epoch"],
+    ids=["one process", "with workers", "accumulated", "ddp", "end of epoch", "fsdp", "fsdp in folders"],
 )
 def test_killed_in_mid_epoch(whole: Callable[..., Path], tmp_path: Path, devices: int, more: tuple, step: int) -> None:
     """14 steps an epoch, a checkpoint every 4: the steps since the last one are lost and done again."""

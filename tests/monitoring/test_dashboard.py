@@ -11,7 +11,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.api_pb2 import Status
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from src.monitoring.dashboard import charts
+from src.monitoring.dashboard import charts, later_events
 from src.monitoring.hparams import flat
 from src.tasks import BinaryClassification, Regression
 from tests.cli.calling import call
@@ -187,3 +187,16 @@ def test_no_logger_at_all(tmp_path: Path) -> None:
     words = ("--logs", tmp_path, "--name", "x", "--trainer.logger", "false", "--max_epochs", 1)
     assert call("train", *TOY, *words).code == 0
     assert not list(only_run(tmp_path / "x").rglob("events.*"))
+
+
+def test_what_was_written_after_a_checkpoint_is_found(tmp_path: Path) -> None:
+    """Only event files of the run itself, and only where the checkpoint says how much they held."""
+    name = "events.out.tfevents.{}.host.1.0"
+    for number, size in ((1, 10), (2, 30), (3, 5)):
+        (tmp_path / name.format(number)).write_bytes(b"x" * size)
+    (tmp_path / "elsewhere").write_bytes(b"x" * 50)
+    (tmp_path / name.format(4)).symlink_to(tmp_path / "elsewhere")
+    sizes = {name.format(1): 10, name.format(2): 20, "gone": 7}
+    assert later_events(tmp_path, sizes) == {tmp_path / name.format(2): 20, tmp_path / name.format(3): 0}
+    for none in (None, [1], {name.format(1): "10"}, {name.format(1): -1}):
+        assert later_events(tmp_path, none) == {}
