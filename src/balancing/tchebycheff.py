@@ -11,22 +11,60 @@ from src.balancing.balancer import LossBalancer, TaskLosses
 class SmoothTchebycheff(LossBalancer):
     """STCH: a smooth form of the largest loss.
 
-    STCH: minimises mu log sum_t exp(L_t / mu), a smooth form of the largest loss, that is w = softmax(L / mu) (Lin et al., "Smooth
+    STCH minimises mu log sum_t exp(L_t / mu), that is w = softmax(L / mu) (Lin et al., "Smooth
     Tchebycheff scalarization for multi-objective optimization", ICML 2024, with the ideal point 0).
+
+    The paper's multi-task results were made otherwise: set ``warmup`` 4 and ``nadir`` true for
+    them. For ``warmup`` epochs sum_t log L_t is minimised, and for one more, in which the nadir z_t
+    is taken, the mean of the task's losses. From then on n mu log sum_t exp(log(L_t / z_t) / mu) is
+    minimised over the n tasks with labels, that is w_t = n softmax(log(L / z) / mu)_t / L_t. Scales
+    of losses then mean nothing. A loss of exactly 0 leaves the logarithms, and so does a task that
+    had no label in that epoch.
 
     Args:
         tasks: {task: likelihood}.
         mu: Towards 0 only the largest loss counts, towards infinity all count alike.
+        warmup: Epochs in which the sum of the logarithms is minimised.
+        nadir: Whether losses are taken relative to the task's mean loss in the epoch that follows.
     """
 
     accumulates = False
+    epochs: Tensor
+    # rows: sum of losses in the nadir's epoch, and steps with labels
+    sums_2T: Tensor
 
-    def __init__(self, tasks: Mapping[str, str], mu: float = 1.0) -> None:
+    def __init__(self, tasks: Mapping[str, str], mu: float = 1.0, warmup: int = 0, nadir: bool = False) -> None:
         super().__init__(tasks)
-        if mu <= 0:
-            raise ValueError(f"SmoothTchebycheff: mu {mu} must be above 0")
-        self.mu = mu
+        if mu <= 0 or warmup < 0:
+            raise ValueError(f"SmoothTchebycheff: mu {mu} must be above 0 and warmup {warmup} at least 0")
+        self.mu, self.warmup, self.nadir = mu, warmup, nadir
+        if warmup or nadir:
+            self.register_buffer("epochs", torch.zeros((), dtype=torch.float64))
+        if nadir:
+            self.register_buffer("sums_2T", torch.zeros(2, len(tasks), dtype=torch.float64))
 
     def weigh(self, losses: TaskLosses) -> Tensor:
-        scaled = (losses.global_T / self.mu).masked_fill(~losses.present_T, -torch.inf)
-        return scaled.softmax(0).nan_to_num(0)
+        epoch = int(self.epochs) if self.warmup or self.nadir else self.warmup
+        positive = losses.present_T & (losses.global_T > 0)
+        inverse = torch.where(positive, 1 / losses.global_T.where(positive, 1), 0)
+        if epoch < self.warmup:
+            return inverse
+        if not self.nadir:
+            return self.softmax(losses.global_T, losses.present_T)
+        if epoch == self.warmup:
+            if losses.global_T.isfinite().all():
+                self.sums_2T += torch.stack([losses.global_T, losses.present_T.to(losses.global_T)])
+            return inverse
+        sums, counts = self.sums_2T
+        positive &= sums > 0
+        relative = (losses.global_T * counts / sums.where(positive, 1)).where(positive, 1).log()
+        return positive.sum() * self.softmax(relative, positive) * inverse
+
+    def softmax(self, values_T: Tensor, present_T: Tensor) -> Tensor:
+        """Returns the softmax of values / mu over the tasks that are there, 0 for the others."""
+        return (values_T / self.mu).masked_fill(~present_T, -torch.inf).softmax(0).nan_to_num(0)
+
+    def on_epoch_end(self) -> None:
+        """Counts the epochs until the nadir is known."""
+        if (self.warmup or self.nadir) and self.epochs <= self.warmup:
+            self.epochs += 1

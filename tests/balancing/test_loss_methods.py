@@ -288,6 +288,55 @@ def test_tchebycheff_between_the_largest_loss_and_the_mean():
     np.testing.assert_allclose(w, [1 / (1 + math.e), 0, math.e / (1 + math.e)])
 
 
+def stch_as_published(epochs, mu, warmup):
+    """The weights of all steps, by autograd, as the paper's authors train on several tasks."""
+    n, found = epochs[0].shape[1], []
+    for e, epoch in enumerate(epochs):
+        nadir = torch.tensor(epochs[warmup].mean(0))
+        for L in epoch:
+            if e <= warmup:
+                found.append(scalar_and_gradient(lambda x: x.log().sum(), L))
+            else:
+                found.append(scalar_and_gradient(lambda x, z=nadir: n * mu * ((x / z).log() / mu).logsumexp(0), L))
+    return found
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 4])
+@pytest.mark.parametrize("mu", [0.1, 1.0])
+def test_tchebycheff_with_warmup_and_nadir_is_as_published(mu, warmup):
+    epochs = list(np.random.default_rng(8).uniform(0.2, 3, size=(warmup + 3, 5, 3)) * [1, 50, 0.01])
+    wanted = iter(stch_as_published(epochs, mu, warmup))
+    balancer = SmoothTchebycheff(names(3), mu=mu, warmup=warmup, nadir=True)
+    shapes = {name: value.shape for name, value in balancer.state_dict().items()}
+    for e, epoch in enumerate(epochs):
+        for k, L in enumerate(epoch):
+            np.testing.assert_allclose(balancer(losses_of(L))[1], next(wanted), rtol=1e-9)
+            if (e + k) % 3 == 0:  # a run that is broken off and resumed at any place
+                state, balancer = balancer.state_dict(), SmoothTchebycheff(names(3), mu=mu, warmup=warmup, nadir=True)
+                balancer.load_state_dict(state)
+        balancer.on_epoch_end()
+    assert {name: value.shape for name, value in balancer.state_dict().items()} == shapes
+
+
+def test_tchebycheff_with_warmup_alone():
+    balancer, L = SmoothTchebycheff(names(2), warmup=2), losses_of([1.0, 4.0])
+    for wanted in ([1, 0.25], [1, 0.25], [1 / (1 + math.exp(3)), 1 / (1 + math.exp(-3))]):
+        np.testing.assert_allclose(balancer(L)[1], wanted)
+        balancer.on_epoch_end()
+    assert SmoothTchebycheff(names(2)).state_dict() == {}
+
+
+def test_tchebycheffs_nadir_where_labels_are_missing():
+    """Means are over steps with labels; a task without any in that epoch has no nadir and leaves the sum, as one with loss 0."""
+    balancer = SmoothTchebycheff(names(4), nadir=True)
+    balancer(losses_of([1.0, 2.0, 0.0, 1.0], [True, True, False, True]))
+    balancer(losses_of([3.0, 0.0, 0.0, 1.0], [True, False, False, True]))
+    balancer.on_epoch_end()
+    weights = balancer(losses_of([4.0, 1.0, 5.0, 0.0]))[1].numpy()
+    # relative to the nadirs 2 and 2 the losses are 2 and 1/2
+    np.testing.assert_allclose(weights, [2 * (2 / 2.5) / 4, 2 * (0.5 / 2.5) / 1, 0, 0])
+
+
 # FAMO
 
 
@@ -394,6 +443,7 @@ def test_auto_lambda_leaves_tasks_without_a_slope_alone():
     [
         (lambda tasks: DynamicWeightAverage(tasks, temperature=0.0), "temperature 0.0"),
         (lambda tasks: SmoothTchebycheff(tasks, mu=0.0), "mu 0.0"),
+        (lambda tasks: SmoothTchebycheff(tasks, warmup=-1), "warmup -1"),
         (lambda tasks: FAMO(tasks, lr=0.0), "lr 0.0"),
         (lambda tasks: FAMO(tasks, decay=-1.0), "decay -1.0"),
     ],
