@@ -141,8 +141,8 @@ def in_words(kind: Any) -> str:
     """Returns a type for people."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        words = ", ".join(such.words for such in args[1:])
-        return words if args[0] is object else f"{in_words(args[0])} ({words})"
+        conditions = ", ".join(such.words for such in args[1:])
+        return conditions if args[0] is object else f"{in_words(args[0])} ({conditions})"
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(map(in_words, args)))
     if origin is Literal:

@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 STARTED_BY = "STARTED_BY_PROCESS"  # in the environment of a child: its parent, and the pipe to it
 PR_SET_PDEATHSIG = 1  # Linux: the signal that a process gets when the one that started it ends
 GRACE = 30.0  # seconds for a process to hear by itself, and to write down how the run has ended
+PATIENCE = 600.0  # seconds that a parent may be stopped; where processes have met, the strategy's timeout ends a run before
 MOST_WORDS = 30_000  # bytes, which a pipe takes without a reader
 
 parent: Parent | None = None  # of this process; None where a person or another launcher has started it
@@ -103,8 +104,12 @@ class Parent:
         threading.Thread(target=self._follow, daemon=True, name="follows its parent").start()
 
     def _follow(self) -> None:
+        stopped = 0.0  # seconds, while this process runs: Ctrl-Z stops both
         while self.lives():
             time.sleep(0.5)
+            stopped = stopped + 0.5 if state(self.pid) == "T" else 0.0
+            if stopped > PATIENCE:
+                self.is_gone(0.5)
         if "LOCAL_RANK" in os.environ:  # it has work, and may hear by itself
             time.sleep(GRACE / 6)
             if not _said:
