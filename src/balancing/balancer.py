@@ -183,8 +183,8 @@ class OnHost(Balancer):
 class GramianBalancer(OnHost):
     """The encoder follows d = sum_t w_t g_t, with w from the Gramian G_kl = <g_k, g_l>.
 
-    A task without a label or with a gradient of 0 leaves the problem, and the others are balanced among themselves. A Gramian that
-    is not finite gives weights that are not, and leaves the state alone.
+    A task without a label or with a gradient of 0 leaves the problem, and the others are balanced among themselves: means and sums
+    of weights are over these n. A Gramian that is not finite gives weights that are not, and leaves the state alone.
     """
 
     tracks: bool = False  # whether :meth:`track` does anything

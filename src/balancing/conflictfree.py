@@ -13,7 +13,9 @@ class ConFIG(GramianBalancer):
     "ConFIG: towards conflict-free training of physics informed neural networks", ICLR 2025).
 
     u = pinv(U) 1 for unit gradients U, d = (sum_t <g_t, u>) u with |u| = 1. Since pinv(U) 1 = U' (U U')^+ 1, the Gramian is all
-    that it takes. With ``level: features`` cosines are those of the features' gradients.
+    that it takes. Where gradients balance each other (a Pareto-stationary point) cosines cannot all be equal and above 0; u is then
+    the least-squares solution, and may move against a task, or 0. With ``level: features`` cosines are those of the features'
+    gradients.
     """
 
     def weigh(self, problem: Problem) -> np.ndarray:

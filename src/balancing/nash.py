@@ -29,7 +29,9 @@ class FairGrad(GramianBalancer):
     alpha-fair resource allocation: G w = w^{-1/alpha}, w > 0 (Ban and Ji, "Fair resource allocation in multi-task learning", ICML
     2024).
 
-    alpha = 1 is NashMTL; larger values care more for the task that gains least. Where the gradients balance each other, d = 0.
+    alpha = 1 is NashMTL; larger values care more for the task that gains least. Scales of losses do not matter for alpha = 1 alone:
+    all gradients times s give d times s^((1 - alpha) / (1 + alpha)), and a task whose loss is in larger units gains less. Where the
+    gradients balance each other, d = 0.
     With ``level: features`` gains are measured on the features' gradients.
 
     Args:

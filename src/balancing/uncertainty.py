@@ -19,6 +19,10 @@ class UncertaintyWeights(LossBalancer):
         L e^(-s/2) + s / 2   for an absolute error (Laplace, scale sigma),
         L e^-s + s / 2       for a cross-entropy (softmax of logits / sigma^2).
     All s start at 0. A task without labels in a batch leaves its s alone.
+
+    A negative loss is right: with s below 0 the term s / 2 is, as the log likelihood of continuous labels is above 0 where their
+    density exceeds 1. It goes on falling while the network explains its labels better; what it has learnt shows in the tasks' own
+    losses.
     """
 
     known_before = True

@@ -53,7 +53,8 @@ class Regression(Task):
     What counts for model selection is bounded below: R2, or 1 - error / std for MAE and RMSE, is at least -1 there, for each output
     of a vector. R2 is unbounded, and one task of few rows at -100 would choose the epoch for all the others.
 
-    A kind whose outputs are parameters of a distribution overrides ``out_features``, ``losses`` and ``predicted``.
+    A kind whose outputs are parameters of a distribution overrides ``out_features``, ``losses`` and ``predicted``, and sets
+    ``likelihood = "categorical"`` where its loss is a negative log likelihood as it is: a squared error is twice one.
 
     Attributes:
         loss: mse, (o - y)^2; mae, |o - y|; huber, quadratic within ``delta`` standard deviations and linear beyond.

@@ -434,6 +434,31 @@ def test_the_bargain_does_not_depend_on_the_losses_units(seed):
     np.testing.assert_allclose(fair, d, atol=1e-6)
 
 
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0])
+def test_fairgrads_direction_scales_with_the_gradients_as_it_says(alpha):
+    J = SETS["five random"]
+    first, second = (step(made(lambda tasks: FairGrad(tasks, alpha=alpha), J), s * J)[2] for s in (1.0, 10.0))
+    np.testing.assert_allclose(second, 10 ** ((1 - alpha) / (1 + alpha)) * first, rtol=1e-5)
+
+
+@pytest.mark.parametrize("off", [1e-1, 1e-2, 1e-3])
+def test_aligned_steps_are_as_short_as_near_duplicates_differ(off):
+    J = np.array([[1.0, 0, 0], [1, off, 0], [0, 0, 1]])
+    d = step(made("AlignedMTL", J), J)[2]
+    assert np.linalg.norm(d) == pytest.approx(off / np.sqrt(2) / np.sqrt(3), rel=0.01)
+    J[1, 1] = 0
+    assert np.linalg.norm(step(made("AlignedMTL", J), J)[2]) > 0.5
+
+
+def test_conflict_free_moves_against_a_task_where_the_gradients_balance_each_other():
+    angles = np.array([0.0, 100.0, 230.0]) / 180 * np.pi
+    J = np.stack([np.cos(angles), np.sin(angles)], 1)
+    assert stationary(J)
+    gains = J @ step(made("ConFIG", J), J)[2]
+    assert gains.min() < -0.1
+    assert gains.max() > 0.1
+
+
 @EVERY
 @pytest.mark.parametrize("n", [1, 4])
 def test_equal_gradients_are_followed(method, n):

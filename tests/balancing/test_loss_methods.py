@@ -172,6 +172,16 @@ def test_uncertainty_is_the_negative_log_likelihood():
     assert balancer(losses_of([0, e], [False, True]))[0].item() == pytest.approx(wanted.item())
 
 
+def test_an_uncertainty_loss_is_negative_where_labels_are_explained_well():
+    """Its minimum over s is log L / 2 + 1/2: below 0 for a squared error below 1 / e."""
+    balancer = UncertaintyWeights(names(1)).double()
+    for L in (0.5, 0.05):
+        balancer.log_variances_T.data = torch.tensor([math.log(L)], dtype=torch.float64)
+        total, _ = balancer(losses_of([L]))
+        assert total.item() == pytest.approx(math.log(L) / 2 + 0.5)
+        assert (total.item() < 0) == (math.log(L) < -1)
+
+
 def test_uncertainty_recovers_the_noise():
     rng, n = np.random.default_rng(2), 100_000
     spread = {"gaussian": 3.0, "laplace": 0.2}
