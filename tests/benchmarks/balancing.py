@@ -23,8 +23,10 @@ from torchjd.autojac import jac_to_grad, mtl_backward
 import src.balancing
 from src.balancing import MGDA, Balancer, GramianBalancer, NashMTL, PCGrad, TaskLosses, UPGrad
 from src.balancing.balancer import OnHost
+from src.balancing.solvers import project_each
 from src.batch import InputShape
 from src.tasks import Classification
+from tests.balancing.test_solvers import crowd
 from tests.benchmarks.step import CLASSES, Job, PlainConvNet, PlainMLP
 
 MLPS = {tasks: Job(tasks, PlainMLP, (64,), 256, 100 if tasks < 32 else 50) for tasks in (2, 8, 32)}
@@ -156,10 +158,25 @@ def solvers_table() -> list[str]:
     return [*lines, "| goal | 2 | 15 |"]
 
 
+def crowds_table() -> list[str]:
+    """UPGrad alone where many gradients are dependent, beside TorchJD's on the same Gramian."""
+    lines = ["| UPGrad alone | tasks | its ms | our ms | times as fast | goal, ms |", "|---|---|---|---|---|---|"]
+    theirs = aggregation.UPGrad().gramian_weighting
+    for tasks, goal in ((64, 20), (128, 60)):
+        for kind in ("duplicates in conflict", "opposite", "some of each", "of low rank"):
+            J = crowd(kind, tasks)
+            gram = torch.from_numpy(J @ J.T)
+            its = timeit.timeit(partial(theirs, gram), number=1)
+            ours = min(timeit.repeat(partial(project_each, J @ J.T), number=1, repeat=5))
+            lines.append(f"| {kind} | {tasks} | {its * 1e3:.0f} | {ours * 1e3:.1f} | {its / ours:.0f} | {goal} |")
+    return lines
+
+
 def table(quick: bool) -> str:
     """All comparisons as Markdown tables."""
     rounds = 1 if quick else 4
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        parts = [features_table(folder, rounds), parameters_table(folder, rounds), torchjd_table(folder, rounds), solvers_table()]
+        parts = [features_table(folder, rounds), parameters_table(folder, rounds), torchjd_table(folder, rounds)]
+        parts += [solvers_table(), crowds_table()]
     return "\n\n".join("\n".join(lines) for lines in parts)
