@@ -266,12 +266,12 @@ def test_averaged_weights_go_on_and_are_tested(tmp_path: Path, devices: int) -> 
     assert read_json(tmp_path / "out.json") == pytest.approx(read_json(whole / "metrics.json")["test"], rel=1e-5, nan_ok=True)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_limit_on_steps_is_raised(tmp_path: Path, workers: int) -> None:
-    """A run that ended in the middle of an epoch goes on from there."""
+@pytest.mark.parametrize(("first", "workers"), [(20, 0), (20, 2), (28, 0)])
+def test_a_limit_on_steps_is_raised(tmp_path: Path, first: int, workers: int) -> None:
+    """A run that ended in the middle of an epoch, or at its end, goes on from there."""
     words = ("--logs", tmp_path, *TOY, "--max_epochs", -1, "--model.scheduler", "null", "--data.num_workers", workers)
     assert call("train", *words, "--name", "whole", "--trainer.max_steps", 50).code == 0
-    assert call("train", *words, "--name", "longer", "--trainer.max_steps", 20).code == 0
+    assert call("train", *words, "--name", "longer", "--trainer.max_steps", first).code == 0
     whole, longer = only_run(tmp_path / "whole"), only_run(tmp_path / "longer")
     assert call("train", "--resume", longer, "--trainer.max_steps", 50).code == 0
     assert_same(checkpoint(longer, "last")["state_dict"], checkpoint(whole, "last")["state_dict"])
