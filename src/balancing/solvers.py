@@ -246,8 +246,10 @@ def conflict_averse(G: np.ndarray, c: float) -> np.ndarray:
 
     level = value(y)
     for _ in range(50):
-        y = simplex_direction(C, level * one - b)
-        before, level = level, value(y)
+        found = simplex_direction(C, level * one - b)
+        if not found.any():  # no w is better than this level, as far as rounding tells
+            break
+        y, before, level = found, level, value(found)
         if not level < before:
             break
     return 1 / n + c * length * (y / norms) / length_of(y, C)
@@ -260,7 +262,7 @@ def simplex_direction(C: np.ndarray, r: np.ndarray) -> np.ndarray:
     fixed r'y = s the first term is s^2 times the least), and is solvable where the maximum is
     infinite. The two terms are brought to one scale.
     """
-    r = r / np.linalg.norm(r)
+    r = r / max(float(np.linalg.norm(r)), float(np.finfo(float).tiny))
     return nonnegative(C + np.outer(r, r), r)
 
 
@@ -272,9 +274,14 @@ def fair_weights(G: np.ndarray, alpha: float) -> np.ndarray:
     that serves the worst-off task best, which is near the solution also where the gradients nearly
     balance each other. There it takes some five steps.
     """
-    n = len(G)
+    with np.errstate(all="ignore"):  # weights of lengths that are many orders apart overflow for alpha near 0
+        return alpha_fair(G, 1 / alpha)
+
+
+def alpha_fair(G: np.ndarray, p: float) -> np.ndarray:
+    """Does so for p = 1 / alpha."""
+    n, alpha = len(G), 1 / p
     C, norms = correlations(G)
-    p = 1 / alpha
     logs = (p - 1) * np.log(norms)
     m = np.exp(logs - logs.mean())  # x = C y = m y^-p, for w = scale y / norms
     worst = np.minimum(m / m.max(), 1) if alpha > 1 else np.ones(n)
@@ -292,7 +299,7 @@ def fair_weights(G: np.ndarray, alpha: float) -> np.ndarray:
     y = (x / m) ** -alpha
     for _ in range(100):
         D = p * x / y
-        dy = np.linalg.solve(C + np.diag(D), x - C @ y)
+        dy = solve_sum(C, D, x - C @ y)
         dx, dv = -D * dy, dy + y - v
         slope = float((v - y) @ dx)  # of |d|^2 / 2 - sum U
         if -slope <= 1e-14 * float(x @ y):
@@ -308,7 +315,7 @@ def fair_weights(G: np.ndarray, alpha: float) -> np.ndarray:
     last = np.inf
     for _ in range(12):
         x = m * y**-p
-        dy = np.linalg.solve(C + np.diag(p * x / y), x - C @ y)
+        dy = solve_sum(C, p * x / y, x - C @ y)
         change = float(np.abs(dy / y).max())
         if change <= 1e-14 or last / 2 <= change < 1e-3:
             break
@@ -317,6 +324,14 @@ def fair_weights(G: np.ndarray, alpha: float) -> np.ndarray:
     if not np.abs(y * (C @ y - x)).sum() <= 1e-3 * float(y @ x):
         return np.zeros(n)
     return np.exp(logs.mean() / (1 + p)) * y / norms
+
+
+def solve_sum(C: np.ndarray, D: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Solves (C + diag D) x = b, D > 0, also where D is nothing beside a singular C."""
+    try:
+        return np.linalg.solve(C + np.diag(D), b)
+    except np.linalg.LinAlgError:
+        return np.linalg.solve(C + np.diag(np.maximum(D, 4 * EPS)), b)
 
 
 def onto_simplex(v: np.ndarray) -> np.ndarray:
