@@ -204,7 +204,8 @@ def watch_over(children: list[subprocess.Popen[bytes]]) -> None:
 # -- one line for all -----------------------------------------------------------------------------
 def fail(message: str, code: int = 2) -> NoReturn:
     """Says in one line why this process ends, and ends it; a child leaves the line to its parent."""
-    started = "WORLD_SIZE" in os.environ  # a rank alone is a leftover in someone's shell
+    # a rank alone is a leftover in someone's shell; Lightning takes the size of the world away when it ends
+    started = parent is not None or "WORLD_SIZE" in os.environ
     rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) if started else 0
     line = f"error{f' on rank {rank}' if rank else ''}: {message}"
     if parent is None or parent.is_gone(0.5):

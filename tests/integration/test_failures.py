@@ -118,7 +118,7 @@ def test_memory_that_runs_out_on_a_rank_is_one_line(tmp_path: Path) -> None:
     process = start("src.train", "--logs", tmp_path, "--name", "x", *TOY, "--devices", 2, *at)
     done = finish(process, timeout=200)
     assert done.returncode == 2
-    assert "the memory of this machine has run out" in done.stderr
+    assert "error on rank 1: the memory of this machine has run out" in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert nobody_is_left(process)
 
