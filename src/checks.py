@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import math
 from collections.abc import Mapping
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -21,9 +22,13 @@ def refuse_unfit_optimizer(model: Mapping[str, Any]) -> None:
     """Refuses optimizers that would fail at the first step.
 
     Raises:
-        ValueError: It is one of these.
+        ValueError: It is one of these, or its learning rate is no number.
     """
-    path = (model.get("optimizer") or {}).get("class_path", "")
+    optimizer = model.get("optimizer") or {}
+    path = optimizer.get("class_path", "")
+    rate = (optimizer.get("init_args") or {}).get("lr")
+    if isinstance(rate, float) and not math.isfinite(rate):
+        raise ValueError(f"model.optimizer.lr is {rate}; it must be a finite number")
     name = path.rpartition(".")[2]
     if path.startswith("torch.optim.") and name in UNFIT:
         raise ValueError(f"model.optimizer: {name} {UNFIT[name]}; use AdamW, Adam or SGD")

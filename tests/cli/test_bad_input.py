@@ -263,6 +263,8 @@ FLAGS: dict[str, tuple[str, list[str]]] = {
     "unknown multiplier, dotted": ("--model.lr_multipliers.digt 0.1", ["model.lr_multipliers", "'digt'", "'digit'"]),
     "negative rate": ("--lr=-0.1 --fast_dev_run", ["model.optimizer", "learning rate", "-0.1"]),
     "negative rate of a run": ("--lr=-0.1", ["model.optimizer", "learning rate", "-0.1"]),
+    "a rate without end": ("--lr 1e400", ["model.optimizer.lr", "inf", "finite"]),
+    "a rate that is no number": ("--lr .nan", ["model.optimizer.lr", "nan", "finite"]),
     "settings that do not go together": ("--model.optimizer SGD --model.optimizer.nesterov true", ["model.optimizer", "Nesterov"]),
     "warm-up longer than the run": ("--model.scheduler.warmup 2 --fast_dev_run", ["model.scheduler", "warmup", "2"]),
     "width of no groups": ("--model.encoder ConvNet --model.encoder.width 12 --fast_dev_run", ["ConvNet", "12", "8"]),
