@@ -80,7 +80,7 @@ def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) 
 
 def settings_of(
     run: Run,
-    packages: Sequence[str] = (),
+    packages: Sequence[str] | None = (),
     extra: Callable[[Any], None] | None = None,
     training: Flags | None = None,
 ) -> dict[str, Any]:
@@ -88,7 +88,8 @@ def settings_of(
 
     Args:
         run: The run folder, which may come from a stranger.
-        packages: Packages whose classes it may name, besides ours.
+        packages: Packages whose classes it may name, besides ours; None where this job has begun
+            the run itself, by the same command.
         extra: Adds the verb's own arguments, which the folder must not set.
         training: The flags of a run that goes on; other verbs have their own devices and limits.
 
@@ -109,7 +110,8 @@ def settings_of(
         extra(own)
     for key in OF_A_CALL if training is not None else (*OF_A_CALL, "no_test", *own.names):
         base.pop(key, None)
-    Trust(run.path, packages).check(base)
+    if packages is not None:
+        Trust(run.path, packages).check(base)
     if run.schema.is_file():
         # rows are read, and dealt out, as they were when the run began
         base["data"].setdefault("init_args", {})["schema_path"] = str(run.schema)

@@ -59,7 +59,7 @@ class Training:
             self.resumed.checkpoint("last")
         self.asks_for_rate = any(key == RATE for key, _ in flags(args))
         self.run: Run | None = None
-        packages = trusted(args)
+        packages = None if begun else trusted(args)
         if packages and folder is None:
             raise ConfigError("--trust goes with --resume: a new run's own configuration is trusted")
         base = settings_of(self.resumed, packages, training=flags(args)) if self.resumed else None

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 GONE = object()
-VALUES = (GONE, None, [], {}, "garbage", -1, 2.5, True, 10**30, 1e308, [["x", {"y": [None]}]], {"a": {"b": [1]}})
+VALUES: tuple[Any, ...] = (
+    *(GONE, None, [], {}, "garbage", -1, 2.5, True, 10**30, 1e308),
+    *([["x", {"y": [None]}]], {"a": {"b": [1]}}),
+)
 
 
 def places(content: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

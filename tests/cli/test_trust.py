@@ -16,6 +16,7 @@ from src.parser import know_every_class
 from src.runs import load_run
 from src.trust import Trust
 from tests.cli.calling import call, refused, table, words_for_table
+from tests.cli.damage import places
 from tests.launch import only_run
 
 WITH_CLASSES = [
@@ -67,15 +68,6 @@ def write(run: Path, config: dict[str, Any]) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump(config))
 
 
-def places(tree: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yields the place of every value of nested settings, of mappings and lists as well."""
-    if above:
-        yield above
-    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in inner:
-        yield from places(value, (*above, key))
-
-
 def with_value(tree: Any, place: tuple[Any, ...], value: Any) -> Any:
     """Returns nested settings in which one value is replaced."""
     changed = copy.deepcopy(tree)
@@ -111,7 +103,7 @@ def accepted(run: Path, config: dict[str, Any], mark: Path) -> Iterator[tuple[tu
     """Yields the harmful values that are not refused before anything is parsed, with their places."""
     know_every_class()
     trust = Trust(run)
-    for place in places(config):
+    for place in list(places(config))[1:]:  # the first is the whole
         for value in harmful(run, mark).values():
             try:
                 trust.check(with_value(config, place, value))
@@ -271,3 +263,21 @@ def test_a_link_leads_no_checkpoint_out_of_the_folder(run: Path, name: str, tmp_
     refused(call("train", "--resume", copied, "--max_epochs", "2"), [name, "link"])
     # to read from there harms nothing
     assert call("evaluate", "--run", copied).code == 0
+
+
+def test_a_job_that_is_started_again_trusts_its_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "packages" / "theirs"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(ENCODER.format(mark=str(tmp_path / "imported")))
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "4733")
+    (tmp_path / "table.csv").write_text(table())
+    saved = f"[{{class_path: ModelCheckpoint, init_args: {{dirpath: {tmp_path}/copies}}}}]"
+    words = [*words_for_table(tmp_path), "--model.encoder", "theirs.Wide", "--trainer.callbacks", saved]
+    assert call("train", *words).code == 0
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    ended = call("train", *words)
+    assert ended.code == 0, ended.err
+    assert "nothing was left to train" in ended.out
+    only_run(tmp_path / "logs" / "table")

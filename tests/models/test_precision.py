@@ -1,6 +1,7 @@
 """Every balancer under every precision that is offered."""
 
 from functools import cache, partial
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -18,7 +19,7 @@ from tests.models.test_gradients import QUIET
 from tests.toy import Toy
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
-KINDS = {
+KINDS: dict[str, Any] = {
     name: kind
     for name, kind in sorted(vars(src.balancing).items())
     if isinstance(kind, type) and issubclass(kind, Balancer) and not kind.__abstractmethods__

@@ -5,6 +5,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from torch import Tensor
 
 from src.data import Rows, Split
 from src.monitoring.guards import Evidence, verdict
@@ -79,7 +80,8 @@ class Far(Toy):
 
     def split(self, name: Split) -> Rows:
         rows = super().split(name)
-        rows.inputs = rows.inputs * self.factors[0]  # type: ignore[operator]
+        assert isinstance(rows.inputs, Tensor)
+        rows.inputs = rows.inputs * self.factors[0]
         rows.targets["number"] *= self.factors[1]
         return rows
 
