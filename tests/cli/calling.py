@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+import torch.distributed as dist
+
 from src.evaluate import evaluate
 from src.predict import predict
 from src.train import train
@@ -43,6 +45,8 @@ def call(verb: str, *words: object) -> Ended:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            if dist.is_initialized():  # of a strategy for several processes; the next test begins without
+                dist.destroy_process_group()
     return Ended(code, out.getvalue(), err.getvalue())
 
 
