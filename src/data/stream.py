@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from src.batch import PADDING, Batch
-from src.data.workers import begin
+from src.data.workers import awaited, begin
 from src.parallel.replicas import replica
 
 
@@ -117,4 +117,9 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         # a generator: workers start at the first batch, since Lightning also asks for an iterator only to see whether there is one
-        yield from map(self.rows.__getitem__, self.sampler) if self.loader is None else self.loader
+        if self.loader is None:
+            yield from map(self.rows.__getitem__, self.sampler)
+        elif self.loader.num_workers:
+            yield from awaited(self.loader, self.loader.timeout)
+        else:
+            yield from self.loader
