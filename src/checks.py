@@ -35,7 +35,7 @@ def refuse_unfit_optimizer(model: Mapping[str, Any]) -> None:
 
 
 def refuse_unmakeable(settings: Mapping[str, Any], key: str = "", owner: Any = None) -> None:
-    """Looks for what a type alone does not tell: null where a class allows none, and classes that are only a contract.
+    """Looks for what a type alone does not tell: null where a class allows none, functions, and classes that are only a contract.
 
     Args:
         settings: The parsed configuration, or a part of it.
@@ -53,12 +53,24 @@ def refuse_unmakeable(settings: Mapping[str, Any], key: str = "", owner: Any = N
         if isinstance(value, Mapping) and "class_path" not in value:
             refuse_unmakeable({k: v for k, v in value.items() if v is not None}, path)
         for item in value if isinstance(value, list) else [value]:
+            refuse_function(item, path)
             if isinstance(item, Mapping) and "class_path" in item:
                 module, _, short = str(item["class_path"]).rpartition(".")
                 theclass = getattr(importlib.import_module(module), short, None) if module else None
+                refuse_function(theclass, path)
                 if inspect.isabstract(theclass):
                     raise ValueError(f"{path}: {short} is a contract, no class to use; known are {', '.join(choices(path))}")
                 refuse_unmakeable(item.get("init_args") or {}, path, theclass)
+
+
+def refuse_function(value: Any, key: str) -> None:
+    """Refuses a function where a class is chosen: whoever opens the run would have to call it unseen.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if inspect.isroutine(value):
+        raise ValueError(f"{key}: {value.__name__} is a function, and a class is expected")
 
 
 def hints_of(owner: Any) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from src.batch import InputShape
 from src.config import ConfigError
+from src.models.encoders import MLP
 from src.parser import know_every_class
 from src.runs import load_run
 from src.trust import Trust
@@ -281,3 +283,21 @@ def test_a_job_that_is_started_again_trusts_its_own_run(tmp_path: Path, monkeypa
     assert ended.code == 0, ended.err
     assert "nothing was left to train" in ended.out
     only_run(tmp_path / "logs" / "table")
+
+
+def make(shape: InputShape, width: int = 8) -> MLP:
+    """Makes an encoder."""
+    return MLP(shape, width=width)
+
+
+@pytest.mark.parametrize("settings", [{}, {"init_args": {"width": 4}}], ids=["alone", "set"])
+def test_no_run_begins_that_would_not_open(tmp_path: Path, settings: dict[str, Any]) -> None:
+    (tmp_path / "table.csv").write_text(table())
+    encoder = {"class_path": f"{__name__}.make", **settings}
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump({"model": {"encoder": encoder}}))
+    words = words_for_table(tmp_path)
+    place = words.index("--model.encoder.width")
+    words = words[:place] + words[place + 2 :]
+    ended = call("train", *words, "--config", tmp_path / "model.yaml")
+    refused(ended, ["model.encoder", "make is a function"])
+    assert not (tmp_path / "logs").exists()
