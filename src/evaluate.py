@@ -1,6 +1,5 @@
 """Evaluates a run's best checkpoint: python -m src.evaluate --run RUN [--split test] [--data.path new.csv] [--out metrics.json]."""
 
-import json
 from typing import Any, cast
 
 from lightning.pytorch.cli import LightningArgumentParser
@@ -9,7 +8,7 @@ from rich.console import Console
 from src.atomic import write_atomically
 from src.data import Split
 from src.monitoring import results_table
-from src.run import defined
+from src.run import as_json
 from src.runs import open_run, output_file
 from src.verb import main, remark
 
@@ -44,8 +43,7 @@ def evaluate(args: list[str]) -> dict[str, float]:
         print(described, flush=True)
         Console().print(results_table(cli.model.tasks, metrics, split), crop=False)
         if out:
-            text = json.dumps(defined(metrics), indent=2, allow_nan=False) + "\n"
-            write_atomically(out, lambda file: file.write(text.encode()))
+            write_atomically(out, lambda file: file.write(as_json(metrics)))
     return metrics
 
 

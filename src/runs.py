@@ -15,6 +15,7 @@ from src.models import MultiTaskModel
 from src.parser import know_every_class
 from src.run import Run
 from src.trust import Trust
+from src.usage import own_flags
 from src.verb import quiet, remark
 
 TRAINING = (
@@ -105,10 +106,7 @@ def settings_of(
             if key.startswith("trainer."):
                 discard(key, base)
         refuse_links(run)
-    own = Names()
-    if extra and training is None:
-        extra(own)
-    for key in OF_A_CALL if training is not None else (*OF_A_CALL, "no_test", *own.names):
+    for key in OF_A_CALL if training is not None else (*OF_A_CALL, "no_test", *own_flags(extra)):
         base.pop(key, None)
     if packages is not None:
         Trust(run.path, packages).check(base)
@@ -127,17 +125,6 @@ def refuse_links(run: Run) -> None:
     for path in (run.last.parent, run.last, run.best):
         if not path.resolve().is_relative_to(run.path.resolve()):
             raise ConfigError(f"{path} is a link out of the run folder: put what it leads to in its place")
-
-
-class Names:
-    """Takes down the names of arguments, in the place of a parser."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    def add_argument(self, flag: str, **_: Any) -> None:
-        """Takes down a name."""
-        self.names.append(flag.lstrip("-"))
 
 
 def discard(key: str, tree: Any) -> None:

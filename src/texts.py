@@ -103,12 +103,21 @@ def below(hints: Hints, owner: Any, name: str) -> Hints:
 
 def kinds_of(hints: Hints, value: Any) -> list[Any]:
     """Returns the class that a value names, or all that it might be."""
-    kinds = [kind for hint in hints for base in bases(hint) for kind in (base, *subclasses(base))]
+    kinds = known_kinds(hints)
     path = value.get("class_path") if isinstance(value, dict) else value
     if not kinds or not isinstance(path, str):
         return kinds
-    named = [kind for kind in kinds if path in (*called(kind), path_of(kind))]
-    return named or imported(path)
+    return of_name(path, kinds) or imported(path)
+
+
+def known_kinds(hints: Hints) -> list[Any]:
+    """Returns the classes that these types ask for, with all that have been imported below them."""
+    return [kind for hint in hints for base in bases(hint) for kind in (base, *subclasses(base))]
+
+
+def of_name(path: str, kinds: list[Any]) -> list[Any]:
+    """Returns the classes that go by a name, or by the path of a class."""
+    return [kind for kind in kinds if path in (*called(kind), path_of(kind))]
 
 
 def imported(path: str) -> list[Any]:

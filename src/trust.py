@@ -19,8 +19,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from src.config import ConfigError
 from src.layers import TYPES
-from src.parser import called, path_of, subclasses
-from src.texts import Hints, bases, below, elements, settings_of
+from src.texts import Hints, bases, below, elements, known_kinds, of_name, settings_of
 
 PACKAGES = ("src", "tests", "torch", "lightning", "torchmetrics")
 PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")  # of a class, or the name of one
@@ -112,8 +111,7 @@ class Trust:
             raise self._refusal(key, f"names the class {shown(path)}, where no class is expected")
         if not isinstance(path, str) or not PATH.fullmatch(path):
             raise self._refusal(key, f"is '{shown(path)}', where the path of a class is expected")
-        kinds = [kind for base in expected for kind in (base, *subclasses(base))]
-        named = [kind for kind in kinds if path in (*called(kind), path_of(kind))]
+        named = of_name(path, known_kinds(hints))
         kind = named[0] if named else self._imported(path, key)
         if not inspect.isclass(kind):
             raise self._refusal(key, f"names {path}, which is no class")

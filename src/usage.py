@@ -74,7 +74,7 @@ class Help:
         everyday = {key: f"{EVERYDAY[key]} (--{ALIASES[key]})" for key in keys}
         parts = [
             f"usage: python -m {verb_name()} [--config FILE ...] [--KEY VALUE ...]",
-            titled("its own flags", self.own_flags()),
+            titled("its own flags", own_flags(self.extra)),
             titled("everyday flags", everyday),
             titled("all flags are keys of one configuration", GENERAL),
         ]
@@ -89,14 +89,6 @@ class Help:
         if not everything:
             parts.append("trainer: every setting of Lightning's Trainer; --trainer.help lists them")
         return "\n\n".join(parts)
-
-    def own_flags(self) -> dict[str, str]:
-        """Returns the flags that the verb alone knows."""
-        parser = ArgumentParser(exit_on_error=False)
-        before = set(parser._actions)
-        if self.extra:
-            self.extra(parser)
-        return {action.dest: action.help or "" for action in parser._actions if action not in before}
 
     def classes(self) -> dict[str, str]:
         """Returns the classes that a key may name."""
@@ -184,6 +176,19 @@ class Help:
             more = f"; more by --{flag}.help" if deeper else ""
             lines.append(entry(flag, f"{setting.doc} ({in_words(setting.hints)}) [{shown}]{more}".strip()))
         return lines
+
+
+def own_flags(extra: Callable[[Any], None] | None) -> dict[str, str]:
+    """Returns the flags that a verb alone knows, with their help.
+
+    Args:
+        extra: Adds them to a parser.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    before = set(parser._actions)
+    if extra:
+        extra(parser)
+    return {action.dest: action.help or "" for action in parser._actions if action not in before}
 
 
 def number_given(hint: Any) -> int:

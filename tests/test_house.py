@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "forecast": {"data", "models", "parallel"},
     "cli": GROUND | {"data", "models", "monitoring", "parser", "verb", "forecast", "layers", "checks"},
     "trust": {"config", "layers", "parser", "texts"},
-    "runs": {"checkpoint", "cli", "config", "data", "layers", "models", "parser", "run", "trust", "verb"},
+    "runs": {"checkpoint", "cli", "config", "data", "layers", "models", "parser", "run", "trust", "usage", "verb"},
 }
 VERBS = ("train", "evaluate", "predict")
 

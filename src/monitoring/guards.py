@@ -9,11 +9,11 @@ import lightning as L
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from src.batch import PADDING
 from src.monitoring.watched import Watched
 from src.parallel.replicas import gathered
+from src.parallel.shards import local
 from src.tasks import labelled
 
 # beyond these layers and losses overflow in single precision, whatever the weights are
@@ -151,11 +151,6 @@ def largest(tensors: Iterable[Tensor], real: Tensor, ids: Tensor) -> tuple[float
             size, row = (sizes * real).max(0)
             found = max(found, (float(size), int(ids[row])))
     return found
-
-
-def local(weight: Tensor) -> Tensor:
-    """Returns what this process holds of a parameter, which may be cut into shards."""
-    return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
 class RanksAgreeGuard(L.Callback):
