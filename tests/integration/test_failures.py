@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
@@ -57,22 +58,11 @@ class DiesInStart(Toy):
     Args:
         first: Whether it is the first one that ends.
         marker: File that says that it has been done.
-        batch_size: Rows per step.
-        eval_batch_size: Rows per evaluation step.
-        num_workers: Processes that prepare batches.
-        seed: Seed of the order.
+        settings: Those of the base.
     """
 
-    def __init__(
-        self,
-        first: bool,
-        marker: str,
-        batch_size: int = 16,
-        eval_batch_size: int = 24,
-        num_workers: int = 0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(None, batch_size, eval_batch_size, num_workers, seed)
+    def __init__(self, first: bool, marker: str, **settings: Any) -> None:
+        super().__init__(**settings)
         if os.environ.get("LOCAL_RANK") == "1":
             Path(marker).touch()
             os.kill(os.getppid() if first else os.getpid(), signal.SIGKILL)

@@ -1,6 +1,7 @@
 """Runs that go wrong stop, and say where."""
 
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
@@ -60,22 +61,11 @@ class Far(Toy):
     Args:
         inputs: What inputs are multiplied by.
         labels: What the labels of 'number' are multiplied by.
-        batch_size: Rows per step.
-        eval_batch_size: Rows per evaluation step.
-        num_workers: Processes that prepare batches.
-        seed: Seed of the order.
+        settings: Those of the base.
     """
 
-    def __init__(
-        self,
-        inputs: float = 1.0,
-        labels: float = 1.0,
-        batch_size: int = 16,
-        eval_batch_size: int = 24,
-        num_workers: int = 0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(None, batch_size, eval_batch_size, num_workers, seed)
+    def __init__(self, inputs: float = 1.0, labels: float = 1.0, **settings: Any) -> None:
+        super().__init__(**settings)
         self.factors = inputs, labels
 
     def split(self, name: Split) -> Rows:
