@@ -2,9 +2,13 @@
 
 import sys
 
-from src import broken, ranks, warm
+from src import errors, processes
+from src.launch import prestart
 
-if any(word == "-m" and name.startswith("src.") for word, name in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)):
-    sys.excepthook = broken.say_in_one_line  # a verb whose files cannot be imported
-ranks.follow_parent()
-warm.start(sys.orig_argv)
+if any(
+    word == "-m" and name.startswith("src.")
+    for word, name in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+):
+    sys.excepthook = errors.say_in_one_line  # a verb whose files cannot be imported
+processes.follow_parent()
+prestart.start(sys.orig_argv)

@@ -13,11 +13,11 @@ PADDING = -1  # the id of a row that only fills up a batch; all its labels are m
 class InputShape:
     """What an encoder reads: the shape of one sample's dense input, the vocabularies of categorical columns or of tokens.
 
-    Attributes:
-        dense: Shape without the batch: (features,), (channels, height, width) ...
-        categories: One vocabulary size per categorical column, the bucket for unseen values included.
-        tokens: Vocabulary size of a sequence of tokens; 0: there is none. Token 0 fills up short sequences.
-        parts: Vocabulary size of what each token is made of (characters, subwords); 0: there is none. Part 0 fills up short tokens.
+    Attributes: dense: Shape without the batch: (features,), (channels, height, width) ...
+        categories: One vocabulary size per categorical column, the bucket for unseen values
+        included. tokens: Vocabulary size of a sequence of tokens; 0: there is none. Token 0 fills
+        up short sequences. parts: Vocabulary size of what each token is made of (characters,
+        subwords); 0: there is none. Part 0 fills up short tokens.
     """
 
     dense: tuple[int, ...] = ()
@@ -47,18 +47,21 @@ class InputShape:
         dense = torch.randn(rows, *self.dense, generator=generator)
         if not self.categories:
             return dense
-        return {"dense": dense, "categorical": torch.cat([integers(0, n, rows, 1) for n in self.categories], 1)}
+        return {
+            "dense": dense,
+            "categorical": torch.cat([integers(0, n, rows, 1) for n in self.categories], 1),
+        }
 
 
 @dataclass(slots=True)
 class Batch:
     """One rank's share of a global batch.
 
-    Attributes:
-        inputs: The dense input (B, *shape); or a dict, of 'dense' (B, F) and 'categorical' (B, columns), or of 'tokens' (B, S)
+    Attributes: inputs: The dense input (B, *shape); or a dict, of 'dense' (B, F) and 'categorical'
+        (B, columns), or of 'tokens' (B, S)
             and 'parts' (B, S, P).
-        targets: {task: (B,) or (B, L), or a label for each token or pixel (B, ..., S)}; missing labels are NaN in float and -100
-            in integer targets.
+        targets: {task: (B,) or (B, L), or a label for each token or pixel (B, ..., S)}; missing
+            labels are NaN in float and -100 in integer targets.
         ids: (B,) row numbers in the data set; ``PADDING`` marks rows that only fill up the batch.
         extras: What rides along, such as group columns.
     """
@@ -73,7 +76,9 @@ class Batch:
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Moves every tensor, as ``Tensor.to`` does; pinned ones without waiting for each."""
-        return self._map(lambda tensor: tensor.to(*args, **{"non_blocking": tensor.is_pinned(), **kwargs}))
+        return self._map(
+            lambda tensor: tensor.to(*args, **{"non_blocking": tensor.is_pinned(), **kwargs})
+        )
 
     def pin_memory(self) -> Self:
         """Pins every tensor for a faster copy to a GPU."""
@@ -81,6 +86,10 @@ class Batch:
 
     def _map(self, function: Any) -> Self:
         def mapped(value: Any) -> Any:
-            return {k: function(v) for k, v in value.items()} if isinstance(value, dict) else function(value)
+            return (
+                {k: function(v) for k, v in value.items()}
+                if isinstance(value, dict)
+                else function(value)
+            )
 
         return replace(self, **{f.name: mapped(getattr(self, f.name)) for f in fields(self)})

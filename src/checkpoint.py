@@ -1,13 +1,15 @@
 """Checkpoints: whole or not there, and opened without running any code that they might hold.
 
-One is a file; or a folder, where several processes have written parts of large tensors at the same time:
+One is a file; or a folder, where several processes have written parts of large tensors at the same
+time:
 
-last.ckpt/
-    index.ckpt              all but these tensors, and which files hold their parts; it alone is switched
-    20-7c0e91b2-0of4.ckpt   the parts of process 0 of 4, after step 20; each save has files of its own
+last.ckpt/ index.ckpt              all but these tensors, and which files hold their parts; it alone
+    is switched 20-7c0e91b2-0of4.ckpt   the parts of process 0 of 4, after step 20; each save has
+    files of its own
 
-A save writes its files beside those of the last one, and switches the index. The files of the last one
-stay until the next save, for those who have read the index before, and the copy of a folder opens anywhere.
+A save writes its files beside those of the last one, and switches the index. The files of the last
+one stay until the next save, for those who have read the index before, and the copy of a folder
+opens anywhere.
 """
 
 import pickle
@@ -22,7 +24,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from src.atomic import put_in_place, remove, write_atomically
+from src.files.atomic import put_in_place, remove, write_atomically
 
 INDEX = "index.ckpt"
 
@@ -72,11 +74,18 @@ class Parts:
         """Returns the tensor."""
         tensor = torch.empty(self.shape, dtype=self.dtype)
         for first, part in self.parts:
-            tensor[tuple(slice(start, start + size) for start, size in zip(first, part.shape, strict=True))] = part
+            tensor[
+                tuple(
+                    slice(start, start + size)
+                    for start, size in zip(first, part.shape, strict=True)
+                )
+            ] = part
         return tensor
 
 
-def load_checkpoint(path: Path | str, map_location: Any = "cpu", mmap: bool = False, whole: bool = True) -> Any:
+def load_checkpoint(
+    path: Path | str, map_location: Any = "cpu", mmap: bool = False, whole: bool = True
+) -> Any:
     """Opens a checkpoint without running any code that it might hold.
 
     Args:
@@ -92,7 +101,9 @@ def load_checkpoint(path: Path | str, map_location: Any = "cpu", mmap: bool = Fa
     while True:
         version = version_of(path)
         try:
-            return load_folder(path, whole) if path.is_dir() else load_file(path, map_location, mmap)
+            return (
+                load_folder(path, whole) if path.is_dir() else load_file(path, map_location, mmap)
+            )
         except (ValueError, OSError):
             if version_of(path) == version:
                 raise
@@ -137,7 +148,9 @@ def load_folder(folder: Path, whole: bool) -> Any:
     for key, entry in index["tensors"].items():
         parts = parts_of(key, entry, files)
         if parts is None:
-            raise ValueError(f"checkpoint {folder} is damaged: its files do not hold all of {str(key)[1:]}")
+            raise ValueError(
+                f"checkpoint {folder} is damaged: its files do not hold all of {str(key)[1:]}"
+            )
         found[key] = parts.whole() if whole else parts
     return exchanged(index["checkpoint"], lambda key, leaf: found.get(key, leaf))
 
@@ -173,7 +186,9 @@ def is_tree(content: Any, deepest: int = 100) -> bool:
             if id(value) in seen or depth > deepest:
                 return False
             seen.add(id(value))
-            left += [(each, depth + 1) for each in (value.values() if isinstance(value, dict) else value)]
+            left += [
+                (each, depth + 1) for each in (value.values() if isinstance(value, dict) else value)
+            ]
     return True
 
 
@@ -198,19 +213,20 @@ def exchanged(tree: Any, exchange: Callable[[str, Any], Any], key: str = "") -> 
 
 
 def save_folder(
-    folder: Path, checkpoint: dict[str, Any], name: str, rank: int, ranks: int, agree: Callable[[OSError | None], None]
+    folder: Path,
+    checkpoint: dict[str, Any],
+    name: str,
+    rank: int,
+    ranks: int,
+    agree: Callable[[OSError | None], None],
 ) -> None:
     """Writes a checkpoint whose leaves may be a :class:`Part`; every process calls this.
 
     The folder holds the checkpoint before until the new one is whole.
 
-    Args:
-        folder: The checkpoint.
-        checkpoint: What it holds.
-        name: What the names of its files begin with, the same on all processes and new for each save.
-        rank: This process.
-        ranks: How many there are.
-        agree: Waits for all processes, and raises on all of them the error that one has.
+    Args: folder: The checkpoint. checkpoint: What it holds. name: What the names of its files begin
+        with, the same on all processes and new for each save. rank: This process. ranks: How many
+        there are. agree: Waits for all processes, and raises on all of them the error that one has.
     """
     names = [f"{name}-{k}of{ranks}.ckpt" for k in range(ranks)]
     mine: dict[str, Any] = {}
@@ -281,14 +297,19 @@ class SafeCheckpointIO(CheckpointIO):
     A full disk or a killed process leaves the last good checkpoint as it was.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
         """Writes atomically."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: torch.save(checkpoint, file))
 
     def load_checkpoint(
-        self, path: Any, map_location: Any | None = lambda storage, loc: storage, weights_only: bool | None = None
+        self,
+        path: Any,
+        map_location: Any | None = lambda storage, loc: storage,
+        weights_only: bool | None = None,
     ) -> Any:
         """Opens a checkpoint; ``weights_only`` is always on."""
         return load_checkpoint(path, map_location)

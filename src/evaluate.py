@@ -5,19 +5,28 @@ from typing import Any, cast
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
-from src.atomic import write_atomically
+from src.cli.entrypoint import main, remark
+from src.cli.runs import open_run, output_file
 from src.data import Split
+from src.files.atomic import write_atomically
 from src.monitoring import results_table
-from src.run import as_json
-from src.runs import open_run, output_file
-from src.verb import main, remark
+from src.run.run import as_json
 
 
 def add_arguments(parser: LightningArgumentParser) -> None:
     """Adds what only this verb knows."""
-    parser.add_argument("--split", type=str, default="test", help="train, val or test; new rows are evaluated whole.")
-    parser.add_argument("--out", type=str | None, default=None, help="A .json file for the metrics.")
-    parser.add_argument("--overwrite", type=bool, default=False, help="Replace the file that --out names.")
+    parser.add_argument(
+        "--split",
+        type=str,
+        default="test",
+        help="train, val or test; new rows are evaluated whole.",
+    )
+    parser.add_argument(
+        "--out", type=str | None, default=None, help="A .json file for the metrics."
+    )
+    parser.add_argument(
+        "--overwrite", type=bool, default=False, help="Replace the file that --out names."
+    )
 
 
 def evaluate(args: list[str]) -> dict[str, float]:
@@ -30,11 +39,14 @@ def evaluate(args: list[str]) -> dict[str, float]:
 
     data = cli.datamodule
     data.test_split = cast(Split, split)
-    described = data.describe(data.test_split)  # also reads the rows, so that a mistake in them comes before any work
+    described = data.describe(
+        data.test_split
+    )  # also reads the rows, so that a mistake in them comes before any work
     trainer = cli.trainer
     trainer.test(cli.model, data, ckpt_path=checkpoint, verbose=False)
     metrics: dict[str, Any] = {
-        key.replace("test/", f"{split}/", 1): float(value) for key, value in trainer.callback_metrics.items()
+        key.replace("test/", f"{split}/", 1): float(value)
+        for key, value in trainer.callback_metrics.items()
     }
 
     for line in data.remarks:

@@ -14,11 +14,11 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
 from src.batch import PADDING
-from src.cli import CLI
+from src.cli.app import CLI
+from src.cli.entrypoint import main, remark
+from src.cli.runs import open_run, output_file
+from src.collectives import gathered
 from src.data import Split
-from src.parallel.replicas import gathered
-from src.runs import open_run, output_file
-from src.verb import main, remark
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,13 +29,26 @@ WRITERS = {".csv": "to_csv", ".tsv": "to_csv", ".parquet": "to_parquet"}
 
 def add_arguments(parser: LightningArgumentParser) -> None:
     """Adds what only this verb knows."""
-    parser.add_argument("--out", type=str, required=True, help="Where predictions go: a .csv, .tsv or .parquet file.")
-    parser.add_argument("--overwrite", type=bool, default=False, help="Replace the file that --out names.")
     parser.add_argument(
-        "--raw", type=bool, default=False, help="In text files, leave text as it is that a spreadsheet would take for a formula."
+        "--out",
+        type=str,
+        required=True,
+        help="Where predictions go: a .csv, .tsv or .parquet file.",
     )
     parser.add_argument(
-        "--split", type=str | None, default=None, help="train, val or test: these rows, their labels beside predictions."
+        "--overwrite", type=bool, default=False, help="Replace the file that --out names."
+    )
+    parser.add_argument(
+        "--raw",
+        type=bool,
+        default=False,
+        help="In text files, leave text as it is that a spreadsheet would take for a formula.",
+    )
+    parser.add_argument(
+        "--split",
+        type=str | None,
+        default=None,
+        help="train, val or test: these rows, their labels beside predictions.",
     )
 
 
@@ -63,16 +76,23 @@ def predict(args: list[str]) -> None:
     sides = data.beside(data.predict_split).get("split", [])
     if split is None and sides:
         counts = ", ".join(f"{sides.count(side)} {side}" for side in dict.fromkeys(sides))
-        remark(f"these are the rows of the run itself, those that it was trained on among them: {counts}, as the split column says")
+        remark(
+            f"these are the rows of the run itself, those that it was trained on among them: {counts}, as the split column says"
+        )
 
 
 def in_order(parts: list[Any]) -> tuple[Tensor, dict[str, Tensor]]:
     """Joins the batches of all ranks and sorts them by row number, padding left out."""
-    mine = [(ids.cpu(), {name: out.float().cpu() for name, out in outputs.items()}) for ids, outputs in parts]
+    mine = [
+        (ids.cpu(), {name: out.float().cpu() for name, out in outputs.items()})
+        for ids, outputs in parts
+    ]
     batches = [batch for part in gathered(mine) for batch in part]
     ids = torch.cat([ids for ids, _ in batches])
     order = ids.argsort()[(ids == PADDING).sum() :]
-    return ids[order], {name: torch.cat([outputs[name] for _, outputs in batches])[order] for name in batches[0][1]}
+    return ids[order], {
+        name: torch.cat([outputs[name] for _, outputs in batches])[order] for name in batches[0][1]
+    }
 
 
 def readable(cli: CLI, ids: Tensor, outputs: dict[str, Tensor]) -> pd.DataFrame:
@@ -85,7 +105,9 @@ def readable(cli: CLI, ids: Tensor, outputs: dict[str, Tensor]) -> pd.DataFrame:
     split, rows = cli.datamodule.predict_split, ids.tolist()
     tasks = cli.model.tasks
     beside = {"id": list(range(max(rows) + 1)), **cli.datamodule.beside(split)}
-    columns: dict[str, Any] = {free(name, tasks): [values[row] for row in rows] for name, values in beside.items()}
+    columns: dict[str, Any] = {
+        free(name, tasks): [values[row] for row in rows] for name, values in beside.items()
+    }
     for name in tasks:
         for suffix, values in cli.model.decode(name, outputs[name]).items():
             columns[f"{name}.{suffix}" if suffix else name] = values
@@ -101,7 +123,11 @@ def whole(labels: list[Any]) -> Any:
     """Labels as a column: whole numbers stay whole beside missing ones."""
     import pandas as pd
 
-    return pd.array(labels, dtype="Int64") if {type(label) for label in labels} == {int, type(None)} else labels
+    return (
+        pd.array(labels, dtype="Int64")
+        if {type(label) for label in labels} == {int, type(None)}
+        else labels
+    )
 
 
 def free(word: str, taken: Iterable[str]) -> str:
@@ -127,7 +153,9 @@ def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
         if frame[name].dtype in ("object", "str"):
             frame[name] = frame[name].map(as_text)
     if changed:
-        remark(f"{changed} cells that a spreadsheet would take for formulas have an apostrophe before them; --raw leaves it out")
+        remark(
+            f"{changed} cells that a spreadsheet would take for formulas have an apostrophe before them; --raw leaves it out"
+        )
     return frame
 
 

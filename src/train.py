@@ -8,13 +8,21 @@ from typing import Any
 
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    LearningRateFinder,
+    ProgressBar,
+    WeightAveraging,
+)
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
 from src.checkpoint import SafeCheckpointIO, load_checkpoint
-from src.cli import CLI
-from src.config import ConfigError, flags
+from src.cli.app import CLI
+from src.cli.config import ConfigError, flags
+from src.cli.entrypoint import main
+from src.cli.runs import add_trust, settings_of, trusted, value_of
+from src.launch.job import job, started_again
 from src.monitoring import (
     Board,
     Interrupted,
@@ -27,10 +35,7 @@ from src.monitoring import (
     which_weights,
     why_ended,
 )
-from src.parallel import job, started_again
-from src.run import Run
-from src.runs import add_trust, settings_of, trusted, value_of
-from src.verb import main
+from src.run.run import Run
 
 RATE = "model.optimizer.lr"
 
@@ -46,9 +51,8 @@ class StartedAgain(Exception):
 class Training:
     """One run from the command line to its results.
 
-    Args:
-        args: The command line after the verb.
-        begun: The run that goes on where ``args`` names none; it need not have come as far as a checkpoint.
+    Args: args: The command line after the verb. begun: The run that goes on where ``args`` names
+        none; it need not have come as far as a checkpoint.
     """
 
     def __init__(self, args: list[str], begun: Run | None = None) -> None:
@@ -61,7 +65,9 @@ class Training:
         self.run: Run | None = None
         packages = None if begun else trusted(args)
         if packages and folder is None:
-            raise ConfigError("--trust goes with --resume: a new run's own configuration is trusted")
+            raise ConfigError(
+                "--trust goes with --resume: a new run's own configuration is trusted"
+            )
         base = settings_of(self.resumed, packages, training=flags(args)) if self.resumed else None
         try:
             self.cli = CLI(
@@ -82,9 +88,24 @@ class Training:
     @staticmethod
     def add_arguments(parser: LightningArgumentParser) -> None:
         """Adds what only this verb knows."""
-        parser.add_argument("--resume", type=str, default=None, help="Run folder to continue in place, with its own config.")
-        parser.add_argument("--no_test", type=bool, default=False, help="Leave the test out, as in tuning; evaluate tests later.")
-        parser.add_argument("--plan", type=bool, default=False, help="Say what a run on such devices, here or not, would be.")
+        parser.add_argument(
+            "--resume",
+            type=str,
+            default=None,
+            help="Run folder to continue in place, with its own config.",
+        )
+        parser.add_argument(
+            "--no_test",
+            type=bool,
+            default=False,
+            help="Leave the test out, as in tuning; evaluate tests later.",
+        )
+        parser.add_argument(
+            "--plan",
+            type=bool,
+            default=False,
+            help="Say what a run on such devices, here or not, would be.",
+        )
         add_trust(parser)
 
     def claim(self, cli: CLI) -> None:
@@ -101,7 +122,12 @@ class Training:
             StartedAgain: There is one.
         """
         name = job()
-        if name is None or not started_again() or cli.config["trainer"]["fast_dev_run"] or cli.only_plans:
+        if (
+            name is None
+            or not started_again()
+            or cli.config["trainer"]["fast_dev_run"]
+            or cli.only_plans
+        ):
             return
         begun = Run.of_job(cli.config["logs"], group_of(cli), name)
         if begun is not None:
@@ -115,19 +141,37 @@ class Training:
             if cli.config["model"]["scheduler"] is None and not self.asks_for_rate:
                 refuse_standstill(self.resumed)
         if watch.patience is not None and settings["limit_val_batches"] == 0:
-            raise ValueError("watch.patience waits for a better validation score, but trainer.limit_val_batches is 0")
+            raise ValueError(
+                "watch.patience waits for a better validation score, but trainer.limit_val_batches is 0"
+            )
         refuse_tuners(cli.given("callbacks"))
         name = cli.config["name"]
-        if name is not None and (not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts):
-            raise ValueError(f"--name {name}: a name groups runs below --logs; it is no path of another place")
+        if name is not None and (
+            not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts
+        ):
+            raise ValueError(
+                f"--name {name}: a name groups runs below --logs; it is no path of another place"
+            )
         if not settings["fast_dev_run"]:
             self.run = self.resumed or Run.create(cli.config["logs"], group_of(cli))
-        checkpoints = self.run.last.parent if self.run and settings["enable_checkpointing"] is not False else None
+        checkpoints = (
+            self.run.last.parent
+            if self.run and settings["enable_checkpointing"] is not False
+            else None
+        )
         theirs = any(isinstance(callback, ProgressBar) for callback in cli.given("callbacks"))
-        bar = sys.stderr.isatty() if settings["enable_progress_bar"] is None else settings["enable_progress_bar"]
+        bar = (
+            sys.stderr.isatty()
+            if settings["enable_progress_bar"] is None
+            else settings["enable_progress_bar"]
+        )
         rate = LearningRate(rate_of(cli), self.resumed is not None and self.asks_for_rate)
         callbacks = watch.callbacks(checkpoints, cli.yaml, bar and not theirs, rate)
-        added: dict[str, Any] = {"callbacks": callbacks, "plugins": [SafeCheckpointIO()], "enable_progress_bar": bar or theirs}
+        added: dict[str, Any] = {
+            "callbacks": callbacks,
+            "plugins": [SafeCheckpointIO()],
+            "enable_progress_bar": bar or theirs,
+        }
         if settings["profiler"] is None:
             added["profiler"] = NoProfiler()
         if self.run:
@@ -149,21 +193,34 @@ class Training:
         data = cli.datamodule
         try:
             if self.resumed and data.is_new:
-                raise ValueError(f"{data.files()[0]}: is not the file that the run began with; it cannot go on with other rows")
+                raise ValueError(
+                    f"{data.files()[0]}: is not the file that the run began with; it cannot go on with other rows"
+                )
             data.check_files()
             schema, fingerprint = data.schema(), data.fingerprint()
         except BaseException:
-            # nothing has been written: a fresh run leaves no folder, and one that goes on is as it was
+            # nothing has been written: a fresh run leaves no folder, and one that goes on is as it
+            # was
             if self.resumed:
                 run.lock.release()
             else:
                 run.discard()
             raise
-        run.begin(cli.yaml, cli.config["seed_everything"], resumed=self.resumed is not None, job=job(), data=fingerprint)
+        run.begin(
+            cli.yaml,
+            cli.config["seed_everything"],
+            resumed=self.resumed is not None,
+            job=job(),
+            data=fingerprint,
+        )
         if schema is not None and not (self.resumed and run.schema.is_file()):
             run.write(run.schema, schema)
         try:
-            say("\n".join([*data.notes(), *cli.model.notes(), *self.notes(), f"run folder {run.path}"]))
+            say(
+                "\n".join(
+                    [*data.notes(), *cli.model.notes(), *self.notes(), f"run folder {run.path}"]
+                )
+            )
             self.show_plan()
             self.fit()
         except Interrupted as stop:
@@ -173,11 +230,23 @@ class Training:
         except BaseException as error:
             if stopped_by_hand(error):
                 run.end("interrupted")
-                say("stopped at once" + (f"; continue with: python -m src.train --resume {run.path}" if run.last.exists() else ""))
+                say(
+                    "stopped at once"
+                    + (
+                        f"; continue with: python -m src.train --resume {run.path}"
+                        if run.last.exists()
+                        else ""
+                    )
+                )
                 sys.exit(130 if cli.trainer.is_global_zero else 0)
             run.fail(error)
             raise
-        run.end("finished", epochs=cli.trainer.current_epoch, steps=cli.trainer.global_step, ended=self.why_ended())
+        run.end(
+            "finished",
+            epochs=cli.trainer.current_epoch,
+            steps=cli.trainer.global_step,
+            ended=self.why_ended(),
+        )
 
     def notes(self) -> list[str]:
         """What a person should know of the weights that count, a line each."""
@@ -206,7 +275,9 @@ class Training:
         """Trains, and tests once the weights that count: of the best validation, or the last where there is none."""
         cli, trainer, run = self.cli, self.cli.trainer, self.run
         before = steps_of(run) if run and self.resumed else None
-        trainer.fit(cli.model, cli.datamodule, ckpt_path=run.last if run and before is not None else None)
+        trainer.fit(
+            cli.model, cli.datamodule, ckpt_path=run.last if run and before is not None else None
+        )
         # the first rank says what is there: its clock has named the folder
         best, last, done_before = trainer.strategy.broadcast(self.left_behind(before))
         if run and done_before:
@@ -221,7 +292,11 @@ class Training:
         with without(trainer, averaging(trainer)):
             trainer.test(cli.model, cli.datamodule, ckpt_path=best or last, verbose=False)
         lines = cli.model.lines()  # of the weights that were tested
-        test = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
+        test = {
+            key: float(value)
+            for key, value in trainer.callback_metrics.items()
+            if key.startswith("test/")
+        }
         self.report(best, test, lines)
 
     def left_behind(self, before: int | None) -> tuple[str | None, str | None, bool]:
@@ -230,20 +305,26 @@ class Training:
         Args:
             before: Optimizer steps that a resumed run had taken.
 
-        Returns:
-            The best checkpoint, the last one, and whether a resumed run has trained no further than when its results were taken.
+        Returns: The best checkpoint, the last one, and whether a resumed run has trained no further
+            than when its results were taken.
         """
         run = self.run
         if run is None:
             return None, None, False
         steps = steps_of(run)
         if run.has_lost_best():
-            raise ValueError(f"{run.best} is gone, which held the weights of the best validation: nothing is tested in their place")
+            raise ValueError(
+                f"{run.best} is gone, which held the weights of the best validation: nothing is tested in their place"
+            )
         best = str(run.best) if run.best.exists() else None
         last = str(run.last) if steps == self.cli.trainer.global_step else None
         results = run.read_results()
         wanted = "validation" if self.cli.config["no_test"] else "test"
-        return best, last, before is not None and steps == before and bool(results and results.get(wanted))
+        return (
+            best,
+            last,
+            before is not None and steps == before and bool(results and results.get(wanted)),
+        )
 
     @rank_zero_only
     def report(self, best: str | None, test: dict[str, float] | None, lines: list[str]) -> None:
@@ -262,12 +343,17 @@ class Training:
         if run:
             log_results(trainer, tasks, kept["metrics"], test or {}, step=kept["global_step"])
             # last of all: where it stands nothing is tested again
-            run.write(run.metrics, {"validation": kept["metrics"]} | ({} if test is None else {"test": test}))
+            run.write(
+                run.metrics,
+                {"validation": kept["metrics"]} | ({} if test is None else {"test": test}),
+            )
             selection = self.selection()
             ended = f"training ended after epoch {trainer.current_epoch} (step {trainer.global_step}): {self.why_ended()}"
             lines = [ended, *which_weights(trainer, selection, best is not None), *lines]
             if best:
-                epochs = {name: at["epoch"] for name, at in selection["best"].items() if name in tasks}
+                epochs = {
+                    name: at["epoch"] for name, at in selection["best"].items() if name in tasks
+                }
             say("\n".join(lines))
         shown = kept["metrics"] | (test or {})
         stages = [stage for stage in ("val", "test") if f"{stage}/score" in shown]
@@ -280,11 +366,14 @@ class Training:
             callbacks = load_checkpoint(self.run.last, mmap=True, whole=False)["callbacks"]
             if Selection.state_key in callbacks:
                 return callbacks[Selection.state_key]
-        return next(callback for callback in self.cli.trainer.callbacks if isinstance(callback, Selection)).state_dict()  # type: ignore[attr-defined]
+        callbacks = self.cli.trainer.callbacks  # type: ignore[attr-defined]
+        return next(c for c in callbacks if isinstance(c, Selection)).state_dict()
 
     def why_ended(self) -> str:
         """What ended the training."""
-        return why_ended(self.cli.trainer, self.cli.config_init["watch"].patience, self.selection()["waited"])
+        return why_ended(
+            self.cli.trainer, self.cli.config_init["watch"].patience, self.selection()["waited"]
+        )
 
 
 def group_of(cli: CLI) -> str:
@@ -299,14 +388,21 @@ def refuse_too_short(run: Run, settings: Any) -> None:
         ValueError: The run is longer already, or is to be resumed in a mode that keeps nothing.
     """
     if settings["fast_dev_run"]:
-        raise ValueError("--fast_dev_run cannot go with --resume: it keeps nothing, and the run would not go on")
+        raise ValueError(
+            "--fast_dev_run cannot go with --resume: it keeps nothing, and the run would not go on"
+        )
     if not run.last.exists():  # an earlier attempt has not come as far
         return
     checkpoint = load_checkpoint(run.last, mmap=True)
     epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    for key, done, word in (("max_epochs", epochs, "epochs"), ("max_steps", checkpoint["global_step"], "steps")):
+    for key, done, word in (
+        ("max_epochs", epochs, "epochs"),
+        ("max_steps", checkpoint["global_step"], "steps"),
+    ):
         if settings[key] is not None and -1 < settings[key] < done:
-            raise ValueError(f"trainer.{key} is {settings[key]}, but the run has trained {done} {word} already: ask for more")
+            raise ValueError(
+                f"trainer.{key} is {settings[key]}, but the run has trained {done} {word} already: ask for more"
+            )
 
 
 def refuse_standstill(run: Run) -> None:
@@ -317,14 +413,20 @@ def refuse_standstill(run: Run) -> None:
     """
     if not run.last.exists():
         return
-    groups = load_checkpoint(run.last, mmap=True, whole=False)["optimizer_states"][0]["param_groups"]
+    groups = load_checkpoint(run.last, mmap=True, whole=False)["optimizer_states"][0][
+        "param_groups"
+    ]
     if not any(float(group["lr"]) for group in groups):
-        raise ValueError("the learning rate had come down to 0, and without a schedule it stays there: add --lr RATE")
+        raise ValueError(
+            "the learning rate had come down to 0, and without a schedule it stays there: add --lr RATE"
+        )
 
 
 def stopped_by_hand(error: BaseException | None) -> bool:
     """Whether a Ctrl-C is behind an error: Lightning makes it an exit, torch.save a RuntimeError."""
-    return error is not None and (isinstance(error, KeyboardInterrupt | SystemExit) or stopped_by_hand(error.__context__))
+    return error is not None and (
+        isinstance(error, KeyboardInterrupt | SystemExit) or stopped_by_hand(error.__context__)
+    )
 
 
 def refuse_other_run(pairs: list[tuple[str, str | None]]) -> None:
@@ -339,8 +441,14 @@ def refuse_other_run(pairs: list[tuple[str, str | None]]) -> None:
         if key in ("data.path", "data.val_path", "data.test_path", "data.root"):
             continue  # where the files of the run lie now: their content must be the same
         if key.split(".")[0] in ("data", "model", "seed_everything", "config", "name", "logs"):
-            but = "; of the model --lr RATE and --model.scheduler null alone can change" if key.startswith("model.") else ""
-            raise ConfigError(f"--{key} cannot go with --resume: a resumed run keeps its own; start a new run instead{but}")
+            but = (
+                "; of the model --lr RATE and --model.scheduler null alone can change"
+                if key.startswith("model.")
+                else ""
+            )
+            raise ConfigError(
+                f"--{key} cannot go with --resume: a resumed run keeps its own; start a new run instead{but}"
+            )
 
 
 def refuse_tuners(callbacks: list[Any]) -> None:
@@ -370,7 +478,11 @@ def rate_of(cli: CLI) -> float | None:
 
 def steps_of(run: Run) -> int | None:
     """Optimizer steps of the last checkpoint; None where there is none."""
-    return load_checkpoint(run.last, mmap=True, whole=False)["global_step"] if run.last.exists() else None
+    return (
+        load_checkpoint(run.last, mmap=True, whole=False)["global_step"]
+        if run.last.exists()
+        else None
+    )
 
 
 def averaging(trainer: L.Trainer) -> list[WeightAveraging]:
@@ -393,7 +505,8 @@ def train(args: list[str]) -> None:
     """Trains, tests the best checkpoint once, prints a table, and leaves a run folder."""
     try:
         training = Training(args)
-    except StartedAgain as again:  # as --resume would: with the run's own configuration, whatever the files say by now
+    # as --resume would: with the run's own configuration, whatever the files say by now
+    except StartedAgain as again:
         training = Training([], begun=again.run)
     training.start()
 

@@ -3,7 +3,9 @@
 import os
 from collections.abc import Iterator
 
-os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's own use of jsonargparse
+os.environ.setdefault(
+    "JSONARGPARSE_DEPRECATION_WARNINGS", "off"
+)  # Lightning's own use of jsonargparse
 
 import pytest
 import torch
@@ -11,10 +13,13 @@ import torch.distributed as dist
 from hypothesis import settings
 from tensorboard.summary.writer import event_file_writer
 
-from src.parallel import replicas
+from src import collectives
 
-torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings, and far more on a busy machine
-# event files of one process and one second are read in the order of this number as text: 10 before 9
+torch.set_num_threads(
+    1
+)  # small tensors: a second thread costs more than it brings, and far more on a busy machine
+# event files of one process and one second are read in the order of this number as text: 10 before
+# 9
 event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 # the fast suite tells of a change, not of luck: new examples are looked for by `make test-slow`
 settings.register_profile("fixed", derandomize=True)
@@ -29,4 +34,4 @@ def no_process_group_is_left() -> Iterator[None]:
     yield
     if dist.is_initialized() and not before:
         dist.destroy_process_group()
-        replicas.use(None)
+        collectives.use(None)

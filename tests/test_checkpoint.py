@@ -16,8 +16,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.atomic import write_atomically
-from src.checkpoint import INDEX, Part, Parts, SafeCheckpointIO, exchanged, load_checkpoint, save_folder
+from src.checkpoint import (
+    INDEX,
+    Part,
+    Parts,
+    SafeCheckpointIO,
+    exchanged,
+    load_checkpoint,
+    save_folder,
+)
+from src.files.atomic import write_atomically
 
 
 class PowerCut(Exception):
@@ -29,7 +37,13 @@ def cut_between_parts_and_index(crossed: int) -> None:
         raise PowerCut
 
 
-def written(folder: Path, weight: Tensor, step: int, ranks: int = 2, at_meeting: Callable[[int], None] = lambda _: None) -> None:
+def written(
+    folder: Path,
+    weight: Tensor,
+    step: int,
+    ranks: int = 2,
+    at_meeting: Callable[[int], None] = lambda _: None,
+) -> None:
     """Ranks as threads: each has some rows of a weight, and all have the whole bias, which the first one writes."""
     meeting = threading.Barrier(ranks)
     told: list[OSError | None] = [None] * ranks
@@ -58,7 +72,9 @@ def written(folder: Path, weight: Tensor, step: int, ranks: int = 2, at_meeting:
             "number": torch.tensor(step),
         }
         try:
-            save_folder(folder, {"global_step": step, "state": [state], "name": "x"}, name, k, ranks, agree)
+            save_folder(
+                folder, {"global_step": step, "state": [state], "name": "x"}, name, k, ranks, agree
+            )
         except (PowerCut, OSError) as error:
             raised[k] = error
 
@@ -102,7 +118,9 @@ def test_parts_make_the_whole(tmp_path: Path, ranks: int) -> None:
     is_the_one(folder, OLD, 20)
     assert names_of(folder) == [*(f"20-{k}of{ranks}.ckpt" for k in range(ranks)), INDEX]
     held = [load_checkpoint(part_of(folder, k)) for k in range(ranks)]
-    assert sum(part.numel() for file in held for _, part in file.values()) == OLD.numel() + 3  # nothing twice
+    assert (
+        sum(part.numel() for file in held for _, part in file.values()) == OLD.numel() + 3
+    )  # nothing twice
     (state,) = load_checkpoint(folder, whole=False)["state"]
     assert isinstance(state["weight"], Parts)
     assert (state["weight"].shape, state["weight"].dtype) == ((5, 3), torch.float32)
@@ -132,7 +150,13 @@ def test_a_power_cut_leaves_the_old_one(tmp_path: Path) -> None:
     is_the_one(folder, OLD, 20)
     written(folder, NEW, 22)
     is_the_one(folder, NEW, 22)
-    assert names_of(folder) == ["20-0of2.ckpt", "20-1of2.ckpt", "22-0of2.ckpt", "22-1of2.ckpt", INDEX]
+    assert names_of(folder) == [
+        "20-0of2.ckpt",
+        "20-1of2.ckpt",
+        "22-0of2.ckpt",
+        "22-1of2.ckpt",
+        INDEX,
+    ]
 
 
 def test_a_power_cut_in_the_first_save_leaves_none(tmp_path: Path) -> None:
@@ -147,7 +171,9 @@ def test_a_power_cut_in_the_first_save_leaves_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["1of2", INDEX])
-def test_an_error_of_one_rank_is_raised_on_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+def test_an_error_of_one_rank_is_raised_on_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
     """With its file, and the old one stays, alone."""
     folder = tmp_path / "last.ckpt"
     written(folder, OLD, 20)
@@ -228,14 +254,16 @@ def as_file(path: Path, weight: Tensor, step: int) -> None:
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_from_file_to_folder_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool) -> None:
+def test_from_file_to_folder_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
     """One that breaks leaves the one before, of whatever kind it is; one that is done leaves nothing else.
 
     Not every system can exchange a file and a folder at once.
     """
     path = tmp_path / "last.ckpt"
     if not at_once:
-        monkeypatch.setattr("src.atomic.exchange", lambda a, b: False)
+        monkeypatch.setattr("src.files.atomic.exchange", lambda a, b: False)
     as_file(path, OLD, 1)
     with pytest.raises(PowerCut):
         written(path, NEW, 2, at_meeting=cut_between_parts_and_index)
@@ -251,7 +279,7 @@ def test_from_file_to_folder_and_back(tmp_path: Path, monkeypatch: pytest.Monkey
         raise PowerCut
 
     with monkeypatch.context() as patch:
-        patch.setattr("src.atomic.exchange", cut)
+        patch.setattr("src.files.atomic.exchange", cut)
         with pytest.raises(PowerCut):
             as_file(path, OLD, 4)
     is_the_one(path, NEW, 3)
@@ -346,7 +374,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "lists in lists": (with_index(checkpoint={"state": deep()}), NO_INDEX),
     "a shape that is none": (with_index(tensors={WEIGHT: ("ab", torch.float32)}), NOT_ALL),
     "a shape below 0": (with_index(tensors={WEIGHT: ((-5, -3), torch.float32)}), NOT_ALL),
-    "another shape of as many numbers": (with_index(tensors={WEIGHT: ((3, 5), torch.float32)}), NOT_ALL),
+    "another shape of as many numbers": (
+        with_index(tensors={WEIGHT: ((3, 5), torch.float32)}),
+        NOT_ALL,
+    ),
     "another type": (with_index(tensors={WEIGHT: ((5, 3), torch.float64)}), NOT_ALL),
     "no type": (with_index(tensors={WEIGHT: ((0, 3), "float32")}), NOT_ALL),
     "no entry": (with_index(tensors={WEIGHT: None}), NOT_ALL),
@@ -366,7 +397,10 @@ def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path, kind: str, whol
 
 def test_leaves_are_exchanged_by_their_path() -> None:
     tree = {"a": [1, {"b": 2}], "c": (3,)}
-    assert exchanged(tree, lambda key, leaf: (key, leaf)) == {"a": [("/a/0", 1), {"b": ("/a/1/b", 2)}], "c": ("/c", (3,))}
+    assert exchanged(tree, lambda key, leaf: (key, leaf)) == {
+        "a": [("/a/0", 1), {"b": ("/a/1/b", 2)}],
+        "c": ("/c", (3,)),
+    }
     assert tree == {"a": [1, {"b": 2}], "c": (3,)}
 
 

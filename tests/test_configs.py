@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from src.cli.entrypoint import quiet
 from src.data.table import Table
 from src.train import train
-from src.verb import quiet
-from tests.launch import ROOT, only_run, read_json
+from tests.launching import ROOT, only_run, read_json
 
 ADULT = (
     "39, State-gov, 7, Bachelors, 13, Never-married, Adm-clerical, Not-in-family, White, Male, 2174, 0, 40, United-States, <=50K",
@@ -23,33 +23,56 @@ ADULT = (
 def data(tmp_path: Path) -> dict[str, list[str]]:
     """Small files of the form that a config's data has, as flags."""
     (tmp_path / "adult.data").write_text("\n".join(ADULT * 30) + "\n")
-    (tmp_path / "adult.test").write_text("|1x3 Cross validator\n" + "\n".join(line + "." for line in ADULT * 5) + "\n")
+    (tmp_path / "adult.test").write_text(
+        "|1x3 Cross validator\n" + "\n".join(line + "." for line in ADULT * 5) + "\n"
+    )
     people = "\n".join(f"{20 + i % 40},{i % 2},{i / 7}" for i in range(100))
     (tmp_path / "people.csv").write_text(f"age,income,hours\n{people}\n")
-    return {"adult": ["--data.root", str(tmp_path)], "table": ["--data.path", str(tmp_path / "people.csv")]}
+    return {
+        "adult": ["--data.root", str(tmp_path)],
+        "table": ["--data.path", str(tmp_path / "people.csv")],
+    }
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: str(p.relative_to(ROOT / "configs")))
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT / "configs").rglob("*.yaml")),
+    ids=lambda p: str(p.relative_to(ROOT / "configs")),
+)
 def test_runs_for_a_step(path: Path, data: dict[str, list[str]], tmp_path: Path) -> None:
     quiet()
     group = path.parent.name
-    words = ["--config", str(path)] if group in ("configs", "debug", "experiment") else [f"--{group}", str(path)]
+    words = (
+        ["--config", str(path)]
+        if group in ("configs", "debug", "experiment")
+        else [f"--{group}", str(path)]
+    )
     limits = ["--max_epochs", "1", "--trainer.limit_train_batches", "2"]
     if path.name == "overfit.yaml":
         limits[2:] = []
     if path.name == "ddp.yaml":
         limits += ["--devices", "1"]  # several processes are launched elsewhere
-    train([*words, *data.get(path.stem, []), *limits, "--logs", str(tmp_path / "logs"), "--name", "x"])
+    train(
+        [*words, *data.get(path.stem, []), *limits, "--logs", str(tmp_path / "logs"), "--name", "x"]
+    )
     run = only_run(tmp_path / "logs" / "x")
     assert read_json(run / "run.json")["sessions"][-1]["status"] == "finished"
     assert read_json(run / "run.json")["sessions"][-1]["steps"] in (1, 2)
     metrics = read_json(run / "metrics.json")["test"]
-    assert all(value > 0 for key, value in metrics.items() if key.startswith("test/") and key.endswith("/loss"))
+    assert all(
+        value > 0
+        for key, value in metrics.items()
+        if key.startswith("test/") and key.endswith("/loss")
+    )
 
 
 def test_the_table_config_states_every_setting() -> None:
     stated = yaml.safe_load((ROOT / "configs/data/table.yaml").read_text())["init_args"]
-    defaults = {key: p.default for key, p in inspect.signature(Table).parameters.items() if key not in ("schema_path", "seed")}
+    defaults = {
+        key: p.default
+        for key, p in inspect.signature(Table).parameters.items()
+        if key not in ("schema_path", "seed")
+    }
     assert stated.keys() == defaults.keys()
     for key in defaults.keys() - {"path", "targets"}:
         assert (stated[key] or None) == (defaults[key] or None), key

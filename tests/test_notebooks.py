@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.launch import ROOT
+from tests.launching import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -18,9 +18,13 @@ RUNS = [FIRST, *(pytest.param(path, marks=pytest.mark.slow) for path in OTHERS)]
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_runs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}).execute()
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+    ).execute()
     printed = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert not [output for output in printed if output.get("name") == "stderr"]  # warnings are noise for a reader
+    assert not [
+        output for output in printed if output.get("name") == "stderr"
+    ]  # warnings are noise for a reader
     assert any("image/png" in output.get("data", {}) for output in printed)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch import ROOT, environment
+from tests.launching import ROOT, environment
 
 README = (ROOT / "README.md").read_text()
 
@@ -34,7 +34,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"p{i},{20 + i * 7 % 50},{'Oslo' if i % 3 else 'Rome'},{i % 4},{'>50K' if i * 7 % 50 > 24 else '<=50K'},{30 + i % 17}.5"
         for i in range(200)
     ]
-    (here / "people.csv").write_text("name,age,city,children,income,hours\n" + "\n".join(rows) + "\n")
+    (here / "people.csv").write_text(
+        "name,age,city,children,income,hours\n" + "\n".join(rows) + "\n"
+    )
     (here / "new.csv").write_text("name,age,city,children\nx,30,Oslo,1\ny,60,Paris,0\n")
     return here
 
@@ -43,7 +45,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(here: Path, script: str) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script], cwd=here, env=environment(PATH=path), capture_output=True, text=True
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=here,
+        env=environment(PATH=path),
+        capture_output=True,
+        text=True,
     )
 
 
@@ -51,7 +57,9 @@ def run(here: Path, script: str) -> subprocess.CompletedProcess[str]:
 def test_commands(project: Path, script: str) -> None:
     done = run(project, script)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    if script.startswith("python -m src.train --devices 2  "):  # its first table is that of the plain command, from two processes
+    if script.startswith(
+        "python -m src.train --devices 2  "
+    ):  # its first table is that of the plain command, from two processes
         one, two = numbers(run(project, "python -m src.train\n").stdout), numbers(done.stdout)
         assert len(one) > 15
         assert two == pytest.approx(one, abs=2e-4)
@@ -74,7 +82,10 @@ def numbers(out: str) -> list[float]:
 
 def test_python_api(project: Path) -> None:
     listing = next(block for block in blocks("python") if "trainer.fit" in block)
-    done = run(project, f"python - <<'EOF'\n{listing}\nprint('score', float(trainer.callback_metrics['val/score']))\nEOF")
+    done = run(
+        project,
+        f"python - <<'EOF'\n{listing}\nprint('score', float(trainer.callback_metrics['val/score']))\nEOF",
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert float(done.stdout.split()[-1]) > 0.8
 

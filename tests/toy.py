@@ -16,7 +16,13 @@ import torch.distributed as dist
 
 from src.batch import InputShape
 from src.data import MultiTaskDataModule, Rows, Split
-from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression, Task
+from src.tasks import (
+    BinaryClassification,
+    Classification,
+    MultilabelClassification,
+    Regression,
+    Task,
+)
 
 
 class Toy(MultiTaskDataModule):
@@ -33,7 +39,12 @@ class Toy(MultiTaskDataModule):
     sizes = {"train": 211, "val": 101, "test": 97}
 
     def __init__(
-        self, nan_row: int | None = None, batch_size: int = 16, eval_batch_size: int = 24, num_workers: int = 0, seed: int = 0
+        self,
+        nan_row: int | None = None,
+        batch_size: int = 16,
+        eval_batch_size: int = 24,
+        num_workers: int = 0,
+        seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, num_workers, seed)
         self.nan_row = nan_row
@@ -61,7 +72,9 @@ class Toy(MultiTaskDataModule):
         n = self.sizes[name]
         x = rng.normal(size=(n, 5))
         score = x @ rng.normal(size=(5, 8)) + 0.3 * rng.normal(size=(n, 8))
-        missing = rng.random((n, 8)) < np.linspace(0.0, 0.6, n)[:, None]  # the later the row, the more is missing
+        missing = (
+            rng.random((n, 8)) < np.linspace(0.0, 0.6, n)[:, None]
+        )  # the later the row, the more is missing
         missing[:, 3] = np.arange(n) % 29 != 0  # rare: a label in one row of 29
         targets = {
             "class": np.where(missing[:, 0], -100, np.digitize(score[:, 0], [-1, 1])),
@@ -75,7 +88,10 @@ class Toy(MultiTaskDataModule):
         }
         if self.nan_row is not None and name == "train":
             x[self.nan_row] = np.nan
-        as_targets = {k: torch.tensor(v, dtype=torch.long if k.startswith("class") else torch.float32) for k, v in targets.items()}
+        as_targets = {
+            k: torch.tensor(v, dtype=torch.long if k.startswith("class") else torch.float32)
+            for k, v in targets.items()
+        }
         return Rows(torch.tensor(x, dtype=torch.float32), as_targets)
 
 
@@ -106,10 +122,8 @@ def mark(marker: Path | str) -> str:
 class At(L.Callback):
     """Base of toys that do something once, after one training step on one rank.
 
-    Args:
-        step: The optimizer step.
-        marker: File that says that it has been done, so that a resumed run is left alone, as :func:`mark` gives it.
-        rank: The rank that does it.
+    Args: step: The optimizer step. marker: File that says that it has been done, so that a resumed
+        run is left alone, as :func:`mark` gives it. rank: The rank that does it.
     """
 
     def __init__(self, step: int, marker: str, rank: int = 0) -> None:
@@ -119,10 +133,25 @@ class At(L.Callback):
     def flags(cls, step: int, marker: Path, rank: int = 0) -> tuple[object, ...]:
         """The command-line flags that put it into a run."""
         key = "--trainer.callbacks"
-        return (key, f"tests.toy.{cls.__name__}", f"{key}.step", step, f"{key}.marker", mark(marker), f"{key}.rank", rank)
+        return (
+            key,
+            f"tests.toy.{cls.__name__}",
+            f"{key}.step",
+            step,
+            f"{key}.marker",
+            mark(marker),
+            f"{key}.rank",
+            rank,
+        )
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        if trainer.global_step == self.step and trainer.global_rank == self.rank and not self.marker.exists():
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
+    ) -> None:
+        if (
+            trainer.global_step == self.step
+            and trainer.global_rank == self.rank
+            and not self.marker.exists()
+        ):
             self.marker.touch()
             self.act(pl_module)
 

@@ -1,6 +1,7 @@
 """A second device on a machine with a CPU alone: real numbers, tensors of different devices do not mix, crossings are noted.
 
-Experimental API of torch (PrivateUse1 in Python), for tests alone: importing this module registers the device type ``vdev``.
+Experimental API of torch (PrivateUse1 in Python), for tests alone: importing this module registers
+the device type ``vdev``.
 """
 
 from collections.abc import Iterator
@@ -55,12 +56,18 @@ class Virtual(torch.Tensor):
     @staticmethod
     def __new__(cls, inner: torch.Tensor, device: torch.device) -> "Virtual":
         return torch.Tensor._make_wrapper_subclass(
-            cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype, device=device
+            cls,
+            inner.shape,
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=device,
         )
 
     def __init__(self, inner: torch.Tensor, device: torch.device) -> None:
         self.inner = inner
-        # views share the memory inside, which autograd does not see: one reference more keeps it from adding in place
+        # views share the memory inside, which autograd does not see: one reference more keeps it
+        # from adding in place
         self.itself = self
 
     def __repr__(self) -> str:  # type: ignore[override]
@@ -86,7 +93,10 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if func is aten._to_copy.default:
         source = args[0].device
         device = lies_on(kwargs["device"]) if kwargs.get("device") is not None else source
-        out = func(bare(args[0]), **{k: v for k, v in kwargs.items() if k not in ("device", "non_blocking")})
+        out = func(
+            bare(args[0]),
+            **{k: v for k, v in kwargs.items() if k not in ("device", "non_blocking")},
+        )
         if source != device:
             crossings.append((str(source), str(device), out.numel()))
         return Virtual(out, device) if device.type == "vdev" else out
@@ -103,9 +113,13 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return None
     if func is aten._local_scalar_dense.default:
         return bare(args[0]).item()
-    found = {t.device for t in tensors if isinstance(t, Virtual) or t.ndim}  # a number on the CPU goes with anything
+    found = {
+        t.device for t in tensors if isinstance(t, Virtual) or t.ndim
+    }  # a number on the CPU goes with anything
     if len(found) > 1:
-        raise RuntimeError(f"expected all tensors on one device, found {sorted(map(str, found))} in {func}")
+        raise RuntimeError(
+            f"expected all tensors on one device, found {sorted(map(str, found))} in {func}"
+        )
     device = next((t.device for t in tensors if isinstance(t, Virtual)), torch.device("cpu"))
     if kwargs.get("device") is not None:
         device, kwargs = lies_on(kwargs["device"]), {**kwargs, "device": torch.device("cpu")}
@@ -113,12 +127,20 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     out = func(*inner_args, **inner_kwargs)
     if device.type != "vdev":
         return out
-    known = {id(bare(t)): t for t in tensors}  # what an operation has changed in place stays the same object
-    return tree_map(lambda o: known.get(id(o), Virtual(o, device)) if isinstance(o, torch.Tensor) else o, out)
+    known = {
+        id(bare(t)): t for t in tensors
+    }  # what an operation has changed in place stays the same object
+    return tree_map(
+        lambda o: known.get(id(o), Virtual(o, device)) if isinstance(o, torch.Tensor) else o, out
+    )
 
 
 library = torch.library.Library("aten", "IMPL")
-library.impl("empty_strided", lambda *args, **kwargs: run(aten.empty_strided.default, args, kwargs), "PrivateUse1")
+library.impl(
+    "empty_strided",
+    lambda *args, **kwargs: run(aten.empty_strided.default, args, kwargs),
+    "PrivateUse1",
+)
 
 
 class OnVirtual(TorchDispatchMode):

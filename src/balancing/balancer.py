@@ -6,9 +6,11 @@ Three families, by what a method looks at:
 - a GramianBalancer turns the T x T inner products of the task gradients into weights;
 - a GradientBalancer turns the gradients themselves into one direction.
 
-The last two act on what the tasks share, at one of two levels. ``features``: gradients with respect to the shared features z, one
-backward pass through the encoder whatever T is. ``parameters``: with respect to the shared parameters, as most papers define it,
-one backward pass per task. Each head keeps the gradient of its own loss, unless a method's paper says otherwise.
+The last two act on what the tasks share, at one of two levels. ``features``: gradients with respect
+to the shared features z, one
+backward pass through the encoder whatever T is. ``parameters``: with respect to the shared
+parameters, as most papers define it, one backward pass per task. Each head keeps the gradient of
+its own loss, unless a method's paper says otherwise.
 """
 
 from abc import ABC, abstractmethod
@@ -28,12 +30,15 @@ Level = Literal["features", "parameters"]
 class TaskLosses:
     """The losses of one step, as every rank sees them; fixed weights are in them already.
 
-    Attributes:
-        local_T: (T,) This rank's share, in the graph: sum of the valid element losses x world size / global count of valid
-            elements. Its mean over the ranks, which is what DDP and FSDP take of gradients, is the loss over the global batch.
+    Attributes: local_T: (T,) This rank's share, in the graph: sum of the valid element losses x
+        world size / global count of valid
+            elements. Its mean over the ranks, which is what DDP and FSDP take of gradients, is the
+            loss over the global batch.
         global_T: (T,) The losses over the global batch, detached, the same on every rank.
-        present_T: (T,) bool, whether the task has a label anywhere in the global batch; an absent task has loss 0.
-        key: A number that is a function of (seed, step): what a method draws at random, it draws from this.
+        present_T: (T,) bool, whether the task has a label anywhere in the global batch; an absent
+            task has loss 0.
+        key: A number that is a function of (seed, step): what a method draws at random, it draws
+            from this.
     """
 
     local_T: Tensor
@@ -68,10 +73,9 @@ class Problem:
 class Coordinates:
     """Says which coordinates of the gradients lie on this rank.
 
-    Attributes:
-        first: The place of the first one among those of all ranks.
-        features_BF: At features level the features of this rank's samples; None at parameters level.
-        sum_over_ranks: Sums a tensor over all ranks, in place.
+    Attributes: first: The place of the first one among those of all ranks. features_BF: At features
+        level the features of this rank's samples; None at parameters level. sum_over_ranks: Sums a
+        tensor over all ranks, in place.
     """
 
     first: int = 0
@@ -87,30 +91,37 @@ def expect(balancer: "Balancer", method: str, found: Any, shape: tuple[int, ...]
     """
     if getattr(found, "shape", None) == shape:
         return found
-    given = f"a {type(found).__name__}" if not hasattr(found, "shape") else f"shape {tuple(found.shape)}"
+    given = (
+        f"a {type(found).__name__}"
+        if not hasattr(found, "shape")
+        else f"shape {tuple(found.shape)}"
+    )
     wanted = f"shape {tuple(shape)}" if len(shape) else "a scalar"
-    what = {"weigh": ", a weight for each task", "head_weights": ", a weight for each task"}.get(method, "")
-    raise ValueError(f"{type(balancer).__name__}.{method} returns {given}; it must return {wanted}{what}")
+    what = {"weigh": ", a weight for each task", "head_weights": ", a weight for each task"}.get(
+        method, ""
+    )
+    raise ValueError(
+        f"{type(balancer).__name__}.{method} returns {given}; it must return {wanted}{what}"
+    )
 
 
 class Balancer(nn.Module, ABC):
     """Its whole state is in parameters and buffers of fixed shape, so that a checkpoint has it.
 
-    A balancer must treat all ranks alike: what it decides may depend on ``global_T``, ``present_T``, its own state and randomness
-    drawn from ``key``, never on ``local_T``'s value.
+    A balancer must treat all ranks alike: what it decides may depend on ``global_T``,
+    ``present_T``, its own state and randomness drawn from ``key``, never on ``local_T``'s value.
 
-    Args:
-        tasks: {task: likelihood}, in the order of T; the likelihood that the task's loss is the negative logarithm of, up to a
+    Args: tasks: {task: likelihood}, in the order of T; the likelihood that the task's loss is the
+        negative logarithm of, up to a
             scale: 'gaussian', 'laplace' or 'categorical'.
 
-    Attributes:
-        level: Where gradients are taken; None for a method that looks at losses alone.
-        accumulates: Whether a step over several micro-batches is right.
-        looks_ahead: Whether it takes a step and takes it back, to see what that does to another batch.
+    Attributes: level: Where gradients are taken; None for a method that looks at losses alone.
+        accumulates: Whether a step over several micro-batches is right. needs_lookahead: Whether it
+        takes a step and takes it back, to see what that does to another batch.
     """
 
     level: Level | None = None
-    looks_ahead: ClassVar[bool] = False
+    needs_lookahead: ClassVar[bool] = False
     accumulates: ClassVar[bool] = True
 
     def __init__(self, tasks: Mapping[str, str]) -> None:
@@ -128,12 +139,12 @@ class Balancer(nn.Module, ABC):
 class LossBalancer(Balancer):
     """The step minimises sum_t w_t L_t, with w from the losses' values.
 
-    Attributes:
-        second_look: Whether it sees the same batch once more, after the optimizer's step.
-        known_before: Whether the weights of a step depend neither on that step's losses nor on how often they are asked for.
+    Attributes: needs_reevaluation: Whether it sees the same batch once more, after the optimizer's
+        step. known_before: Whether the weights of a step depend neither on that step's losses nor
+        on how often they are asked for.
     """
 
-    second_look: ClassVar[bool] = False
+    needs_reevaluation: ClassVar[bool] = False
     known_before: ClassVar[bool] = False
 
     @abstractmethod
@@ -146,14 +157,16 @@ class LossBalancer(Balancer):
 
     def forward(self, losses: TaskLosses) -> tuple[Tensor, Tensor]:
         """Returns the scalar, and the weights (T,) detached."""
-        weights_T = expect(self, "weigh", self.weigh(losses), losses.local_T.shape).to(losses.local_T)
+        weights_T = expect(self, "weigh", self.weigh(losses), losses.local_T.shape).to(
+            losses.local_T
+        )
         return expect(self, "total", self.total(losses, weights_T), ()), weights_T.detach()
 
     def after_step(self, before: TaskLosses, after: TaskLosses) -> None:
-        """Sees the same batch once more, after the optimizer's step; for methods with ``second_look``."""
+        """Sees the same batch once more, after the optimizer's step; for methods with ``needs_reevaluation``."""
 
 
-class OnHost(Balancer):
+class CpuBalancer(Balancer):
     """A balancer whose arithmetic is on T numbers: its buffers are float64 and stay on the CPU, wherever the model goes.
 
     Args:
@@ -167,7 +180,9 @@ class OnHost(Balancer):
     def __init__(self, tasks: Mapping[str, str], level: Level = "features") -> None:
         super().__init__(tasks)
         if level not in self.levels:
-            raise ValueError(f"{type(self).__name__} {self.why}: set --model.balancer.level {' or '.join(self.levels)}")
+            raise ValueError(
+                f"{type(self).__name__} {self.why}: set --model.balancer.level {' or '.join(self.levels)}"
+            )
         self.level = level
 
     def prepare(self, size: int) -> None:
@@ -175,16 +190,19 @@ class OnHost(Balancer):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         for name, buffer in self._buffers.items():
-            if buffer is not None and buffer.dtype != torch.float64:  # one of the gradients' size moves with them
+            if (
+                buffer is not None and buffer.dtype != torch.float64
+            ):  # one of the gradients' size moves with them
                 self._buffers[name] = fn(buffer)
         return self
 
 
-class GramianBalancer(OnHost):
+class GramianBalancer(CpuBalancer):
     """The encoder follows d = sum_t w_t g_t, with w from the Gramian G_kl = <g_k, g_l>.
 
-    A task without a label or with a gradient of 0 leaves the problem, and the others are balanced among themselves: means and sums
-    of weights are over these n. A Gramian that is not finite gives weights that are not, and leaves the state alone.
+    A task without a label or with a gradient of 0 leaves the problem, and the others are balanced
+    among themselves: means and sums of weights are over these n. A Gramian that is not finite gives
+    weights that are not, and leaves the state alone.
     """
 
     tracks: bool = False  # whether :meth:`track` does anything
@@ -212,14 +230,21 @@ class GramianBalancer(OnHost):
             return torch.zeros_like(gram_TT[0]), None
         whole = len(places) == len(G)
         values = losses.global_T.cpu().numpy().astype(np.float64)
-        problem = Problem(G if whole else G[places[:, None], places], values[places], places, losses.key)
+        problem = Problem(
+            G if whole else G[places[:, None], places], values[places], places, losses.key
+        )
         shared = expect(self, "weigh", self.weigh(problem), places.shape)
         own = self.head_weights(problem, shared)
         if own is not None:
             expect(self, "head_weights", own, places.shape)
         if not whole:
-            shared, own = spread(shared, places, len(G), 0.0), own if own is None else spread(own, places, len(G), 1.0)
-        return torch.from_numpy(shared).to(gram_TT), own if own is None else torch.from_numpy(own).to(gram_TT)
+            shared, own = (
+                spread(shared, places, len(G), 0.0),
+                own if own is None else spread(own, places, len(G), 1.0),
+            )
+        return torch.from_numpy(shared).to(gram_TT), own if own is None else torch.from_numpy(
+            own
+        ).to(gram_TT)
 
 
 def spread(values: np.ndarray, places: np.ndarray, size: int, elsewhere: float) -> np.ndarray:
@@ -229,7 +254,7 @@ def spread(values: np.ndarray, places: np.ndarray, size: int, elsewhere: float) 
     return whole
 
 
-class GradientBalancer(OnHost):
+class GradientBalancer(CpuBalancer):
     """The encoder follows a direction made of the gradients themselves.
 
     Attributes:
@@ -242,14 +267,16 @@ class GradientBalancer(OnHost):
     def combine(self, rows_TN: Tensor, losses: TaskLosses, where: Coordinates) -> Tensor:
         """Returns the direction (N,).
 
-        Args:
-            rows_TN: The tasks' gradients, 0 for absent ones. At parameters level they are whole and the same on every rank; at
+        Args: rows_TN: The tasks' gradients, 0 for absent ones. At parameters level they are whole
+            and the same on every rank; at
                 features level these are the coordinates of this rank's samples.
             losses: The losses.
             where: Which coordinates these are.
         """
 
-    def forward(self, rows_TN: Tensor, losses: TaskLosses, where: Coordinates = Coordinates()) -> Tensor:
+    def forward(
+        self, rows_TN: Tensor, losses: TaskLosses, where: Coordinates = Coordinates()
+    ) -> Tensor:
         """Returns the direction (N,)."""
         return expect(self, "combine", self.combine(rows_TN, losses, where), rows_TN.shape[1:])
 
@@ -267,7 +294,9 @@ def try_out(balancer: Balancer) -> None:
     size = len(balancer.tasks)
     balancer = deepcopy(balancer)
     losses_T = torch.linspace(0.5, 1.5, size)
-    losses = TaskLosses(losses_T.clone().requires_grad_(), losses_T, torch.ones(size, dtype=torch.bool))
+    losses = TaskLosses(
+        losses_T.clone().requires_grad_(), losses_T, torch.ones(size, dtype=torch.bool)
+    )
     if isinstance(balancer, LossBalancer):
         balancer(losses)
     elif isinstance(balancer, GramianBalancer):

@@ -11,11 +11,13 @@ from src.balancing.solvers import conflict_averse
 class CAGrad(GramianBalancer):
     """The direction near the mean gradient that serves the worst-off task best.
 
-    d = argmax min_t <g_t, d> subject to |d - g_0| <= c |g_0|, with the mean g_0 (Liu et al., NeurIPS 2021, Algorithm 1).
+    d = argmax min_t <g_t, d> subject to |d - g_0| <= c |g_0|, with the mean g_0 (Liu et al.,
+    NeurIPS 2021, Algorithm 1).
 
-    By duality d = g_0 + c |g_0| / |g_w| g_w with g_w = sum_t w_t g_t and w the minimiser of <g_w, g_0> + c |g_0| |g_w| over the
-    simplex. c = 0 is plain training with mean weights; c >= 1 goes towards MGDA. With ``level: features`` both the ball and the
-    worst task are measured on the features' gradients.
+    By duality d = g_0 + c |g_0| / |g_w| g_w with g_w = sum_t w_t g_t and w the minimiser of <g_w,
+    g_0> + c |g_0| |g_w| over the simplex. c = 0 is plain training with mean weights; c >= 1 goes
+    towards MGDA. With ``level: features`` both the ball and the worst task are measured on the
+    features' gradients.
 
     Args:
         tasks: {task: likelihood}.

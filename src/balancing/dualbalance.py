@@ -12,11 +12,13 @@ from src.balancing.balancer import GramianBalancer, Level, Problem, TaskLosses
 class DualBalance(GramianBalancer):
     """DB-MTL: losses balanced by their logarithm, gradients by their length.
 
-    DB-MTL: balances losses by their logarithm, and gradients by their length (Lin et al., "Dual-balancing for multi-task
-    learning", 2023).
+    DB-MTL: balances losses by their logarithm, and gradients by their length (Lin et al.,
+    "Dual-balancing for multi-task learning", 2023).
 
-    h_t = g_t / L_t is the gradient of log L_t, tracked as y_t <- (1 - b_k) y_t + b_k h_t, and d = max |y| sum_t y_t / |y_t|. Heads
-    follow log L_t. With ``beta: 0`` nothing is tracked (b_k = 1); otherwise b_k = 1 - beta / k^0.5 in step k, which takes T x P
+    h_t = g_t / L_t is the gradient of log L_t, tracked as y_t <- (1 - b_k) y_t + b_k h_t, and d =
+    max |y| sum_t y_t / |y_t|. Heads
+    follow log L_t. With ``beta: 0`` nothing is tracked (b_k = 1); otherwise b_k = 1 - beta / k^0.5
+    in step k, which takes T x P
     numbers and ``level: parameters``.
 
     Args:
@@ -25,11 +27,15 @@ class DualBalance(GramianBalancer):
         beta: How much of the past is kept.
     """
 
-    accumulates = False  # its weights count in the heads, whose micro-batches are over before it knows them
+    accumulates = (
+        False  # its weights count in the heads, whose micro-batches are over before it knows them
+    )
     steps: Tensor
     tracked_TP: Tensor
 
-    def __init__(self, tasks: Mapping[str, str], level: Level = "features", beta: float = 0.0) -> None:
+    def __init__(
+        self, tasks: Mapping[str, str], level: Level = "features", beta: float = 0.0
+    ) -> None:
         super().__init__(tasks, level)
         if not 0 <= beta < 1:
             raise ValueError(f"DualBalance: beta {beta} is outside [0, 1)")
@@ -55,7 +61,11 @@ class DualBalance(GramianBalancer):
         return self.tracked_TP
 
     def weigh(self, problem: Problem) -> np.ndarray:
-        norms = problem.norms if self.beta else problem.norms / np.where(problem.losses > 0, problem.losses, 1)
+        norms = (
+            problem.norms
+            if self.beta
+            else problem.norms / np.where(problem.losses > 0, problem.losses, 1)
+        )
         return norms.max() / problem.norms
 
     def head_weights(self, problem: Problem, weights: np.ndarray) -> np.ndarray | None:

@@ -11,15 +11,17 @@ from src.balancing.balancer import LossBalancer, TaskLosses
 class DynamicWeightAverage(LossBalancer):
     """DWA: more weight for tasks whose losses fall slowly.
 
-    DWA: w_t = T softmax(r_t / temperature), r_t the ratio of the task's mean losses in the last two epochs; 1 in the first two
-    (Liu, Johns and Davison, "End-to-end multi-task learning with attention", CVPR 2019).
+    DWA: w_t = T softmax(r_t / temperature), r_t the ratio of the task's mean losses in the last two
+    epochs; 1 in the first two (Liu, Johns and Davison, "End-to-end multi-task learning with
+    attention", CVPR 2019).
 
     Args:
         tasks: {task: likelihood}.
         temperature: Towards infinity all weights are 1.
     """
 
-    # rows: this epoch's sum of losses, its number of steps with labels, and the means of the last epoch and of the one before
+    # rows: this epoch's sum of losses, its number of steps with labels, and the means of the last
+    # epoch and of the one before
     history_4T: Tensor
 
     def __init__(self, tasks: Mapping[str, str], temperature: float = 2.0) -> None:

@@ -11,12 +11,13 @@ from src.balancing.balancer import Coordinates, GradientBalancer, Level, TaskLos
 class ExcessMTL(GradientBalancer):
     """Weights by how far each task still is from its own optimum, which label noise does not move.
 
-    Weights by how far each task still is from its own optimum, which label noise does not move (He et al., "Robust multi-task
-    learning with excess risks", ICML 2024).
+    Weights by how far each task still is from its own optimum, which label noise does not move (He
+    et al., "Robust multi-task learning with excess risks", ICML 2024).
 
-    The excess risk by a second-order expansion with AdaGrad's diagonal h_t = sum over steps of g_t^2: E_t = sum_i g_ti^2 /
-    (sqrt(h_ti) + eps), relative to that of the first step; w_t <- w_t exp(eta E_t), rescaled to sum n; d = sum_t w_t g_t. The
-    weights count in the heads too. The T x P accumulators belong to parameters.
+    The excess risk by a second-order expansion with AdaGrad's diagonal h_t = sum over steps of
+    g_t^2: E_t = sum_i g_ti^2 / (sqrt(h_ti) + eps), relative to that of the first step; w_t <- w_t
+    exp(eta E_t), rescaled to sum n; d = sum_t w_t g_t. The weights count in the heads too. The T x
+    P accumulators belong to parameters.
 
     Args:
         tasks: {task: likelihood}.
@@ -24,14 +25,18 @@ class ExcessMTL(GradientBalancer):
         eta: Step size of the weights.
     """
 
-    accumulates = False  # its weights count in the heads, whose micro-batches are over before it knows them
+    accumulates = (
+        False  # its weights count in the heads, whose micro-batches are over before it knows them
+    )
     levels = ("parameters",)
     why = "adds up squared gradients of parameters over steps"
     squares_TP: Tensor
     weights_T: Tensor
     first_T: Tensor
 
-    def __init__(self, tasks: Mapping[str, str], level: Level = "parameters", eta: float = 0.01) -> None:
+    def __init__(
+        self, tasks: Mapping[str, str], level: Level = "parameters", eta: float = 0.01
+    ) -> None:
         super().__init__(tasks, level)
         if eta <= 0:
             raise ValueError(f"ExcessMTL: eta {eta} must be above 0")
@@ -48,7 +53,11 @@ class ExcessMTL(GradientBalancer):
             excess = (rows_TN.square() / (self.squares_TP.sqrt() + 1e-7)).sum(1).double().cpu()
             here = losses.present_T.cpu() & (excess > 0)
             self.first_T.copy_(torch.where(here & self.first_T.isnan(), excess, self.first_T))
-            grown = torch.where(here, self.weights_T * (self.eta * excess / self.first_T).nan_to_num(0).exp(), self.weights_T)
+            grown = torch.where(
+                here,
+                self.weights_T * (self.eta * excess / self.first_T).nan_to_num(0).exp(),
+                self.weights_T,
+            )
             self.weights_T.copy_(len(self.tasks) * grown / grown.sum())
         return self.weights_T.to(rows_TN) @ rows_TN
 

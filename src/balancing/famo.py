@@ -12,12 +12,13 @@ from src.balancing.balancer import LossBalancer, TaskLosses
 class FAMO(LossBalancer):
     """Weights that let all log losses fall at one rate.
 
-    Weights that let all log losses fall at one rate, learnt from how far each has fallen in a step (Liu et al., "FAMO: fast
-    adaptive multitask optimization", NeurIPS 2023).
+    Weights that let all log losses fall at one rate, learnt from how far each has fallen in a step
+    (Liu et al., "FAMO: fast adaptive multitask optimization", NeurIPS 2023).
 
-    z = softmax(xi), w_t = c z_t / L_t, c = 1 / sum_t (z_t / L_t). After the step the same batch is seen once more, without
-    gradients, and xi takes a step of Adam along J' (log L_before - log L_after) + decay xi, with J the softmax's Jacobian. It
-    costs a second forward pass. A task without labels stays as it is, and so does what Adam knows of it.
+    z = softmax(xi), w_t = c z_t / L_t, c = 1 / sum_t (z_t / L_t). After the step the same batch is
+    seen once more, without gradients, and xi takes a step of Adam along J' (log L_before - log
+    L_after) + decay xi, with J the softmax's Jacobian. It costs a second forward pass. A task
+    without labels stays as it is, and so does what Adam knows of it.
 
     Args:
         tasks: {task: likelihood}.
@@ -26,7 +27,7 @@ class FAMO(LossBalancer):
     """
 
     accumulates = False
-    second_look = True
+    needs_reevaluation = True
     xi_T: Tensor
 
     def __init__(self, tasks: Mapping[str, str], lr: float = 0.025, decay: float = 0.001) -> None:
@@ -45,7 +46,9 @@ class FAMO(LossBalancer):
 
     def after_step(self, before: TaskLosses, after: TaskLosses) -> None:
         known = before.present_T & (before.global_T > 0) & (after.global_T > 0)
-        fall = torch.where(known, before.global_T.where(known, 1).log() - after.global_T.where(known, 1).log(), 0)
+        fall = torch.where(
+            known, before.global_T.where(known, 1).log() - after.global_T.where(known, 1).log(), 0
+        )
         if not after.global_T.isfinite().all() or not known.any():
             return
         z = self.xi_T.masked_fill(~known, -torch.inf).softmax(0)

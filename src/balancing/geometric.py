@@ -9,8 +9,9 @@ from src.balancing.balancer import LossBalancer, TaskLosses
 class LogSum(LossBalancer):
     """The sum of the losses' logarithms, blind to their scales.
 
-    Minimises sum_t log L_t, that is w_t = 1 / L_t: multiplying a loss by a constant changes nothing (one of the scale-invariant
-    losses of Chennupati et al., CVPR Workshops 2019, and of Navon et al., ICML 2022, as SI).
+    Minimises sum_t log L_t, that is w_t = 1 / L_t: multiplying a loss by a constant changes nothing
+    (one of the scale-invariant losses of Chennupati et al., CVPR Workshops 2019, and of Navon et
+    al., ICML 2022, as SI).
 
     A loss of exactly 0 leaves the sum.
     """
@@ -25,10 +26,12 @@ class LogSum(LossBalancer):
 class GeometricMean(LogSum):
     """GLS: the geometric mean of the losses.
 
-    GLS: minimises (prod_t L_t)^(1/n), the geometric mean over the n tasks with labels, that is w_t = mean / (n L_t) (Chennupati et
-    al., "MultiNet++: multi-stream feature aggregation and geometric loss strategy", CVPR Workshops 2019).
+    GLS: minimises (prod_t L_t)^(1/n), the geometric mean over the n tasks with labels, that is w_t
+    = mean / (n L_t) (Chennupati et al., "MultiNet++: multi-stream feature aggregation and geometric
+    loss strategy", CVPR Workshops 2019).
 
-    Not moved by the ratio of the losses' scales, only by their product. A loss of exactly 0 leaves the mean.
+    Not moved by the ratio of the losses' scales, only by their product. A loss of exactly 0 leaves
+    the mean.
     """
 
     def weigh(self, losses: TaskLosses) -> Tensor:

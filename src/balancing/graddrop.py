@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from src.balancing.balancer import Coordinates, GradientBalancer, Level, TaskLosses
-from src.hashing import uniform
+from src.rng import uniform
 
 
 class GradDrop(GradientBalancer):
@@ -27,11 +27,10 @@ class GradDrop(GradientBalancer):
 
     U is a hash of (seed, step, coordinate of the global batch), the same on any topology.
 
-    Args:
-        tasks: {task: likelihood}.
-        level: Where gradients are taken: features or parameters.
-        leak: Share of what would be dropped that passes all the same; of all tasks, or {task: share}, 0 for the others.
-        per_sample: Whether each sample has a draw of its own, from its gradients alone.
+    Args: tasks: {task: likelihood}. level: Where gradients are taken: features or parameters. leak:
+        Share of what would be dropped that passes all the same; of all tasks, or {task: share}, 0
+        for the others. per_sample: Whether each sample has a draw of its own, from its gradients
+        alone.
     """
 
     def __init__(
@@ -45,11 +44,15 @@ class GradDrop(GradientBalancer):
         leaks = leak if isinstance(leak, dict) else dict.fromkeys(self.tasks, leak)
         for name, share in leaks.items():
             if name not in self.tasks:
-                raise ValueError(f"GradDrop: leak names '{name}', which is no task; there are {', '.join(self.tasks)}")
+                raise ValueError(
+                    f"GradDrop: leak names '{name}', which is no task; there are {', '.join(self.tasks)}"
+                )
             if not 0 <= share <= 1:
                 raise ValueError(f"GradDrop: leak {share} is outside [0, 1]")
         if per_sample and level == "parameters":
-            raise ValueError("GradDrop: gradients of parameters are not per sample: set --model.balancer.level features")
+            raise ValueError(
+                "GradDrop: gradients of parameters are not per sample: set --model.balancer.level features"
+            )
         self.per_sample, self.sums_features = per_sample, level == "features" and not per_sample
         self.leaks = tuple(leaks.get(name, 0.0) for name in self.tasks)
 

@@ -12,8 +12,8 @@ from src.balancing.balancer import GramianBalancer, Level, Problem
 class GradNorm(GramianBalancer):
     """Weights that bring all weighted gradient norms to one size, more for tasks that train slowly.
 
-    Weights that bring all weighted gradient norms to one size, more for tasks that train slowly (Chen et al., "GradNorm", ICML
-    2018).
+    Weights that bring all weighted gradient norms to one size, more for tasks that train slowly
+    (Chen et al., "GradNorm", ICML 2018).
 
     With relative losses l_t = L_t / L_t(first step) and r_t = l_t / mean l, each step moves w against the gradient of sum_t | w_t
     |g_t| - m r_t^alpha |, m the mean of w_t |g_t| taken as constant, and rescales w to sum n. Lengths are taken relative to m, so
@@ -27,11 +27,19 @@ class GradNorm(GramianBalancer):
         lr: Learning rate of the weights.
     """
 
-    accumulates = False  # its weights count in the heads, whose micro-batches are over before it knows them
+    accumulates = (
+        False  # its weights count in the heads, whose micro-batches are over before it knows them
+    )
     weights_T: Tensor
     first_T: Tensor
 
-    def __init__(self, tasks: Mapping[str, str], level: Level = "features", alpha: float = 1.5, lr: float = 0.025) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, str],
+        level: Level = "features",
+        alpha: float = 1.5,
+        lr: float = 0.025,
+    ) -> None:
         super().__init__(tasks, level)
         if lr <= 0:
             raise ValueError(f"GradNorm: lr {lr} must be above 0")
@@ -44,9 +52,15 @@ class GradNorm(GramianBalancer):
         first, w = self.first_T.numpy(), self.weights_T.numpy()
         first[here] = np.where(np.isnan(first[here]), problem.losses, first[here])
         used, lengths = w[here].copy(), w[here] * problem.norms
-        relative = np.divide(problem.losses, first[here], out=np.ones(len(here)), where=first[here] > 0)
+        relative = np.divide(
+            problem.losses, first[here], out=np.ones(len(here)), where=first[here] > 0
+        )
         mean = lengths.mean()
-        target = mean * (relative / relative.mean()) ** self.alpha if relative.mean() > 0 else np.full(len(here), mean)
+        target = (
+            mean * (relative / relative.mean()) ** self.alpha
+            if relative.mean() > 0
+            else np.full(len(here), mean)
+        )
         moved = np.maximum(used - self.lr * np.sign(lengths - target) * problem.norms / mean, 1e-3)
         w[here] = moved * used.sum() / moved.sum()
         return used

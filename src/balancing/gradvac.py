@@ -27,7 +27,9 @@ class GradVac(GramianBalancer):
 
     phi_TT: Tensor
 
-    def __init__(self, tasks: Mapping[str, str], level: Level = "features", beta: float = 0.01) -> None:
+    def __init__(
+        self, tasks: Mapping[str, str], level: Level = "features", beta: float = 0.01
+    ) -> None:
         super().__init__(tasks, level)
         if not 0 <= beta <= 1:
             raise ValueError(f"GradVac: beta {beta} is outside [0, 1]")
@@ -42,11 +44,15 @@ class GradVac(GramianBalancer):
         for j in other_tasks_in_random_order(problem).T:
             length = np.sqrt(np.maximum(((V @ G) * V).sum(1), 0))
             dots = (V * G[j]).sum(1)
-            c = np.clip(np.divide(dots, length * norms[j], out=np.zeros(n), where=length > 0), -1, 1)
+            c = np.clip(
+                np.divide(dots, length * norms[j], out=np.zeros(n), where=length > 0), -1, 1
+            )
             target = phi[every, j]
             sine = np.sqrt(1 - target**2)
             turn = length * (target * np.sqrt(1 - c**2) - c * sine)
-            V[every, j] += np.where((c < target) & (sine > 0), turn / np.where(sine > 0, norms[j] * sine, 1), 0)
+            V[every, j] += np.where(
+                (c < target) & (sine > 0), turn / np.where(sine > 0, norms[j] * sine, 1), 0
+            )
             phi[every, j] = (1 - self.beta) * target + self.beta * c
         self.phi_TT.numpy()[place] = phi
         return V.sum(0)

@@ -13,11 +13,12 @@ from src.balancing.solvers import SINGLE, correlations, solve
 class ImpartialGradients(GramianBalancer):
     """IMTL-G: the direction with equal projections onto all gradients.
 
-    IMTL-G: the d with equal projections onto all gradients, <d, g_t / |g_t|> the same for every t, as an affine combination (Liu
-    et al., "Towards impartial multi-task learning", ICLR 2021).
+    IMTL-G: the d with equal projections onto all gradients, <d, g_t / |g_t|> the same for every t,
+    as an affine combination (Liu et al., "Towards impartial multi-task learning", ICLR 2021).
 
-    With correlations C of the gradients: C y = 1, w_t = (y_t / |g_t|) / sum. Where the sum is negative the paper's d would raise
-    every loss alike; it is turned round. Where no direction has equal projections (the gradients balance each other), d = 0. With
+    With correlations C of the gradients: C y = 1, w_t = (y_t / |g_t|) / sum. Where the sum is
+    negative the paper's d would raise every loss alike; it is turned round. Where no direction has
+    equal projections (the gradients balance each other), d = 0. With
     ``level: features`` projections are onto the features' gradients, as in the paper.
     """
 
@@ -34,8 +35,8 @@ class ImpartialGradients(GramianBalancer):
 class ImpartialLoss(LossBalancer):
     """IMTL-L: learnt scales that bring all losses to one size.
 
-    IMTL-L: minimises sum_t e^{s_t} L_t - s_t over the network and s, so that all scaled losses e^{s_t} L_t tend to 1 (Liu et al.,
-    ICLR 2021).
+    IMTL-L: minimises sum_t e^{s_t} L_t - s_t over the network and s, so that all scaled losses
+    e^{s_t} L_t tend to 1 (Liu et al., ICLR 2021).
     """
 
     known_before = True

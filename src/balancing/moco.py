@@ -13,11 +13,13 @@ from src.balancing.solvers import onto_simplex
 class MoCo(GramianBalancer):
     """MGDA on tracked gradients, whose noise averages out.
 
-    MGDA on tracked gradients, whose noise averages out: y_t <- y_t - beta (y_t - g_t), w <- proj(w - gamma (Y Y' + rho) w), d =
-    sum_t w_t y_t (Fernando et al., "Mitigating gradient bias in multi-objective learning", ICLR 2023).
+    MGDA on tracked gradients, whose noise averages out: y_t <- y_t - beta (y_t - g_t), w <- proj(w
+    - gamma (Y Y' + rho) w), d = sum_t w_t y_t (Fernando et al., "Mitigating gradient bias in
+    multi-objective learning", ICLR 2023).
 
-    Step k uses beta / k^0.5 and gamma / k^0.5; Y Y' is taken relative to its trace, so that gamma does not depend on the losses'
-    scale. The tracked gradients are T x P numbers, and gradients of features, of other samples in each step, cannot be tracked.
+    Step k uses beta / k^0.5 and gamma / k^0.5; Y Y' is taken relative to its trace, so that gamma
+    does not depend on the losses' scale. The tracked gradients are T x P numbers, and gradients of
+    features, of other samples in each step, cannot be tracked.
 
     Args:
         tasks: {task: likelihood}.
@@ -35,13 +37,22 @@ class MoCo(GramianBalancer):
     tracked_TP: Tensor
 
     def __init__(
-        self, tasks: Mapping[str, str], level: Level = "parameters", beta: float = 0.5, gamma: float = 0.5, rho: float = 0.0
+        self,
+        tasks: Mapping[str, str],
+        level: Level = "parameters",
+        beta: float = 0.5,
+        gamma: float = 0.5,
+        rho: float = 0.0,
     ) -> None:
         super().__init__(tasks, level)
         if not 0 < beta <= 1 or gamma <= 0 or rho < 0:
-            raise ValueError(f"MoCo: beta {beta} must be in (0, 1], gamma {gamma} above 0, rho {rho} at least 0")
+            raise ValueError(
+                f"MoCo: beta {beta} must be in (0, 1], gamma {gamma} above 0, rho {rho} at least 0"
+            )
         self.beta, self.gamma, self.rho = beta, gamma, rho
-        self.register_buffer("weights_T", torch.full((len(tasks),), 1 / len(tasks), dtype=torch.float64))
+        self.register_buffer(
+            "weights_T", torch.full((len(tasks),), 1 / len(tasks), dtype=torch.float64)
+        )
         self.register_buffer("steps", torch.zeros((), dtype=torch.float64))
 
     def prepare(self, size: int) -> None:
@@ -59,7 +70,9 @@ class MoCo(GramianBalancer):
         n, state, here = len(problem.G), self.weights_T.numpy(), problem.tasks
         share = state[here].sum()
         w = state[here] / share if share > 0 else np.full(n, 1 / n)
-        gamma = self.gamma / max(float(self.steps), 1.0) ** 0.5  # tried out before the first step, too
+        gamma = (
+            self.gamma / max(float(self.steps), 1.0) ** 0.5
+        )  # tried out before the first step, too
         w = onto_simplex(w - gamma * (problem.G @ w / problem.G.trace() + self.rho * w))
         state[here] = w * share
         return w

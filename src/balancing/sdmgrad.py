@@ -13,12 +13,13 @@ from src.balancing.solvers import onto_simplex
 class SDMGrad(GramianBalancer):
     """MGDA held near the mean gradient.
 
-    MGDA held near the mean gradient: d = (sum_t w_t g_t + lambda g_0) / (1 + lambda), w on its way to the minimiser of |sum_t w_t
-    g_t + lambda g_0|^2 over the simplex (Xiao, Ban and Ji, "Direction-oriented multi-objective learning", NeurIPS 2023).
+    MGDA held near the mean gradient: d = (sum_t w_t g_t + lambda g_0) / (1 + lambda), w on its way
+    to the minimiser of |sum_t w_t g_t + lambda g_0|^2 over the simplex (Xiao, Ban and Ji,
+    "Direction-oriented multi-objective learning", NeurIPS 2023).
 
-    w goes on from the last step by projected gradient steps of size 1 / (n mean |g|^2), which averages over the batches' noise.
-    lambda = 0 is a smoothed MGDA, a large one plain training. With ``level: features`` the norm is that of the features'
-    gradients.
+    w goes on from the last step by projected gradient steps of size 1 / (n mean |g|^2), which
+    averages over the batches' noise. lambda = 0 is a smoothed MGDA, a large one plain training.
+    With ``level: features`` the norm is that of the features' gradients.
 
     Args:
         tasks: {task: likelihood}.
@@ -30,13 +31,21 @@ class SDMGrad(GramianBalancer):
     weights_T: Tensor
 
     def __init__(
-        self, tasks: Mapping[str, str], level: Level = "features", regularisation: float = 0.3, inner_steps: int = 20
+        self,
+        tasks: Mapping[str, str],
+        level: Level = "features",
+        regularisation: float = 0.3,
+        inner_steps: int = 20,
     ) -> None:
         super().__init__(tasks, level)
         if regularisation < 0 or inner_steps < 1:
-            raise ValueError(f"SDMGrad: regularisation {regularisation} and inner_steps {inner_steps} must be at least 0 and 1")
+            raise ValueError(
+                f"SDMGrad: regularisation {regularisation} and inner_steps {inner_steps} must be at least 0 and 1"
+            )
         self.regularisation, self.inner_steps = regularisation, inner_steps
-        self.register_buffer("weights_T", torch.full((len(tasks),), 1 / len(tasks), dtype=torch.float64))
+        self.register_buffer(
+            "weights_T", torch.full((len(tasks),), 1 / len(tasks), dtype=torch.float64)
+        )
 
     def weigh(self, problem: Problem) -> np.ndarray:
         n, state, here = len(problem.G), self.weights_T.numpy(), problem.tasks

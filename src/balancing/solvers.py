@@ -1,7 +1,7 @@
 """Exact solvers for the small problems inside of balancers: T x T, float64, independent of the gradients' scale.
 
-All work on the correlations C = D^-1/2 G D^-1/2, D = diag G, in which tasks whose gradients are six orders apart are alike.
-Weights of gradients are w = D^-1/2 y for weights y of unit gradients.
+All work on the correlations C = D^-1/2 G D^-1/2, D = diag G, in which tasks whose gradients are six
+orders apart are alike. Weights of gradients are w = D^-1/2 y for weights y of unit gradients.
 """
 
 from math import sqrt
@@ -9,7 +9,9 @@ from math import sqrt
 import numpy as np
 
 EPS = np.finfo(float).eps
-SINGLE = 8 * float(np.finfo(np.float32).eps) ** 2  # what the rounding of gradients in fp32 leaves in a Gramian
+SINGLE = (
+    8 * float(np.finfo(np.float32).eps) ** 2
+)  # what the rounding of gradients in fp32 leaves in a Gramian
 
 
 def correlations(G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -55,8 +57,8 @@ def nonnegative(A: np.ndarray, b: np.ndarray) -> np.ndarray:
 def of_two(A: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     """The same for two variables, by trying what can be: both above 0, or one.
 
-    Sum and difference of the variables, for a diagonal of 1, are solved for by themselves: where A is nearly singular only the one
-    that hardly counts is uncertain.
+    Sum and difference of the variables, for a diagonal of 1, are solved for by themselves: where A
+    is nearly singular only the one that hardly counts is uncertain.
     """
     (a, c), (_, d) = A.tolist()
     a, d = sqrt(a), sqrt(d)
@@ -72,8 +74,8 @@ def of_two(A: np.ndarray, b: np.ndarray) -> tuple[float, float]:
 def one_by_one(A: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The same, by entering one variable after the other.
 
-    Lawson and Hanson's active sets (Solving Least Squares Problems, 1974) on the normal equations (Bro and de Jong, J. Chemometrics
-    1997): exact to rounding, and monotone, so that it ends.
+    Lawson and Hanson's active sets (Solving Least Squares Problems, 1974) on the normal equations
+    (Bro and de Jong, J. Chemometrics 1997): exact to rounding, and monotone, so that it ends.
     """
     n = len(b)
     x, passive = np.zeros(n), np.zeros(n, dtype=bool)
@@ -118,7 +120,8 @@ def min_norm_point(G: np.ndarray) -> np.ndarray:
 def project(G: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The weights of the direction nearest to sum_i wanted_i g_i that no gradient conflicts with.
 
-    The projection of J'u onto {d: <g_i, d> >= 0 for all i} is J'(u + v) with v >= 0 that minimises |J'(u + v)|^2.
+    The projection of J'u onto {d: <g_i, d> >= 0 for all i} is J'(u + v) with v >= 0 that minimises
+    |J'(u + v)|^2.
     """
     if (G >= 0).all() and (wanted >= 0).all():
         return wanted
@@ -274,7 +277,9 @@ def fair_weights(G: np.ndarray, alpha: float) -> np.ndarray:
     that serves the worst-off task best, which is near the solution also where the gradients nearly
     balance each other. There it takes some five steps.
     """
-    with np.errstate(all="ignore"):  # weights of lengths that are many orders apart overflow for alpha near 0
+    with np.errstate(
+        all="ignore"
+    ):  # weights of lengths that are many orders apart overflow for alpha near 0
         return alpha_fair(G, 1 / alpha)
 
 

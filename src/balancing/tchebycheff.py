@@ -33,10 +33,14 @@ class SmoothTchebycheff(LossBalancer):
     # rows: sum of losses in the nadir's epoch, and steps with labels
     sums_2T: Tensor
 
-    def __init__(self, tasks: Mapping[str, str], mu: float = 1.0, warmup: int = 0, nadir: bool = False) -> None:
+    def __init__(
+        self, tasks: Mapping[str, str], mu: float = 1.0, warmup: int = 0, nadir: bool = False
+    ) -> None:
         super().__init__(tasks)
         if mu <= 0 or warmup < 0:
-            raise ValueError(f"SmoothTchebycheff: mu {mu} must be above 0 and warmup {warmup} at least 0")
+            raise ValueError(
+                f"SmoothTchebycheff: mu {mu} must be above 0 and warmup {warmup} at least 0"
+            )
         self.mu, self.warmup, self.nadir = mu, warmup, nadir
         if warmup or nadir:
             self.register_buffer("epochs", torch.zeros((), dtype=torch.float64))

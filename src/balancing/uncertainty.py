@@ -11,8 +11,8 @@ from src.balancing.balancer import LossBalancer, TaskLosses
 class UncertaintyWeights(LossBalancer):
     """UW: each loss is a negative log likelihood whose scale is learnt.
 
-    UW: each loss is a negative log likelihood whose scale sigma_t is learnt with the network (Kendall, Gal and Cipolla, CVPR
-    2018).
+    UW: each loss is a negative log likelihood whose scale sigma_t is learnt with the network
+    (Kendall, Gal and Cipolla, CVPR 2018).
 
     With s_t = log sigma_t^2, minimises the sum over tasks of
         L e^-s / 2 + s / 2   for a squared error (Gaussian),
@@ -20,9 +20,9 @@ class UncertaintyWeights(LossBalancer):
         L e^-s + s / 2       for a cross-entropy (softmax of logits / sigma^2).
     All s start at 0. A task without labels in a batch leaves its s alone.
 
-    A negative loss is right: with s below 0 the term s / 2 is, as the log likelihood of continuous labels is above 0 where their
-    density exceeds 1. It goes on falling while the network explains its labels better; what it has learnt shows in the tasks' own
-    losses.
+    A negative loss is right: with s below 0 the term s / 2 is, as the log likelihood of continuous
+    labels is above 0 where their density exceeds 1. It goes on falling while the network explains
+    its labels better; what it has learnt shows in the tasks' own losses.
     """
 
     known_before = True
@@ -42,4 +42,7 @@ class UncertaintyWeights(LossBalancer):
         return self.factor_T * (-self.power_T * self.log_variances_T).exp()
 
     def total(self, losses: TaskLosses, weights_T: Tensor) -> Tensor:
-        return torch.dot(weights_T, losses.local_T) + (self.log_variances_T * losses.present_T).sum() / 2
+        return (
+            torch.dot(weights_T, losses.local_T)
+            + (self.log_variances_T * losses.present_T).sum() / 2
+        )

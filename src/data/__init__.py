@@ -7,4 +7,13 @@ from src.data.sources import Sources
 from src.data.synthetic import Synthetic
 from src.data.table import Table
 
-__all__ = ["Adult", "Digits", "MultiTaskDataModule", "Rows", "Sources", "Split", "Synthetic", "Table"]
+__all__ = [
+    "Adult",
+    "Digits",
+    "MultiTaskDataModule",
+    "Rows",
+    "Sources",
+    "Split",
+    "Synthetic",
+    "Table",
+]

@@ -12,17 +12,37 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = [
-    *("age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship", "race", "sex"),
+    *(
+        "age",
+        "workclass",
+        "fnlwgt",
+        "education",
+        "education-num",
+        "marital-status",
+        "occupation",
+        "relationship",
+        "race",
+        "sex",
+    ),
     *("capital-gain", "capital-loss", "hours-per-week", "native-country", "income"),
 ]
-LEAKING = ["marital-status", "relationship", "education", "education-num", "hours-per-week", "income", "fnlwgt"]
+LEAKING = [
+    "marital-status",
+    "relationship",
+    "education",
+    "education-num",
+    "hours-per-week",
+    "income",
+    "fnlwgt",
+]
 
 
 class Adult(Table):
     """Becker and Kohavi 1996, doi 10.24432/C5XW20 (https://archive.ics.uci.edu/dataset/2/adult), with its official test file.
 
-    Tasks: ``income`` above 50K, ``never-married``, ``college`` (education-num 13 or more), ``hours`` per week. The columns that
-    these follow from are cut from the inputs, so the figures are not those of the usual income task.
+    Tasks: ``income`` above 50K, ``never-married``, ``college`` (education-num 13 or more),
+    ``hours`` per week. The columns that these follow from are cut from the inputs, so the figures
+    are not those of the usual income task.
 
     Args:
         root: Folder with adult.data and adult.test, gzipped or not.
@@ -54,7 +74,10 @@ class Adult(Table):
             targets={name: name for name in ("income", "never-married", "college", "hours")},
             tasks=tasks,
             drop=LEAKING,
-            categorical=["capital-gain", "capital-loss"],  # nearly all 0, else one of some hundred amounts
+            categorical=[
+                "capital-gain",
+                "capital-loss",
+            ],  # nearly all 0, else one of some hundred amounts
             val_fraction=val_fraction,
             split_seed=split_seed,
             schema_path=schema_path,
@@ -69,7 +92,11 @@ class Adult(Table):
         import pandas as pd
 
         junk = 1 if "adult.test" in Path(path).name else 0
-        words: dict[str, Any] = {"na_values": list(MISSING_WORDS), "keep_default_na": False, "skipinitialspace": True}
+        words: dict[str, Any] = {
+            "na_values": list(MISSING_WORDS),
+            "keep_default_na": False,
+            "skipinitialspace": True,
+        }
         frame = pd.read_csv(path, header=None, names=COLUMNS, skiprows=junk, dtype="str", **words)
         frame["income"] = frame["income"].str.rstrip(".")
         frame["never-married"] = (frame["marital-status"] == "Never-married").astype("Int64")
@@ -87,4 +114,6 @@ def find(root: str, name: str) -> str:
     for candidate in (Path(root) / name, Path(root) / f"{name}.gz"):
         if candidate.is_file():
             return str(candidate)
-    raise ValueError(f"{root}: neither {name} nor {name}.gz is there; they come from https://archive.ics.uci.edu/dataset/2/adult")
+    raise ValueError(
+        f"{root}: neither {name} nor {name}.gz is there; they come from https://archive.ics.uci.edu/dataset/2/adult"
+    )

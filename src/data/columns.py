@@ -14,7 +14,8 @@ from src.data.numbers import BadValue, NumberFormat, is_texts, typed_numbers
 if TYPE_CHECKING:
     import pandas as pd
 
-# standard deviations from the mean beyond which the layers of a network lose all else in single precision
+# standard deviations from the mean beyond which the layers of a network lose all else in single
+# precision
 FARTHEST = 1e9
 
 
@@ -78,9 +79,8 @@ class Numeric:
 class Categorical:
     """Positions in the training vocabulary; 0 is the bucket for values never seen in training.
 
-    Attributes:
-        column: The column of the file.
-        vocabulary: The words of the training rows, as written; None: missing was seen in training, and is a value of its own.
+    Attributes: column: The column of the file. vocabulary: The words of the training rows, as
+        written; None: missing was seen in training, and is a value of its own.
     """
 
     column: str
@@ -114,8 +114,8 @@ Column = Numeric | Categorical
 def positions(words: pd.Series, vocabulary: tuple[str | None, ...]) -> np.ndarray:
     """Returns the place of each word in a vocabulary, -1 where it has none: (N,) int64.
 
-    A word counts as written. Only where it is not there, 3.0 is looked up as 3, and 3 as 3.0: programs write whole numbers
-    both ways, as other rows of the file have gaps or not.
+    A word counts as written. Only where it is not there, 3.0 is looked up as 3, and 3 as 3.0:
+    programs write whole numbers both ways, as other rows of the file have gaps or not.
     """
     import pandas as pd
 
@@ -126,7 +126,9 @@ def positions(words: pd.Series, vocabulary: tuple[str | None, ...]) -> np.ndarra
     place |= {word: i for i, word in enumerate(vocabulary)}
     codes, uniques = pd.factorize(words)
     found = [place.get(word, place.get(bare_whole(word), -1)) for word in uniques]
-    lookup = np.array([*found, place.get(None, -1)], dtype=np.int64)  # a code of -1 is a missing value
+    lookup = np.array(
+        [*found, place.get(None, -1)], dtype=np.int64
+    )  # a code of -1 is a missing value
     return lookup[codes]
 
 
@@ -159,5 +161,7 @@ def from_plain(values: dict[str, Any]) -> Column:
     settings = {key: value for key, value in values.items() if key != "kind"}
     if values["kind"] == "numeric":
         reads = settings.pop("reads")
-        return Numeric(reads=DatePart(**reads) if "part" in reads else NumberFormat(**reads), **settings)
+        return Numeric(
+            reads=DatePart(**reads) if "part" in reads else NumberFormat(**reads), **settings
+        )
     return Categorical(settings["column"], tuple(settings["vocabulary"]))

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from src.batch import PADDING, Batch, InputShape
 from src.data.stream import Batches, GlobalBatches
-from src.parallel.checks import patience
+from src.parallel.strategy import patience
 from src.tasks import MISSING, Task
 
 # the stream resumes exactly, by the data module's state, where Lightning looks for the loader's
@@ -26,11 +26,9 @@ MOST_WORKERS = 256  # processes that prepare batches: more would be a slip, or a
 class Rows(Dataset[Batch]):
     """A split in memory: row numbers (B,) -> Batch, by one indexing operation per tensor.
 
-    Args:
-        inputs: The dense input (N, *shape), or a dict of tensors.
-        targets: {task: (N,) or (N, L)}.
-        extras: What rides along, by name.
-        beside: What stands beside predictions of the rows: 'id', their names, and 'split', where they are of several.
+    Args: inputs: The dense input (N, *shape), or a dict of tensors. targets: {task: (N,) or (N,
+        L)}. extras: What rides along, by name. beside: What stands beside predictions of the rows:
+        'id', their names, and 'split', where they are of several.
     """
 
     def __init__(
@@ -46,13 +44,19 @@ class Rows(Dataset[Batch]):
     def followed_by(self, other: "Rows") -> "Rows":
         """Returns these rows and those of another split behind them, where inputs are dicts."""
         assert isinstance(self.inputs, dict) and isinstance(other.inputs, dict)
-        inputs = {key: torch.cat([values, other.inputs[key]]) for key, values in self.inputs.items()}
-        targets = {name: torch.cat([values, other.targets[name]]) for name, values in self.targets.items()}
+        inputs = {
+            key: torch.cat([values, other.inputs[key]]) for key, values in self.inputs.items()
+        }
+        targets = {
+            name: torch.cat([values, other.targets[name]]) for name, values in self.targets.items()
+        }
         beside = {key: [*values, *other.beside[key]] for key, values in self.beside.items()}
         return Rows(inputs, targets, beside=beside)
 
     def __len__(self) -> int:
-        return len(self.inputs if isinstance(self.inputs, Tensor) else next(iter(self.inputs.values())))
+        return len(
+            self.inputs if isinstance(self.inputs, Tensor) else next(iter(self.inputs.values()))
+        )
 
     def __getitem__(self, ids: Tensor) -> Batch:
         """Returns the rows ``ids``; for ``PADDING``, which stands at the end, it repeats row 0 with all labels missing."""
@@ -60,9 +64,15 @@ class Rows(Dataset[Batch]):
         rows = ids.clamp(min=0) if padded else ids
 
         def take(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tensor.index_select(0, rows) for name, tensor in tensors.items()}  # twice as fast as tensor[rows]
+            return {
+                name: tensor.index_select(0, rows) for name, tensor in tensors.items()
+            }  # twice as fast as tensor[rows]
 
-        inputs = self.inputs.index_select(0, rows) if isinstance(self.inputs, Tensor) else take(self.inputs)
+        inputs = (
+            self.inputs.index_select(0, rows)
+            if isinstance(self.inputs, Tensor)
+            else take(self.inputs)
+        )
         targets = take(self.targets)
         if padded:
             for target in targets.values():
@@ -73,29 +83,41 @@ class Rows(Dataset[Batch]):
 class MultiTaskDataModule(L.LightningDataModule, ABC):
     """Base of all data modules: a subclass declares its tasks and gives its splits.
 
-    Args:
-        batch_size: Rows per step over all devices together, so that a run does not depend on their number.
-        eval_batch_size: Rows per validation, test or prediction step, over all devices.
-        num_workers: Processes that prepare batches; 0 is fastest for data in memory. A batch of theirs is waited for 600 s, or
+    Args: batch_size: Rows per step over all devices together, so that a run does not depend on
+        their number. eval_batch_size: Rows per validation, test or prediction step, over all
+        devices. num_workers: Processes that prepare batches; 0 is fastest for data in memory. A
+        batch of theirs is waited for 600 s, or
             0.9 times the strategy's timeout, and then the run ends.
         seed: Seed of the order of training batches; the command line links it to --seed_everything.
     """
 
-    def __init__(self, batch_size: int = 64, eval_batch_size: int = 1024, num_workers: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self, batch_size: int = 64, eval_batch_size: int = 1024, num_workers: int = 0, seed: int = 0
+    ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise ValueError(f"data.{name} is {value}; it must be at least 1")
         if not 0 <= num_workers <= MOST_WORKERS:
-            raise ValueError(f"data.num_workers is {num_workers}; it must be from 0 to {MOST_WORKERS}")
-        self.batch_size, self.eval_batch_size, self.num_workers, self.seed = batch_size, eval_batch_size, num_workers, seed
+            raise ValueError(
+                f"data.num_workers is {num_workers}; it must be from 0 to {MOST_WORKERS}"
+            )
+        self.batch_size, self.eval_batch_size, self.num_workers, self.seed = (
+            batch_size,
+            eval_batch_size,
+            num_workers,
+            seed,
+        )
         self.test_split: Split = "test"
         self.predict_split: Split = "predict"
-        # what a command that opens a run may say of its rows; only tables have columns that may be missing, or other rows
+        # what a command that opens a run may say of its rows; only tables have columns that may be
+        # missing, or other rows
         self.new_rows = self.allow_missing = False
         self.remarks: list[str] = []  # what was noticed while rows were read, a line each
         self._stream: GlobalBatches | None = None  # of training batches
-        self._restored: tuple[L.Trainer, dict[str, int]] | None = None  # whose position in it was restored
+        self._restored: tuple[L.Trainer, dict[str, int]] | None = (
+            None  # whose position in it was restored
+        )
         self._others: dict[Split, tuple[Dataset[Batch], GlobalBatches]] = {}
 
     @property
@@ -178,7 +200,9 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """Returns this rank's share of a batch of training size that is a function of (seed, step), for methods that look ahead."""
         if name not in self._others:
             rows = self.split(name)
-            self._others[name] = rows, GlobalBatches(len(rows), self.batch_size, shuffle=True, seed=self.seed + 1)  # type: ignore[arg-type]
+            count = len(rows)  # type: ignore[arg-type]
+            sampler = GlobalBatches(count, self.batch_size, shuffle=True, seed=self.seed + 1)
+            self._others[name] = rows, sampler
         rows, sampler = self._others[name]
         sampler.epoch, batch = divmod(step, len(sampler))
         return rows[next(islice(sampler, batch, None))]
@@ -195,7 +219,9 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """Returns the rows of ``predict_split`` in order: those that the data module has for it, unless it is another."""
         return self._in_order(self.predict_split)
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
         """Moves a batch to where the model is."""
         return batch if device.type == "cpu" else batch.to(device)
 
@@ -211,13 +237,18 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         if self.trainer is not None and self.trainer.world_size > 1:
             connector = self.trainer._accelerator_connector
             if connector.use_distributed_sampler:
-                raise ValueError("global batches are dealt to the devices already: set Trainer(use_distributed_sampler=False)")
+                raise ValueError(
+                    "global batches are dealt to the devices already: set Trainer(use_distributed_sampler=False)"
+                )
         strategy = None if self.trainer is None else self.trainer.strategy
         on_gpu = strategy is not None and strategy.root_device.type == "cuda"
-        return Batches(rows, sampler, self.num_workers, pin_memory=on_gpu, timeout=patience(strategy))
+        return Batches(
+            rows, sampler, self.num_workers, pin_memory=on_gpu, timeout=patience(strategy)
+        )
 
-    # The position in the stream is the data module's state, not the loader's, which Lightning forgets when a schedule has asked
-    # for the number of steps. It comes from the trainer's progress: with workers the sampler runs ahead of what was trained.
+    # The position in the stream is the data module's state, not the loader's, which Lightning
+    # forgets when a schedule has asked for the number of steps. It comes from the trainer's
+    # progress: with workers the sampler runs ahead of what was trained.
     def state_dict(self) -> dict[str, int]:
         """Returns the position in the stream of training batches; the end of an epoch, however early, is the next one's start."""
         assert self.trainer is not None
@@ -235,8 +266,10 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
     def _move_stream(self) -> None:
         """Lets the stream begin at the restored position.
 
-        Lightning may ask for the loader before it restores the position or after it, and several times before the first
-        batch: a schedule that wants the number of steps asks, too. Another trainer begins at the first row.
+        Lightning may ask for the loader before it restores the position or after it, and several
+        times before the first
+        batch: a schedule that wants the number of steps asks, too. Another trainer begins at the
+        first row.
         """
         if self._stream is None or self._restored is None:
             return
@@ -250,4 +283,6 @@ def standard_split(rows: int, seed: int, val: float = 0.2, test: float = 0.2) ->
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
     n_test, n_val = round(rows * test), round(rows * val)
     parts = order.split([n_test, n_val, rows - n_test - n_val])
-    return {name: part.sort().values for name, part in zip(("test", "val", "train"), parts, strict=True)}
+    return {
+        name: part.sort().values for name, part in zip(("test", "val", "train"), parts, strict=True)
+    }

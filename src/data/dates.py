@@ -18,11 +18,47 @@ if TYPE_CHECKING:
 ISO = "ISO8601"
 DATE_PARTS = ("year", "month", "day", "day_of_week", "hour")
 DAYS = (
-    *("%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y", "%m.%d.%Y", "%Y.%m.%d", "%d-%m-%Y", "%m-%d-%Y"),
-    *("%d/%m/%y", "%m/%d/%y", "%y/%m/%d", "%d.%m.%y", "%d-%m-%y", "%m-%d-%y", "%d-%b-%Y", "%d-%b-%y"),
-    *("%d %b %Y", "%d %B %Y", "%b %d %Y", "%B %d %Y", "%b %d, %Y", "%B %d, %Y", "%d. %B %Y", "%d. %b %Y"),
+    *(
+        "%d/%m/%Y",
+        "%m/%d/%Y",
+        "%Y/%m/%d",
+        "%d.%m.%Y",
+        "%m.%d.%Y",
+        "%Y.%m.%d",
+        "%d-%m-%Y",
+        "%m-%d-%Y",
+    ),
+    *(
+        "%d/%m/%y",
+        "%m/%d/%y",
+        "%y/%m/%d",
+        "%d.%m.%y",
+        "%d-%m-%y",
+        "%m-%d-%y",
+        "%d-%b-%Y",
+        "%d-%b-%y",
+    ),
+    *(
+        "%d %b %Y",
+        "%d %B %Y",
+        "%b %d %Y",
+        "%B %d %Y",
+        "%b %d, %Y",
+        "%B %d, %Y",
+        "%d. %B %Y",
+        "%d. %b %Y",
+    ),
 )
-TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S", "T%H:%M")
+TIMES = (
+    "",
+    " %H:%M",
+    " %H:%M:%S",
+    " %H:%M:%S.%f",
+    " %I:%M %p",
+    " %I:%M:%S %p",
+    "T%H:%M:%S",
+    "T%H:%M",
+)
 # a day, a month and a year in some order, or a month of a year as ISO has it; no 9-11, 08:30 or 1.2
 DATE_LIKE = (
     r"\d{1,4}([-/. ]|\. )(\d{1,2}|[^\W\d]{3,9})[-/. ]\d{2,4}(\D.*)?"
@@ -138,8 +174,8 @@ def reads_any(texts: list[str], form: str) -> bool:
 def several_forms(series: pd.Series) -> tuple[str, str, bool] | None:
     """Finds a column of dates that no one format reads.
 
-    Returns:
-        A date, a text of another form, and whether that is a date, too; None if it is no such column.
+    Returns: A date, a text of another form, and whether that is a date, too; None if it is no such
+        column.
     """
     import pandas as pd
 
@@ -148,14 +184,22 @@ def several_forms(series: pd.Series) -> tuple[str, str, bool] | None:
     texts = pd.Series(without_words_for_none(series).dropna().unique(), dtype="str").head(FEW)
     if texts.empty or texts.str.fullmatch(DATE_LIKE).mean() < 0.9:
         return None
-    read = [parsed(texts, form).notna().to_numpy() for form in candidates() if reads_any(texts.tolist(), form)]
+    read = [
+        parsed(texts, form).notna().to_numpy()
+        for form in candidates()
+        if reads_any(texts.tolist(), form)
+    ]
     if np.any(read, axis=0).mean() < 0.9:
         return None
     best = max(read, key=np.sum)
     if best.all():
         return None
     others = np.any(read, axis=0) & ~best
-    return texts[int(best.argmax())], texts[int((others if others.any() else ~best).argmax())], bool(others.any())
+    return (
+        texts[int(best.argmax())],
+        texts[int((others if others.any() else ~best).argmax())],
+        bool(others.any()),
+    )
 
 
 def candidates() -> Iterator[str]:

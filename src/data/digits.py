@@ -7,25 +7,35 @@ from torch import Tensor
 
 from src.batch import InputShape
 from src.data.datamodule import MultiTaskDataModule, Rows, Split, standard_split
-from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression, Task
+from src.tasks import (
+    BinaryClassification,
+    Classification,
+    MultilabelClassification,
+    Regression,
+    Task,
+)
 
 
 class Digits(MultiTaskDataModule):
     """1,797 images of 8 x 8 (Alpaydin and Kaynak, UCI 1998), 60 % to train, 20 % to validate, 20 % to test.
 
-    Tasks: ``digit``, which of ten; ``odd``, whether it is odd; ``ink``, the sum of the image; ``quadrants``, which of the four
-    quarters hold more ink than their median over the training images.
+    Tasks: ``digit``, which of ten; ``odd``, whether it is odd; ``ink``, the sum of the image;
+    ``quadrants``, which of the four quarters hold more ink than their median over the training
+    images.
 
-    Args:
-        split_seed: Seed of the split; apart from the run's seed, so that runs with several seeds see the same test images.
-        batch_size: Rows per step over all devices together.
-        eval_batch_size: Rows per evaluation step over all devices together.
-        num_workers: Processes that prepare batches.
-        seed: Seed of the order of training batches.
+    Args: split_seed: Seed of the split; apart from the run's seed, so that runs with several seeds
+        see the same test images. batch_size: Rows per step over all devices together.
+        eval_batch_size: Rows per evaluation step over all devices together. num_workers: Processes
+        that prepare batches. seed: Seed of the order of training batches.
     """
 
     def __init__(
-        self, split_seed: int = 0, batch_size: int = 64, eval_batch_size: int = 1024, num_workers: int = 0, seed: int = 0
+        self,
+        split_seed: int = 0,
+        batch_size: int = 64,
+        eval_batch_size: int = 1024,
+        num_workers: int = 0,
+        seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, num_workers, seed)
         self.split_seed = split_seed
@@ -35,7 +45,9 @@ class Digits(MultiTaskDataModule):
         from sklearn.datasets import load_digits  # takes a second to import: only where it is used
 
         digits = load_digits()
-        return torch.from_numpy(digits.images).float().unsqueeze(1) / 16, torch.from_numpy(digits.target).long()
+        return torch.from_numpy(digits.images).float().unsqueeze(1) / 16, torch.from_numpy(
+            digits.target
+        ).long()
 
     @cached_property
     def _splits(self) -> dict[str, Tensor]:
@@ -49,7 +61,9 @@ class Digits(MultiTaskDataModule):
             "digit": Classification(classes=tuple(range(10))),
             "odd": BinaryClassification(classes=("even", "odd")),
             "ink": Regression().fit(ink.double().numpy(), ["ink"]),
-            "quadrants": MultilabelClassification(labels=("top left", "top right", "bottom left", "bottom right")),
+            "quadrants": MultilabelClassification(
+                labels=("top left", "top right", "bottom left", "bottom right")
+            ),
         }
 
     @property

@@ -15,7 +15,11 @@ from src.data.record import difference, fingerprint, is_same, rows_of, unpacked
 if TYPE_CHECKING:
     import pandas as pd
 
-ROLES = {"train": "path", "val": "val_path", "test": "test_path"}  # which setting names the file of which rows
+ROLES = {
+    "train": "path",
+    "val": "val_path",
+    "test": "test_path",
+}  # which setting names the file of which rows
 
 
 class TableFiles:
@@ -34,14 +38,17 @@ class TableFiles:
         saved: Mapping[str, Any] | None,
     ) -> None:
         self.given, self.read, self.saved = given, read, saved
-        self.new_rows = False  # whether the first file is said to hold other rows than those of the run
+        self.new_rows = (
+            False  # whether the first file is said to hold other rows than those of the run
+        )
         self._frames: dict[str, pd.DataFrame] = {}
 
     @cached_property
     def paths(self) -> dict[str, str]:
         """The files by what they hold: as given, or one of new rows, or those of the run.
 
-        That a run's file is as it was is looked at when it is read, so that prediction does not ask for the rows of a test.
+        That a run's file is as it was is looked at when it is read, so that prediction does not ask
+        for the rows of a test.
         """
         if self.saved is None:
             return dict(self.given)
@@ -75,7 +82,9 @@ class TableFiles:
                 for column in main.columns:
                     if column not in frame.columns:
                         other = self.paths["train"]
-                        raise ValueError(f"{path}: lacks the column '{column}' of {other}: {nearest(column, frame.columns)}")
+                        raise ValueError(
+                            f"{path}: lacks the column '{column}' of {other}: {nearest(column, frame.columns)}"
+                        )
             self._frames[role] = frame
         return self._frames[role]
 

@@ -11,16 +11,33 @@ import numpy as np
 import torch
 
 from src.data.columns import Categorical, Column, Numeric, to_words
-from src.data.dates import DATE_PARTS, ISO, DatePart, date_formats, has_offsets, is_typed_date, parsed, several_forms
+from src.data.dates import (
+    DATE_PARTS,
+    ISO,
+    DatePart,
+    date_formats,
+    has_offsets,
+    is_typed_date,
+    parsed,
+    several_forms,
+)
 from src.data.labels import is_codes, number_format, refuse_mixture
-from src.data.numbers import BadValue, NumberFormat, Written, is_texts, without_words_for_none, words_for_none
+from src.data.numbers import (
+    BadValue,
+    NumberFormat,
+    Written,
+    is_texts,
+    without_words_for_none,
+    words_for_none,
+)
 from src.data.reading import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SMALL = 20  # rows up to which different texts in each are no sign of an identifier
-UNNAMED = r"Unnamed: \d+(\.\d+)*|__index_level_\d+__|index|level_\d+"  # what pandas calls an index that was saved without a name
+# what pandas calls an index that was saved without a name
+UNNAMED = r"Unnamed: \d+(\.\d+)*|__index_level_\d+__|index|level_\d+"
 
 
 class BadColumn(ValueError):
@@ -35,14 +52,10 @@ class BadColumn(ValueError):
 class InputReader:
     """Decides what each column becomes, from the training rows alone.
 
-    Args:
-        frame: All rows.
-        rows: Which of them train.
-        written: How the numbers of each column are written.
-        forced: Whether the columns were named by hand, so that none is left out for what it looks like.
-        categorical: Columns that are categories whatever they look like.
-        dates: refuse or expand.
-        date_format: The format of dates, where it is set by hand.
+    Args: frame: All rows. rows: Which of them train. written: How the numbers of each column are
+        written. forced: Whether the columns were named by hand, so that none is left out for what
+        it looks like. categorical: Columns that are categories whatever they look like. dates:
+        refuse or expand. date_format: The format of dates, where it is set by hand.
     """
 
     frame: pd.DataFrame
@@ -70,11 +83,19 @@ class InputReader:
         return [column for name in names for column in self._column(name)]
 
     def _refuse_dates(self, names: Sequence[str]) -> None:
-        kept = [name for name in names if name not in self.categorical and not is_constant(self.train[name])]
+        kept = [
+            name
+            for name in names
+            if name not in self.categorical and not is_constant(self.train[name])
+        ]
         held = [name for name in kept if self._holds_dates(name)]
         if not held:
             return
-        what = f"columns {', '.join(map(repr, held))} hold" if len(held) > 1 else f"column '{held[0]}' holds"
+        what = (
+            f"columns {', '.join(map(repr, held))} hold"
+            if len(held) > 1
+            else f"column '{held[0]}' holds"
+        )
         raise ValueError(
             f"{what} dates: set --data.dates expand, or --data.drop '[{', '.join(held)}]'; "
             f"where these are no dates, --data.categorical '[{', '.join(held)}]'"
@@ -110,7 +131,11 @@ class InputReader:
     def _number(self, name: str) -> Iterator[Column]:
         series, how = self.train[name], self.written[name]
         if how.doubt is not None:
-            marked = next(text for text in without_words_for_none(series).dropna() if how.doubt.thousands in text)
+            marked = next(
+                text
+                for text in without_words_for_none(series).dropna()
+                if how.doubt.thousands in text
+            )
             raise BadColumn(
                 name,
                 f"holds '{marked}', which may have decimals or thousands behind its '{how.doubt.thousands}': set "
@@ -126,7 +151,12 @@ class InputReader:
             self.dropped[name] = "constant in the training rows"
             return
         whole = bool((known == np.floor(known)).all())
-        if not self.forced and whole and len(np.unique(known)) == len(known) and re.fullmatch(UNNAMED, name):
+        if (
+            not self.forced
+            and whole
+            and len(np.unique(known)) == len(known)
+            and re.fullmatch(UNNAMED, name)
+        ):
             self.dropped[name] = "an index that was saved with the table"
             return
         if not self.forced and counts_rows(self.frame[name], form):
@@ -141,7 +171,9 @@ class InputReader:
         series = self.train[name]
         form = self._date_format(name)
         if is_texts(series) and has_offsets(series):
-            self.notes.append(f"column '{name}': offsets from UTC are left out, the clock counts as written")
+            self.notes.append(
+                f"column '{name}': offsets from UTC are left out, the clock counts as written"
+            )
         for part in DATE_PARTS:
             reads = DatePart(form, part)
             try:
@@ -265,15 +297,24 @@ def encode_inputs(
         raise ValueError(
             f"{path}: lacks the input column '{lacking[0]}' ({hint}); --allow_missing takes it for missing in each row"
         )
-    remarks = [f"{path}: lacks {', '.join(lacking)}, taken for missing in each row"] if lacking else []
+    remarks = (
+        [f"{path}: lacks {', '.join(lacking)}, taken for missing in each row"] if lacking else []
+    )
 
-    dense, categorical = [np.zeros((len(frame), 0), np.float32)], [np.zeros((len(frame), 0), np.int64)]
+    dense, categorical = (
+        [np.zeros((len(frame), 0), np.float32)],
+        [np.zeros((len(frame), 0), np.int64)],
+    )
     for column in columns:
-        series = nothing(column.source, len(frame)) if column.source in lacking else frame[column.source]
+        series = (
+            nothing(column.source, len(frame)) if column.source in lacking else frame[column.source]
+        )
         try:
             values = column.encode(series)
         except BadValue as error:
-            raise ValueError(f"{path} row {error.row + 1}: column '{column.column}' {error}") from None
+            raise ValueError(
+                f"{path} row {error.row + 1}: column '{column.column}' {error}"
+            ) from None
         if isinstance(column, Numeric):
             dense.append(values)
         else:
@@ -289,7 +330,9 @@ def unseen(column: Categorical, series: pd.Series, values: np.ndarray) -> list[s
     if not new.any():
         return []
     example = to_words(series).iloc[int(new.argmax())]
-    return [f"{new.sum()} of {len(series)} rows have a '{column.column}' that training did not know, such as '{example}'"]
+    return [
+        f"{new.sum()} of {len(series)} rows have a '{column.column}' that training did not know, such as '{example}'"
+    ]
 
 
 def nothing(name: str, rows: int) -> pd.Series:

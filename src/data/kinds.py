@@ -23,13 +23,18 @@ def declared(given: Any) -> tuple[type[Task] | None, dict[str, Any]]:
         return kind_named(given), {}
     if not isinstance(given, dict):
         raise ValueError(f"is set to {given!r}, where the name of a kind or settings are expected")
-    settings = {key: value for key, value in given.items() if key not in ("class_path", "init_args")} | given.get("init_args", {})
+    settings = {
+        key: value for key, value in given.items() if key not in ("class_path", "init_args")
+    } | given.get("init_args", {})
     return kind_named(given["class_path"]) if "class_path" in given else None, settings
 
 
 def kind_named(name: str) -> type[Task]:
     """The task kind of this class name or class path; of two with one name, ours."""
-    kinds = {kind.__name__: kind for kind in sorted(all_kinds(Task), key=lambda kind: kind.__module__.startswith("src."))}
+    kinds = {
+        kind.__name__: kind
+        for kind in sorted(all_kinds(Task), key=lambda kind: kind.__module__.startswith("src."))
+    }
     module, _, short = name.rpartition(".")
     try:
         kind = getattr(import_module(module), short) if module else kinds[short]
@@ -52,9 +57,16 @@ def with_settings(kind: Any, settings: dict[str, Any]) -> Task:
         if key not in known:
             raise ValueError(f"has no setting '{key}' as a {kind.__name__}: {nearest(key, known)}")
         if not fits(given, types[key]):
-            raise ValueError(f"has the setting {key} '{given}', where {' or '.join(expected(types[key]))} is expected")
+            raise ValueError(
+                f"has the setting {key} '{given}', where {' or '.join(expected(types[key]))} is expected"
+            )
     try:
-        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
+        return kind(
+            **{
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in settings.items()
+            }
+        )
     except TypeError as error:
         raise ValueError(f"cannot be built as a {kind.__name__}: {error}") from None
 
@@ -66,7 +78,9 @@ def fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is tuple:
-        return isinstance(value, list | tuple) and all(fits(item, get_args(kind)[0]) for item in value)
+        return isinstance(value, list | tuple) and all(
+            fits(item, get_args(kind)[0]) for item in value
+        )
     if kind is float:
         return isinstance(value, float | int) and not isinstance(value, bool)
     if kind is int:
@@ -80,20 +94,29 @@ def expected(kind: Any) -> list[str]:
         return list(dict.fromkeys(word for option in get_args(kind) for word in expected(option)))
     if get_origin(kind) is Literal:
         return [", ".join(map(str, get_args(kind)))]
-    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a word", tuple: "a list", NoneType: "null"}
+    words = {
+        float: "a number",
+        int: "a whole number",
+        bool: "true or false",
+        str: "a word",
+        tuple: "a list",
+        NoneType: "null",
+    }
     return [words.get(get_origin(kind) or kind, str(kind))]
 
 
 def task_from_plain(values: dict[str, Any]) -> Task:
     """Returns the task that ``Task.describe`` wrote down.
 
-    Raises:
-        ValueError: Nothing that has been imported defines its kind: a file of strangers imports nothing.
+    Raises: ValueError: Nothing that has been imported defines its kind: a file of strangers imports
+        nothing.
     """
     kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in all_kinds(Task)}
     kind = kinds.get(values["kind"])
     if kind is None:
-        raise ValueError(f"is of the unknown kind '{values['kind']}': {nearest(values['kind'], kinds)}")
+        raise ValueError(
+            f"is of the unknown kind '{values['kind']}': {nearest(values['kind'], kinds)}"
+        )
     return with_settings(kind, {key: value for key, value in values.items() if key != "kind"})
 
 

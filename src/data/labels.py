@@ -12,7 +12,13 @@ import numpy as np
 from src.data.columns import bare_whole, to_words
 from src.data.dates import date_formats, is_typed_date
 from src.data.numbers import NumberFormat, Written, is_texts, without_words_for_none
-from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression, Task
+from src.tasks import (
+    BinaryClassification,
+    Classification,
+    MultilabelClassification,
+    Regression,
+    Task,
+)
 from src.tasks.task import Label
 
 if TYPE_CHECKING:
@@ -20,7 +26,8 @@ if TYPE_CHECKING:
 
 FEW_NUMBERS = 10  # whole numbers with at most this many values are classes
 MOST_CLASSES = 200  # words with more values are free text, not classes
-MANY_NUMBERS = 20  # a column with more numbers than this and few words is one of numbers with words for "missing"
+# a column with more numbers than this and few words is one of numbers with words for "missing"
+MANY_NUMBERS = 20
 FEW_WORDS = 5
 CODE = r"[-+]?0\d\w*"  # 01, 007: a number would lose its zeros
 WHOLE = r"[-+]?(?:0|[1-9]\d*)(?:\.0+)?"
@@ -30,11 +37,10 @@ WHOLE = r"[-+]?(?:0|[1-9]\d*)(?:\.0+)?"
 class Labels:
     """How the labels of one task are read.
 
-    Attributes:
-        columns: The columns of the file.
-        single: Whether the task is one column, and not a list of them.
-        classes: Whether labels are classes, words as written; else they are numbers.
-        formats: How the numbers of each column are written; of classes none, unless all of them are numbers.
+    Attributes: columns: The columns of the file. single: Whether the task is one column, and not a
+        list of them. classes: Whether labels are classes, words as written; else they are numbers.
+        formats: How the numbers of each column are written; of classes none, unless all of them are
+        numbers.
     """
 
     columns: tuple[str, ...]
@@ -44,7 +50,11 @@ class Labels:
 
     def to_plain(self) -> dict[str, Any]:
         """Returns plain values, for a schema."""
-        return {**asdict(self), "columns": list(self.columns), "formats": [asdict(form) for form in self.formats]}
+        return {
+            **asdict(self),
+            "columns": list(self.columns),
+            "formats": [asdict(form) for form in self.formats],
+        }
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Labels:
@@ -55,9 +65,8 @@ class Labels:
     def values(self, frame: pd.DataFrame, known: Sequence[Label] = ()) -> np.ndarray:
         """Reads labels as a task takes them.
 
-        Args:
-            frame: Rows of the table.
-            known: The classes of the task, where it has some: words become these, as their author wrote them.
+        Args: frame: Rows of the table. known: The classes of the task, where it has some: words
+            become these, as their author wrote them.
 
         Returns:
             (N,) or (N, L): floats with NaN where missing, or classes with None.
@@ -68,17 +77,22 @@ class Labels:
         if self.classes:
             series = [frame[column] for column in self.columns]
             if self.formats:
-                series = [without_words_for_none(part) if is_texts(part) else part for part in series]
+                series = [
+                    without_words_for_none(part) if is_texts(part) else part for part in series
+                ]
             parts = [class_labels(part, known) for part in series]
         else:
-            parts = [form.numbers(frame[c]) for c, form in zip(self.columns, self.formats, strict=True)]
+            parts = [
+                form.numbers(frame[c]) for c, form in zip(self.columns, self.formats, strict=True)
+            ]
         return parts[0] if self.single else np.stack(parts, 1)
 
 
 def class_labels(series: pd.Series, known: Sequence[Label] = ()) -> np.ndarray:
     """Labels of one column as classes: (N,) objects, None where missing.
 
-    Words stay as written, so that 01 and 1 are two classes. Where all are whole numbers they are integers, 3.0 being 3.
+    Words stay as written, so that 01 and 1 are two classes. Where all are whole numbers they are
+    integers, 3.0 being 3.
     """
     import pandas as pd
 
@@ -90,7 +104,9 @@ def class_labels(series: pd.Series, known: Sequence[Label] = ()) -> np.ndarray:
             place.setdefault(bare_whole(str(label)), label)
         place |= {str(label).lower(): label for label in known if isinstance(label, bool)}
         place |= {str(label): label for label in known}
-        found: list[Label] = [place.get(word, place.get(bare_whole(word), word)) for word in uniques]
+        found: list[Label] = [
+            place.get(word, place.get(bare_whole(word), word)) for word in uniques
+        ]
         return np.array([*found, None], dtype=object)[codes]
     whole = all(re.fullmatch(WHOLE, word) for word in uniques)
     found = [int(bare_whole(word)) if whole else word for word in uniques]
@@ -115,7 +131,9 @@ def infer_kind(frame: pd.DataFrame, written: Mapping[str, Written]) -> tuple[typ
     columns = [str(name) for name in frame.columns]
     if len(columns) > 1:
         if any(written[c].share < 1 for c in columns):
-            raise ValueError("the columns are neither all 0 and 1 (multi-label) nor all numbers (vector regression)")
+            raise ValueError(
+                "the columns are neither all 0 and 1 (multi-label) nor all numbers (vector regression)"
+            )
         numbers = np.stack([number_format(written[c]).numbers(frame[c]) for c in columns])
         if set(np.unique(numbers[~np.isnan(numbers)])) <= {0.0, 1.0}:
             return MultilabelClassification, f"{len(columns)} columns of 0 and 1"
@@ -124,10 +142,14 @@ def infer_kind(frame: pd.DataFrame, written: Mapping[str, Written]) -> tuple[typ
     if how.share == 1 and is_texts(series):
         series = without_words_for_none(series)
     if is_typed_date(series) or (how.share < 1 and date_formats(series)):
-        raise ValueError("holds dates, which no task predicts: derive a number from it, such as days since a date")
+        raise ValueError(
+            "holds dates, which no task predicts: derive a number from it, such as days since a date"
+        )
     found = distinct_labels(series)
     if len(found) == 1:
-        raise ValueError(f"has the single value '{found[0]}' in the training split; there is nothing to learn")
+        raise ValueError(
+            f"has the single value '{found[0]}' in the training split; there is nothing to learn"
+        )
     if how.share == 1 and not is_codes(series):
         numbers = number_format(how).numbers(series)
         several = np.unique(numbers[~np.isnan(numbers)])
@@ -140,7 +162,9 @@ def infer_kind(frame: pd.DataFrame, written: Mapping[str, Written]) -> tuple[typ
     if len(found) == 2:
         return BinaryClassification, f"two values: {found[0]}, {found[1]}"
     if len(found) > MOST_CLASSES:
-        raise ValueError(f"has {len(found)} different texts, too many for classes; set its kind in data.tasks")
+        raise ValueError(
+            f"has {len(found)} different texts, too many for classes; set its kind in data.tasks"
+        )
     return Classification, f"{len(found)} values: {shown(found)}"
 
 

@@ -25,12 +25,55 @@ ALMOST = 0.99
 MOST_CLASSES = 20  # of a task whose classes are looked at one by one
 FEWEST = 5  # labels that tell anything
 GROUPS = (
-    *("id", "uid", "uuid", "nr", "key", "patient", "subject", "person", "participant", "user", "customer", "client", "member"),
-    *("session", "visit", "site", "hospital", "clinic", "center", "centre", "batch", "plate", "well", "donor", "family"),
+    *(
+        "id",
+        "uid",
+        "uuid",
+        "nr",
+        "key",
+        "patient",
+        "subject",
+        "person",
+        "participant",
+        "user",
+        "customer",
+        "client",
+        "member",
+    ),
+    *(
+        "session",
+        "visit",
+        "site",
+        "hospital",
+        "clinic",
+        "center",
+        "centre",
+        "batch",
+        "plate",
+        "well",
+        "donor",
+        "family",
+    ),
     *("household", "group", "scaffold", "device", "machine", "store", "shop"),
 )
-NAMES_OF_GROUPS = rf"(?i)(^|[_ .-])({'|'.join(GROUPS)})($|[_ .-]|id$)"  # no plurals: visits are counted
-CODES = (-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, -88.0, -77.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0)
+NAMES_OF_GROUPS = (
+    rf"(?i)(^|[_ .-])({'|'.join(GROUPS)})($|[_ .-]|id$)"  # no plurals: visits are counted
+)
+CODES = (
+    -1.0,
+    -9.0,
+    -99.0,
+    -999.0,
+    -9999.0,
+    -99999.0,
+    -88.0,
+    -77.0,
+    99.0,
+    999.0,
+    9999.0,
+    99999.0,
+    999999.0,
+)
 
 
 def suspicions(table: Table) -> list[str]:
@@ -55,7 +98,9 @@ def same_files(table: Table) -> list[str]:
     for role, record in table.table_files.records.items():
         before = content.setdefault(record["sha256"], role)
         if before != role:
-            notes.append(f"note: the {before} and the {role} file are the same: its scores say nothing about new rows")
+            notes.append(
+                f"note: the {before} and the {role} file are the same: its scores say nothing about new rows"
+            )
     return notes
 
 
@@ -65,7 +110,9 @@ def repeated_rows(table: Table) -> list[str]:
     columns = [str(name) for name in table.main.columns if name not in numbering]
     if not set(columns) - {column for columns_ in table.targets.values() for column in columns_}:
         return []
-    hashes = {role: hashes_of(table.table_files.frame(role)[columns]) for role in table.table_files.paths}
+    hashes = {
+        role: hashes_of(table.table_files.frame(role)[columns]) for role in table.table_files.paths
+    }
     trained = hashes["train"][table.rows["train"]]
     notes = []
     for name in ("val", "test"):
@@ -88,7 +135,7 @@ def hashes_of(frame: pd.DataFrame) -> np.ndarray:
     return pd.util.hash_pandas_object(frame.apply(to_words), index=False).to_numpy()
 
 
-# -- inputs that know the answer --------------------------------------------------------------------
+# -- inputs that know the answer -------------------------------------------------------------------
 def telling_inputs(table: Table) -> list[str]:
     """Looks for single inputs that predict validation labels almost perfectly, by what their bins hold in training."""
     rows, checks = some_rows(table, "train"), some_rows(table, "val")
@@ -101,16 +148,24 @@ def telling_inputs(table: Table) -> list[str]:
     found: dict[str, list[str]] = {}
     for source, (train, check) in input_codes(table, rows, checks).items():
         told = np.zeros(len(names), dtype=bool)
-        told[numbers] = r2_of_bins(train, check, values[rows][:, numbers], values[checks][:, numbers]) >= ALMOST
-        recall = recall_of_bins(train, check, values[rows][:, ~numbers], values[checks][:, ~numbers])
+        told[numbers] = (
+            r2_of_bins(train, check, values[rows][:, numbers], values[checks][:, numbers]) >= ALMOST
+        )
+        recall = recall_of_bins(
+            train, check, values[rows][:, ~numbers], values[checks][:, ~numbers]
+        )
         told[~numbers] = recall >= ALMOST
         names_told = list(dict.fromkeys(name for name, yes in zip(names, told, strict=True) if yes))
         # of a task with several classes each class stands for itself: all of them must be told
-        found[source] = [name for name in names_told if all(told[i] for i, n in enumerate(names) if n == name)]
+        found[source] = [
+            name for name in names_told if all(told[i] for i, n in enumerate(names) if n == name)
+        ]
     notes = []
     for source, told_names in found.items():
         if told_names:
-            what = ", ".join(told_names[:3]) + (f" and {len(told_names) - 3} more" if len(told_names) > 3 else "")
+            what = ", ".join(told_names[:3]) + (
+                f" and {len(told_names) - 3} more" if len(told_names) > 3 else ""
+            )
             notes.append(
                 f"note: '{source}' alone tells {what} almost without fail: is it known before the label is? "
                 f"--data.drop '[{source}]' leaves it out"
@@ -130,11 +185,15 @@ def label_columns(table: Table) -> list[tuple[str, np.ndarray]]:
         if kind == "number" or len(classes) <= 2:
             columns.append((name, values))
         elif len(classes) <= MOST_CLASSES:
-            columns += [(name, np.where(np.isnan(values), np.nan, values == label)) for label in classes]
+            columns += [
+                (name, np.where(np.isnan(values), np.nan, values == label)) for label in classes
+            ]
     return columns
 
 
-def r2_of_bins(train: np.ndarray, check: np.ndarray, labels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def r2_of_bins(
+    train: np.ndarray, check: np.ndarray, labels: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
     """R2 of the means of bins on the rows to check, (T,); 0 where labels are too few or all the same.
 
     Args:
@@ -153,7 +212,9 @@ def r2_of_bins(train: np.ndarray, check: np.ndarray, labels: np.ndarray, wanted:
     return np.where(enough & (spread > 0), 1 - errors / np.where(spread > 0, spread, 1), 0.0)
 
 
-def recall_of_bins(train: np.ndarray, check: np.ndarray, labels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def recall_of_bins(
+    train: np.ndarray, check: np.ndarray, labels: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
     """The mean recall of 0 and 1 on the rows to check, (T,), where a bin means the class that it holds more of than its share.
 
     Args:
@@ -193,7 +254,11 @@ def safe_mean(labels: np.ndarray) -> np.ndarray:
 def some_rows(table: Table, name: str) -> np.ndarray:
     """Some of the rows of a side, evenly spread."""
     rows = table.rows[name]
-    return rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS)).astype(int)] if len(rows) else rows
+    return (
+        rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS)).astype(int)]
+        if len(rows)
+        else rows
+    )
 
 
 def scalar_labels(table: Table, name: str) -> tuple[str, np.ndarray] | None:
@@ -208,7 +273,9 @@ def scalar_labels(table: Table, name: str) -> tuple[str, np.ndarray] | None:
     return ("class" if table.labels[name].classes else "number"), targets.double().numpy()
 
 
-def input_codes(table: Table, rows: np.ndarray, checks: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def input_codes(
+    table: Table, rows: np.ndarray, checks: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The inputs as integers, numbers by the quantiles of the training rows: {column: (training rows, validation rows)}."""
     encoded = table.encoded_inputs("train")
     dense, place, found = encoded["dense"].numpy(), 0, {}
@@ -229,14 +296,16 @@ def input_codes(table: Table, rows: np.ndarray, checks: np.ndarray) -> dict[str,
     return found
 
 
-# -- identifiers and codes ---------------------------------------------------------------------------
+# -- identifiers and codes -------------------------------------------------------------------------
 def identifiers(table: Table) -> list[str]:
     """Looks for inputs of whole numbers that seem to number the rows."""
     found = row_numbers(table)
     if not found:
         return []
     names = ", ".join(found)
-    return [f"note: {names}: another whole number in each row, as identifiers are: --data.drop '[{names}]' leaves them out"]
+    return [
+        f"note: {names}: another whole number in each row, as identifiers are: --data.drop '[{names}]' leaves them out"
+    ]
 
 
 def row_numbers(table: Table) -> list[str]:
@@ -244,10 +313,16 @@ def row_numbers(table: Table) -> list[str]:
     found = []
     for column, numbers in numeric_inputs(table):
         known = numbers[~np.isnan(numbers)]
-        if len(known) < 20 or (known != np.floor(known)).any() or len(np.unique(known)) < len(known):
+        if (
+            len(known) < 20
+            or (known != np.floor(known)).any()
+            or len(np.unique(known)) < len(known)
+        ):
             continue
         steps = np.diff(known)
-        step = np.gcd.reduce(steps.astype(np.int64)) if np.abs(known).max() < 2**53 else 1  # 10, 40, 30 are as 1, 4, 3
+        step = (
+            np.gcd.reduce(steps.astype(np.int64)) if np.abs(known).max() < 2**53 else 1
+        )  # 10, 40, 30 are as 1, 4, 3
         dense = known.max() - known.min() < 2 * len(known) * step
         if dense or (steps > 0).all() or (steps < 0).all() or re.search(NAMES_OF_GROUPS, column):
             found.append(column)
@@ -275,22 +350,32 @@ def codes_for_missing(table: Table) -> list[str]:
 
 def numeric_inputs(table: Table) -> list[tuple[str, np.ndarray]]:
     """The inputs that are numbers, and not parts of dates, with the numbers of all rows."""
-    columns = [c for c in table.columns if isinstance(c, Numeric) and isinstance(c.reads, NumberFormat)]
+    columns = [
+        c for c in table.columns if isinstance(c, Numeric) and isinstance(c.reads, NumberFormat)
+    ]
     return [(column.column, column.reads.numbers(table.main[column.source])) for column in columns]
 
 
-# -- splits -----------------------------------------------------------------------------------------
+# -- splits ----------------------------------------------------------------------------------------
 def odd_shares(table: Table) -> list[str]:
     """Looks whether a split by few groups is far from the shares that were asked for."""
     if not table.group:
         return []
     rows = len(table.main)
     asked = {"val": table.val_fraction, "test": table.test_fraction}
-    got = {name: len(table.rows[name]) / rows for name in asked if name not in table.table_files.paths}
-    far = {name: share for name, share in got.items() if abs(share - asked[name]) > max(0.05, asked[name] / 3)}
+    got = {
+        name: len(table.rows[name]) / rows for name in asked if name not in table.table_files.paths
+    }
+    far = {
+        name: share
+        for name, share in got.items()
+        if abs(share - asked[name]) > max(0.05, asked[name] / 3)
+    }
     if not far:
         return []
-    shares = " and ".join(f"{share:.0%} {name} rows, {asked[name]:.0%} asked for" for name, share in far.items())
+    shares = " and ".join(
+        f"{share:.0%} {name} rows, {asked[name]:.0%} asked for" for name, share in far.items()
+    )
     groups = table.main[table.group].nunique()
     return [f"note: {shares}: '{table.group}' has {groups} groups, which cannot be cut"]
 
@@ -299,17 +384,30 @@ def hidden_groups(table: Table) -> list[str]:
     """Looks for columns whose values several rows share, as rows of one patient or site do, where the split is at random."""
     if table.group or table.split_column or len(table.table_files.paths) == 3:
         return []
-    labels = {name: values for name in table.tasks if (values := scalar_labels(table, name)) is not None}
+    labels = {
+        name: values for name in table.tasks if (values := scalar_labels(table, name)) is not None
+    }
     targets = {column for columns in table.targets.values() for column in columns}
     found = []
     for name in map(str, table.main.columns):
         series = table.main[name]
         distinct, known = series.nunique(), int(series.notna().sum())
-        if name in targets or not 3 <= distinct <= known / 1.5 or is_typed_date(series) or date_formats(series):
+        if (
+            name in targets
+            or not 3 <= distinct <= known / 1.5
+            or is_typed_date(series)
+            or date_formats(series)
+        ):
             continue
         named = re.search(NAMES_OF_GROUPS, name) is not None and distinct >= min(5, known / 2)
         many = distinct >= 10 and known / distinct <= 100
-        if named or (many and (are_labels(table, name) or any(keeps_apart(*codes(table, name), y) for _, y in labels.values()))):
+        if named or (
+            many
+            and (
+                are_labels(table, name)
+                or any(keeps_apart(*codes(table, name), y) for _, y in labels.values())
+            )
+        ):
             found.append(name)
     if not found:
         return []
@@ -361,7 +459,8 @@ def keeps_apart(values: np.ndarray, ordered: bool, labels: np.ndarray) -> bool:
     several = counts[values] > 1
     if len(places) < 10 or several.sum() < 30 or not (y[several] ** 2).any():
         return False
-    # what the other rows with the same value say, against what the rows with the two next values say
+    # what the other rows with the same value say, against what the rows with the two next values
+    # say
     same = (sums[values] - y) / np.maximum(counts[values] - 1, 1)
     spread = (y[several] ** 2).mean()
     of_same = ((y - same)[several] ** 2).mean() / spread
@@ -386,16 +485,26 @@ def empty_classes(table: Table) -> list[str]:
                 continue
             counts = class_counts(table.encoded_targets("train", name), len(classes))
             there = class_counts(targets[name], len(classes))
-            found = [str(label) for i, label in enumerate(classes) if not there[i] and counts[i] >= 3]
+            found = [
+                str(label) for i, label in enumerate(classes) if not there[i] and counts[i] >= 3
+            ]
             if found:
                 lacking[name] = found
         if lacking:
             name = next(iter(lacking))
             others = len(lacking) - 1
-            more = f" (nor of classes of {others} other task{'s' if others > 1 else ''})" if others else ""
+            more = (
+                f" (nor of classes of {others} other task{'s' if others > 1 else ''})"
+                if others
+                else ""
+            )
             notes.append(
                 f"note: no {side} row of '{name}' is of {', '.join(lacking[name][:5])}{more}: some scores are not defined"
-                + (f"; --data.stratify '[{table.targets[name][0]}]' deals classes out in proportion" if at_random else "")
+                + (
+                    f"; --data.stratify '[{table.targets[name][0]}]' deals classes out in proportion"
+                    if at_random
+                    else ""
+                )
             )
     return notes
 

@@ -15,13 +15,38 @@ if TYPE_CHECKING:
 CURRENCY = "$€£¥₹"
 UNIT = rf"[%‰°{CURRENCY}]|[A-Z]{{3}}"
 EXPONENT = r"(?:[eE][-+]?\d+)?"
-SPACES = "\u00a0\u2009\u202f"  # no-break, thin and narrow spaces, which spreadsheets put between thousands
+# no-break, thin and narrow spaces, which spreadsheets put between thousands
+SPACES = "\u00a0\u2009\u202f"
 TRUTH = {"true": 1.0, "false": 0.0}
-TRUTH_AS_NUMBERS = {"1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}  # as other rows of such a column may have it
-# in lower case; among numbers and dates they mean that a value is missing, among words they are words
+TRUTH_AS_NUMBERS = {
+    "1": 1.0,
+    "0": 0.0,
+    "1.0": 1.0,
+    "0.0": 0.0,
+}  # as other rows of such a column may have it
+# in lower case; among numbers and dates they mean that a value is missing, among words they are
+# words
 NO_NUMBER = frozenset(
     (
-        *("-", "--", "---", "\u2013", "\u2014", ".", "..", "...", "?", "*", "na", "n/a", "n.a.", "n.a", "n/d", "n.d.", "nd"),
+        *(
+            "-",
+            "--",
+            "---",
+            "\u2013",
+            "\u2014",
+            ".",
+            "..",
+            "...",
+            "?",
+            "*",
+            "na",
+            "n/a",
+            "n.a.",
+            "n.a",
+            "n/d",
+            "n.d.",
+            "nd",
+        ),
         *("nan", "nil", "none", "null", "#n/a", "#na", "#null!", "#value!", "#div/0!", "<na>"),
     )
 )
@@ -41,11 +66,10 @@ class BadValue(ValueError):
 class NumberFormat:
     """How the numbers of one column are written.
 
-    Attributes:
-        decimal: The mark before decimals: a dot or a comma.
-        thousands: The mark between thousands: '', a comma, a dot, a space or an apostrophe.
-        unit: A currency or a percent sign that stands beside the numbers, and is left out; '' for none.
-        truth: Whether the column holds the words true and false, which count as 1 and 0.
+    Attributes: decimal: The mark before decimals: a dot or a comma. thousands: The mark between
+        thousands: '', a comma, a dot, a space or an apostrophe. unit: A currency or a percent sign
+        that stands beside the numbers, and is left out; '' for none. truth: Whether the column
+        holds the words true and false, which count as 1 and 0.
     """
 
     decimal: str = "."
@@ -86,7 +110,11 @@ class NumberFormat:
         import pandas as pd
 
         if self.truth:
-            return texts.str.lower().map(TRUTH | TRUTH_AS_NUMBERS).to_numpy(dtype=np.float64, na_value=np.nan)
+            return (
+                texts.str.lower()
+                .map(TRUTH | TRUTH_AS_NUMBERS)
+                .to_numpy(dtype=np.float64, na_value=np.nan)
+            )
         if self.plain:
             return plain_numbers(texts)
         bare = without_unit(tidy(texts), self.unit)
@@ -128,7 +156,9 @@ class NumberFormat:
             row = int(beyond.argmax())
             if np.isinf(numbers[row]):
                 raise BadValue(row, f"holds {numbers[row]}, which is not finite")
-            raise BadValue(row, f"holds {numbers[row]:g}, which is beyond single precision: not finite there")
+            raise BadValue(
+                row, f"holds {numbers[row]:g}, which is beyond single precision: not finite there"
+            )
         return numbers
 
 
@@ -175,14 +205,18 @@ def plain_numbers(texts: pd.Series) -> np.ndarray:
     numbers = all_plain(texts)
     if numbers is not None:
         return numbers
-    fits = texts.str.fullmatch(rf"\s*(?:{NumberFormat().pattern}|[-+]?inf(?:inity)?)\s*", case=False)
+    fits = texts.str.fullmatch(
+        rf"\s*(?:{NumberFormat().pattern}|[-+]?inf(?:inity)?)\s*", case=False
+    )
     wanted = texts.where(fits.astype(bool))
     return pd.to_numeric(wanted, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def tidy(texts: pd.Series) -> pd.Series:
     """Texts with one kind of space, apostrophe and minus sign, and brackets of bookkeepers as a minus."""
-    texts = texts.str.replace(rf"[{SPACES}]", " ", regex=True).str.replace("\u2019", "'", regex=False)
+    texts = texts.str.replace(rf"[{SPACES}]", " ", regex=True).str.replace(
+        "\u2019", "'", regex=False
+    )
     texts = texts.str.replace("\u2212", "-", regex=False)
     return texts.str.replace(r"^\((.*)\)$", r"-\1", regex=True)
 
@@ -213,7 +247,11 @@ def forms(decimal: str | None, thousands: str | None) -> list[tuple[str, str]]:
         *((".", ""), (",", ""), (".", ","), (",", ".")),
         *((".", " "), (",", " "), (".", "'"), (",", "'")),
     ]
-    return [(d, t) for d, t in every if (decimal is None or d == decimal) and (thousands is None or t == thousands)]
+    return [
+        (d, t)
+        for d, t in every
+        if (decimal is None or d == decimal) and (thousands is None or t == thousands)
+    ]
 
 
 def is_texts(series: pd.Series) -> bool:
@@ -221,7 +259,9 @@ def is_texts(series: pd.Series) -> bool:
     return series.dtype == "str"
 
 
-def shares(series: pd.Series, decimal: str | None, thousands: str | None) -> dict[NumberFormat, float]:
+def shares(
+    series: pd.Series, decimal: str | None, thousands: str | None
+) -> dict[NumberFormat, float]:
     """The share of a column's known values that are numbers, by each format that may be meant; those at the largest share.
 
     Args:
@@ -234,7 +274,9 @@ def shares(series: pd.Series, decimal: str | None, thousands: str | None) -> dic
     by_hand = decimal is not None or thousands is not None
     if not by_hand and series.notna().any() and all_plain(series) is not None:
         # 45.000 may mean 45 or 45000: the other columns of the file may tell
-        return {NumberFormat(): 1.0} | ({NumberFormat(",", "."): 1.0} if all_grouped(series.dropna()) else {})
+        return {NumberFormat(): 1.0} | (
+            {NumberFormat(",", "."): 1.0} if all_grouped(series.dropna()) else {}
+        )
     known = without_words_for_none(series).dropna()
     if not len(known):
         return {}
@@ -282,14 +324,15 @@ class Written:
     doubt: NumberFormat | None = None
 
 
-def find_formats(columns: dict[str, pd.Series], decimal: str | None, thousands: str | None, comma_file: bool) -> dict[str, Written]:
+def find_formats(
+    columns: dict[str, pd.Series], decimal: str | None, thousands: str | None, comma_file: bool
+) -> dict[str, Written]:
     """Finds how the numbers of each column are written; columns that leave no doubt settle what others may mean.
 
-    Args:
-        columns: Columns of the training rows, by name.
-        decimal: The mark before decimals, where it is set by hand.
-        thousands: The mark between thousands, where it is set by hand.
-        comma_file: Whether commas separate the columns of the file, so that a comma inside a number is a rare thing.
+    Args: columns: Columns of the training rows, by name. decimal: The mark before decimals, where
+        it is set by hand. thousands: The mark between thousands, where it is set by hand.
+        comma_file: Whether commas separate the columns of the file, so that a comma inside a number
+        is a rare thing.
     """
     found: dict[str, dict[NumberFormat, float]] = {}
     result: dict[str, Written] = {}
@@ -308,7 +351,9 @@ def find_formats(columns: dict[str, pd.Series], decimal: str | None, thousands: 
     return result
 
 
-def refuse_other_marks(name: str, series: pd.Series, decimal: str | None, thousands: str | None) -> None:
+def refuse_other_marks(
+    name: str, series: pd.Series, decimal: str | None, thousands: str | None
+) -> None:
     """Looks whether a column holds numbers with other marks than those set by hand.
 
     Raises:

@@ -1,6 +1,7 @@
 """Tables from files: CSV, TSV, Parquet and ARFF, with mistakes named by file, column and row.
 
-Text files are read as text, so that nothing is guessed here: what a column holds is decided once, from the training rows.
+Text files are read as text, so that nothing is guessed here: what a column holds is decided once,
+from the training rows.
 """
 
 from __future__ import annotations
@@ -23,8 +24,18 @@ if TYPE_CHECKING:
 
 MISSING_WORDS = ("", "?", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "<NA>", "#N/A")
 FORMATS = ("csv", "tsv", "parquet", "arff")
-ENDINGS = {".csv": "csv", ".txt": "csv", ".tsv": "tsv", ".tab": "tsv", ".parquet": "parquet", ".pq": "parquet", ".arff": "arff"}
-MOST_COLUMNS = 50_000  # each costs milliseconds before the first step: of more nobody would see the end
+ENDINGS = {
+    ".csv": "csv",
+    ".txt": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arff": "arff",
+}
+MOST_COLUMNS = (
+    50_000  # each costs milliseconds before the first step: of more nobody would see the end
+)
 MARKS = ((";", "';'"), ("\t", "a tab"), ("|", "'|'"), (",", "','"))
 
 
@@ -42,12 +53,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 class FileFormat:
     """How the files of a table are laid out.
 
-    Attributes:
-        format: csv, tsv, parquet or arff; None: what the ending of the name says.
-        delimiter: Between the columns of a text file; None: a comma, or a tab in .tsv files.
-        names: Names of the columns of a text file without a header.
-        missing: Further words that mean that a value is missing.
-        missing_defaults: Whether ``MISSING_WORDS`` mean that, too.
+    Attributes: format: csv, tsv, parquet or arff; None: what the ending of the name says.
+        delimiter: FeatureExchange the columns of a text file; None: a comma, or a tab in .tsv
+        files. names: Names of the columns of a text file without a header. missing: Further words
+        that mean that a value is missing. missing_defaults: Whether ``MISSING_WORDS`` mean that,
+        too.
     """
 
     format: str | None = None
@@ -60,7 +70,9 @@ class FileFormat:
         if self.format is not None and self.format not in FORMATS:
             raise ValueError(f"data.format is '{self.format}'; known are {', '.join(FORMATS)}")
         if self.delimiter is not None and len(self.separator) != 1 and self.separator != r"\s+":
-            raise ValueError(f"data.delimiter is '{self.delimiter}'; it must be one character, or 'spaces'")
+            raise ValueError(
+                f"data.delimiter is '{self.delimiter}'; it must be one character, or 'spaces'"
+            )
 
     @property
     def separator(self) -> str:
@@ -76,7 +88,10 @@ class FileFormat:
 
     def has_commas(self, path: str) -> bool:
         """Whether commas separate the columns of a file."""
-        ending = next((ENDINGS[e.lower()] for e in reversed(Path(path).suffixes) if e.lower() in ENDINGS), "csv")
+        ending = next(
+            (ENDINGS[e.lower()] for e in reversed(Path(path).suffixes) if e.lower() in ENDINGS),
+            "csv",
+        )
         return (self.format or ending) == "csv" and self.separator in ("", ",")
 
     def kind(self, path: Path) -> str:
@@ -103,8 +118,8 @@ def read_table(path: str | Path, layout: FileFormat | None = None) -> pd.DataFra
         path: The file, compressed or not.
         layout: How it is laid out.
 
-    Raises:
-        ValueError: The file is missing, empty, of another kind, or not a table with unique column names.
+    Raises: ValueError: The file is missing, empty, of another kind, or not a table with unique
+        column names.
     """
     import pandas as pd  # half a second to import: only where it is used
 
@@ -127,10 +142,17 @@ def read_table(path: str | Path, layout: FileFormat | None = None) -> pd.DataFra
     except pd.errors.EmptyDataError:
         raise ValueError(f"{path}: the file is empty") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is no text in UTF-8 ({error.reason}): save it in that encoding") from None
+        raise ValueError(
+            f"{path}: is no text in UTF-8 ({error.reason}): save it in that encoding"
+        ) from None
     except NotATable as error:
         raise ValueError(f"{path}: {error}") from None
-    except (ValueError, OSError, EOFError, NotImplementedError) as error:  # of pandas' parser, of pyarrow, of scipy
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        NotImplementedError,
+    ) as error:  # of pandas' parser, of pyarrow, of scipy
         reason = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
         raise ValueError(f"{path}: cannot be read as a table: {reason}") from None
     counts = Counter(str(name) for name in frame.columns)
@@ -170,7 +192,9 @@ def refuse_too_wide(columns: int) -> None:
         NotATable: It has more.
     """
     if columns > MOST_COLUMNS:
-        raise NotATable(f"has {columns:,} columns, and at most {MOST_COLUMNS:,} can be read: keep those that matter")
+        raise NotATable(
+            f"has {columns:,} columns, and at most {MOST_COLUMNS:,} can be read: keep those that matter"
+        )
 
 
 def read_text(path: Path, layout: FileFormat, separator: str) -> pd.DataFrame:
@@ -181,31 +205,45 @@ def read_text(path: Path, layout: FileFormat, separator: str) -> pd.DataFrame:
     as_text = {"sep": separator, "skipinitialspace": True, "dtype": "str", "encoding": "utf-8-sig"}
     as_text |= {"keep_default_na": False, "na_filter": False}
     # as one text first, since pandas takes half a minute to make columns of 200,000
-    line = pd.read_csv(path, header=None, nrows=1, **as_text | {"sep": "\0", "quoting": csv.QUOTE_NONE})  # type: ignore[call-overload]
-    refuse_too_wide(len(re.split(separator if len(separator) > 1 else re.escape(separator), line.iat[0, 0])))
+    line = pd.read_csv(
+        path, header=None, nrows=1, **as_text | {"sep": "\0", "quoting": csv.QUOTE_NONE}
+    )  # type: ignore[call-overload]
+    refuse_too_wide(
+        len(re.split(separator if len(separator) > 1 else re.escape(separator), line.iat[0, 0]))
+    )
     first = pd.read_csv(path, header=None, nrows=1, **as_text)  # type: ignore[call-overload]
     header = [str(cell).strip() for cell in first.iloc[0]]
     if len(header) == 1:
         for mark, word in MARKS:
             if mark in header[0]:
-                raise NotATable(f"only one column found, and its name holds {word}: set --data.delimiter {mark!r}")
+                raise NotATable(
+                    f"only one column found, and its name holds {word}: set --data.delimiter {mark!r}"
+                )
         if " " in header[0]:
             below = 0  # words of the first row
             with suppress(pd.errors.EmptyDataError):
                 second = pd.read_csv(path, header=None, skiprows=1, nrows=1, **as_text)  # type: ignore[call-overload]
                 below = len(str(second.iat[0, 0]).split()) if second.shape == (1, 1) else 0
             if below == len(header[0].split()):
-                raise NotATable("only one column found, with spaces in its name and below: set --data.delimiter spaces")
+                raise NotATable(
+                    "only one column found, with spaces in its name and below: set --data.delimiter spaces"
+                )
     names = list(layout.names) if layout.names else named(header)
     if len(names) != len(header):
-        raise NotATable(f"data.names has {len(names)} names, but the first row has {len(header)} values")
+        raise NotATable(
+            f"data.names has {len(names)} names, but the first row has {len(header)} values"
+        )
     with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header would be cut
+        warnings.simplefilter(
+            "error", pd.errors.ParserWarning
+        )  # rows longer than the header would be cut
         try:
             rows = 0 if layout.names is None else None
             frame = pd.read_csv(path, header=rows, index_col=False, **as_text)  # type: ignore[call-overload]
         except pd.errors.ParserWarning:
-            raise NotATable(f"cannot be read as a table: rows have more values than the {len(names)} column names") from None
+            raise NotATable(
+                f"cannot be read as a table: rows have more values than the {len(names)} column names"
+            ) from None
     frame.columns = pd.Index(names)
     words = layout.words
     for name in frame.columns if frame.columns.is_unique else ():
@@ -228,7 +266,8 @@ def named(header: Sequence[str]) -> list[str]:
 def read_parquet(path: Path) -> pd.DataFrame:
     """Reads a Parquet file: numbers and dates stay what they are, all else becomes text.
 
-    A stored index is a column like others. Durations become seconds, lists of one length a column for each element.
+    A stored index is a column like others. Durations become seconds, lists of one length a column
+    for each element.
     """
     import pandas as pd
     import pyarrow as pa
@@ -250,7 +289,8 @@ def read_parquet(path: Path) -> pd.DataFrame:
         if pa.types.is_boolean(kind):
             columns[name] = column.to_pandas().map({True: "True", False: "False"}).astype("str")
         elif pa.types.is_integer(kind):
-            # with gaps pandas would make numbers with decimals of them, and lose digits of long ones
+            # with gaps pandas would make numbers with decimals of them, and lose digits of long
+            # ones
             whole = pd.UInt64Dtype() if pa.types.is_uint64(kind) else pd.Int64Dtype()
             columns[name] = column.to_pandas(types_mapper={kind: whole}.get)
         elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):
@@ -261,10 +301,18 @@ def read_parquet(path: Path) -> pd.DataFrame:
         elif pa.types.is_temporal(kind) and not pa.types.is_time(kind):
             dates = pd.to_datetime(column.to_pandas())
             columns[name] = dates.dt.tz_localize(None) if dates.dt.tz is not None else dates
-        elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        elif (
+            pa.types.is_list(kind)
+            or pa.types.is_large_list(kind)
+            or pa.types.is_fixed_size_list(kind)
+        ):
             elements = list_elements(name, column.to_pandas())
             columns |= elements
-            said = f"read as {len(elements)} columns" if elements else "left out, since they are no numbers of one length"
+            said = (
+                f"read as {len(elements)} columns"
+                if elements
+                else "left out, since they are no numbers of one length"
+            )
             notes.append(f"column '{name}' holds lists: {said}")
         elif pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             notes.append(f"column '{name}' holds {kind}: left out")

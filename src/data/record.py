@@ -1,7 +1,7 @@
 """What a run keeps of its data, so that no later command takes other rows for them.
 
-A record holds for each file its place, its size and a hash of its content; for each row the side of the split that it is on, and a
-short hash of its inputs. A file is the run's if its content is.
+A record holds for each file its place, its size and a hash of its content; for each row the side of
+the split that it is on, and a short hash of its inputs. A file is the run's if its content is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from src.data.columns import Categorical, Numeric
 from src.data.kinds import task_from_plain
 from src.data.labels import Labels
-from src.plain import Count, Damaged, Such, mismatch, read_json
+from src.files.typed import Count, Damaged, Such, mismatch, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,11 @@ def fingerprint(path: str | Path) -> dict[str, Any]:
     place = Path(path)
     with place.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-    return {"path": str(place.resolve()), "bytes": place.stat().st_size, "sha256": digest.hexdigest()}
+    return {
+        "path": str(place.resolve()),
+        "bytes": place.stat().st_size,
+        "sha256": digest.hexdigest(),
+    }
 
 
 def is_same(path: str | Path, record: Mapping[str, Any]) -> bool:
@@ -113,8 +117,13 @@ class Schema(TypedDict):
     inputs: Annotated[list[dict[str, Any]], Such("at least one", bool)]
     tasks: Annotated[dict[str, TaskRecord], Such("with at least one task", bool)]
     dropped: dict[str, str]
-    files: Annotated[dict[str, FileRecord], Such("with train", lambda files: "train" in files and files.keys() <= LETTERS.keys())]
-    sides: Annotated[str, Such("a t, v or e for each row", lambda sides: set(sides) <= set(LETTERS.values()))]
+    files: Annotated[
+        dict[str, FileRecord],
+        Such("with train", lambda files: "train" in files and files.keys() <= LETTERS.keys()),
+    ]
+    sides: Annotated[
+        str, Such("a t, v or e for each row", lambda sides: set(sides) <= set(LETTERS.values()))
+    ]
     hashes: str
     seal: str
 
@@ -133,14 +142,16 @@ def seal(schema: Mapping[str, Any]) -> str:
 def read_schema(path: str) -> dict[str, Any]:
     """Reads the schema.json of a run on a table.
 
-    Raises:
-        Damaged: It is not what a run has written, and where that can be told the message says where and what belongs there.
+    Raises: Damaged: It is not what a run has written, and where that can be told the message says
+        where and what belongs there.
     """
     saved: dict[str, Any] = read_json(path, Schema)
     if (wrong := contradiction(saved)) is not None:
         raise Damaged(path, wrong)
     if saved["seal"] != seal(saved):
-        raise Damaged(path, "a value is not what the run has written; restore the file, or train anew")
+        raise Damaged(
+            path, "a value is not what the run has written; restore the file, or train anew"
+        )
     return saved
 
 
@@ -152,7 +163,11 @@ def contradiction(saved: Mapping[str, Any]) -> str | None:
         kind = kinds.get(str(column.get("kind")))
         if kind is None:
             return f"inputs[{number}].kind is {column.get('kind')!r}, where {' or '.join(map(repr, kinds))} belongs"
-        if wrong := mismatch({key: value for key, value in column.items() if key != "kind"}, kind, f"inputs[{number}]"):
+        if wrong := mismatch(
+            {key: value for key, value in column.items() if key != "kind"},
+            kind,
+            f"inputs[{number}]",
+        ):
             return wrong
         source = column["source"] if kind is Numeric else column["column"]
         if source not in train["columns"]:
@@ -172,7 +187,11 @@ def contradiction(saved: Mapping[str, Any]) -> str | None:
         count = len(unpacked(saved["hashes"]))
     except ValueError:
         return "hashes is no base64 text of whole hashes"
-    return None if count == train["rows"] else f"hashes has {count} rows, where files.train.rows is {train['rows']}"
+    return (
+        None
+        if count == train["rows"]
+        else f"hashes has {count} rows, where files.train.rows is {train['rows']}"
+    )
 
 
 def difference(before: np.ndarray, now: np.ndarray) -> str:

@@ -12,7 +12,13 @@ from src.data.dates import date_formats, is_typed_date
 from src.data.kinds import declared
 from src.data.labels import FEW_NUMBERS, MOST_CLASSES
 from src.data.numbers import is_texts, shares, without_words_for_none
-from src.data.splits import column_split, group_split, keep_rare_classes, random_split, stratified_split
+from src.data.splits import (
+    column_split,
+    group_split,
+    keep_rare_classes,
+    random_split,
+    stratified_split,
+)
 from src.tasks import BinaryClassification, Classification, Task
 
 if TYPE_CHECKING:
@@ -43,7 +49,9 @@ def sides(table: Table) -> tuple[np.ndarray, int]:
         words = to_words(main[table.group])
         if words.isna().any():
             row = int(words.isna().to_numpy().argmax())
-            raise ValueError(f"{table.path} row {row + 1}: column '{table.group}' is missing; each row needs its group")
+            raise ValueError(
+                f"{table.path} row {row + 1}: column '{table.group}' is missing; each row needs its group"
+            )
         groups = words.to_numpy(dtype=object)
         side = group_split(groups, val, test, table.split_seed)
     elif table.stratify:
@@ -51,7 +59,9 @@ def sides(table: Table) -> tuple[np.ndarray, int]:
     else:
         side = random_split(len(main), val, test, table.split_seed)
     train = side == "train"
-    labels = [codes for name in table.targets if (codes := codes_of_task(table, name, train)) is not None]
+    labels = [
+        codes for name in table.targets if (codes := codes_of_task(table, name, train)) is not None
+    ]
     moved = keep_rare_classes(side, labels, groups)
     if groups is not None:
         moved = refill(side, moved, labels, groups, {"val": val, "test": test}, table.split_seed)
@@ -95,7 +105,9 @@ def codes_of_task(table: Table, name: str, train: np.ndarray) -> np.ndarray | No
     surely = kind is not None and issubclass(kind, Classification | BinaryClassification)
     if kind is not None and not surely:
         return None
-    return class_codes(table.main[table.targets[name][0]], train, surely, table.decimal, table.thousands)
+    return class_codes(
+        table.main[table.targets[name][0]], train, surely, table.decimal, table.thousands
+    )
 
 
 def class_codes(
@@ -103,11 +115,9 @@ def class_codes(
 ) -> np.ndarray | None:
     """The classes of a column of labels as integers (N,), -1 where missing; None if its labels are numbers or free text.
 
-    Args:
-        series: The labels of all rows.
-        train: Which of them train: (N,) bool. The kind of a task is found from these, however many more values the others have.
-        surely: Whether it is known that they are classes.
-        decimal: The mark before decimals, where it is set by hand.
+    Args: series: The labels of all rows. train: Which of them train: (N,) bool. The kind of a task
+        is found from these, however many more values the others have. surely: Whether it is known
+        that they are classes. decimal: The mark before decimals, where it is set by hand.
         thousands: The mark between thousands, where it is set by hand.
     """
     import pandas as pd
@@ -128,5 +138,10 @@ def class_codes(
 
 def joint_codes(frame: pd.DataFrame) -> np.ndarray:
     """The combinations of values of some columns as integers (N,)."""
-    codes: np.ndarray = frame.apply(to_words).groupby(list(frame.columns), dropna=False, sort=True).ngroup().to_numpy()
+    codes: np.ndarray = (
+        frame.apply(to_words)
+        .groupby(list(frame.columns), dropna=False, sort=True)
+        .ngroup()
+        .to_numpy()
+    )
     return codes

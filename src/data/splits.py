@@ -1,7 +1,8 @@
 """Which rows train, validate and test: at random, by group, or by a column.
 
-At random a row's side is a function of the seed and of its place in the file alone. So runs with other targets or other inputs are
-tested on the same rows, and rows that are appended to a file leave the sides of the others as they are.
+At random a row's side is a function of the seed and of its place in the file alone. So runs with
+other targets or other inputs are tested on the same rows, and rows that are appended to a file
+leave the sides of the others as they are.
 """
 
 import hashlib
@@ -10,9 +11,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from src.hashing import GAMMA, hashed
+from src.rng import GAMMA, hashed
 
-NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
 BLOCK = 20  # rows that are dealt out together, so that the shares are right in each part of a file
 
 
@@ -32,11 +41,14 @@ def random_split(rows: int, val: float, test: float, seed: int) -> np.ndarray:
     blocks = -(-rows // size)
     keys = hashed(torch.arange(blocks * size) * GAMMA + seed).view(blocks, size)
     rank = keys.argsort(1).argsort(1).numpy()  # a permutation of each block
-    # how many rows of all blocks up to this one test, and how many test or validate: shares that are no whole rows add up
+    # how many rows of all blocks up to this one test, and how many test or validate: shares that
+    # are no whole rows add up
     ends = np.arange(blocks + 1) * size
     tests = np.diff(np.floor(ends * test + 0.5))
     held_out = np.diff(np.floor(ends * (test + val) + 0.5))
-    side = np.where(rank < tests[:, None], "test", np.where(rank < held_out[:, None], "val", "train"))
+    side = np.where(
+        rank < tests[:, None], "test", np.where(rank < held_out[:, None], "val", "train")
+    )
     return side.ravel()[:rows].astype("<U5")
 
 
@@ -78,7 +90,11 @@ def group_split(groups: np.ndarray, val: float, test: float, seed: int) -> np.nd
     draws = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
     order = np.array(sorted(range(len(names)), key=draws.__getitem__))
     filled = np.cumsum(sizes[order]) - sizes[order] / 2  # a group goes where its middle row falls
-    side = np.where(filled < test * len(groups), "test", np.where(filled < (test + val) * len(groups), "val", "train"))
+    side = np.where(
+        filled < test * len(groups),
+        "test",
+        np.where(filled < (test + val) * len(groups), "val", "train"),
+    )
     for name, share in (("train", 1.0), ("test", test), ("val", val)):
         several = [other for other in ("train", "test", "val") if (side == other).sum() > 1]
         if share and name not in side and several:
@@ -102,7 +118,9 @@ def column_split(values: Sequence[object]) -> np.ndarray:
     return split
 
 
-def keep_rare_classes(side: np.ndarray, labels: Sequence[np.ndarray], groups: np.ndarray | None = None) -> np.ndarray:
+def keep_rare_classes(
+    side: np.ndarray, labels: Sequence[np.ndarray], groups: np.ndarray | None = None
+) -> np.ndarray:
     """Lets the rows train whose class no other row would train.
 
     Args:

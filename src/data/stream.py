@@ -1,7 +1,8 @@
 """One stream of global batches, dealt to any number of ranks, resumable in mid-epoch.
 
-A global batch is a slice of the epoch's order, which depends on (seed, epoch) alone. It is cut into one part per rank; parts that
-come out short are filled with ``PADDING``. So the union of the ranks' batches is the same on any number of ranks.
+A global batch is a slice of the epoch's order, which depends on (seed, epoch) alone. It is cut into
+one part per rank; parts that come out short are filled with ``PADDING``. So the union of the ranks'
+batches is the same on any number of ranks.
 """
 
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from src.batch import PADDING, Batch
+from src.collectives import replica
 from src.data.workers import awaited, begin
-from src.parallel.replicas import replica
 
 
 def generator(*key: int) -> torch.Generator:
@@ -30,7 +31,8 @@ def generator(*key: int) -> torch.Generator:
 class GlobalBatches(SequentialSampler):
     """Yields this rank's row numbers (B,) of each global batch.
 
-    It is a SequentialSampler by name only: that is how Lightning recognises a sampler that ``--overfit_batches`` must leave alone.
+    It is a SequentialSampler by name only: that is how Lightning recognises a sampler that
+    ``--overfit_batches`` must leave alone.
 
     Args:
         rows: Number of rows.
@@ -53,11 +55,19 @@ class GlobalBatches(SequentialSampler):
         for batch in islice(self.batches(), first if epoch == self.epoch else 0, None):
             share = -(-len(batch) // count)
             mine = batch[rank * share : (rank + 1) * share]
-            yield torch.cat([mine, mine.new_full((share - len(mine),), PADDING)]) if len(mine) < share else mine
+            yield (
+                torch.cat([mine, mine.new_full((share - len(mine),), PADDING)])
+                if len(mine) < share
+                else mine
+            )
 
     def batches(self) -> Iterator[Tensor]:
         """Yields the global batches of this epoch, a function of (seed, epoch) alone."""
-        order = torch.randperm(self.rows, generator=generator(self.seed, self.epoch)) if self.shuffle else torch.arange(self.rows)
+        order = (
+            torch.randperm(self.rows, generator=generator(self.seed, self.epoch))
+            if self.shuffle
+            else torch.arange(self.rows)
+        )
         for k in range(len(self)):
             yield order[k * self.batch_size : (k + 1) * self.batch_size]
 
@@ -74,7 +84,8 @@ class GlobalBatches(SequentialSampler):
 class Batches:
     """An iterable over the batches of a split, made in this process, or by workers and in pinned memory where that is asked for.
 
-    A DataLoader for one process alone would cost 0.1 ms a batch; and Lightning gives a bare one another sampler for prediction.
+    A DataLoader for one process alone would cost 0.1 ms a batch; and Lightning gives a bare one
+    another sampler for prediction.
 
     Args:
         rows: Maps row numbers (B,) to a Batch.
@@ -99,8 +110,14 @@ class Batches:
         if num_workers or pin_memory:
             settings: dict[str, Any] = {"num_workers": num_workers}
             if num_workers:
-                settings |= {"persistent_workers": True, "timeout": timeout, "worker_init_fn": begin}
-            self.loader = DataLoader(rows, sampler=sampler, batch_size=None, pin_memory=pin_memory, **settings)
+                settings |= {
+                    "persistent_workers": True,
+                    "timeout": timeout,
+                    "worker_init_fn": begin,
+                }
+            self.loader = DataLoader(
+                rows, sampler=sampler, batch_size=None, pin_memory=pin_memory, **settings
+            )
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -116,7 +133,8 @@ class Batches:
             self.loader._iterator = iterator
 
     def __iter__(self) -> Iterator[Batch]:
-        # a generator: workers start at the first batch, since Lightning also asks for an iterator only to see whether there is one
+        # a generator: workers start at the first batch, since Lightning also asks for an iterator
+        # only to see whether there is one
         if self.loader is None:
             yield from map(self.rows.__getitem__, self.sampler)
         elif self.loader.num_workers:

@@ -22,7 +22,13 @@ from src.data.numbers import Written, find_formats
 from src.data.reading import FileFormat, nearest, read_table
 from src.data.record import letters, packed, read_schema, row_hashes, rows_of, sealed
 from src.data.sides import sides
-from src.data.targets import TargetReader, columns_of_tasks, encode, is_pattern, refuse_unknown_settings
+from src.data.targets import (
+    TargetReader,
+    columns_of_tasks,
+    encode,
+    is_pattern,
+    refuse_unknown_settings,
+)
 from src.tasks import MultilabelClassification, Task
 
 if TYPE_CHECKING:
@@ -32,26 +38,28 @@ if TYPE_CHECKING:
 class Table(MultiTaskDataModule):
     """Tasks from the columns of a table; everything that is learnt about a column is learnt from the training rows.
 
-    A run keeps its columns, its split and a hash of its files in its schema.json. Opened with that, the table is read as the run
-    read it; another file is new rows, all of which are evaluated; a file that has changed since is refused.
+    A run keeps its columns, its split and a hash of its files in its schema.json. Opened with that,
+    the table is read as the run read it; another file is new rows, all of which are evaluated; a
+    file that has changed since is refused.
 
-    Args:
-        path: A .csv, .tsv, .parquet or .arff file.
-        targets: Columns to predict: a list, or {task: column or columns}; several columns form one task (multi-label if they hold
+    Args: path: A .csv, .tsv, .parquet or .arff file. targets: Columns to predict: a list, or {task:
+        column or columns}; several columns form one task (multi-label if they hold
             0 and 1, else a vector regression). A name may be a pattern, such as Class*.
-        tasks: {task: what is set by hand}: the name of a kind (Regression), settings ({weight: 2}), or both
-            ({class_path: Regression, init_args: {loss: huber}}); a Task object from Python.
+        tasks: {task: what is set by hand}: the name of a kind (Regression), settings ({weight: 2}),
+            or both ({class_path: Regression, init_args: {loss: huber}}); a Task object from Python.
         inputs: Columns to learn from; None: all that are neither targets nor named otherwise.
         drop: Columns that must not be inputs.
         categorical: Columns that are to be read as categories, whatever they look like.
-        dates: What to do with columns of dates: refuse them, or expand them into year, month, day, weekday and hour.
+        dates: What to do with columns of dates: refuse them, or expand them into year, month, day,
+            weekday and hour.
         date_format: How dates are written, such as %d/%m/%Y, where their columns do not tell.
         missing: Words and numbers that mean that a value is missing, besides those that always do.
         missing_defaults: Whether an empty cell, ?, NA, n/a, NaN, null, None always mean it.
         decimal: The mark before decimals; None: found in the training rows.
         thousands: The mark between thousands; None: found in the training rows.
         format: csv, tsv, parquet or arff; None: what the file's name says.
-        delimiter: Between the columns of a text file, or 'spaces'; None: a comma, or a tab in .tsv files.
+        delimiter: FeatureExchange the columns of a text file, or 'spaces'; None: a comma, or a tab
+            in .tsv files.
         names: Names of the columns of a text file without a header.
         id: Column that names the rows in predictions.
         group: Column of groups that must not be on two sides of the split.
@@ -61,7 +69,8 @@ class Table(MultiTaskDataModule):
         test_path: File of test rows; otherwise they are split off.
         val_fraction: Share of the rows that validates.
         test_fraction: Share of the rows that tests.
-        split_seed: Seed of the split; apart from the run's seed, so that runs with several seeds see the same test rows.
+        split_seed: Seed of the split; apart from the run's seed, so that runs with several seeds
+            see the same test rows.
         schema_path: A run's schema.json: columns are read as that run read them, instead of anew.
         batch_size: Rows per step over all devices together.
         eval_batch_size: Rows per evaluation step over all devices.
@@ -103,25 +112,47 @@ class Table(MultiTaskDataModule):
     ) -> None:
         super().__init__(batch_size, eval_batch_size, num_workers, seed)
         words = tuple(str(word) for word in missing or ())
-        self.layout = FileFormat(format, delimiter, tuple(names) if names else None, words, missing_defaults)
+        self.layout = FileFormat(
+            format, delimiter, tuple(names) if names else None, words, missing_defaults
+        )
         self.path, self.val_path, self.test_path = path, val_path, test_path
         self.decimal, self.thousands, self.date_format = decimal, thousands, date_format
         self.settings = tasks or {}
-        self.inputs, self.drop, self.categorical, self.dates = inputs, drop or [], categorical or [], dates
-        self.id, self.group, self.stratify, self.split_column = id, group, stratify or [], split_column
-        self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
+        self.inputs, self.drop, self.categorical, self.dates = (
+            inputs,
+            drop or [],
+            categorical or [],
+            dates,
+        )
+        self.id, self.group, self.stratify, self.split_column = (
+            id,
+            group,
+            stratify or [],
+            split_column,
+        )
+        self.val_fraction, self.test_fraction, self.split_seed = (
+            val_fraction,
+            test_fraction,
+            split_seed,
+        )
         self._check_settings(targets)
         self._saved = None if schema_path is None else read_schema(schema_path)
         if self._saved is None and not targets:
-            raise ValueError("data.targets is missing: name the columns to predict, such as --data.targets '[income, hours]'")
+            raise ValueError(
+                "data.targets is missing: name the columns to predict, such as --data.targets '[income, hours]'"
+            )
         self._targets_given = targets or {}
         if self._saved is None and not any(map(is_pattern, self._targets_given)):
             # names that cannot be are refused before a file is read
             refuse_unknown_settings(self.settings, columns_of_tasks(self._targets_given, None))
 
-        given = {role: value for role, key in ROLES.items() if (value := getattr(self, key)) is not None}
+        given = {
+            role: value for role, key in ROLES.items() if (value := getattr(self, key)) is not None
+        }
         self.table_files = TableFiles(given, self.read, self._saved)
-        self.table_files.hashes = lambda frame: row_hashes(encode_inputs(self.columns, frame, path, False)[0])
+        self.table_files.hashes = lambda frame: row_hashes(
+            encode_inputs(self.columns, frame, path, False)[0]
+        )
         self.dropped: dict[str, str] = {}
         self._column_notes: list[str] = []
         self._inputs: dict[str, dict[str, torch.Tensor]] = {}
@@ -130,12 +161,17 @@ class Table(MultiTaskDataModule):
     def _check_settings(self, targets: object) -> None:
         """Looks for settings that cannot be, alone or together."""
         if isinstance(targets, str):
-            raise ValueError(f"data.targets is '{targets}', where a list of columns is expected: ['{targets}']")
+            raise ValueError(
+                f"data.targets is '{targets}', where a list of columns is expected: ['{targets}']"
+            )
         ways = {"group": self.group, "split_column": self.split_column, "stratify": self.stratify}
         chosen = [f"data.{name}" for name, value in ways.items() if value]
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} cannot both say how to split")
-        for name, share in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
+        for name, share in (
+            ("val_fraction", self.val_fraction),
+            ("test_fraction", self.test_fraction),
+        ):
             if not 0 <= share < 1:
                 raise ValueError(f"data.{name} is {share}; a share lies in [0, 1)")
         if self.val_fraction + self.test_fraction >= 1:
@@ -144,10 +180,14 @@ class Table(MultiTaskDataModule):
             )
         if self.decimal not in (None, ".", ","):
             raise ValueError(f"data.decimal is '{self.decimal}'; it must be '.' or ','")
-        if self.thousands not in (None, "", ".", ",", " ", "'") or (self.thousands and self.thousands == self.decimal):
-            raise ValueError(f"data.thousands is '{self.thousands}'; it must be ',', '.', a space or an apostrophe")
+        if self.thousands not in (None, "", ".", ",", " ", "'") or (
+            self.thousands and self.thousands == self.decimal
+        ):
+            raise ValueError(
+                f"data.thousands is '{self.thousands}'; it must be ',', '.', a space or an apostrophe"
+            )
 
-    # -- files --------------------------------------------------------------------------------------
+    # -- files -------------------------------------------------------------------------------------
     def read(self, path: str) -> pd.DataFrame:
         """Reads one file; a subclass for a particular data set may prepare it here."""
         return read_table(path, self.layout)
@@ -176,13 +216,17 @@ class Table(MultiTaskDataModule):
             for column in columns:
                 if column not in main.columns:
                     hint = nearest(column, main.columns)
-                    raise ValueError(f"{self.path}: data.{name} names '{column}', which is no column: {hint}")
+                    raise ValueError(
+                        f"{self.path}: data.{name} names '{column}', which is no column: {hint}"
+                    )
         both = labels & set(self.inputs or [])
         if both:
-            raise ValueError(f"data.inputs names '{sorted(both)[0]}', which is a target: a column cannot be both")
+            raise ValueError(
+                f"data.inputs names '{sorted(both)[0]}', which is a target: a column cannot be both"
+            )
         return main
 
-    # -- the split ----------------------------------------------------------------------------------
+    # -- the split ---------------------------------------------------------------------------------
     @cached_property
     def rows(self) -> dict[str, np.ndarray]:
         """Which rows of ``path`` train, validate and test; those of ``val_path`` and ``test_path`` come besides."""
@@ -193,11 +237,15 @@ class Table(MultiTaskDataModule):
             return rows_of(self._saved["sides"])
         side, moved = sides(self)
         if moved:
-            self._column_notes.append(f"rows moved to train, since no other row there has their class: {moved}")
+            self._column_notes.append(
+                f"rows moved to train, since no other row there has their class: {moved}"
+            )
         rows = {name: np.flatnonzero(side == name) for name in ROLES}
         for name, part in rows.items():
             if not len(part) and (name == "train" or name not in self.table_files.paths):
-                raise ValueError(f"{self.path}: the {name} split has no rows: {self._why_empty(name, moved)}")
+                raise ValueError(
+                    f"{self.path}: the {name} split has no rows: {self._why_empty(name, moved)}"
+                )
         return rows
 
     def _why_empty(self, name: str, moved: int) -> str:
@@ -223,12 +271,18 @@ class Table(MultiTaskDataModule):
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from None
 
-    # -- tasks --------------------------------------------------------------------------------------
+    # -- tasks -------------------------------------------------------------------------------------
     @cached_property
     def _columns_of_tasks(self) -> dict[str, str | list[str]]:
         if self._saved is not None:
-            labels = {name: Labels.from_plain(task["labels"]) for name, task in self._saved["tasks"].items()}
-            return {name: how.columns[0] if how.single else list(how.columns) for name, how in labels.items()}
+            labels = {
+                name: Labels.from_plain(task["labels"])
+                for name, task in self._saved["tasks"].items()
+            }
+            return {
+                name: how.columns[0] if how.single else list(how.columns)
+                for name, how in labels.items()
+            }
         patterns = any(map(is_pattern, flat(self._targets_given)))
         columns = [str(name) for name in self.table_files.frame().columns] if patterns else None
         try:
@@ -242,7 +296,10 @@ class Table(MultiTaskDataModule):
     def targets(self) -> dict[str, list[str]]:
         """The columns of each task."""
         found = self._columns_of_tasks
-        return {name: [columns] if isinstance(columns, str) else columns for name, columns in found.items()}
+        return {
+            name: [columns] if isinstance(columns, str) else columns
+            for name, columns in found.items()
+        }
 
     @property
     def single(self) -> dict[str, bool]:
@@ -257,20 +314,31 @@ class Table(MultiTaskDataModule):
     def labels(self) -> dict[str, Labels]:
         """How the labels of each task are read."""
         if self._saved is not None:
-            return {name: Labels.from_plain(task["labels"]) for name, task in self._saved["tasks"].items()}
-        self.tasks  # noqa: B018  # finds out
+            return {
+                name: Labels.from_plain(task["labels"])
+                for name, task in self._saved["tasks"].items()
+            }
+        self.tasks  # noqa: B018, finds out
         return self._target_reader.labels
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
         """One task per target, with the label space of the training rows."""
         if self._saved is not None:
-            return {name: task_from_plain(task["task"]) for name, task in self._saved["tasks"].items()}
+            return {
+                name: task_from_plain(task["task"]) for name, task in self._saved["tasks"].items()
+            }
         reader, single = self._target_reader, self.single
-        tasks = {name: reader.task(name, columns, single[name]) for name, columns in self.targets.items()}
-        for role in self.table_files.paths:  # a label that no class knows ends the run now, not when its split is read
+        tasks = {
+            name: reader.task(name, columns, single[name]) for name, columns in self.targets.items()
+        }
+        for role in (
+            self.table_files.paths
+        ):  # a label that no class knows ends the run now, not when its split is read
             for name, task in tasks.items():
-                self._targets[role, name] = encode(task, reader.labels[name], *self._file(role), name, "")
+                self._targets[role, name] = encode(
+                    task, reader.labels[name], *self._file(role), name, ""
+                )
         return tasks
 
     def _file(self, role: str) -> tuple[pd.DataFrame, str]:
@@ -281,19 +349,27 @@ class Table(MultiTaskDataModule):
         if (role, name) not in self._targets:
             hint = "; rows without labels are for python -m src.predict"
             task = self.tasks[name]
-            self._targets.setdefault((role, name), encode(task, self.labels[name], *self._file(role), name, hint))
+            self._targets.setdefault(
+                (role, name), encode(task, self.labels[name], *self._file(role), name, hint)
+            )
         return self._targets[role, name]
 
-    # -- inputs -------------------------------------------------------------------------------------
+    # -- inputs ------------------------------------------------------------------------------------
     @cached_property
     def columns(self) -> list[Column]:
         """What each input column becomes."""
         if self._saved is not None:
             return [from_plain(values) for values in self._saved["inputs"]]
-        taken = {c for columns in self.targets.values() for c in columns} | {self.id, self.group, self.split_column}
+        taken = {c for columns in self.targets.values() for c in columns} | {
+            self.id,
+            self.group,
+            self.split_column,
+        }
         wanted = self.inputs or [str(column) for column in self.main.columns if column not in taken]
         forced, rows = self.inputs is not None, self.rows["train"]
-        reader = InputReader(self.main, rows, self.written, forced, self.categorical, self.dates, self.date_format)
+        reader = InputReader(
+            self.main, rows, self.written, forced, self.categorical, self.dates, self.date_format
+        )
         try:
             columns = reader.columns([name for name in wanted if name not in self.drop])
         except BadColumn as error:
@@ -304,24 +380,30 @@ class Table(MultiTaskDataModule):
         self.dropped = reader.dropped
         self._column_notes += reader.notes
         if not columns:
-            raise ValueError(f"{self.path}: no input column is left; dropped: {', '.join(self.dropped) or 'none'}")
+            raise ValueError(
+                f"{self.path}: no input column is left; dropped: {', '.join(self.dropped) or 'none'}"
+            )
         return columns
 
     @cached_property
     def input_shape(self) -> InputShape:
         """Numeric columns with their indicators, and the vocabularies of the categorical ones."""
         numeric = sum(1 + c.indicator for c in self.columns if isinstance(c, Numeric))
-        return InputShape((numeric,), tuple(c.size for c in self.columns if isinstance(c, Categorical)))
+        return InputShape(
+            (numeric,), tuple(c.size for c in self.columns if isinstance(c, Categorical))
+        )
 
     def encoded_inputs(self, role: str) -> dict[str, torch.Tensor]:
         """Returns the inputs of all rows of a file."""
         if role not in self._inputs:
             frame, path = self._file(role)
-            self._inputs[role], remarks = encode_inputs(self.columns, frame, path, self.allow_missing)
+            self._inputs[role], remarks = encode_inputs(
+                self.columns, frame, path, self.allow_missing
+            )
             self.remarks += remarks
         return self._inputs[role]
 
-    # -- splits -------------------------------------------------------------------------------------
+    # -- splits ------------------------------------------------------------------------------------
     def split(self, name: Split) -> Rows:
         """Returns a split; to predict is to predict every row of ``path``.
 
@@ -331,7 +413,9 @@ class Table(MultiTaskDataModule):
         if name == "predict":
             return self._part("train", np.arange(len(self.table_files.frame())), labelled=False)
         if self.is_new and name != "test":
-            raise ValueError(f"{self.path} holds new rows, none of which is of the run's {name} split: leave --split out")
+            raise ValueError(
+                f"{self.path} holds new rows, none of which is of the run's {name} split: leave --split out"
+            )
         parts = [self._part("train", self.rows[name])] if len(self.rows[name]) else []
         if name != "train" and name in self.table_files.paths:
             parts.append(self._part(name, np.arange(len(self.table_files.frame(name)))))
@@ -341,7 +425,10 @@ class Table(MultiTaskDataModule):
         """Some rows of a file."""
         where = torch.from_numpy(rows)
         inputs = {key: values[where] for key, values in self.encoded_inputs(role).items()}
-        targets = {name: self.encoded_targets(role, name)[where] for name in (self.tasks if labelled else {})}
+        targets = {
+            name: self.encoded_targets(role, name)[where]
+            for name in (self.tasks if labelled else {})
+        }
         return Rows(inputs, targets, beside=self._beside(role, rows))
 
     def _beside(self, role: str, rows: np.ndarray) -> dict[str, list[Any]]:
@@ -367,15 +454,25 @@ class Table(MultiTaskDataModule):
         found: dict[str, dict[str, list[Any]]] = {}
         for task, labels in self.labels.items():
             classes = getattr(self.tasks[task], "classes", ())
-            parts = [labels.values(self.table_files.frame(role).iloc[rows], classes) for role, rows in roles.items()]
+            parts = [
+                labels.values(self.table_files.frame(role).iloc[rows], classes)
+                for role, rows in roles.items()
+            ]
             values = np.concatenate(parts).reshape(-1, len(labels.columns))
-            if isinstance(self.tasks[task], MultilabelClassification):  # as they are predicted: 1 and 0, not 1.0 and 0.0
-                values = np.array([[None if np.isnan(label) else int(label) for label in row] for row in values], dtype=object)
+            if isinstance(
+                self.tasks[task], MultilabelClassification
+            ):  # as they are predicted: 1 and 0, not 1.0 and 0.0
+                values = np.array(
+                    [[None if np.isnan(label) else int(label) for label in row] for row in values],
+                    dtype=object,
+                )
             names = ("",) if labels.single else labels.columns
-            found[task] = {suffix: column.tolist() for suffix, column in zip(names, values.T, strict=True)}
+            found[task] = {
+                suffix: column.tolist() for suffix, column in zip(names, values.T, strict=True)
+            }
         return found
 
-    # -- the run's data -----------------------------------------------------------------------------
+    # -- the run's data ----------------------------------------------------------------------------
     def check_files(self, all_there: bool = True) -> None:
         if self._saved is not None and not self.is_new:
             for role, path in self.table_files.paths.items():
@@ -387,7 +484,10 @@ class Table(MultiTaskDataModule):
         return [*self.table_files.given.values(), *(record["path"] for record in saved.values())]
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"files": self.schema()["files"], "rows": {name: len(rows) for name, rows in self.rows.items()}}
+        return {
+            "files": self.schema()["files"],
+            "rows": {name: len(rows) for name, rows in self.rows.items()},
+        }
 
     def schema(self) -> dict[str, Any]:
         """How columns are read, and which rows are on which side, for later commands."""
@@ -396,7 +496,10 @@ class Table(MultiTaskDataModule):
         labels = self.labels
         schema = {
             "inputs": [to_plain(column) for column in self.columns],
-            "tasks": {n: {"labels": labels[n].to_plain(), "task": task.describe()} for n, task in self.tasks.items()},
+            "tasks": {
+                n: {"labels": labels[n].to_plain(), "task": task.describe()}
+                for n, task in self.tasks.items()
+            },
             "dropped": self.dropped,
             "files": self.table_files.records,
             "sides": letters(self.rows),
@@ -404,16 +507,29 @@ class Table(MultiTaskDataModule):
         }
         return sealed(schema)
 
-    # -- what a person is told ----------------------------------------------------------------------
+    # -- what a person is told ---------------------------------------------------------------------
     def notes(self) -> list[str]:
         """Each task with its kind and the reason, the inputs, what was dropped, and what a person would look at twice."""
         reasons = {} if self._saved is not None else self._target_reader.reasons
-        tasks = [f"task {n}: {type(t).__name__} ({reasons.get(n, 'as in the schema')})" for n, t in self.tasks.items()]
-        kinds = [f"{sum(isinstance(c, k) for c in self.columns)} {k.__name__.lower()}" for k in (Numeric, Categorical)]
+        tasks = [
+            f"task {n}: {type(t).__name__} ({reasons.get(n, 'as in the schema')})"
+            for n, t in self.tasks.items()
+        ]
+        kinds = [
+            f"{sum(isinstance(c, k) for c in self.columns)} {k.__name__.lower()}"
+            for k in (Numeric, Categorical)
+        ]
         dropped = [f"dropped {name}: {reason}" for name, reason in self.dropped.items()]
         sizes = {name: len(self.split(name)) for name in ("train", "val", "test")}
-        counts = f"rows: {sizes['train']} to train, {sizes['val']} to validate, {sizes['test']} to test"
-        notes = [*tasks, f"inputs: {' and '.join(kinds)} columns", *dropped, *self.table_files.notes()]
+        counts = (
+            f"rows: {sizes['train']} to train, {sizes['val']} to validate, {sizes['test']} to test"
+        )
+        notes = [
+            *tasks,
+            f"inputs: {' and '.join(kinds)} columns",
+            *dropped,
+            *self.table_files.notes(),
+        ]
         if self._saved is not None:
             return [*notes, counts]
         return [*notes, *self._target_reader.notes, *self._column_notes, counts, *suspicions(self)]
@@ -423,8 +539,14 @@ class Table(MultiTaskDataModule):
         if not self.is_new:
             return super().describe(name)
         rows = self.split("test")
-        again = int(np.isin(row_hashes(self.encoded_inputs("train")), self.table_files.trained_on()).sum())
-        seen = f"; {again} of them have the inputs of rows that the run was trained on" if again else ""
+        again = int(
+            np.isin(row_hashes(self.encoded_inputs("train")), self.table_files.trained_on()).sum()
+        )
+        seen = (
+            f"; {again} of them have the inputs of rows that the run was trained on"
+            if again
+            else ""
+        )
         return f"all {len(rows)} rows of {self.path}, a file that is not the run's{seen}"
 
 
@@ -432,4 +554,8 @@ def flat(targets: Mapping[str, str | list[str]] | Sequence[str]) -> list[str]:
     """The names of columns, or their patterns, of all tasks."""
     if not isinstance(targets, Mapping):
         return list(targets)
-    return [name for value in targets.values() for name in ([value] if isinstance(value, str) else value)]
+    return [
+        name
+        for value in targets.values()
+        for name in ([value] if isinstance(value, str) else value)
+    ]

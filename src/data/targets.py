@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Targets = list[str] | dict[str, str | list[str]]
-FARTHEST = 1e15  # of a label as a task encodes it: squares of larger ones overflow in single precision
+FARTHEST = (
+    1e15  # of a label as a task encodes it: squares of larger ones overflow in single precision
+)
 
 
 def is_pattern(name: object) -> bool:
@@ -38,7 +40,11 @@ def matching(pattern: str, columns: Sequence[str] | None) -> list[str]:
     if not is_pattern(pattern) or columns is None:
         return [pattern]
     form = re.escape(pattern).replace(r"\*", ".*")
-    found = [pattern] if pattern in columns else [column for column in columns if re.fullmatch(form, column)]
+    found = (
+        [pattern]
+        if pattern in columns
+        else [column for column in columns if re.fullmatch(form, column)]
+    )
     if not found:
         raise ValueError(f"data.targets has the pattern '{pattern}', which no column fits")
     return found
@@ -61,18 +67,24 @@ def columns_of_tasks(given: Targets, columns: Sequence[str] | None) -> dict[str,
                 result[name] = value
             else:
                 patterns = [value] if isinstance(value, str) else value
-                result[name] = [column for pattern in patterns for column in matching(pattern, columns)]
+                result[name] = [
+                    column for pattern in patterns for column in matching(pattern, columns)
+                ]
         return result
     found = [column for name in given for column in matching(name, columns)]
     names: dict[str, str | list[str]] = {task_name(column): column for column in found}
     if len(names) < len(found):
-        raise ValueError(f"data.targets holds names that differ in punctuation alone: {', '.join(found)}; give {{task: column}}")
+        raise ValueError(
+            f"data.targets holds names that differ in punctuation alone: {', '.join(found)}; give {{task: column}}"
+        )
     return names
 
 
 def task_name(column: str) -> str:
     """A column's name as a task's name: letters, digits, '-' and '_' alone, since it becomes part of keys and file names."""
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in column.strip()).strip("_") or "task"
+    return (
+        "".join(c if c.isalnum() or c in "-_" else "_" for c in column.strip()).strip("_") or "task"
+    )
 
 
 class TargetReader:
@@ -87,9 +99,20 @@ class TargetReader:
     """
 
     def __init__(
-        self, path: str, frame: pd.DataFrame, rows: np.ndarray, written: Mapping[str, Written], settings: Mapping[str, Any]
+        self,
+        path: str,
+        frame: pd.DataFrame,
+        rows: np.ndarray,
+        written: Mapping[str, Written],
+        settings: Mapping[str, Any],
     ) -> None:
-        self.path, self.frame, self.rows, self.written, self.settings = path, frame, rows, written, settings
+        self.path, self.frame, self.rows, self.written, self.settings = (
+            path,
+            frame,
+            rows,
+            written,
+            settings,
+        )
         self.train = frame.iloc[rows]
         self.labels: dict[str, Labels] = {}
         self.reasons: dict[str, str] = {}
@@ -101,7 +124,11 @@ class TargetReader:
         Raises:
             ValueError: The labels fit no kind, or not the one that was set by hand.
         """
-        where = f"{self.path}: target '{columns[0]}'" if single else f"{self.path}: target '{name}' ({', '.join(columns)})"
+        where = (
+            f"{self.path}: target '{columns[0]}'"
+            if single
+            else f"{self.path}: target '{name}' ({', '.join(columns)})"
+        )
         for column in columns:
             self._refuse_slips(column, name)
         try:
@@ -113,7 +140,9 @@ class TargetReader:
             task = task.fit(values, columns)
             positive = positive_class(task, values)
         except (BadLabel, BadValue) as error:
-            raise ValueError(f"{self.path} row {self.rows[error.row] + 1}: target '{name}' {error}") from None
+            raise ValueError(
+                f"{self.path} row {self.rows[error.row] + 1}: target '{name}' {error}"
+            ) from None
         except ValueError as error:
             raise ValueError(f"{where} {error}") from None
         share = 1 - known(values).mean()
@@ -127,9 +156,12 @@ class TargetReader:
         if isinstance(given, Task):
             return given, "set by hand"
         kind, settings = declared(given)
-        kind, reason = (kind, "set by hand") if kind else infer_kind(self.train[columns], self.written)
+        kind, reason = (
+            (kind, "set by hand") if kind else infer_kind(self.train[columns], self.written)
+        )
         if isinstance(settings.get("classes"), list) and reason != "set by hand":
-            reason = f"{reason.partition(':')[0]}: {shown(tuple(settings['classes']))}"  # in the order that counts
+            # in the order that counts
+            reason = f"{reason.partition(':')[0]}: {shown(tuple(settings['classes']))}"
         return with_settings(kind, settings), reason
 
     def _how_read(self, task: Task, columns: list[str], single: bool) -> Labels:
@@ -142,7 +174,11 @@ class TargetReader:
                 f"--data.thousands '{mark}'"
             )
         numbers = all(self.written[column].share == 1 for column in columns)
-        formats = tuple(number_format(self.written[column]) for column in columns) if numbers or not classes else ()
+        formats = (
+            tuple(number_format(self.written[column]) for column in columns)
+            if numbers or not classes
+            else ()
+        )
         return Labels(tuple(columns), single, classes, formats)
 
     def _refuse_slips(self, column: str, name: str) -> None:
@@ -173,7 +209,9 @@ def refuse_unknown_settings(settings: Mapping[str, Any], names: Mapping[str, Any
     """
     for name in settings:
         if name not in names:
-            raise ValueError(f"data.tasks names '{name}', which is no target: {nearest(name, names)}")
+            raise ValueError(
+                f"data.tasks names '{name}', which is no target: {nearest(name, names)}"
+            )
 
 
 def positive_class(task: Task, values: np.ndarray) -> str:
@@ -187,7 +225,9 @@ def positive_class(task: Task, values: np.ndarray) -> str:
     return f"; positive: {positive}, the majority ({share:.0%}), unless its setting classes is [{positive}, {negative}]"
 
 
-def encode(task: Task, labels: Labels, frame: pd.DataFrame, path: str, name: str, hint: str) -> Tensor:
+def encode(
+    task: Task, labels: Labels, frame: pd.DataFrame, path: str, name: str, hint: str
+) -> Tensor:
     """The targets of all rows of a file for one task.
 
     Raises:
@@ -195,7 +235,9 @@ def encode(task: Task, labels: Labels, frame: pd.DataFrame, path: str, name: str
     """
     for column in labels.columns:
         if column not in frame.columns:
-            raise ValueError(f"{path}: lacks the target column '{column}': {nearest(column, frame.columns)}{hint}")
+            raise ValueError(
+                f"{path}: lacks the target column '{column}': {nearest(column, frame.columns)}{hint}"
+            )
     try:
         values = labels.values(frame, getattr(task, "classes", ()))
         encoded = task.encode(values)

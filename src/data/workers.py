@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from torch._utils import ExceptionWrapper
 
-from src.ranks import signal_when_alone
+from src.processes import signal_when_alone
 
 T = TypeVar("T")
 
@@ -23,7 +23,9 @@ def begin(number: int) -> None:
         number: Which of them it is.
     """
     signal_when_alone(signal.SIGKILL)  # else one that has been stopped would stay
-    sys.excepthook = lambda *_: None  # errors go to the process that waits; a thread says that nobody fetches a batch any more
+    sys.excepthook = lambda *_: (
+        None
+    )  # errors go to the process that waits; a thread says that nobody fetches a batch any more
 
     def told(queue: Any, error: Exception, item: Any) -> None:
         queue.put((item[0], ExceptionWrapper(where=f"in DataLoader worker process {number}")))

@@ -29,11 +29,15 @@ def check_loss(group: Group) -> None:
         return
     known, missing = targets_of(task, group)
     places = missing.shape[: missing.ndim - task.event_dims]
-    outputs = torch.linspace(-1, 1, places.numel() * task.out_features).view(*places, task.out_features)
+    outputs = torch.linspace(-1, 1, places.numel() * task.out_features).view(
+        *places, task.out_features
+    )
     try:
         with torch.enable_grad():
             task.losses(outputs, known)
-    except Exception:  # this form of labels is none that the kind knows; with its own it says so itself
+    except (
+        Exception
+    ):  # this form of labels is none that the kind knows; with its own it says so itself
         return
     method = f"task '{name}': {type(task).__name__}.losses"
     mask = "multiply by labelled(targets)"
@@ -59,7 +63,9 @@ def check_loss(group: Group) -> None:
         )
     if losses.any():
         worst = float(losses.detach().flatten()[losses.abs().argmax()])
-        raise ValueError(f"{method} gives {worst:g} where the label is missing, and must give 0: {mask}")
+        raise ValueError(
+            f"{method} gives {worst:g} where the label is missing, and must give 0: {mask}"
+        )
     if not losses.requires_grad:
         return
     (gradient,) = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)

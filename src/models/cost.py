@@ -29,7 +29,8 @@ def costs(sharing: nn.Module, encoder: Callable[[], nn.Module], shape: InputShap
         hard = cost(encoder(), shape)
     ours = cost(sharing, shape)
     parts = [
-        f"{short(value)} {unit}" + ("" if value == base else f" ({value / base:.1f} times hard sharing)" if base else "")
+        f"{short(value)} {unit}"
+        + ("" if value == base else f" ({value / base:.1f} times hard sharing)" if base else "")
         for value, base, unit in zip(ours, hard, ("parameters", "FLOPs a sample"), strict=True)
     ]
     return ", ".join(parts)

@@ -3,20 +3,21 @@
 import torch
 from torch import Tensor, nn
 
-from src.hashing import GAMMA, MIX, hashed
-from src.parallel.rows import place_and_key
+from src.microbatch import place_and_key
+from src.rng import GAMMA, MIX, hashed
 
 
 class Dropout(nn.Dropout):
     """Dropout (Srivastava et al., JMLR 2014) whose mask is a function of (seed, step, layer, row of the global batch, unit).
 
-    A mask that each device draws for itself depends on how many there are. This one is a hash: device r holds the rows r B to
-    r B + B - 1 of the global batch, and computes their part of the one mask, the same on a CPU and on a GPU. The key of a call is
-    drawn from torch's CPU generator, which the model seeds with (seed, step) on every rank alike, and which activation
-    checkpointing restores.
+    A mask that each device draws for itself depends on how many there are. This one is a hash:
+    device r holds the rows r B to r B + B - 1 of the global batch, and computes their part of the
+    one mask, the same on a CPU and on a GPU. The key of a call is drawn from torch's CPU generator,
+    which the model seeds with (seed, step) on every rank alike, and which activation checkpointing
+    restores.
 
-    Attributes:
-        part: Which part of the last dimension reaches this layer, and of how many, where devices compute a layer together.
+    Attributes: part: Which part of the last dimension reaches this layer, and of how many, where
+        devices compute a layer together.
     """
 
     part: tuple[int, int] = (0, 1)
@@ -38,7 +39,8 @@ class Dropout(nn.Dropout):
 def mask(key: int, rows: Tensor, units: Tensor, p: float) -> Tensor:
     """Which units stay: bool (len(rows), len(units)), False with probability p.
 
-    Each row and each unit is hashed by itself; the sum of the two is hashed once more and compared with p as a 64-bit integer.
+    Each row and each unit is hashed by itself; the sum of the two is hashed once more and compared
+    with p as a 64-bit integer.
     """
     of_rows = hashed(rows * GAMMA + key)
     of_units = hashed(units * MIX + key)

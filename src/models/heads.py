@@ -1,8 +1,9 @@
 """All heads of a model, alike ones run as one product.
 
-A loop over T small heads costs T launches of everything; T alike heads on one feature cost one matrix product, with their weights
-put side by side. Each head stays a module of its own with its own parameters (``heads.<task>``), so that checkpoints, learning
-rates, placement and sharding see heads, and only the arithmetic is batched.
+A loop over T small heads costs T launches of everything; T alike heads on one feature cost one
+matrix product, with their weights put side by side. Each head stays a module of its own with its
+own parameters (``heads.<task>``), so that checkpoints, learning rates, placement and sharding see
+heads, and only the arithmetic is batched.
 """
 
 from collections import defaultdict
@@ -46,14 +47,19 @@ class Heads(nn.Module):
         tasks: {name: task}.
         feature_sizes: {name: size of the features its head reads}.
 
-    Attributes:
-        groups: Alike tasks; their names, one group after the other, are the order of T throughout the model.
+    Attributes: groups: Alike tasks; their names, one group after the other, are the order of T
+        throughout the model.
     """
 
     def __init__(self, tasks: Mapping[str, Task], feature_sizes: Mapping[str, int]) -> None:
         super().__init__()
         heads = {name: task.head(feature_sizes[name]) for name, task in tasks.items()}
-        taken = {*dir(self), *dir(nn.ModuleDict()), "paths", "groups"}  # names of attributes, which no module can have
+        taken = {
+            *dir(self),
+            *dir(nn.ModuleDict()),
+            "paths",
+            "groups",
+        }  # names of attributes, which no module can have
         self.paths = {name: free(name, taken, tasks) for name in heads}
         for name, head in heads.items():
             self.add_module(self.paths[name], head)
@@ -73,15 +79,26 @@ class Heads(nn.Module):
         """Returns per group the outputs (B, ..., K, O), in fp32 where the features have less."""
         return self._of_all(features, None)
 
-    def taped(self, features: Mapping[str, Tensor], tape: "Tape") -> tuple[list[Tensor], list[Tensor]]:
+    def taped(
+        self, features: Mapping[str, Tensor], tape: "HeadActivations"
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Returns the same, and the outputs of first layers, where a later backward pass starts; the tape notes what that needs."""
         return self._of_all(features, tape), [first for first, _ in tape.first]
 
-    def _of_all(self, features: Mapping[str, Tensor], tape: "Tape | None") -> list[Tensor]:
-        outputs = [self._outputs(group, [features[name] for name in group.names], tape) for group in self.groups]
-        return [out.float() if out.dtype in (torch.half, torch.bfloat16) else out for out in outputs]
+    def _of_all(
+        self, features: Mapping[str, Tensor], tape: "HeadActivations | None"
+    ) -> list[Tensor]:
+        outputs = [
+            self._outputs(group, [features[name] for name in group.names], tape)
+            for group in self.groups
+        ]
+        return [
+            out.float() if out.dtype in (torch.half, torch.bfloat16) else out for out in outputs
+        ]
 
-    def _outputs(self, group: Group, features: list[Tensor], tape: "Tape | None") -> Tensor:
+    def _outputs(
+        self, group: Group, features: list[Tensor], tape: "HeadActivations | None"
+    ) -> Tensor:
         heads = [self[name] for name in group.names]
         if len(heads) == 1 and tape is None:
             return heads[0](features[0]).unsqueeze(-2)
@@ -91,8 +108,13 @@ class Heads(nn.Module):
             return heads[0](x).unsqueeze(-2)
         linears = [head.linears for head in heads]
         # those that follow one another on one device are one product
-        runs = [list(run) for _, run in groupby(range(len(heads)), lambda k: linears[k][0].weight.device)]
-        outputs = [together([linears[k] for k in run], [features[k] for k in run], tape) for run in runs]
+        runs = [
+            list(run)
+            for _, run in groupby(range(len(heads)), lambda k: linears[k][0].weight.device)
+        ]
+        outputs = [
+            together([linears[k] for k in run], [features[k] for k in run], tape) for run in runs
+        ]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -2)
 
     def split(self, outputs: list[Tensor]) -> dict[str, Tensor]:
@@ -105,10 +127,14 @@ def free(name: str, taken: Container[str], others: Container[str]) -> str:
     """The name, with underscores behind it if it is taken."""
     if name not in taken:
         return name
-    return next(path for n in count(1) if (path := name + "_" * n) not in taken and path not in others)
+    return next(
+        path for n in count(1) if (path := name + "_" * n) not in taken and path not in others
+    )
 
 
-def together(heads: Sequence[Sequence[nn.Linear]], features: Sequence[Tensor], tape: "Tape | None") -> Tensor:
+def together(
+    heads: Sequence[Sequence[nn.Linear]], features: Sequence[Tensor], tape: "HeadActivations | None"
+) -> Tensor:
     """The outputs (B, ..., K, O) of K alike heads, given the linear layers of each, on the device where they lie."""
     layers = list(zip(*heads, strict=True))
     weight, bias = side_by_side(layers[0])
@@ -132,7 +158,9 @@ def side_by_side(layers: tuple[nn.Linear, ...]) -> tuple[Tensor, Tensor]:
     """The weights (K, O, I) and biases (K, O) of K alike linear layers."""
     if len(layers) == 1:
         return layers[0].weight.unsqueeze(0), layers[0].bias.unsqueeze(0)
-    return torch.stack([layer.weight for layer in layers]), torch.stack([layer.bias for layer in layers])
+    return torch.stack([layer.weight for layer in layers]), torch.stack(
+        [layer.bias for layer in layers]
+    )
 
 
 def products(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -147,17 +175,19 @@ def blocks(groups: tuple[tuple[int, int], ...], device: torch.device, dtype: tor
     return F.one_hot(torch.arange(len(sizes)).repeat_interleave(sizes)).to(device, dtype)
 
 
-class Tape:
+class HeadActivations:
     """What one forward pass of all heads leaves for the gradients of each task, with respect to its features and to its own head.
 
-    The heads read features that are cut off from the encoder. Each loss sees only its own outputs, so that one backward pass of the
-    sum of all losses, down to the outputs of the heads' first layers, gives every task's gradient delta there; that with respect to
-    the features is delta_k W_k.
+    The heads read features that are cut off from the encoder. Each loss sees only its own outputs,
+    so that one backward pass of the sum of all losses, down to the outputs of the heads' first
+    layers, gives every task's gradient delta there; that with respect to the features is delta_k
+    W_k.
 
-    Attributes:
-        first: Per group the first layers' outputs (B, ..., K, H) and weights (K, H, D); a head of another make has its own copy of
+    Attributes: first: Per group the first layers' outputs (B, ..., K, H) and weights (K, H, D); a
+        head of another make has its own copy of
             the features (B, ..., 1, D) there, and None.
-        later: Per group the weights and biases behind the first layer, each (K, ...), or the parameters of a head of another make.
+        later: Per group the weights and biases behind the first layer, each (K, ...), or the
+            parameters of a head of another make.
     """
 
     def __init__(self) -> None:
@@ -174,8 +204,10 @@ class Tape:
         self.later[-1] += [weight, bias]
 
     def keep(self) -> None:
-        """Copies the weights, where the heads' own are gone once they have run."""
-        self.first = [(outputs, None if weight is None else weight.clone()) for outputs, weight in self.first]
+        """StackedEncoders the weights, where the heads' own are gone once they have run."""
+        self.first = [
+            (outputs, None if weight is None else weight.clone()) for outputs, weight in self.first
+        ]
 
     def own_features(self, features: Tensor, parameters: list[nn.Parameter]) -> Tensor:
         """Begins a group of one head of another make, and returns what it is to read."""
@@ -185,19 +217,23 @@ class Tape:
         return copy.squeeze(-2)
 
     @torch.no_grad()
-    def backward(self, total: Tensor) -> "Deltas":
+    def backward(self, total: Tensor) -> "HeadGradients":
         """Takes the gradients of the sum of all losses; the pass can be taken once."""
-        wanted = [out for out, _ in self.first] + [weight for group in self.later for weight in group]
+        wanted = [out for out, _ in self.first] + [
+            weight for group in self.later for weight in group
+        ]
         gradients = list(torch.autograd.grad(total, wanted, retain_graph=True))
         deltas = gradients[: len(self.first)]
-        return Deltas(self, [d.flatten(0, -3).to(total.device) for d in deltas], gradients[len(self.first) :])
+        return HeadGradients(
+            self, [d.flatten(0, -3).to(total.device) for d in deltas], gradients[len(self.first) :]
+        )
 
 
-class Deltas:
+class HeadGradients:
     """The gradients that a tape has taken.
 
-    All first layers' outputs stand side by side, O of them, their weights below each other; a head of another make stands there
-    with its features as outputs and the identity for weights.
+    All first layers' outputs stand side by side, O of them, their weights below each other; a head
+    of another make stands there with its features as outputs and the identity for weights.
 
     Attributes:
         delta_NO: Gradients at the first layers' outputs, N samples (and places in them).
@@ -206,13 +242,19 @@ class Deltas:
         later: Gradients of the weights behind the first layers, in the order of the tape.
     """
 
-    def __init__(self, tape: Tape, deltas: list[Tensor], later: list[Tensor]) -> None:
+    def __init__(self, tape: HeadActivations, deltas: list[Tensor], later: list[Tensor]) -> None:
         self.tape, self.later = tape, later
         self.rows_TND: Tensor | None = None
         self.shapes = tuple((d.shape[1], d.shape[2]) for d in deltas)
-        self.delta_NO = torch.cat([d.flatten(1) for d in deltas], 1) if len(deltas) > 1 else deltas[0].flatten(1)
+        self.delta_NO = (
+            torch.cat([d.flatten(1) for d in deltas], 1)
+            if len(deltas) > 1
+            else deltas[0].flatten(1)
+        )
         self.weights = [
-            torch.eye(shape[1], device=d.device, dtype=d.dtype).unsqueeze(0) if weight is None else weight.to(d.device)
+            torch.eye(shape[1], device=d.device, dtype=d.dtype).unsqueeze(0)
+            if weight is None
+            else weight.to(d.device)
             for (_, weight), shape, d in zip(tape.first, self.shapes, deltas, strict=True)
         ]
         self.E_OT = blocks(self.shapes, self.delta_NO.device, self.delta_NO.dtype)
@@ -246,8 +288,9 @@ class Deltas:
     def gram(self, W_OD: Tensor) -> Tensor:
         """Returns the inner products (T, T) of these gradients in float64, where all tasks read the same features.
 
-        Either from the outputs alone, G_kl = sum over the outputs i of k and j of l of (delta'delta)_ij (W W')_ij, which forms no
-        task's gradient, or from the gradients, whichever takes fewer products.
+        Either from the outputs alone, G_kl = sum over the outputs i of k and j of l of
+        (delta'delta)_ij (W W')_ij, which forms no task's gradient, or from the gradients, whichever
+        takes fewer products.
         """
         (samples, outputs), T, features = self.delta_NO.shape, self.E_OT.shape[1], W_OD.shape[1]
         if outputs**2 * (samples + features) <= T * (T + 1) * samples * features:
@@ -268,7 +311,9 @@ class Deltas:
         later = iter(self.later)
         scaled = (self.delta_NO * (self.E_OT @ weights_T)).split([k * h for k, h in self.shapes], 1)
         of_groups = weights_T.split([k for k, _ in self.shapes])
-        for (output, weight), delta, w, group in zip(self.tape.first, scaled, of_groups, self.tape.later, strict=True):
+        for (output, weight), delta, w, group in zip(
+            self.tape.first, scaled, of_groups, self.tape.later, strict=True
+        ):
             if weight is not None:
                 places.append(output)
                 gradients.append(delta.reshape(output.shape))

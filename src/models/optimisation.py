@@ -13,7 +13,10 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLR
 
 from src.models.schedule import WarmupCosine
 
-EACH_STEP = (OneCycleLR, CyclicLR)  # made to move at each optimizer step, which torch notes in their documentation alone
+EACH_STEP = (
+    OneCycleLR,
+    CyclicLR,
+)  # made to move at each optimizer step, which torch notes in their documentation alone
 
 
 def parameter_groups(
@@ -26,9 +29,10 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Named groups: 'encoder' (all of the sharing architecture), 'heads', each head with a multiplier of its own, 'balancer'.
 
-    Heads at the same rate are one group: an optimizer pays for every group in every step. What a balancer learns is no weight of
-    the network, and does not decay. With a decay below 1 stage k of K is a group 'encoder.k' at lr x decay^(K - 1 - k); what
-    belongs to no stage keeps the whole rate.
+    Heads at the same rate are one group: an optimizer pays for every group in every step. What a
+    balancer learns is no weight of the network, and does not decay. With a decay below 1 stage k of
+    K is a group 'encoder.k' at lr x decay^(K - 1 - k); what belongs to no stage keeps the whole
+    rate.
 
     Args:
         encoder: The parameters of the sharing architecture by name.
@@ -46,11 +50,14 @@ def parameter_groups(
     for k, parameters in stages.items():
         factor = multipliers.get("encoder", 1.0) * (1.0 if k is None else stage_decay ** (top - k))
         groups.append(("encoder" if k is None else f"encoder.{k}", parameters, factor))
-    groups.append(("heads", [p for task, own in heads.items() if task not in multipliers for p in own], 1.0))
+    groups.append(
+        ("heads", [p for task, own in heads.items() if task not in multipliers for p in own], 1.0)
+    )
     groups += [(task, own, multipliers[task]) for task, own in heads.items() if task in multipliers]
     groups.append(("balancer", balancer, multipliers.get("balancer", 1.0)))
     return [
-        {"name": name, "params": parameters, "lr": lr * factor} | ({"weight_decay": 0.0} if name == "balancer" else {})
+        {"name": name, "params": parameters, "lr": lr * factor}
+        | ({"weight_decay": 0.0} if name == "balancer" else {})
         for name, parameters, factor in groups
         if parameters
     ]
@@ -77,15 +84,26 @@ def refuse_bad_settings(make_optimizer: Callable[[Iterable[Any]], Optimizer]) ->
 def fuse(optimizer: Optimizer) -> None:
     """One call for all parameters instead of ten for each, where torch has that on CPUs and nothing else was asked for."""
     for group in optimizer.param_groups:
-        here = [p for p in group["params"] if not p.is_meta]  # what another process has takes no step
-        on_cpu = all(p.device.type == "cpu" and p.is_floating_point() and not isinstance(p, DTensor) for p in here)
-        asked = group.get("fused") is not None or group.get("foreach") is not None or group.get("differentiable")
+        here = [
+            p for p in group["params"] if not p.is_meta
+        ]  # what another process has takes no step
+        on_cpu = all(
+            p.device.type == "cpu" and p.is_floating_point() and not isinstance(p, DTensor)
+            for p in here
+        )
+        asked = (
+            group.get("fused") is not None
+            or group.get("foreach") is not None
+            or group.get("differentiable")
+        )
         if on_cpu and "fused" in group and not asked:
             group["fused"] = True
 
 
 def made(
-    make_scheduler: Callable[..., LRScheduler | ReduceLROnPlateau], optimizer: Optimizer, steps: Callable[[], float]
+    make_scheduler: Callable[..., LRScheduler | ReduceLROnPlateau],
+    optimizer: Optimizer,
+    steps: Callable[[], float],
 ) -> LRScheduler | ReduceLROnPlateau:
     """Makes a schedule, and tells one that must know it the number of steps of the whole run.
 
@@ -99,7 +117,9 @@ def made(
             raise
     total = steps()
     if total == float("inf"):
-        raise ValueError("the schedule needs an end: set trainer.max_epochs, trainer.max_steps or model.scheduler.total_steps")
+        raise ValueError(
+            "the schedule needs an end: set trainer.max_epochs, trainer.max_steps or model.scheduler.total_steps"
+        )
     return make_scheduler(optimizer, total_steps=int(total))
 
 
@@ -119,8 +139,8 @@ def optimizer_and_schedule(
         interval: When it moves; None: what its class says, else every epoch.
         steps: The number of steps of the whole run.
 
-    Raises:
-        ValueError: A setting that torch refuses, a plateau schedule that waits for less, a schedule without an end.
+    Raises: ValueError: A setting that torch refuses, a plateau schedule that waits for less, a
+        schedule without an end.
     """
     try:
         lr = make_optimizer([nn.Parameter(torch.zeros(1))]).defaults["lr"]
@@ -133,8 +153,11 @@ def optimizer_and_schedule(
         raise ValueError(f"model.optimizer or model.scheduler: {error}") from None
     if isinstance(scheduler, ReduceLROnPlateau):
         if scheduler.mode != "max":
-            raise ValueError("model.scheduler watches val/score, of which more is better: set --model.scheduler.mode max")
-        # Lightning would move it after the last checkpoint of an epoch, and lose that move when it resumes
+            raise ValueError(
+                "model.scheduler watches val/score, of which more is better: set --model.scheduler.mode max"
+            )
+        # Lightning would move it after the last checkpoint of an epoch, and lose that move when it
+        # resumes
         plan: dict[str, Any] = {"reduce_on_plateau": False, "interval": "epoch"}
     else:
         by_nature = "step" if isinstance(scheduler, EACH_STEP) else "epoch"
@@ -142,6 +165,8 @@ def optimizer_and_schedule(
     if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
         total = steps()
         if total == float("inf"):
-            raise ValueError("WarmupCosine needs an end: set trainer.max_epochs, trainer.max_steps or model.scheduler.total_steps")
+            raise ValueError(
+                "WarmupCosine needs an end: set trainer.max_epochs, trainer.max_steps or model.scheduler.total_steps"
+            )
         scheduler.plan(int(total))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **plan}}

@@ -7,10 +7,13 @@ from torch import nn
 from src.models.sharing.sharing import Sharing, owner_names
 
 
-def own_weights(sharing: Sharing, heads: nn.Module, paths: Mapping[str, str]) -> dict[str, list[tuple[str, int | None]]] | None:
+def own_weights(
+    sharing: Sharing, heads: nn.Module, paths: Mapping[str, str]
+) -> dict[str, list[tuple[str, int | None]]] | None:
     """Returns {task: (name in the model's state, part along its first dimension or None for all of it)}.
 
-    With these entries of one checkpoint, and those of the other tasks of another, each task predicts as it did in its own.
+    With these entries of one checkpoint, and those of the other tasks of another, each task
+    predicts as it did in its own.
 
     Args:
         sharing: The sharing architecture, ``sharing`` in the state.
@@ -34,7 +37,9 @@ def own_weights(sharing: Sharing, heads: nn.Module, paths: Mapping[str, str]) ->
             return None
         found[holder].append((f"sharing.{name}", None))
     for task, path in paths.items():
-        found[task] += [(f"heads.{path}.{name}", None) for name in heads.get_submodule(path).state_dict()]
+        found[task] += [
+            (f"heads.{path}.{name}", None) for name in heads.get_submodule(path).state_dict()
+        ]
     return found
 
 

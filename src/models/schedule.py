@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler
 class WarmupCosine(LRScheduler):
     """Linear warm-up, then half a cosine down to ``floor`` (Loshchilov and Hutter, ICLR 2017), once per optimizer step.
 
-    With warm-up w and N steps: lr(s) = lr (s + 1) / w for s < w, then lr (floor + (1 - floor) (1 + cos(pi (s - w) / (N - w))) / 2).
+    With warm-up w and N steps: lr(s) = lr (s + 1) / w for s < w, then lr (floor + (1 - floor) (1 +
+    cos(pi (s - w) / (N - w))) / 2).
 
     Args:
         optimizer: What it drives.
@@ -22,7 +23,13 @@ class WarmupCosine(LRScheduler):
 
     interval = "step"
 
-    def __init__(self, optimizer: Optimizer, warmup: float = 0.05, floor: float = 0.0, total_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        warmup: float = 0.05,
+        floor: float = 0.0,
+        total_steps: int | None = None,
+    ) -> None:
         if not 0 <= warmup <= 1 or not 0 <= floor <= 1:
             raise ValueError(f"WarmupCosine: warmup {warmup} and floor {floor} must be in [0, 1]")
         self.warmup, self.floor, self.total_steps = warmup, floor, total_steps

@@ -3,8 +3,8 @@
 from typing import Any
 
 from src.balancing import GramianBalancer
-from src.parallel.measure import without_trace
-from src.parallel.traffic import Traffic
+from src.planning.communication import Traffic
+from src.planning.measure import without_trace
 
 
 def sums(model: Any, shards: bool = False) -> list[Traffic]:
@@ -17,7 +17,9 @@ def sums(model: Any, shards: bool = False) -> list[Traffic]:
     T, balancer = len(model.names), model.balancer
     losses = Traffic("losses", 1, 2 * T * 4)  # sums and counts
     if balancer.level == "features":
-        if isinstance(balancer, GramianBalancer):  # the Gramian and what it needs travel together, in float64
+        if isinstance(
+            balancer, GramianBalancer
+        ):  # the Gramian and what it needs travel together, in float64
             return [Traffic("losses and Gramian", 1, (2 * T + T * T) * 8)]
         if not balancer.sums_features:
             return [losses]
@@ -32,7 +34,16 @@ def sums(model: Any, shards: bool = False) -> list[Traffic]:
         if isinstance(balancer, GramianBalancer) and not balancer.tracks:
             return [losses, Traffic("Gramian", 1, T * T * 8)]
         return [losses, Traffic("gradients of tasks", T * len(shared), T * weights * 4)]
-    if balancer.looks_ahead:  # of this batch, of the other one after the step, and the slopes
-        gradient = 4 * sum(p.numel() for part in (model.sharing, model.heads) for p in part.parameters() if p.requires_grad)
-        return [losses.times(4), Traffic("gradients of losses", 2, 2 * gradient), Traffic("slopes", 1, T * 4)]
-    return [losses.times(2) if balancer.second_look else losses]
+    if balancer.needs_lookahead:  # of this batch, of the other one after the step, and the slopes
+        gradient = 4 * sum(
+            p.numel()
+            for part in (model.sharing, model.heads)
+            for p in part.parameters()
+            if p.requires_grad
+        )
+        return [
+            losses.times(4),
+            Traffic("gradients of losses", 2, 2 * gradient),
+            Traffic("slopes", 1, T * 4),
+        ]
+    return [losses.times(2) if balancer.needs_reevaluation else losses]

@@ -3,8 +3,8 @@
 import torch
 
 from src.batch import Batch
+from src.microbatch import place_and_key
 from src.models.dropout import mask
-from src.parallel.rows import place_and_key
 
 HIDDEN = 0.05
 
@@ -12,9 +12,10 @@ HIDDEN = 0.05
 def hide_categories(batch: Batch, share: float = HIDDEN) -> None:
     """Puts some categories of a training batch into the bucket for those never seen, in place.
 
-    New rows hold words that training did not know; their embedding would be a random vector if no training row ever read it. So
-    each category of each row is hidden with a small probability, as a function of (seed, step, row of the global batch, column):
-    the bucket learns what is to be said of a row whose category is unknown, alike on any topology.
+    New rows hold words that training did not know; their embedding would be a random vector if no
+    training row ever read it. So each category of each row is hidden with a small probability, as a
+    function of (seed, step, row of the global batch, column): the bucket learns what is to be said
+    of a row whose category is unknown, alike on any topology.
 
     Args:
         batch: This rank's share of a global batch; nothing happens to one without categories.

@@ -2,10 +2,10 @@
 
 from src.monitoring.budget import Budget, Limits, has_limit
 from src.monitoring.checkpoints import BestCheckpoint, LastCheckpoint
+from src.monitoring.conflicts import GradientConflicts
 from src.monitoring.dashboard import Board, Dashboard
 from src.monitoring.ending import which_weights, why_ended
 from src.monitoring.figures import Figures
-from src.monitoring.geometry import Geometry
 from src.monitoring.guards import FiniteLossGuard, NonFiniteLoss, RanksAgreeGuard, RanksDiverged
 from src.monitoring.hparams import HParams, log_results
 from src.monitoring.interrupt import Interrupt, Interrupted
@@ -24,7 +24,7 @@ __all__ = [
     "Dashboard",
     "Figures",
     "FiniteLossGuard",
-    "Geometry",
+    "GradientConflicts",
     "HParams",
     "Interrupt",
     "Interrupted",

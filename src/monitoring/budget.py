@@ -1,6 +1,7 @@
 """How long a run trains where nobody says: a number of optimizer steps, whatever the size of its data.
 
-An epoch of 140 rows is one step, an epoch of 100,000 rows is hundreds: a number of epochs that suits one starves the other.
+An epoch of 140 rows is one step, an epoch of 100,000 rows is hundreds: a number of epochs that
+suits one starves the other.
 """
 
 from collections.abc import Mapping, Sized
@@ -17,11 +18,10 @@ from src.monitoring.say import say
 class Budget:
     """How long a run trains where trainer.max_epochs and max_steps are null.
 
-    Args:
-        steps: Optimizer steps at least, in whole epochs.
-        min_epochs: Epochs at least, which count where an epoch has many steps.
-        validate_every: Fewest optimizer steps between two validations, each at the end of an epoch.
-        patience: Stop after this many validations without a better score; None never stops early. Where watch.patience is set, it
+    Args: steps: Optimizer steps at least, in whole epochs. min_epochs: Epochs at least, which count
+        where an epoch has many steps. validate_every: Fewest optimizer steps between two
+        validations, each at the end of an epoch. patience: Stop after this many validations without
+        a better score; None never stops early. Where watch.patience is set, it
             counts instead.
     """
 
@@ -35,7 +35,9 @@ class Budget:
             if getattr(self, name) < 1:
                 raise ValueError(f"budget.{name} is {getattr(self, name)}; it must be at least 1")
         if self.patience is not None and self.patience < 1:
-            raise ValueError(f"budget.patience is {self.patience}; it must be at least 1, or null to never stop early")
+            raise ValueError(
+                f"budget.patience is {self.patience}; it must be at least 1, or null to never stop early"
+            )
 
     def epochs(self, steps_per_epoch: int, every: int | None = None) -> tuple[int, int]:
         """Returns the number of epochs, and every which one of them ends with a validation.
@@ -106,7 +108,9 @@ class Limits(L.Callback):
         if trainer.limit_val_batches and trainer.val_check_interval in (None, 1.0) and every:
             words.append(f"validates every {counted(every, 'epoch') if every > 1 else 'epoch'}")
         if self.patience is not None:
-            words.append(f"stops after {counted(self.patience, 'validation')} without a better score")
+            words.append(
+                f"stops after {counted(self.patience, 'validation')} without a better score"
+            )
         return ", ".join(words)
 
 

@@ -10,8 +10,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor
 
+from src.monitoring.observed_model import ObservedModel
 from src.monitoring.selection import Selection
-from src.monitoring.watched import Watched
 
 SHORT = 25  # optimizer steps: fewer are not worth a save of their own
 
@@ -28,7 +28,8 @@ def between_steps(trainer: L.Trainer) -> bool:
 def start_next_epoch(trainer: L.Trainer) -> None:
     """Lets a run that is resumed from the end of an epoch start the next one.
 
-    Where steps are limited Lightning goes back into the epoch that is over, and takes one step more in it.
+    Where steps are limited Lightning goes back into the epoch that is over, and takes one step more
+    in it.
     """
     loop = trainer.fit_loop
     if not loop.restarted_on_epoch_end:
@@ -46,10 +47,14 @@ class BestCheckpoint(ModelCheckpoint):
         selection: Knows which validation was the best.
     """
 
-    state_key = "best checkpoint"  # Lightning's own is made of the settings, at each hook of each step
+    state_key = (
+        "best checkpoint"  # Lightning's own is made of the settings, at each hook of each step
+    )
 
     def __init__(self, folder: Path, selection: Selection) -> None:
-        super().__init__(folder, "best", save_on_train_epoch_end=False, enable_version_counter=False)
+        super().__init__(
+            folder, "best", save_on_train_epoch_end=False, enable_version_counter=False
+        )
         self.path, self.selection = folder / "best.ckpt", selection
         self._saving = False
 
@@ -69,9 +74,11 @@ class BestCheckpoint(ModelCheckpoint):
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(proxy(self))
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Puts back the weights and metrics of tasks that were better in an earlier validation."""
-        selection, names = self.selection, cast(Watched, pl_module).names
+        selection, names = self.selection, cast(ObservedModel, pl_module).names
         if not self._saving or selection.apart is None or not trainer.is_global_zero:
             return
         known = [best.score for best in selection.best.values() if not isnan(best.score)]
@@ -79,7 +86,11 @@ class BestCheckpoint(ModelCheckpoint):
         kept = [task for task in selection.best if task not in selection.improved]
         if kept and self.path.exists():
             earlier = trainer.strategy.load_checkpoint(self.path)
-            put_back(checkpoint["state_dict"], earlier["state_dict"], [place for task in kept for place in selection.apart[task]])
+            put_back(
+                checkpoint["state_dict"],
+                earlier["state_dict"],
+                [place for task in kept for place in selection.apart[task]],
+            )
             checkpoint["tasks"] = {task: earlier["tasks"][task] for task in kept}
             for key, value in earlier["metrics"].items():
                 if task_of(key, names) in kept:
@@ -94,7 +105,9 @@ class BestCheckpoint(ModelCheckpoint):
         self.best_model_path = str(self.path) if self.path.exists() else ""
 
 
-def put_back(state: dict[str, Tensor], earlier: Mapping[str, Tensor], places: list[tuple[str, int | None]]) -> None:
+def put_back(
+    state: dict[str, Tensor], earlier: Mapping[str, Tensor], places: list[tuple[str, int | None]]
+) -> None:
     """Replaces entries of a state, or parts along their first dimension, by earlier ones; the model's own tensors stay."""
     parts: dict[str, list[int]] = {}
     for name, part in places:
@@ -119,13 +132,16 @@ class LastCheckpoint(Checkpoint):
 
     Epochs of a few steps are not saved one by one: a save may take longer than such an epoch.
 
-    Args:
-        folder: Where it is kept.
-        every_n_steps: How many steps may be lost; where a validation is about to come, it is waited for.
-        then: What comes last in an epoch, after this.
+    Args: folder: Where it is kept. every_n_steps: How many steps may be lost; where a validation is
+        about to come, it is waited for. then: What comes last in an epoch, after this.
     """
 
-    def __init__(self, folder: Path, every_n_steps: int = 500, then: Callable[[L.Trainer], None] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        every_n_steps: int = 500,
+        then: Callable[[L.Trainer], None] | None = None,
+    ) -> None:
         self.path, self.every_n_steps, self.then = folder / "last.ckpt", every_n_steps, then
         self._saved = 0  # the step of the last one
 
@@ -135,7 +151,12 @@ class LastCheckpoint(Checkpoint):
         start_next_epoch(trainer)
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Saves if it is time, and where a limit on steps or time ends the run in the middle of an epoch."""
         due = trainer.global_step - self._saved >= self.every_n_steps
@@ -145,7 +166,10 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves, after the validation and all that follows from it; always where the run ends."""
-        epochs, steps = cast(Any, trainer.fit_loop.epoch_progress.current).processed, trainer.global_step
+        epochs, steps = (
+            cast(Any, trainer.fit_loop.epoch_progress.current).processed,
+            trainer.global_step,
+        )
         ends = trainer.should_stop or epochs == trainer.max_epochs or steps == trainer.max_steps
         if ends or steps - self._saved >= min(SHORT, self.every_n_steps):
             self._save(trainer)

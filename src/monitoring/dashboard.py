@@ -14,9 +14,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-from src.monitoring.watched import Watched
+from src.collectives import replica
+from src.monitoring.observed_model import ObservedModel
 from src.monitoring.watcher import Watcher, attempt, warn
-from src.parallel.replicas import replica
 from src.tasks import Task
 
 
@@ -34,7 +34,11 @@ class Board(TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Draws what is a curve: the epoch is none, and the test is one point, which the table of runs shows."""
-        curves = {tag: value for tag, value in metrics.items() if tag != "epoch" and not tag.startswith("test/")}
+        curves = {
+            tag: value
+            for tag, value in metrics.items()
+            if tag != "epoch" and not tag.startswith("test/")
+        }
         self._try(partial(super().log_metrics, curves, step))
 
     @rank_zero_only
@@ -68,10 +72,12 @@ def board(trainer: L.Trainer) -> TensorBoardLogger | None:
 class Dashboard(Watcher):
     """Logs train/<task>/loss, train/penalty, weight/<task>, lr/<group> and throughput.
 
-    Every ``log_every_n_steps`` steps and at the end of each epoch; penalty and weights are of the latest step.
+    Every ``log_every_n_steps`` steps and at the end of each epoch; penalty and weights are of the
+    latest step.
 
-    A loss is the mean over all labels since the last point. The model adds them up on the device; they are read here, rarely:
-    Lightning's ``self.log`` on each step would cost more than the step itself from a few tasks on.
+    A loss is the mean over all labels since the last point. The model adds them up on the device;
+    they are read here, rarely: Lightning's ``self.log`` on each step would cost more than the step
+    itself from a few tasks on.
 
     Args:
         config: The resolved configuration as YAML, shown on the text page.
@@ -80,7 +86,9 @@ class Dashboard(Watcher):
     def __init__(self, config: str = "") -> None:
         self.config = config
         self.latest: dict[str, float] = {}
-        self._lost: dict[Path, int] = {}  # what event files hold beyond a checkpoint, see later_events()
+        self._lost: dict[
+            Path, int
+        ] = {}  # what event files hold beyond a checkpoint, see later_events()
         self._restart(0)
 
     def _restart(self, step: int) -> None:
@@ -94,25 +102,37 @@ class Dashboard(Watcher):
             return
         self._go_back()
         writer = logger.experiment
-        # a TensorBoard that is open has read them already: it forgets the steps that are about to come again
+        # a TensorBoard that is open has read them already: it forgets the steps that are about to
+        # come again
         step = trainer.global_step + 1 if trainer.global_step else 0
         restart = Event(step=step, session_log=SessionLog(status=SessionLog.START))
         writer._get_file_writer().add_event(restart)
-        writer.add_custom_scalars({"tasks side by side": charts(cast(Watched, pl_module).tasks)})
-        writer.add_text("config", "\n".join("    " + line for line in self.config.splitlines()), trainer.global_step)
+        writer.add_custom_scalars(
+            {"tasks side by side": charts(cast(ObservedModel, pl_module).tasks)}
+        )
+        writer.add_text(
+            "config",
+            "\n".join("    " + line for line in self.config.splitlines()),
+            trainer.global_step,
+        )
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Logs if it is time."""
         self.samples += len(batch)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and trainer.global_step - self.step >= every:
-            self.flush(trainer, cast(Watched, pl_module))
+            self.flush(trainer, cast(ObservedModel, pl_module))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Logs what was trained before the clock stops."""
-        self.flush(trainer, cast(Watched, pl_module))
+        self.flush(trainer, cast(ObservedModel, pl_module))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock again: throughput is that of training."""
@@ -120,17 +140,21 @@ class Dashboard(Watcher):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Logs what the epoch still holds."""
-        self.flush(trainer, cast(Watched, pl_module))
+        self.flush(trainer, cast(ObservedModel, pl_module))
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Puts on disk all that happened before the checkpoint, so that a run resumed from it has no gap in its curves."""
-        self.flush(trainer, cast(Watched, pl_module))
+        self.flush(trainer, cast(ObservedModel, pl_module))
         if isinstance(logger := board(trainer), Board):
             logger.flush()
             files = event_files(Path(logger.log_dir))
             checkpoint["events"] = {path.name: path.stat().st_size for path in files}
 
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Finds out what has been written after the checkpoint from which training goes on."""
         logger = board(trainer)
         if logger is not None and trainer.state.fn == TrainerFn.FITTING:
@@ -149,18 +173,23 @@ class Dashboard(Watcher):
                 path.unlink()
         self._lost = {}
 
-    def flush(self, trainer: L.Trainer, model: Watched) -> None:
+    def flush(self, trainer: L.Trainer, model: ObservedModel) -> None:
         """Writes the mean losses since the last time, and starts anew."""
         sums, counts = model.train_sums_2T.tolist()
         if not any(counts):
             return
         model.train_sums_2T.zero_()
         seconds = time.monotonic() - self.clock
-        values = {f"train/{n}/loss": s / c for n, s, c in zip(model.names, sums, counts, strict=True) if c}
+        values = {
+            f"train/{n}/loss": s / c for n, s, c in zip(model.names, sums, counts, strict=True) if c
+        }
         self.latest = dict(values)
         values["throughput/samples_per_second"] = self.samples * replica()[1] / max(seconds, 1e-9)
         if model.weights_T is not None:
-            values |= {f"weight/{name}": value for name, value in zip(model.names, model.weights_T.tolist(), strict=True)}
+            values |= {
+                f"weight/{name}": value
+                for name, value in zip(model.names, model.weights_T.tolist(), strict=True)
+            }
         if model.penalty is not None:
             values["train/penalty"] = float(model.penalty)
         if (scaler := getattr(trainer.precision_plugin, "scaler", None)) is not None:
@@ -175,7 +204,11 @@ class Dashboard(Watcher):
 
 def event_files(folder: Path) -> list[Path]:
     """Returns the event files of a run, each of one session."""
-    return [path for path in folder.glob("events.out.tfevents.*") if path.is_file() and not path.is_symlink()]
+    return [
+        path
+        for path in folder.glob("events.out.tfevents.*")
+        if path.is_file() and not path.is_symlink()
+    ]
 
 
 def later_events(folder: Path, sizes: Any) -> dict[Path, int]:
@@ -185,7 +218,9 @@ def later_events(folder: Path, sizes: Any) -> dict[Path, int]:
         folder: The run folder.
         sizes: {name: bytes}, as the checkpoint has it; without it no file is known to hold more.
     """
-    if not isinstance(sizes, dict) or not all(isinstance(size, int) and size > 0 for size in sizes.values()):
+    if not isinstance(sizes, dict) or not all(
+        isinstance(size, int) and size > 0 for size in sizes.values()
+    ):
         return {}
     found = {path: sizes.get(path.name, 0) for path in event_files(folder)}
     return {path: size for path, size in found.items() if size < path.stat().st_size}
@@ -196,14 +231,23 @@ def charts(tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
     page = {
         "validation loss of all tasks": [f"val/{name}/loss" for name in tasks],
         "weights of all tasks": [f"weight/{name}" for name in tasks],
-        "score, and what counts of each task": ["val/score", *(f"val/{name}/{task.monitor}" for name, task in tasks.items())],
+        "score, and what counts of each task": [
+            "val/score",
+            *(f"val/{name}/{task.monitor}" for name, task in tasks.items()),
+        ],
     }
     page |= {f"loss of {name}": [f"train/{name}/loss", f"val/{name}/loss"] for name in tasks}
-    for name, task in tasks.items():  # errors in a label's unit would flatten what lies between 0 and 1
+    for (
+        name,
+        task,
+    ) in tasks.items():  # errors in a label's unit would flatten what lies between 0 and 1
         errors = [metric for metric in task.metric_names if metric in task.minimised]
         others = [metric for metric in task.metric_names if metric not in task.minimised]
         for title, metrics in (("metrics", others), ("errors", errors)):
             if metrics:
                 page[f"{title} of {name}"] = [f"val/{name}/{metric}" for metric in metrics]
-    # TensorBoard reads a tag as a regular expression that may end anywhere: 'age' would draw 'age_group' too
-    return {title: ["Multiline", [f"{re.escape(tag)}$" for tag in tags]] for title, tags in page.items()}
+    # TensorBoard reads a tag as a regular expression that may end anywhere: 'age' would draw
+    # 'age_group' too
+    return {
+        title: ["Multiline", [f"{re.escape(tag)}$" for tag in tags]] for title, tags in page.items()
+    }

@@ -23,7 +23,11 @@ def why_ended(trainer: L.Trainer, patience: int | None, waited: int) -> str:
     if 0 <= trainer.max_steps <= trainer.global_step:
         return f"trainer.max_steps {trainer.max_steps} reached"
     if max_epochs is not None and 0 <= max_epochs <= trainer.current_epoch:
-        return f"all {max_epochs} epochs of the budget" if by_budget else f"trainer.max_epochs {max_epochs} reached"
+        return (
+            f"all {max_epochs} epochs of the budget"
+            if by_budget
+            else f"trainer.max_epochs {max_epochs} reached"
+        )
     if patience is not None and waited >= patience:
         return f"no better validation in {waited} (patience)"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -44,12 +48,18 @@ def which_weights(trainer: L.Trainer, selection: Mapping[str, Any], kept: bool) 
     """
     best, epochs = selection["best"], trainer.current_epoch
     if not kept:
-        return [f"{why_none(trainer, selection)}: the last weights count, of epoch {epochs} (step {trainer.global_step})"]
+        return [
+            f"{why_none(trainer, selection)}: the last weights count, of epoch {epochs} (step {trainer.global_step})"
+        ]
     lines = []
     if ALL in best:
-        lines.append(f"best validation: epoch {best[ALL]['epoch']} of {epochs} (step {best[ALL]['step']})")
+        lines.append(
+            f"best validation: epoch {best[ALL]['epoch']} of {epochs} (step {best[ALL]['step']})"
+        )
     else:
-        lines.append(f"tasks share no weights: the best epoch of {epochs} for each, as in the table")
+        lines.append(
+            f"tasks share no weights: the best epoch of {epochs} for each, as in the table"
+        )
     if selection["undefined"]:
         lines.append(
             f"val/score is not defined in {selection['undefined']} validations, for want of labels: among those the lowest "

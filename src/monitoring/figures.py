@@ -9,12 +9,19 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from src.collectives import global_sum
 from src.monitoring.dashboard import board
 from src.monitoring.drawing import matrix_figure, panels, routes_figure, short
-from src.monitoring.watched import Watched
+from src.monitoring.observed_model import ObservedModel
 from src.monitoring.watcher import Watcher, agree, attempt
-from src.parallel.replicas import global_sum
-from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression, Task, labelled
+from src.tasks import (
+    BinaryClassification,
+    Classification,
+    MultilabelClassification,
+    Regression,
+    Task,
+    labelled,
+)
 from src.tasks.decisions import Scores, confusion_counts
 
 if TYPE_CHECKING:
@@ -66,13 +73,17 @@ class Figures(Watcher):
     ) -> None:
         """Collects counts of classes and points; a failure waits until all processes meet."""
         if self._due(trainer) and self.error is None:
-            self.error = attempt(partial(self._collect, cast(Watched, pl_module), outputs, batch.targets))
+            self.error = attempt(
+                partial(self._collect, cast(ObservedModel, pl_module), outputs, batch.targets)
+            )
 
-    def _collect(self, model: Watched, outputs: Any, targets: Any) -> None:
+    def _collect(self, model: ObservedModel, outputs: Any, targets: Any) -> None:
         for name, task in model.tasks.items():
             if isinstance(task, Regression):
                 seen = sum(part.shape[1] for part in self.points.get(name, []))
-                pairs = pairs_of(task, outputs[name].float(), targets[name])[:, : self.most_points - seen]
+                pairs = pairs_of(task, outputs[name].float(), targets[name])[
+                    :, : self.most_points - seen
+                ]
                 self.points.setdefault(name, []).append(pairs.cpu())
             elif isinstance(task, Classification) and len(task.classes) <= self.most_classes:
                 counts = class_counts(task, outputs[name].float(), targets[name])
@@ -86,15 +97,20 @@ class Figures(Watcher):
         """
         if not self._due(trainer):
             return
-        model, logger = cast(Watched, pl_module), board(trainer)
+        model, logger = cast(ObservedModel, pl_module), board(trainer)
         error = self.error or attempt(partial(self._count_decisions, model))
         agree(trainer, error)
         for counts in self.counts.values():
             global_sum(counts)
         tables = model.pictures()
-        agree(trainer, None if logger is None else attempt(partial(self._draw, logger, trainer.global_step, model, tables)))
+        agree(
+            trainer,
+            None
+            if logger is None
+            else attempt(partial(self._draw, logger, trainer.global_step, model, tables)),
+        )
 
-    def _count_decisions(self, model: Watched) -> None:
+    def _count_decisions(self, model: ObservedModel) -> None:
         """Counts yes and no at the thresholds of this validation; metrics have kept the probabilities."""
         for name, task in model.chosen_tasks.items():
             if isinstance(task, BinaryClassification):
@@ -104,10 +120,20 @@ class Figures(Watcher):
             else:
                 continue
             metrics = model.metrics_of(name)
-            if len(thresholds) <= self.most_classes and "scores" in metrics:  # a kind may have metrics of its own
-                self.counts[name] = confusion_counts(cast(Scores, metrics["scores"]).held(), thresholds)
+            if (
+                len(thresholds) <= self.most_classes and "scores" in metrics
+            ):  # a kind may have metrics of its own
+                self.counts[name] = confusion_counts(
+                    cast(Scores, metrics["scores"]).held(), thresholds
+                )
 
-    def _draw(self, logger: TensorBoardLogger, step: int, model: Watched, tables: "Mapping[str, DataFrame]") -> None:
+    def _draw(
+        self,
+        logger: TensorBoardLogger,
+        step: int,
+        model: ObservedModel,
+        tables: "Mapping[str, DataFrame]",
+    ) -> None:
         for name, task in model.tasks.items():
             if name in self.counts:
                 figure = confusion_figure(name, task, self.counts[name])
@@ -118,7 +144,10 @@ class Figures(Watcher):
                 continue
             logger.experiment.add_figure(f"val/{name}", figure, global_step=step, close=False)
         for title, table in tables.items():
-            rows, columns = [str(name) for name in table.index], [str(name) for name in table.columns]
+            rows, columns = (
+                [str(name) for name in table.index],
+                [str(name) for name in table.columns],
+            )
             draw = routes_figure if table.to_numpy().dtype.kind == "i" else matrix_figure
             figure = draw(title, rows, columns, table.to_numpy())
             logger.experiment.add_figure(f"sharing/{title}", figure, global_step=step, close=False)
@@ -151,22 +180,40 @@ def decoded(task: Classification, output: Tensor) -> Tensor:
 def confusion_figure(name: str, task: Task, counts: Tensor) -> "Figure":
     """One matrix per label, rows the truth: shares of each row as colour, counts as numbers."""
     several = isinstance(task, MultilabelClassification)
-    titles = [f"{name}: {label}" for label in task.labels] if isinstance(task, MultilabelClassification) else [name]
+    titles = (
+        [f"{name}: {label}" for label in task.labels]
+        if isinstance(task, MultilabelClassification)
+        else [name]
+    )
     names = ["no", "yes"] if several else [str(c) for c in getattr(task, "classes", ())]
     shown = [short(name) for name in names]
     longest, places = max(map(len, shown)), range(len(names))
     across = sum(map(len, shown)) > 24
     boxes = panels(len(titles), longest)
     for axes, title, matrix in zip(boxes, titles, counts.cpu(), strict=True):
-        axes.imshow((matrix / matrix.sum(1, keepdim=True).clamp(min=1)).numpy(), vmin=0, vmax=1, cmap="Blues")
+        axes.imshow(
+            (matrix / matrix.sum(1, keepdim=True).clamp(min=1)).numpy(),
+            vmin=0,
+            vmax=1,
+            cmap="Blues",
+        )
         axes.set(title=title, xlabel="predicted", ylabel="true")
-        axes.set_xticks(places, shown, rotation=90 if across else 0, fontsize=10 if len(names) <= 20 else 5)
+        axes.set_xticks(
+            places, shown, rotation=90 if across else 0, fontsize=10 if len(names) <= 20 else 5
+        )
         axes.set_yticks(places, shown, fontsize=10 if len(names) <= 20 else 5)
         for row in places if len(names) <= 12 else ():
             for column in places:
                 value = int(matrix[row, column])
                 dark = value > matrix[row].sum() / 2
-                axes.text(column, row, str(value), ha="center", va="center", color="white" if dark else "black")
+                axes.text(
+                    column,
+                    row,
+                    str(value),
+                    ha="center",
+                    va="center",
+                    color="white" if dark else "black",
+                )
     return boxes[0].figure
 
 
@@ -174,10 +221,16 @@ def scatter_figure(name: str, task: Regression, pairs: Tensor) -> "Figure":
     """Predicted against true values (2, points, outputs) in the label's own unit, one panel per output."""
     titles = [f"{name}: {output}" for output in task.names] or [name]
     boxes = panels(len(titles), name_length=4)
-    for axes, title, values in zip(boxes, titles, task.in_units(pairs.double()).unbind(-1), strict=True):
+    for axes, title, values in zip(
+        boxes, titles, task.in_units(pairs.double()).unbind(-1), strict=True
+    ):
         true, predicted = values[:, labelled(values[0])].numpy()
         axes.scatter(true, predicted, s=6, alpha=0.5)
-        ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())] if len(true) else [0, 1]
+        ends = (
+            [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+            if len(true)
+            else [0, 1]
+        )
         axes.plot(ends, ends, color="grey", linewidth=1)
         axes.set(xlabel="true", ylabel="predicted", title=title)
     return boxes[0].figure

@@ -11,9 +11,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from src.batch import PADDING
-from src.monitoring.watched import Watched
-from src.parallel.replicas import gathered
-from src.parallel.shards import local
+from src.collectives import gathered
+from src.monitoring.observed_model import ObservedModel
+from src.parallel.dtensor import local
 from src.tasks import labelled
 
 # beyond these layers and losses overflow in single precision, whatever the weights are
@@ -42,11 +42,15 @@ class FiniteLossGuard(L.Callback):
         self.every_n_steps = every_n_steps
         self.batch: Any = None
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Keeps the batch at hand."""
         self.batch = batch
 
-    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+    def on_before_backward(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
+    ) -> None:
         """Looks at the losses of the step.
 
         Raises:
@@ -54,17 +58,23 @@ class FiniteLossGuard(L.Callback):
         """
         if trainer._detect_anomaly:
             return  # autograd is about to say more: which operation it was
-        model = cast(Watched, pl_module)
+        model = cast(ObservedModel, pl_module)
         assert model.losses_T is not None
         if trainer.global_step % self.every_n_steps or isfinite(float(model.losses_T.sum())):
             return
-        bad = [name for name, value in zip(model.names, model.losses_T.tolist(), strict=True) if not isfinite(value)]
+        bad = [
+            name
+            for name, value in zip(model.names, model.losses_T.tolist(), strict=True)
+            if not isfinite(value)
+        ]
         if not bad:
             return
         fault = verdict(gathered(self.evidence(trainer, pl_module, bad)))
         if "weights" in fault and self.every_n_steps > 1:
             fault += f"; or a batch before: --watch.finite_every 1 looks at each step, not at every {self.every_n_steps}th"
-        raise NonFiniteLoss(f"the loss of {', '.join(bad)} is not finite at step {trainer.global_step}; {fault}")
+        raise NonFiniteLoss(
+            f"the loss of {', '.join(bad)} is not finite at step {trainer.global_step}; {fault}"
+        )
 
     def evidence(self, trainer: L.Trainer, pl_module: Any, bad: list[str]) -> "Evidence":
         """Looks at the weights and at the rows of this process.
@@ -79,12 +89,22 @@ class FiniteLossGuard(L.Callback):
             wrong = torch.zeros(len(self.batch), dtype=torch.bool, device=self.batch.ids.device)
             known = torch.zeros_like(wrong)
             for name in bad:
-                losses = pl_module.tasks[name].losses(outputs[name].float(), self.batch.targets[name])
-                wrong |= ~losses.isfinite().flatten(1).all(1) if losses.ndim > 1 else ~losses.isfinite()
+                losses = pl_module.tasks[name].losses(
+                    outputs[name].float(), self.batch.targets[name]
+                )
+                wrong |= (
+                    ~losses.isfinite().flatten(1).all(1) if losses.ndim > 1 else ~losses.isfinite()
+                )
                 known |= labelled(self.batch.targets[name]).reshape(len(known), -1).any(1)
         real = self.batch.ids != PADDING
-        inputs = self.batch.inputs if isinstance(self.batch.inputs, dict) else {"": self.batch.inputs}
-        broken = [name for name, weight in pl_module.named_parameters() if not local(weight).isfinite().all()]
+        inputs = (
+            self.batch.inputs if isinstance(self.batch.inputs, dict) else {"": self.batch.inputs}
+        )
+        broken = [
+            name
+            for name, weight in pl_module.named_parameters()
+            if not local(weight).isfinite().all()
+        ]
         return Evidence(
             rank=trainer.global_rank,
             weight=broken[0] if broken else None,
@@ -121,9 +141,7 @@ def verdict(seen: Sequence[Evidence]) -> str:
     broken = [one for one in seen if one.weight is not None]
     if broken and len(broken) < len(seen):
         ranks = ", ".join(str(one.rank) for one in broken)
-        return (
-            f"the weights of rank {ranks} alone are not, first {broken[0].weight}: something updates them from its own data alone"
-        )
+        return f"the weights of rank {ranks} alone are not, first {broken[0].weight}: something updates them from its own data alone"
     wrong, rows = sorted(row for one in seen for row in one.wrong), sum(one.rows for one in seen)
     if not broken and 0 < len(wrong) <= max(rows // 10, 1):
         return f"training rows (counted from 0) whose loss is not: {', '.join(map(str, wrong))}"
@@ -135,7 +153,9 @@ def verdict(seen: Sequence[Evidence]) -> str:
             if found[0] > limit:
                 way_out = "bring them to a few units, such as by their mean and standard deviation"
                 return f"{what} are as large as {found[0]:.3g}, in training row {found[1]} (counted from 0): {way_out}"
-    first = f"first {broken[0].weight}" if broken else f"in {len(wrong)} of {rows} rows of the batch"
+    first = (
+        f"first {broken[0].weight}" if broken else f"in {len(wrong)} of {rows} rows of the batch"
+    )
     return (
         f"{first}: the weights are at fault, not the data; lower the learning rate (--lr), or clip gradients "
         "(--trainer.gradient_clip_val 1)"
@@ -156,7 +176,8 @@ def largest(tensors: Iterable[Tensor], real: Tensor, ids: Tensor) -> tuple[float
 class RanksAgreeGuard(L.Callback):
     """Every N steps checks that ranks hold the same weights: one norm per parameter, one small collective.
 
-    Those are all weights, unless a strategy says of which ones several processes have the same: shards differ by design.
+    Those are all weights, unless a strategy says of which ones several processes have the same:
+    shards differ by design.
 
     Args:
         every_n_steps: How often to look.
@@ -166,7 +187,12 @@ class RanksAgreeGuard(L.Callback):
         self.every_n_steps = every_n_steps
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Compares.
 
@@ -186,10 +212,17 @@ class RanksAgreeGuard(L.Callback):
         if wrong:
             raise RanksDiverged(f"after step {trainer.global_step} {wrong}")
 
-    def _compare(self, trainer: L.Trainer, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None) -> str:
+    def _compare(
+        self, trainer: L.Trainer, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None
+    ) -> str:
         """What is wrong with tensors that are to be the same in a group, or nothing."""
         names, root = list(tensors), trainer.strategy.root_device
-        norms = torch.stack([n.double().to(root) for n in torch._foreach_norm([t.detach() for t in tensors.values()])])
+        norms = torch.stack(
+            [
+                n.double().to(root)
+                for n in torch._foreach_norm([t.detach() for t in tensors.values()])
+            ]
+        )
         extremes = torch.cat([norms, -norms])
         dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=group)
         largest, smallest = extremes.chunk(2)

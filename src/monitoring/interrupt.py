@@ -20,7 +20,8 @@ class Interrupted(Exception):
 class Interrupt(L.Callback):
     """Saves and stops when a signal has asked for it; a second Ctrl-C stops at once.
 
-    A signal may reach one rank only, so the ranks ask each other every few steps, and all stop after the same one.
+    A signal may reach one rank only, so the ranks ask each other every few steps, and all stop
+    after the same one.
 
     Args:
         checkpoint: Where to save.
@@ -36,7 +37,9 @@ class Interrupt(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listens from now on, in the place of Lightning, whose ranks stop at different steps and save nothing."""
         self._first = trainer.is_global_zero
-        if threading.current_thread() is not threading.main_thread():  # no other thread may listen to signals
+        if (
+            threading.current_thread() is not threading.main_thread()
+        ):  # no other thread may listen to signals
             return
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._on_signal)
@@ -45,11 +48,18 @@ class Interrupt(L.Callback):
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         if self._first and not self.asked:
-            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")  # print is not safe in a handler
+            os.write(
+                2, b"\nstopping after this step; Ctrl-C again stops at once\n"
+            )  # print is not safe in a handler
         self.asked = True
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Looks whether someone asked, once nothing is half done: no accumulation, and no validation about to come."""
         if self._is_time(trainer) and between_steps(trainer):
@@ -58,7 +68,8 @@ class Interrupt(L.Callback):
     def at_epoch_end(self, trainer: L.Trainer) -> None:
         """Looks after an epoch and all that follows from it: a step that a validation follows is never looked at before.
 
-        Of a small table each step is such a one. No hook of this class, since other callbacks have to come first.
+        Of a small table each step is such a one. No hook of this class, since other callbacks have
+        to come first.
         """
         if self._is_time(trainer):
             self._look(trainer)
@@ -70,7 +81,9 @@ class Interrupt(L.Callback):
         self._next = trainer.global_step + self.every_n_steps
         if self._anyone_asked(trainer):
             trainer.save_checkpoint(self.checkpoint)
-            raise Interrupted(f"stopped in epoch {trainer.current_epoch} after step {trainer.global_step}")
+            raise Interrupted(
+                f"stopped in epoch {trainer.current_epoch} after step {trainer.global_step}"
+            )
 
     def _anyone_asked(self, trainer: L.Trainer) -> bool:
         if trainer.world_size == 1:
@@ -95,6 +108,8 @@ class Interrupt(L.Callback):
             trainer.save_checkpoint(self.checkpoint)
             raise Interrupted("stopped after the last epoch, before the test")
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         """Gives the signals back."""
         self._stop_listening()

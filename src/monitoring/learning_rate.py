@@ -8,9 +8,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
+from src.monitoring.observed_model import ObservedModel
 from src.monitoring.quiet import Quiet
 from src.monitoring.say import say
-from src.monitoring.watched import Watched
 
 SCALED = ("initial_lr", "max_lr", "min_lr")  # what schedules keep in an optimizer's groups
 
@@ -18,9 +18,8 @@ SCALED = ("initial_lr", "max_lr", "min_lr")  # what schedules keep in an optimiz
 class LearningRate(Quiet):
     """Goes on from a rate that is asked for when a run is resumed; says where the schedule of a longer run jumps.
 
-    Args:
-        configured: The optimizer's rate in the configuration; None where it is the optimizer's own default.
-        asked: Whether this session asks for it.
+    Args: configured: The optimizer's rate in the configuration; None where it is the optimizer's
+        own default. asked: Whether this session asks for it.
     """
 
     state_key = "learning rate"
@@ -31,10 +30,14 @@ class LearningRate(Quiet):
         self.trained_at = configured
         self.before: list[float] | None = None  # of the checkpoint's groups
 
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Notes the rates of the checkpoint."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self.before = [float(group["lr"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
+            self.before = [
+                float(group["lr"]) for group in checkpoint["optimizer_states"][0]["param_groups"]
+            ]
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the rate that this run's rates follow from: a run that is killed soon after it was changed changes it again."""
@@ -53,13 +56,18 @@ class LearningRate(Quiet):
         configs = trainer.lr_scheduler_configs
         schedule = configs[0].scheduler if configs else None
         if configs:
-            look_at_interval(trainer, schedule, configs[0].interval, resumed=self.before is not None)
+            look_at_interval(
+                trainer, schedule, configs[0].interval, resumed=self.before is not None
+            )
         before, self.before = self.before, None
         if before is None:
             return
         groups = trainer.optimizers[0].param_groups
         if self.configured is not None and (self.asked or self.configured != self.trained_at):
-            factors = {group["name"]: group["lr"] for group in cast(Watched, pl_module).parameter_groups(1.0)}
+            factors = {
+                group["name"]: group["lr"]
+                for group in cast(ObservedModel, pl_module).parameter_groups(1.0)
+            }
             go_on_from(self.configured, trainer.optimizers[0], schedule, factors)
             say(f"the learning rate goes on from {self.configured:.3g}")
         elif (after := max(float(group["lr"]) for group in groups)) > 1.01 * max(before):
@@ -81,16 +89,26 @@ def look_at_interval(trainer: L.Trainer, schedule: Any, interval: str, resumed: 
         return
     kind = type(schedule).__name__
     if interval == "epoch":
-        say(f"note: {kind} is made to move at each step; model.scheduler_interval epoch moves it once an epoch")
+        say(
+            f"note: {kind} is made to move at each step; model.scheduler_interval epoch moves it once an epoch"
+        )
     if not isinstance(schedule, OneCycleLR):
         return
     takes = trainer.estimated_stepping_batches if interval == "step" else trainer.max_epochs
     if takes is not None and takes > schedule.total_steps:
-        way_out = "go on with --model.scheduler null --lr RATE" if resumed else f"set --model.scheduler.total_steps {takes}"
-        raise ValueError(f"model.scheduler {kind} ends at {interval} {schedule.total_steps}, but the run takes {takes}: {way_out}")
+        way_out = (
+            "go on with --model.scheduler null --lr RATE"
+            if resumed
+            else f"set --model.scheduler.total_steps {takes}"
+        )
+        raise ValueError(
+            f"model.scheduler {kind} ends at {interval} {schedule.total_steps}, but the run takes {takes}: {way_out}"
+        )
 
 
-def go_on_from(rate: float, optimizer: Optimizer, schedule: Any, factors: Mapping[str, float]) -> None:
+def go_on_from(
+    rate: float, optimizer: Optimizer, schedule: Any, factors: Mapping[str, float]
+) -> None:
     """Scales rates, and the curve that a schedule draws from here on, so that the next step is at this rate.
 
     Args:
@@ -106,7 +124,9 @@ def go_on_from(rate: float, optimizer: Optimizer, schedule: Any, factors: Mappin
         wanted, now = rate * factors[group["name"]], float(group["lr"])
         if schedule is not None:
             if not now and wanted:
-                raise ValueError("the schedule has come down to a rate of 0: add --model.scheduler null to go on at --lr")
+                raise ValueError(
+                    "the schedule has come down to a rate of 0: add --model.scheduler null to go on at --lr"
+                )
             ratio = wanted / now if now else 1.0
             for key in SCALED:
                 if key in group:

@@ -24,7 +24,10 @@ class Progress(RichProgressBar):
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Returns what stands behind the bar."""
-        losses = {name.removeprefix("train/").removesuffix("/loss"): value for name, value in self.dashboard.latest.items()}
+        losses = {
+            name.removeprefix("train/").removesuffix("/loss"): value
+            for name, value in self.dashboard.latest.items()
+        }
         if len(losses) > self.most_tasks:
             losses = {"mean loss": sum(losses.values()) / len(losses)}
         shown = {name: f"{value:.3f}" for name, value in losses.items()}

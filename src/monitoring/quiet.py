@@ -2,7 +2,7 @@
 
 import lightning as L
 
-from src.monitoring.together import STEPS
+from src.monitoring.callback_group import STEPS
 
 
 class Quiet(L.Callback):

@@ -8,9 +8,9 @@ from typing import Any, cast
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
+from src.monitoring.observed_model import ObservedModel
 from src.monitoring.quiet import Quiet
 from src.monitoring.say import say
-from src.monitoring.watched import Watched
 
 ALL = ""  # the place of all tasks together
 
@@ -34,7 +34,8 @@ class Validation:
     def beats(self, other: "Validation | None") -> bool:
         """Whether it is better: by the score, or by the loss where scores are the same or not defined.
 
-        A defined score beats one that is not, and one that is not beats the -inf of a task that has diverged.
+        A defined score beats one that is not, and one that is not beats the -inf of a task that has
+        diverged.
         """
         if isnan(self.score) and isnan(self.loss):
             return False
@@ -51,15 +52,13 @@ class Validation:
 class Selection(Quiet):
     """Compares each validation with the best so far; where tasks share no weights, each task's with its own best.
 
-    Args:
-        patience: Stops the run after this many validations without a better one; None never stops it.
+    Args: patience: Stops the run after this many validations without a better one; None never stops
+        it.
 
-    Attributes:
-        best: The best validation, by task where each has its own, else under :data:`ALL`.
-        apart: The names of each task's own weights, where tasks are selected one by one; None: all together.
-        improved: What the latest validation has improved, keys of ``best``.
-        waited: Validations since the last that improved anything.
-        undefined: Validations without a score.
+    Attributes: best: The best validation, by task where each has its own, else under :data:`ALL`.
+        apart: The names of each task's own weights, where tasks are selected one by one; None: all
+        together. improved: What the latest validation has improved, keys of ``best``. waited:
+        Validations since the last that improved anything. undefined: Validations without a score.
     """
 
     state_key = "selection"
@@ -75,7 +74,7 @@ class Selection(Quiet):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Finds out whether tasks share weights; a checkpoint in parts cannot be put together from several."""
-        self.apart = cast(Watched, pl_module).own_weights()
+        self.apart = cast(ObservedModel, pl_module).own_weights()
         if self.apart is not None and getattr(trainer.strategy, "checkpoint", "file") == "folder":
             self.apart = None
             say(
@@ -88,14 +87,21 @@ class Selection(Quiet):
         self.improved = ()
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        model, metrics = cast(Watched, pl_module), trainer.callback_metrics
+        model, metrics = cast(ObservedModel, pl_module), trainer.callback_metrics
         at = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        loss = mean_loss({name: float(metrics[f"val/{name}/loss"]) for name in model.names}, model.weights)
+        loss = mean_loss(
+            {name: float(metrics[f"val/{name}/loss"]) for name in model.names}, model.weights
+        )
         score = float(metrics["val/score"])
         seen = {ALL: Validation(score, loss, **at)}
         if self.apart is not None:
-            seen = {name: Validation(model.scores[name], float(metrics[f"val/{name}/loss"]), **at) for name in model.names}
-        self.improved = tuple(name for name, validation in seen.items() if validation.beats(self.best.get(name)))
+            seen = {
+                name: Validation(model.scores[name], float(metrics[f"val/{name}/loss"]), **at)
+                for name in model.names
+            }
+        self.improved = tuple(
+            name for name, validation in seen.items() if validation.beats(self.best.get(name))
+        )
         self.best |= {name: seen[name] for name in self.improved}
         self.undefined += isnan(score)
 
@@ -109,7 +115,9 @@ class Selection(Quiet):
         if self.patience is not None and self.waited >= self.patience:
             trainer.should_stop = True
 
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Keeps a run that had waited long enough from training one epoch more each time that it is resumed."""
         if trainer.state.fn == TrainerFn.FITTING:
             self.load_state_dict(checkpoint["callbacks"].get(self.state_key, self.state_dict()))
@@ -118,7 +126,12 @@ class Selection(Quiet):
     def state_dict(self) -> dict[str, Any]:
         """Returns all that a later validation is compared with."""
         best = {name: asdict(validation) for name, validation in self.best.items()}
-        return {"best": best, "waited": self.waited, "undefined": self.undefined, "lowest_loss": self.lowest_loss}
+        return {
+            "best": best,
+            "waited": self.waited,
+            "undefined": self.undefined,
+            "lowest_loss": self.lowest_loss,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from there."""
@@ -129,7 +142,11 @@ class Selection(Quiet):
 
 def mean_loss(losses: Mapping[str, float], weights: Mapping[str, float]) -> float:
     """The mean of the tasks' losses, weighed as training weighs them; tasks without labels or weight do not count."""
-    counted = {name: weights[name] for name, loss in losses.items() if weights[name] > 0 and not isnan(loss)}
+    counted = {
+        name: weights[name]
+        for name, loss in losses.items()
+        if weights[name] > 0 and not isnan(loss)
+    }
     if not counted:
         return nan
     return sum(losses[name] * weight for name, weight in counted.items()) / sum(counted.values())

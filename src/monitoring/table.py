@@ -47,7 +47,8 @@ class Column:
 class ResultsTable(JupyterMixin):
     """``<stage>/<task>/<metric>`` values, as wide as the console; names are cut if they must be, numbers never.
 
-    Where the stages do not fit side by side with all metrics, the metrics are folded into several blocks.
+    Where the stages do not fit side by side with all metrics, the metrics are folded into several
+    blocks.
 
     Args:
         tasks: {name: task}.
@@ -57,19 +58,29 @@ class ResultsTable(JupyterMixin):
     """
 
     def __init__(
-        self, tasks: Mapping[str, Task], metrics: Mapping[str, float], stages: Sequence[str], epochs: Mapping[str, int]
+        self,
+        tasks: Mapping[str, Task],
+        metrics: Mapping[str, float],
+        stages: Sequence[str],
+        epochs: Mapping[str, int],
     ) -> None:
         self.tasks, self.metrics, self.stages, self.epochs = tasks, metrics, stages, epochs
 
     @property
     def title(self) -> str:
         """The score of each stage."""
-        return "   ".join(f"{stage}: score {self.metrics[f'{stage}/score']:.4f}" for stage in self.stages)
+        return "   ".join(
+            f"{stage}: score {self.metrics[f'{stage}/score']:.4f}" for stage in self.stages
+        )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Any:
         """Yields lines that the console neither wraps nor cuts."""
         text = Text(self.title, style="bold", no_wrap=True, overflow="ignore")
-        text.append_text(Text().join(line for names in self.kinds() for line in self.block(names, options.max_width)))
+        text.append_text(
+            Text().join(
+                line for names in self.kinds() for line in self.block(names, options.max_width)
+            )
+        )
         text.end = "\n"
         yield text
 
@@ -83,10 +94,16 @@ class ResultsTable(JupyterMixin):
     def block(self, names: list[str], width: int) -> list[Text]:
         """The lines of the tasks of one kind, each behind a line break."""
         metrics = ["loss", *self.tasks[names[0]].metric_names]
-        rows = [{stage: self.column(stage, metric, names) for stage in self.stages} for metric in metrics]
+        rows = [
+            {stage: self.column(stage, metric, names) for stage in self.stages}
+            for metric in metrics
+        ]
         first = Column("epoch", [str(self.epochs[name]) for name in names]) if self.epochs else None
         room = width - (first.width if first else 0) - (len(self.stages) - 1)
-        least, whole = least_width(names), longest([*self.tasks])  # alike in all blocks, where there is room
+        least, whole = (
+            least_width(names),
+            longest([*self.tasks]),
+        )  # alike in all blocks, where there is room
         parts = folded(rows, room - least)
         taken = max(sum(column.width for row in part for column in row.values()) for part in parts)
         size = max(least, min(room - taken, whole))
@@ -97,9 +114,15 @@ class ResultsTable(JupyterMixin):
         """One metric of one stage."""
         values = [self.metrics.get(f"{stage}/{name}/{metric}") for name in names]
         bold = {k for k, name in enumerate(names) if metric == self.tasks[name].monitor}
-        return Column(HEADINGS.get(metric, metric), ["" if value is None else number(value) for value in values], bold)
+        return Column(
+            HEADINGS.get(metric, metric),
+            ["" if value is None else number(value) for value in values],
+            bold,
+        )
 
-    def _lines(self, shown: list[str], first: Column | None, part: list[dict[str, Column]]) -> list[Text]:
+    def _lines(
+        self, shown: list[str], first: Column | None, part: list[dict[str, Column]]
+    ) -> list[Text]:
         groups = [[row[stage] for row in part] for stage in self.stages]
         before = [first] if first else []
         names = Column("", shown).width - 1
@@ -107,7 +130,8 @@ class ResultsTable(JupyterMixin):
         if len(groups) > 1:
             blank = names + sum(column.width for column in before)
             titles = [
-                f" {stage} ".center(sum(c.width for c in group) - 1, "-") for stage, group in zip(self.stages, groups, strict=True)
+                f" {stage} ".center(sum(c.width for c in group) - 1, "-")
+                for stage, group in zip(self.stages, groups, strict=True)
             ]
             lines.append(Text("\n" + " " * blank + " " + "  ".join(titles)))
 
@@ -117,13 +141,18 @@ class ResultsTable(JupyterMixin):
                 line.append(" " if k > 1 else "")
                 for column in group:
                     cell = column.heading if row < 0 else column.cells[row]
-                    line.append(cell.rjust(column.width), style="bold" if row in column.bold else "")
+                    line.append(
+                        cell.rjust(column.width), style="bold" if row in column.bold else ""
+                    )
             lines.append(line)
         return lines
 
 
 def results_table(
-    tasks: Mapping[str, Task], metrics: Mapping[str, float], *stages: str, epochs: Mapping[str, int] | None = None
+    tasks: Mapping[str, Task],
+    metrics: Mapping[str, float],
+    *stages: str,
+    epochs: Mapping[str, int] | None = None,
 ) -> ResultsTable:
     """Lays out ``<stage>/<task>/<metric>`` values; the metric that counts for model selection is bold."""
     return ResultsTable(tasks, metrics, stages, epochs or {})
@@ -163,7 +192,11 @@ def longest(names: Sequence[str]) -> int:
 def least_width(names: Sequence[str]) -> int:
     """To how many characters names can be cut and still be told from one another."""
     whole = longest(names)
-    fits = (width for width in range(LEAST_NAME, whole) if len({cut(name, width) for name in names}) == len(names))
+    fits = (
+        width
+        for width in range(LEAST_NAME, whole)
+        if len({cut(name, width) for name in names}) == len(names)
+    )
     return min(next(fits, whole), whole)
 
 

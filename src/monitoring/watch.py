@@ -5,28 +5,29 @@ from pathlib import Path
 
 import lightning as L
 
+from src.monitoring.callback_group import CallbackGroup
 from src.monitoring.checkpoints import BestCheckpoint, LastCheckpoint
+from src.monitoring.conflicts import GradientConflicts
 from src.monitoring.dashboard import Dashboard
 from src.monitoring.figures import Figures
-from src.monitoring.geometry import Geometry
 from src.monitoring.guards import FiniteLossGuard, RanksAgreeGuard
 from src.monitoring.hparams import HParams
 from src.monitoring.interrupt import Interrupt
 from src.monitoring.learning_rate import LearningRate
 from src.monitoring.progress import Progress
 from src.monitoring.selection import Selection
-from src.monitoring.together import Together
 
 
 @dataclass
 class Watch:
     """How a run is watched.
 
-    Args:
-        checkpoint_every: Optimizer steps between two saves of last.ckpt; the end of an epoch saves it too, unless it was short.
-        patience: Stop after this many validations that are no better than the best; None never stops early. Where no label
+    Args: checkpoint_every: Optimizer steps between two saves of last.ckpt; the end of an epoch
+        saves it too, unless it was short. patience: Stop after this many validations that are no
+        better than the best; None never stops early. Where no label
             defines the score, the validation loss says what is better.
-        geometry_every: Optimizer steps between two looks at how the tasks' gradients lie to one another; 0 never looks.
+        geometry_every: Optimizer steps between two looks at how the tasks' gradients lie to one
+            another; 0 never looks.
         figures_every: Validations between two sets of pictures in TensorBoard; 0 for none.
         finite_every: Steps between two looks at the losses; a non-finite one ends the run.
         ranks_every: Steps between two checks that all ranks hold the same weights.
@@ -44,12 +45,16 @@ class Watch:
             if getattr(self, name) < 1:
                 raise ValueError(f"watch.{name} is {getattr(self, name)}; it must be at least 1")
         if self.patience is not None and self.patience < 1:
-            raise ValueError(f"watch.patience is {self.patience}; it must be at least 1, or null to never stop early")
+            raise ValueError(
+                f"watch.patience is {self.patience}; it must be at least 1, or null to never stop early"
+            )
         for name in ("figures_every", "geometry_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"watch.{name} is {getattr(self, name)}; it must be at least 0")
 
-    def callbacks(self, folder: Path | None, config: str, bar: bool, rate: LearningRate | None = None) -> list[L.Callback]:
+    def callbacks(
+        self, folder: Path | None, config: str, bar: bool, rate: LearningRate | None = None
+    ) -> list[L.Callback]:
         """Builds the callbacks; without a folder for checkpoints (a debug run) nothing is saved; ``bar`` adds a progress bar."""
         dashboard = Dashboard(config)
         watchers: list[L.Callback] = [
@@ -59,12 +64,12 @@ class Watch:
         if self.figures_every:
             watchers.append(Figures(self.figures_every))
         if self.geometry_every:
-            watchers.append(Geometry(self.geometry_every))
+            watchers.append(GradientConflicts(self.geometry_every))
         interrupt = None if folder is None else Interrupt(folder / "last.ckpt")
         if interrupt is not None:
             watchers.append(interrupt)
         selection = Selection(self.patience)
-        callbacks: list[L.Callback] = [Together(*watchers), selection, rate or LearningRate()]
+        callbacks: list[L.Callback] = [CallbackGroup(*watchers), selection, rate or LearningRate()]
         if bar:
             callbacks.append(Progress(dashboard))
         if folder is not None and interrupt is not None:

@@ -9,14 +9,17 @@ from typing import Any, cast
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-HOOKS = tuple(name for name in dir(L.Callback) if name.startswith("on_") or name in ("setup", "teardown"))
+HOOKS = tuple(
+    name for name in dir(L.Callback) if name.startswith("on_") or name in ("setup", "teardown")
+)
 
 
 class Watcher(L.Callback):
     """Base of callbacks that change nothing of a run, so that a failure of theirs need not end it.
 
     A hook that meets other processes must fail on all of them or on none, or the others would wait
-    for ever: it tries what may fail here by :func:`attempt`, and says how that went by :func:`agree`.
+    for ever: it tries what may fail here by :func:`attempt`, and says how that went by
+    :func:`agree`.
     """
 
 
@@ -74,4 +77,8 @@ def warn(name: str, error: BaseException) -> None:
         error = error.__cause__
     reason = " ".join(str(error).split())
     what = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-    print(f"warning: {name} failed and is left out for the rest of the run: {what}", file=sys.stderr, flush=True)
+    print(
+        f"warning: {name} failed and is left out for the rest of the run: {what}",
+        file=sys.stderr,
+        flush=True,
+    )

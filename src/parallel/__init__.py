@@ -1,26 +1,10 @@
-"""Where it runs."""
+"""Strategies: how several devices train one model."""
 
-from src.parallel.checks import Checks
 from src.parallel.ddp import DDP
 from src.parallel.ddp_placement import DDPPlacement
 from src.parallel.fsdp import FSDP
-from src.parallel.job import job, started_again
-from src.parallel.network import choose_interface, meet_anew
 from src.parallel.pipeline import Pipeline
 from src.parallel.placement import Placement
-from src.parallel.topology import main_address, topology
+from src.parallel.strategy import Checks
 
-__all__ = [
-    "DDP",
-    "FSDP",
-    "Checks",
-    "DDPPlacement",
-    "Pipeline",
-    "Placement",
-    "choose_interface",
-    "job",
-    "main_address",
-    "meet_anew",
-    "started_again",
-    "topology",
-]
+__all__ = ["DDP", "FSDP", "Checks", "DDPPlacement", "Pipeline", "Placement"]

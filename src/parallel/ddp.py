@@ -8,20 +8,21 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from src.parallel.checks import refuse_timeout
-from src.parallel.launcher import Launches
-from src.parallel.measure import holdings
-from src.parallel.traffic import Traffic, averaged
+from src.launch.launcher import Launches
+from src.parallel.strategy import refuse_timeout
+from src.planning.communication import Traffic, averaged
+from src.planning.measure import holdings
 
 
 class DDP(Launches, DDPStrategy):
     """Lightning's DDP for a model in which every parameter is used in every step: nothing is searched for, nothing copied twice.
 
-    Args:
-        static_graph: Whether each step uses the same parameters in the same order; not used where gradients are accumulated, since
+    Args: static_graph: Whether each step uses the same parameters in the same order; not used where
+        gradients are accumulated, since
             torch wants the first of all backward passes to be followed by a sum.
         gradient_as_bucket_view: Keep gradients in the buffers that are sent, not beside them.
-        find_unused_parameters: Look in each step for parameters without a gradient; here every head runs in every step.
+        find_unused_parameters: Look in each step for parameters without a gradient; here every head
+            runs in every step.
         timeout: Seconds that a process waits for the others before it gives up.
     """
 
@@ -44,7 +45,9 @@ class DDP(Launches, DDPStrategy):
     def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
         assert self.lightning_module is not None
         trainer: Any = self.lightning_module.trainer
-        scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)
+        scheduled = any(
+            isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks
+        )
         if trainer.accumulate_grad_batches > 1 or scheduled:
             self._ddp_kwargs = {**self._ddp_kwargs, "static_graph": False}
         return super()._setup_model(model)
@@ -62,7 +65,9 @@ class DDP(Launches, DDPStrategy):
         """
         refuse_timeout(self._timeout)
         if not any(p.requires_grad for p in model.parameters()):
-            raise ValueError("no parameter of this model trains, and ddp would have nothing to average: use --devices 1")
+            raise ValueError(
+                "no parameter of this model trains, and ddp would have nothing to average: use --devices 1"
+            )
 
     def arrangement(self, devices: int) -> str:
         """How so many devices work together, in words."""

@@ -17,18 +17,29 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    RowwiseParallel,
+    parallelize_module,
+)
 from torch.optim import Optimizer
 
+from src import collectives
 from src.checkpoint import Part, Parts, exchanged, load_checkpoint, save_folder
-from src.parallel import replicas
-from src.parallel.checks import refuse_second_models, refuse_timeout
-from src.parallel.launcher import Launches
-from src.parallel.measure import tensors_of
-from src.parallel.shards import clip_gradients, copies, dealt, in_shards, local, piece, whole
-from src.parallel.traffic import Traffic, shard, sharded, within_layers
+from src.launch.launcher import Launches
+from src.parallel.dtensor import clip_gradients, copies, dealt, in_shards, local, piece, whole
+from src.parallel.strategy import refuse_second_models, refuse_timeout
+from src.planning.communication import Traffic, shard, sharded, within_layers
+from src.planning.measure import tensors_of
 
 # nothing of ours changes what a module has returned in place, which alone would be wrong
 warnings.filterwarnings("ignore", message=".*returned a view tensor.*")
@@ -39,19 +50,23 @@ TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class FSDP(Launches, DDPStrategy):
     """FSDP2 (Zhao et al., "PyTorch FSDP", VLDB 2023), on CPUs as on GPUs, and tensor parallelism within it.
 
-    What runs by itself is sharded by itself: the stages of encoders, the rest of the sharing architecture, and the heads. What
-    belongs to none of these (numbers that a balancer learns) every process holds, and its gradients are averaged. Checkpoints are
-    those that one device writes.
+    What runs by itself is sharded by itself: the stages of encoders, the rest of the sharing
+    architecture, and the heads. What belongs to none of these (numbers that a balancer learns)
+    every process holds, and its gradients are averaged. Checkpoints are those that one device
+    writes.
 
-    Args:
-        tensor_parallel_size: Devices that compute one layer together, where the encoder says how its layers are cut (Shoeybi et
+    Args: tensor_parallel_size: Devices that compute one layer together, where the encoder says how
+        its layers are cut (Shoeybi et
             al., "Megatron-LM", arXiv 1909.08053); the others share the batch.
-        reshard_after_forward: Let go of a stage's whole parameters after its forward pass, and fetch them again in the backward
-            pass: less memory for more traffic.
-        parameter_type: In which precision the forward and backward pass run but for the heads; null: in that of the weights.
-        reduce_type: In which precision gradients are summed over processes; null: in that of the passes.
+        reshard_after_forward: Let go of a stage's whole parameters after its forward pass, and
+            fetch them again in the backward pass: less memory for more traffic.
+        parameter_type: In which precision the forward and backward pass run but for the heads;
+            null: in that of the weights.
+        reduce_type: In which precision gradients are summed over processes; null: in that of the
+            passes.
         cpu_offload: Keep shards, gradients and optimizer states in the memory of the CPU; for GPUs.
-        checkpoint: file: one, as on one device; folder: one file for each process, written at the same time.
+        checkpoint: file: one, as on one device; folder: one file for each process, written at the
+            same time.
         timeout: Seconds that a process waits for the others before it gives up.
     """
 
@@ -68,12 +83,15 @@ class FSDP(Launches, DDPStrategy):
         timeout: float = 600.0,
     ) -> None:
         super().__init__(timeout=timedelta(seconds=timeout))
-        self.tensor_parallel_size, self.reshard_after_forward = tensor_parallel_size, reshard_after_forward
+        self.tensor_parallel_size, self.reshard_after_forward = (
+            tensor_parallel_size,
+            reshard_after_forward,
+        )
         self.parameter_type, self.reduce_type = parameter_type, reduce_type
         self.cpu_offload, self.checkpoint = cpu_offload, checkpoint
         self.mesh: DeviceMesh | None = None
 
-    # -- what is known before any process starts ---------------------------------------------------------------------------------
+    # -- what is known before any process starts ---------------------------------------------------
     @property
     def replicas(self) -> int:
         """Processes that read rows of their own."""
@@ -86,8 +104,8 @@ class FSDP(Launches, DDPStrategy):
     def check(self, model: Any) -> None:
         """Looks at the model.
 
-        Raises:
-            ValueError: Devices do not divide, a balancer needs what shards cannot give, or the encoder cannot be cut in its layers.
+        Raises: ValueError: Devices do not divide, a balancer needs what shards cannot give, or the
+            encoder cannot be cut in its layers.
         """
         refuse_timeout(self._timeout)
         devices, size = self.num_nodes * self.num_processes, self.tensor_parallel_size
@@ -95,16 +113,22 @@ class FSDP(Launches, DDPStrategy):
             raise ValueError(f"strategy.tensor_parallel_size is {size}; it must be at least 1")
         if devices % size:
             fitting = (
-                f"--devices {devices // size * size} or {(devices // size + 1) * size}" if devices > size else f"--devices {size}"
+                f"--devices {devices // size * size} or {(devices // size + 1) * size}"
+                if devices > size
+                else f"--devices {size}"
             )
-            raise ValueError(f"strategy.tensor_parallel_size is {size}, which does not divide the {devices} devices: use {fitting}")
+            raise ValueError(
+                f"strategy.tensor_parallel_size is {size}, which does not divide the {devices} devices: use {fitting}"
+            )
         if self.cpu_offload and self.root_device.type == "cpu":
-            raise ValueError("strategy.cpu_offload moves shards from GPUs to the CPU, where this run is already: leave it out")
+            raise ValueError(
+                "strategy.cpu_offload moves shards from GPUs to the CPU, where this run is already: leave it out"
+            )
         if self.precision_plugin.precision == "16-mixed":
             raise ValueError(
                 "--precision 16-mixed does not go with fsdp, whose shards would each be scaled by themselves: use bf16-mixed"
             )
-        if model.balancer.looks_ahead:
+        if model.balancer.needs_lookahead:
             raise ValueError(
                 f"{type(model.balancer).__name__} moves whole parameters there and back in each step, of which a process has parts "
                 "under fsdp: use --strategy ddp"
@@ -126,37 +150,76 @@ class FSDP(Launches, DDPStrategy):
         for part, (weights, _) in tensors_of(model).items():
             for k, held in enumerate(found):
                 total = sum(p.numel() for p in weights)
-                held[part] = sum(shard(shape(p), shards, k) for p in weights) / total if total and part != "balancer" else 1.0
+                held[part] = (
+                    sum(shard(shape(p), shards, k) for p in weights) / total
+                    if total and part != "balancer"
+                    else 1.0
+                )
         return [held for held in found for _ in range(self.tensor_parallel_size)]
 
     def traffic(self, model: Any, devices: int) -> list[Traffic]:
         """What each device sends in a step, besides sums over the global batch: each unit is fetched for each pass through it."""
         found, shards = [], self._shards(devices)
-        passes = len(model.tasks) + bool(model._shared_and_private()[1]) if model.balancer.level == "parameters" else 1
+        passes = (
+            len(model.tasks) + bool(model._shared_and_private()[1])
+            if model.balancer.level == "parameters"
+            else 1
+        )
         if shards > 1:
             found += self._fetched_and_summed(model, shards, passes)
         if self.tensor_parallel_size > 1:
             size = TYPES[self.parameter_type].itemsize if self.parameter_type else None
-            again = int(getattr(model.balancer, "second_look", False))
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.precision_plugin.precision == "bf16-mixed"):
+            again = int(getattr(model.balancer, "needs_reevaluation", False))
+            with torch.autocast(
+                "cpu", torch.bfloat16, enabled=self.precision_plugin.precision == "bf16-mixed"
+            ):
                 found += within_layers(model, cut_linears(model.sharing), passes, again, size)
         learnt = [p for p in model.balancer.parameters() if p.requires_grad]
         if learnt and devices > 1:
-            found.append(Traffic("what the balancer learns", len(learnt), sum(p.numel() * p.element_size() for p in learnt)))
+            found.append(
+                Traffic(
+                    "what the balancer learns",
+                    len(learnt),
+                    sum(p.numel() * p.element_size() for p in learnt),
+                )
+            )
         return found
 
     def _fetched_and_summed(self, model: Any, shards: int, passes: int) -> list[Traffic]:
         """What goes between those that have other shards, in so many backward passes."""
         parts, level = tensors_of(model), model.balancer.level
-        stages = [weights for part, (weights, _) in parts.items() if part.startswith("sharing") and weights]
-        heads = [p for part, (weights, _) in parts.items() if part.startswith("heads") for p in weights]
-        kept = not self.reshard_after_forward  # what the forward pass has fetched is there for the first backward pass
-        runs_in, sums_in = (TYPES[name].itemsize if name else None for name in (self.parameter_type, self.reduce_type))
+        stages = [
+            weights
+            for part, (weights, _) in parts.items()
+            if part.startswith("sharing") and weights
+        ]
+        heads = [
+            p for part, (weights, _) in parts.items() if part.startswith("heads") for p in weights
+        ]
+        kept = (
+            not self.reshard_after_forward
+        )  # what the forward pass has fetched is there for the first backward pass
+        runs_in, sums_in = (
+            TYPES[name].itemsize if name else None
+            for name in (self.parameter_type, self.reduce_type)
+        )
         shapes = self._shapes(model)
-        of_stages = sharded([(unit, 1 + passes - kept, passes) for unit in stages], shards, runs_in, sums_in or runs_in, shapes)
-        # gradients of tasks are taken of the heads by themselves, which run in the type of their weights
-        of_heads = sharded([(heads, 2 - kept + (level is not None), 1)], shards, None, sums_in, shapes)
-        return [replace(a, count=a.count + b.count, bytes=a.bytes + b.bytes) for a, b in zip(of_stages, of_heads, strict=True)]
+        of_stages = sharded(
+            [(unit, 1 + passes - kept, passes) for unit in stages],
+            shards,
+            runs_in,
+            sums_in or runs_in,
+            shapes,
+        )
+        # gradients of tasks are taken of the heads by themselves, which run in the type of their
+        # weights
+        of_heads = sharded(
+            [(heads, 2 - kept + (level is not None), 1)], shards, None, sums_in, shapes
+        )
+        return [
+            replace(a, count=a.count + b.count, bytes=a.bytes + b.bytes)
+            for a, b in zip(of_stages, of_heads, strict=True)
+        ]
 
     def _shapes(self, model: Any) -> Callable[[Tensor], list[int]]:
         """Says what tensor parallelism leaves of a parameter."""
@@ -168,19 +231,24 @@ class FSDP(Launches, DDPStrategy):
                 cut[id(layer.weight)] = 1  # what its outputs are added to is whole
 
         def shape(p: Tensor) -> list[int]:
-            return [n // self.tensor_parallel_size if d == cut.get(id(p)) else n for d, n in enumerate(p.shape)]
+            return [
+                n // self.tensor_parallel_size if d == cut.get(id(p)) else n
+                for d, n in enumerate(p.shape)
+            ]
 
         return shape
 
-    # -- processes and modules ---------------------------------------------------------------------------------------------------
+    # -- processes and modules ---------------------------------------------------------------------
     def setup_environment(self) -> None:
         """Arranges the processes: data x tensor."""
         trainer: Any = self.lightning_module.trainer if self.lightning_module is not None else None
         refuse_second_models(trainer.callbacks if trainer else (), "fsdp")
         super().setup_environment()
         shape = (self.world_size // self.tensor_parallel_size, self.tensor_parallel_size)
-        self.mesh = init_device_mesh(self.root_device.type, shape, mesh_dim_names=("data", "tensor"))
-        replicas.use(self.mesh["data"].get_group())
+        self.mesh = init_device_mesh(
+            self.root_device.type, shape, mesh_dim_names=("data", "tensor")
+        )
+        collectives.use(self.mesh["data"].get_group())
 
     def setup(self, trainer: L.Trainer) -> None:
         """Cuts the model into shards, once."""
@@ -202,14 +270,19 @@ class FSDP(Launches, DDPStrategy):
         if self.tensor_parallel_size > 1:
             cut_layers(model.sharing, self.mesh["tensor"])
         passes, sums = (TYPES.get(name or "") for name in (self.parameter_type, self.reduce_type))
-        settings: dict[str, Any] = {"mesh": self.mesh["data"], "mp_policy": MixedPrecisionPolicy(passes, sums)}
+        settings: dict[str, Any] = {
+            "mesh": self.mesh["data"],
+            "mp_policy": MixedPrecisionPolicy(passes, sums),
+        }
         if self.cpu_offload:
             settings["offload_policy"] = CPUOffloadPolicy()
         for path, part in model.parts().items():
             if not path.startswith("heads."):
                 fully_shard(part, reshard_after_forward=self.reshard_after_forward, **settings)
         fully_shard(model.sharing, reshard_after_forward=self.reshard_after_forward, **settings)
-        settings["mp_policy"] = MixedPrecisionPolicy(None, sums)  # gradients of tasks would drown in less
+        settings["mp_policy"] = MixedPrecisionPolicy(
+            None, sums
+        )  # gradients of tasks would drown in less
         fully_shard(model.heads, reshard_after_forward=self.reshard_after_forward, **settings)
         register_fsdp_forward_method(model.sharing, "penalty")
         model.heads.taped = keeping_weights(model.heads, model.heads.taped)
@@ -224,7 +297,7 @@ class FSDP(Launches, DDPStrategy):
 
     def teardown(self) -> None:
         """Forgets the arrangement."""
-        replicas.use(None)
+        collectives.use(None)
         super().teardown()
 
     def on_train_start(self) -> None:
@@ -242,7 +315,9 @@ class FSDP(Launches, DDPStrategy):
 
     on_test_start = on_predict_start = on_validation_start
 
-    def clip_gradients(self, parameters: Iterator[nn.Parameter], limit: float, by: str | None) -> None:
+    def clip_gradients(
+        self, parameters: Iterator[nn.Parameter], limit: float, by: str | None
+    ) -> None:
         """Clips to a norm over all shards, or by value."""
         clip_gradients(parameters, limit, by)
 
@@ -253,10 +328,12 @@ class FSDP(Launches, DDPStrategy):
         in_shards(self.lightning_module)
         named = {name: p.detach() for name, p in self.lightning_module.named_parameters()}
         everywhere = {name: p for name, p in named.items() if not isinstance(p, DTensor)}
-        twins = {name: local(p) for name, p in named.items() if name not in everywhere and copies(p) > 1}
+        twins = {
+            name: local(p) for name, p in named.items() if name not in everywhere and copies(p) > 1
+        }
         return [(None, everywhere), (self.mesh["tensor"].get_group(), twins)]
 
-    # -- checkpoints -------------------------------------------------------------------------------------------------------------
+    # -- checkpoints -------------------------------------------------------------------------------
     @property
     def restore_checkpoint_after_setup(self) -> bool:
         """Weights are loaded into shards."""
@@ -284,16 +361,22 @@ class FSDP(Launches, DDPStrategy):
 
         return exchanged(tree, saved)
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
+    ) -> None:
         """Writes a file on the first rank, or a folder on all."""
         if self.checkpoint == "file":
             super().save_checkpoint(checkpoint, filepath, storage_options)
             return
         # the first process says where, and what this save's files are called
-        path, name = self.broadcast((str(filepath), f"{checkpoint['global_step']}-{secrets.token_hex(4)}"))
+        path, name = self.broadcast(
+            (str(filepath), f"{checkpoint['global_step']}-{secrets.token_hex(4)}")
+        )
         save_folder(Path(path), checkpoint, name, self.global_rank, self.world_size, agree)
 
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, checkpoint_path: Any, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         """Opens either; tensors of a folder are put together one by one as they are dealt."""
         return load_checkpoint(checkpoint_path, mmap=True, whole=False)
 
@@ -302,7 +385,10 @@ class FSDP(Launches, DDPStrategy):
         assert self.lightning_module is not None
         ours = self.lightning_module.state_dict()
         theirs = checkpoint["state_dict"]
-        state = {key: dealt(put_together(value), ours[key]) if key in ours else value for key, value in theirs.items()}
+        state = {
+            key: dealt(put_together(value), ours[key]) if key in ours else value
+            for key, value in theirs.items()
+        }
         self.lightning_module.load_state_dict(state, strict=strict)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
@@ -325,9 +411,15 @@ class FSDP(Launches, DDPStrategy):
                 }
                 for number, entries in saved["state"].items()
             }
-            # how an optimizer computes depends on where its tensors lie, and is not the checkpoint's to say
-            ours = [{key: group[key] for key in ("fused", "foreach") if key in group} for group in optimizer.param_groups]
-            groups = [{**group, **kept} for group, kept in zip(saved["param_groups"], ours, strict=True)]
+            # how an optimizer computes depends on where its tensors lie, and is not the
+            # checkpoint's to say
+            ours = [
+                {key: group[key] for key in ("fused", "foreach") if key in group}
+                for group in optimizer.param_groups
+            ]
+            groups = [
+                {**group, **kept} for group, kept in zip(saved["param_groups"], ours, strict=True)
+            ]
             optimizer.load_state_dict({**saved, "state": state, "param_groups": groups})
 
 
@@ -336,12 +428,20 @@ def cut_modules(sharing: nn.Module) -> dict[str, Any]:
     encoder = getattr(sharing, "encoder", None)
     if encoder is None or hasattr(encoder, "encoders"):
         return {}
-    return {f"encoder.{path}": module for path, module in encoder.named_modules() if hasattr(module, "cuts")}
+    return {
+        f"encoder.{path}": module
+        for path, module in encoder.named_modules()
+        if hasattr(module, "cuts")
+    }
 
 
 def cut_linears(sharing: nn.Module) -> dict[nn.Module, str]:
     """The linear layers within these, and of what of each, its 'outputs' or 'inputs', a device has some."""
-    named = [(module.get_submodule(path), what) for module in cut_modules(sharing).values() for path, what in module.cuts.items()]
+    named = [
+        (module.get_submodule(path), what)
+        for module in cut_modules(sharing).values()
+        for path, what in module.cuts.items()
+    ]
     return {layer: what for layer, what in named if what != "units"}
 
 
@@ -353,14 +453,18 @@ def check_cuts(sharing: nn.Module, size: int) -> None:
     """
     modules, asked = cut_modules(sharing), f"strategy.tensor_parallel_size {size}"
     if not modules:
-        encoder = type(sharing.encoder).__name__ if hasattr(sharing, "encoder") else "these encoders"
+        encoder = (
+            type(sharing.encoder).__name__ if hasattr(sharing, "encoder") else "these encoders"
+        )
         raise ValueError(
             f"{asked}: no layer of {type(sharing).__name__} with {encoder} says how devices compute it together; MLP and "
             "Transformer do under HardSharing and MTAN; or leave the setting at 1, and fsdp cuts parameters alone"
         )
     for path, module in modules.items():
         if module.pieces % size:
-            raise ValueError(f"{asked} does not divide the {module.pieces} pieces of {path}: its width, or its attention heads")
+            raise ValueError(
+                f"{asked} does not divide the {module.pieces} pieces of {path}: its width, or its attention heads"
+            )
 
 
 def cut_layers(sharing: nn.Module, mesh: DeviceMesh) -> None:
@@ -392,7 +496,9 @@ def put_together(value: Any) -> Any:
     return value.whole() if isinstance(value, Parts) else value
 
 
-def keeping_weights(heads: nn.Module, taped: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def keeping_weights(
+    heads: nn.Module, taped: Callable[[Any, Any], Any]
+) -> Callable[[Any, Any], Any]:
     """Heads whose tape outlives their whole weights."""
 
     def run(features: Mapping[str, Tensor], tape: Any) -> Any:

@@ -17,11 +17,11 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.strategies.strategy import Strategy
 from torch import nn
 
-from src.parallel.borders import Borders, moved, runners
-from src.parallel.measure import REST
-from src.parallel.planner import Balance, costs_of, planned
-from src.parallel.traffic import Traffic, carried
-from src.parallel.wavefront import runs_whole
+from src.parallel.device_transfer import DeviceTransfer, moved, runners
+from src.parallel.in_process_pipeline import runs_whole
+from src.planning.auto_placement import Balance, costs_of, planned
+from src.planning.communication import Traffic, carried
+from src.planning.measure import REST
 
 SETTING = "strategy.placement"
 
@@ -40,7 +40,7 @@ class Placed(Strategy):
     balance: Balance
     micro_batches: int
     save: str | None
-    borders: Borders | None = None
+    borders: DeviceTransfer | None = None
     plan: dict[str, int | str] | None = None
     rows: int = 256
     starts: bool = True
@@ -55,16 +55,18 @@ class Placed(Strategy):
         """Where everything is that is not placed: losses, the balancer, metrics."""
         return self.own_devices[0]
 
-    # -- before a run -----------------------------------------------------------------------------------------------------------
+    # -- before a run ------------------------------------------------------------------------------
     def check(self, model: Any) -> None:
         """Finds out what lies where, and writes the plan if that was asked for.
 
-        Raises:
-            ValueError: The placement names what cannot be placed or a device that is not there, rows cannot go through this network
+        Raises: ValueError: The placement names what cannot be placed or a device that is not there,
+            rows cannot go through this network
                 in slices, or the plan cannot be written.
         """
         if self.micro_batches < 1:
-            raise ValueError(f"strategy.micro_batches is {self.micro_batches}; it must be at least 1")
+            raise ValueError(
+                f"strategy.micro_batches is {self.micro_batches}; it must be at least 1"
+            )
         plan = self.planned(model, len(self.own_devices))
         for place in plan.values():
             self.device(place)
@@ -95,8 +97,14 @@ class Placed(Strategy):
         if isinstance(place, int):
             return self.own_devices[place]
         device = torch.device(place)
-        if self.starts and device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise ValueError(f"{SETTING} names {place}, but this machine has {torch.cuda.device_count()} GPUs")
+        if (
+            self.starts
+            and device.type == "cuda"
+            and (device.index or 0) >= torch.cuda.device_count()
+        ):
+            raise ValueError(
+                f"{SETTING} names {place}, but this machine has {torch.cuda.device_count()} GPUs"
+            )
         return torch.device(device.type, device.index or 0) if device.type != "cpu" else device
 
     def holds(self, model: Any, devices: int) -> list[dict[str, float]]:
@@ -106,7 +114,11 @@ class Placed(Strategy):
 
     def elsewhere(self, model: Any, devices: int) -> dict[str, dict[str, float]]:
         """What lies on devices of a node that are none of the Trainer's, by their names."""
-        return {name: held for name, held in self._lying(model, devices).items() if isinstance(name, str)}
+        return {
+            name: held
+            for name, held in self._lying(model, devices).items()
+            if isinstance(name, str)
+        }
 
     def _lying(self, model: Any, devices: int) -> dict[int | str, dict[str, float]]:
         """For each device, by its place among all or its name, how many copies of each part lie there."""
@@ -115,7 +127,9 @@ class Placed(Strategy):
         for first in range(0, devices, each):
             for part in (*model.parts(), *REST):
                 place = self._place(plan.get(part, 0), first, each)
-                if isinstance(place, int) or first < len(self._of_node):  # another node has a device of this name, too
+                if isinstance(place, int) or first < len(
+                    self._of_node
+                ):  # another node has a device of this name, too
                     found[place][part] = found[place].get(part, 0.0) + 1.0
         return found
 
@@ -127,7 +141,9 @@ class Placed(Strategy):
         own = range(start, start + each)
         for k in (*own, *(k for k in range(len(self._of_node)) if k not in own)):
             other = self._of_node[k]
-            if other.type == device.type and (device.type == "cpu" or (other.index or 0) == (device.index or 0)):
+            if other.type == device.type and (
+                device.type == "cpu" or (other.index or 0) == (device.index or 0)
+            ):
                 return node * len(self._of_node) + k
         return device.type if device.type == "cpu" else f"{device.type}:{device.index or 0}"
 
@@ -138,7 +154,9 @@ class Placed(Strategy):
     def traffic(self, model: Any, devices: int) -> list[Traffic]:
         """What is carried over the borders between the devices of a process in a step."""
         each = devices // self.processes(devices)
-        places = {part: self._place(place, 0, each) for part, place in self.planned(model, each).items()}
+        places = {
+            part: self._place(place, 0, each) for part, place in self.planned(model, each).items()
+        }
         return [replace(t, count=t.count * self.micro_batches) for t in carried(model, places)]
 
     def processes(self, devices: int) -> int:
@@ -150,15 +168,17 @@ class Placed(Strategy):
         """What a file says of it besides the placement."""
         return {"devices": len(self.own_devices)}
 
-    # -- a run ------------------------------------------------------------------------------------------------------------------
+    # -- a run -------------------------------------------------------------------------------------
     def model_to_device(self) -> None:
         """Lays the model where the plan says."""
         model: Any = self.lightning_module
         model.configure_model()
-        plan = self.broadcast(self.planned(model, len(self.own_devices)))  # times that were measured differ between processes
+        plan = self.broadcast(
+            self.planned(model, len(self.own_devices))
+        )  # times that were measured differ between processes
         devices = {part: self.device(place) for part, place in plan.items()}
         self.take_up()
-        self.borders = Borders(model, devices, self.root_device, self.micro_batches)
+        self.borders = DeviceTransfer(model, devices, self.root_device, self.micro_batches)
         _update_properties(model, device=self.root_device)
 
     def take_up(self) -> None:
@@ -172,7 +192,7 @@ class Placed(Strategy):
         self.take_up()
         super().teardown()
 
-    # -- checkpoints, which know of no devices ----------------------------------------------------------------------------------
+    # -- checkpoints, which know of no devices -----------------------------------------------------
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The weights, on the CPU."""
         state: dict[str, Any] = moved(super().lightning_module_state_dict(), torch.device("cpu"))
@@ -192,12 +212,14 @@ class Placed(Strategy):
 class Placement(Placed, SingleDeviceStrategy):
     """One process over the Trainer's devices; what is not placed lies on the first of them, with the losses and the balancer.
 
-    Args:
-        placement: {path of a part: place of its device among the Trainer's, counted from 0, or a device's name}. Paths may be
-            prefixes and hold wildcards (encoder.stages.*, heads.income); the most specific one counts. Or auto: stages and heads
-            are dealt so that the fullest device has the least.
-        balance: What auto deals: bytes (weights, gradients, optimizer, and what a step keeps) or time (of the forward pass).
-        micro_batches: Slices of each batch that follow one another through the stages, so that several devices are busy at once.
+    Args: placement: {path of a part: place of its device among the Trainer's, counted from 0, or a
+        device's name}. Paths may be
+            prefixes and hold wildcards (encoder.stages.*, heads.income); the most specific one
+            counts. Or auto: stages and heads are dealt so that the fullest device has the least.
+        balance: What auto deals: bytes (weights, gradients, optimizer, and what a step keeps) or
+            time (of the forward pass).
+        micro_batches: Slices of each batch that follow one another through the stages, so that
+            several devices are busy at once.
         save: A YAML file to write the plan to, which --config and --trainer read.
     """
 
@@ -211,7 +233,12 @@ class Placement(Placed, SingleDeviceStrategy):
         save: str | None = None,
     ) -> None:
         super().__init__()
-        self.placement, self.balance, self.micro_batches, self.save = placement, balance, micro_batches, save
+        self.placement, self.balance, self.micro_batches, self.save = (
+            placement,
+            balance,
+            micro_batches,
+            save,
+        )
         self.parallel_devices: list[torch.device] | None = None  # the Trainer says
         self.num_nodes = 1  # likewise
 
@@ -287,7 +314,9 @@ def fits(path: str, part: str) -> tuple[int, int] | None:
     for words, more in ((part.split("."), 0), (part.removeprefix("sharing.").split("."), 1)):
         given = path.split(".")
         if len(given) <= len(words) and all(map(fnmatchcase, words, given)):
-            return len(given) + (more if part.startswith("sharing.") else 0), sum("*" not in word for word in given) + more
+            return len(given) + (more if part.startswith("sharing.") else 0), sum(
+                "*" not in word for word in given
+            ) + more
     return None
 
 
@@ -301,8 +330,14 @@ def unknown(model: Any, path: str, parts: Sequence[str]) -> str:
         )
     short = [part.removeprefix("sharing.") for part in parts]
     prefixes = {part.rpartition(".")[0] for part in short} - {""}
-    near = difflib.get_close_matches(path.removeprefix("sharing."), [*short, *prefixes], n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(repr(word) for word in near)}?" if near else f"there are {', '.join(short)}"
+    near = difflib.get_close_matches(
+        path.removeprefix("sharing."), [*short, *prefixes], n=3, cutoff=0.5
+    )
+    hint = (
+        f"did you mean {' or '.join(repr(word) for word in near)}?"
+        if near
+        else f"there are {', '.join(short)}"
+    )
     return f"{SETTING} names '{path}', which is no part that can be placed; {hint}"
 
 
@@ -313,15 +348,25 @@ def place_of(path: str, value: Any, devices: int) -> int | str:
         ValueError: There is no such device.
     """
     key = f"{SETTING}.{path} is {value}"
-    if isinstance(value, int | str) and not isinstance(value, bool) and str(value).lstrip("-").isdigit():
+    if (
+        isinstance(value, int | str)
+        and not isinstance(value, bool)
+        and str(value).lstrip("-").isdigit()
+    ):
         if not 0 <= int(value) < devices:
-            there = "1 device: use 0, or more --devices" if devices == 1 else f"{devices} devices, 0 to {devices - 1}"
+            there = (
+                "1 device: use 0, or more --devices"
+                if devices == 1
+                else f"{devices} devices, 0 to {devices - 1}"
+            )
             raise ValueError(f"{key}, but there {'is' if devices == 1 else 'are'} {there}")
         return int(value)
     with suppress(RuntimeError):
         if isinstance(value, str):
             return str(torch.device(value))
-    raise ValueError(f"{key}; expected the place of a device, 0 to {devices - 1}, or a name such as cpu or cuda:0")
+    raise ValueError(
+        f"{key}; expected the place of a device, 0 to {devices - 1}, or a name such as cpu or cuda:0"
+    )
 
 
 def check_slices(model: Any, slices: int) -> None:
@@ -334,20 +379,35 @@ def check_slices(model: Any, slices: int) -> None:
     modules: list[nn.Module] = list(runners(model, model.parts()))
     if not runs_whole(model, modules):
         sharing = type(model.sharing).__name__
-        why = "reads the weights of its encoders" if model.sharing.whole else "acts between the stages of its encoders"
-        raise ValueError(f"strategy.micro_batches is {slices}, but {sharing} {why}, which must run whole: {way_out}")
+        why = (
+            "reads the weights of its encoders"
+            if model.sharing.whole
+            else "acts between the stages of its encoders"
+        )
+        raise ValueError(
+            f"strategy.micro_batches is {slices}, but {sharing} {why}, which must run whole: {way_out}"
+        )
 
 
 @rank_zero_only
-def write(path: Path, name: str, plan: Mapping[str, int | str], devices: int, **settings: Any) -> None:
+def write(
+    path: Path, name: str, plan: Mapping[str, int | str], devices: int, **settings: Any
+) -> None:
     """Writes a plan as a file that --config and --trainer read.
 
     Raises:
         ValueError: There is no such folder, or the name is of another kind of file.
     """
     if path.suffix not in (".yaml", ".yml") or not path.parent.is_dir():
-        why = "the name must end in .yaml" if path.parent.is_dir() else f"there is no folder {path.parent}"
+        why = (
+            "the name must end in .yaml"
+            if path.parent.is_dir()
+            else f"there is no folder {path.parent}"
+        )
         raise ValueError(f"strategy.save is {path}: {why}")
-    content = {"devices": devices, "strategy": {"class_path": name, **settings, "placement": dict(plan)}}
+    content = {
+        "devices": devices,
+        "strategy": {"class_path": name, **settings, "placement": dict(plan)},
+    }
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     print(f"placement written to {path}", flush=True)

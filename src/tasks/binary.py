@@ -29,8 +29,8 @@ from src.tasks.task import (
 class BinaryClassification(Task):
     """Binary cross-entropy on one logit: targets (...) of 0, 1 or NaN, outputs (..., 1).
 
-    Attributes:
-        classes: Names of the negative and the positive class; learnt from the training labels when empty (the later one in
+    Attributes: classes: Names of the negative and the positive class; learnt from the training
+        labels when empty (the later one in
             order, such as 1, True, 'yes', '>50K', is positive).
         pos_weight: Factor on the loss of positive elements.
         threshold: The probability above which a row counts as positive, in accuracy, F1,
@@ -52,11 +52,15 @@ class BinaryClassification(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.classes) not in (0, 2):
-            raise ValueError(f"BinaryClassification: {len(self.classes)} classes where 2 are expected, the negative one first")
+            raise ValueError(
+                f"BinaryClassification: {len(self.classes)} classes where 2 are expected, the negative one first"
+            )
         if self.pos_weight <= 0:
             raise ValueError(f"BinaryClassification: pos_weight {self.pos_weight} must be above 0")
         if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise ValueError(f"BinaryClassification: threshold {self.threshold} is a probability, from 0 to below 1")
+            raise ValueError(
+                f"BinaryClassification: threshold {self.threshold} is a probability, from 0 to below 1"
+            )
 
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
         if values.ndim > 1:
@@ -65,7 +69,9 @@ class BinaryClassification(Task):
             return self
         found = distinct(values)
         if len(found) != 2:
-            raise ValueError(f"has {len(found)} values in the training split, where a binary task has 2")
+            raise ValueError(
+                f"has {len(found)} values in the training split, where a binary task has 2"
+            )
         return replace(self, classes=found)
 
     def encode(self, values: np.ndarray) -> Tensor:
@@ -116,7 +122,9 @@ class BinaryClassification(Task):
         return probabilities(outputs.squeeze(-1)) > self.in_use
 
     def readable(self, targets: Tensor) -> dict[str, Any]:
-        return {"": [self.classes[int(label)] if known else None for label, known in pairs(targets)]}
+        return {
+            "": [self.classes[int(label)] if known else None for label, known in pairs(targets)]
+        }
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         guess = [self.classes[int(yes)] for yes in self.predicted(outputs).tolist()]
@@ -126,7 +134,8 @@ class BinaryClassification(Task):
 def probabilities(logits: Tensor) -> Tensor:
     """What metrics see of logits: torchmetrics takes a batch of logits that all lie in [0, 1] for probabilities.
 
-    In fp64, since in fp32 all logits above 17 are the same probability, and ranking metrics need their order.
+    In fp64, since in fp32 all logits above 17 are the same probability, and ranking metrics need
+    their order.
     """
     return logits.double().sigmoid()
 
@@ -135,5 +144,7 @@ def binary_losses(logits: Tensor, targets: Tensor, pos_weight: float | tuple[flo
     """Binary cross-entropy per element, 0 where the target is NaN."""
     mask = labelled(targets)
     weight = None if pos_weight == 1.0 else constant(pos_weight, (logits.device, logits.dtype))
-    losses = F.binary_cross_entropy_with_logits(logits, targets.where(mask, 0), pos_weight=weight, reduction="none")
+    losses = F.binary_cross_entropy_with_logits(
+        logits, targets.where(mask, 0), pos_weight=weight, reduction="none"
+    )
     return losses * mask

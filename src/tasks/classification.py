@@ -11,23 +11,33 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from src.tasks.task import MISSING, Label, LabelCount, Task, constant, distinct, labelled, pairs, position_in
+from src.tasks.task import (
+    MISSING,
+    Label,
+    LabelCount,
+    Task,
+    constant,
+    distinct,
+    labelled,
+    pairs,
+    position_in,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classification(Task):
     """Cross-entropy over C classes: targets (...) of class positions, outputs (..., C) of logits.
 
-    With class weights w the element loss is -w_y log p_y, and the mean is over labelled elements (not over their weights), so
+    With class weights w the element loss is -w_y log p_y, and the mean is over labelled elements
+    (not over their weights), so
     that it does not depend on how a batch is dealt out. Label smoothing: Szegedy et al., CVPR 2016.
 
     F1 is the mean over the classes that have a label or a prediction, balanced accuracy the mean
     recall over those that have a label. A kind with other outputs, such as an ordinal one,
     overrides ``out_features``, ``losses`` and ``predicted``: metrics and pictures follow.
 
-    Attributes:
-        classes: Class names in the order of the outputs; learnt from the training labels when empty.
-        label_smoothing: Share of the target spread over all classes, in [0, 1).
+    Attributes: classes: Class names in the order of the outputs; learnt from the training labels
+        when empty. label_smoothing: Share of the target spread over all classes, in [0, 1).
         class_weights: One weight per class, or none.
     """
 
@@ -42,11 +52,17 @@ class Classification(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"Classification: label_smoothing {self.label_smoothing} is outside [0, 1)")
+            raise ValueError(
+                f"Classification: label_smoothing {self.label_smoothing} is outside [0, 1)"
+            )
         if self.class_weights and self.classes and len(self.class_weights) != len(self.classes):
-            raise ValueError(f"Classification: {len(self.class_weights)} class_weights for {len(self.classes)} classes")
+            raise ValueError(
+                f"Classification: {len(self.class_weights)} class_weights for {len(self.classes)} classes"
+            )
         if self.class_weights and min(self.class_weights) < 0:
-            raise ValueError(f"Classification: class_weights hold {min(self.class_weights)}; weights start at 0")
+            raise ValueError(
+                f"Classification: class_weights hold {min(self.class_weights)}; weights start at 0"
+            )
 
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
         if values.ndim > 1:
@@ -61,7 +77,11 @@ class Classification(Task):
         return len(self.classes)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        weights = constant(self.class_weights, (outputs.device, outputs.dtype)) if self.class_weights else None
+        weights = (
+            constant(self.class_weights, (outputs.device, outputs.dtype))
+            if self.class_weights
+            else None
+        )
         return F.cross_entropy(
             outputs.flatten(0, -2),
             targets.flatten(),
@@ -72,7 +92,11 @@ class Classification(Task):
         ).view_as(targets)
 
     def metrics(self) -> MetricCollection:
-        settings: dict[str, Any] = {"num_classes": len(self.classes), "ignore_index": MISSING, "validate_args": False}
+        settings: dict[str, Any] = {
+            "num_classes": len(self.classes),
+            "ignore_index": MISSING,
+            "validate_args": False,
+        }
         return MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(average="micro", **settings),
@@ -108,6 +132,10 @@ class Classification(Task):
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         probabilities = outputs.softmax(-1)
         decoded: dict[str, Any] = {"": [self.classes[i] for i in self.predicted(outputs).tolist()]}
-        if self.out_features != len(self.classes):  # outputs of another make are no probabilities of classes
+        if self.out_features != len(
+            self.classes
+        ):  # outputs of another make are no probabilities of classes
             return decoded
-        return decoded | {f"p_{name}": probabilities[:, i].tolist() for i, name in enumerate(self.classes)}
+        return decoded | {
+            f"p_{name}": probabilities[:, i].tolist() for i, name in enumerate(self.classes)
+        }

@@ -1,6 +1,7 @@
 """Decisions between yes and no: from which probability on it is a yes, and metrics of what was decided so.
 
-One threshold is behind all that is said of a task's decisions: accuracy, F1, predicted classes and confusion matrices agree.
+One threshold is behind all that is said of a task's decisions: accuracy, F1, predicted classes and
+confusion matrices agree.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +39,9 @@ class Scores(Metric):
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Adds (N, L) probabilities and targets of 0, 1 or ``MISSING``; for one label also (N,)."""
         self.preds.append(preds.reshape(-1, self.labels))
-        self.target.append(target.reshape(-1, self.labels).to(torch.int8))  # which has room for MISSING
+        self.target.append(
+            target.reshape(-1, self.labels).to(torch.int8)
+        )  # which has room for MISSING
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """Returns probabilities and targets (N, L) of all batches and ranks."""
@@ -52,7 +55,9 @@ class Scores(Metric):
         return dim_zero_cat(self.preds), dim_zero_cat(self.target)
 
 
-def decision_metrics(scores: tuple[Tensor, Tensor], thresholds: Sequence[float]) -> dict[str, Tensor]:
+def decision_metrics(
+    scores: tuple[Tensor, Tensor], thresholds: Sequence[float]
+) -> dict[str, Tensor]:
     """Metrics per label (L,), each NaN where labels or decisions do not define it.
 
     Accuracy needs a known label; F1 = 2 TP / (2 TP + FP + FN) a positive label or a positive
@@ -80,7 +85,12 @@ def ranking_metric(function: Callable[..., Tensor], preds: Tensor, target: Tenso
     """Returns a ranking metric of the labels that have both a positive and a negative, NaN for the others."""
     both = (target == 0).any(0) & (target == 1).any(0)
     values = preds.new_full(both.shape, float("nan"))
-    settings: dict[str, Any] = {"num_labels": int(both.sum()), "average": "none", "ignore_index": MISSING, "validate_args": False}
+    settings: dict[str, Any] = {
+        "num_labels": int(both.sum()),
+        "average": "none",
+        "ignore_index": MISSING,
+        "validate_args": False,
+    }
     if both.any():
         values[both] = function(preds[:, both], target[:, both].long(), **settings).to(values)
     return values
@@ -90,7 +100,11 @@ def confusion_counts(scores: tuple[Tensor, Tensor], thresholds: Sequence[float])
     """Returns counts (L, 2, 2): label, truth, decision."""
     preds, target = scores
     yes = preds > preds.new_tensor(list(thresholds))
-    cells = [((target == truth) & (yes == decision)).sum(0) for truth in (0, 1) for decision in (False, True)]
+    cells = [
+        ((target == truth) & (yes == decision)).sum(0)
+        for truth in (0, 1)
+        for decision in (False, True)
+    ]
     return torch.stack(cells, -1).view(-1, 2, 2)
 
 
@@ -98,7 +112,9 @@ def best_thresholds(scores: tuple[Tensor, Tensor]) -> tuple[float, ...]:
     """Returns the threshold of each label that has the highest F1 on these rows, see :func:`best_threshold`."""
     preds, target = scores
     known = target != MISSING
-    return tuple(best_threshold(p[k], t[k] == 1) for p, t, k in zip(preds.T, target.T, known.T, strict=True))
+    return tuple(
+        best_threshold(p[k], t[k] == 1) for p, t, k in zip(preds.T, target.T, known.T, strict=True)
+    )
 
 
 def best_threshold(scores: Tensor, positive: Tensor) -> float:
@@ -119,7 +135,8 @@ def best_threshold(scores: Tensor, positive: Tensor) -> float:
     rows = torch.bincount(place, minlength=len(values)).double()
     hits = torch.bincount(place[positive], minlength=len(values)).double()
 
-    # a threshold from lower[i] to below upper[i] takes the rows from i on for positive, the last none
+    # a threshold from lower[i] to below upper[i] takes the rows from i on for positive, the last
+    # none
     above, true = (F.pad(x.flip(0).cumsum(0).flip(0), (0, 1)) for x in (rows, hits))
     f1 = 2 * true / (above + positive.sum())
     lower, upper = F.pad(values, (1, 0)), F.pad(values, (0, 1), value=1.0)

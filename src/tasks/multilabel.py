@@ -18,8 +18,9 @@ from src.tasks.task import BadLabel, LabelCount, Task, as_numbers, classes_as_in
 class MultilabelClassification(Task):
     """Binary cross-entropy on L logits: targets (..., L) of 0, 1 or NaN, outputs (..., L).
 
-    The task's loss is the mean over all known labels, accuracy their share that is decided right. AUROC and average precision are
-    means over those labels that have both a positive and a negative, F1 over those that have a positive or are decided so anywhere.
+    The task's loss is the mean over all known labels, accuracy their share that is decided right.
+    AUROC and average precision are means over those labels that have both a positive and a
+    negative, F1 over those that have a positive or are decided so anywhere.
 
     Attributes:
         labels: Names of the labels in the order of the outputs.
@@ -46,19 +47,29 @@ class MultilabelClassification(Task):
         super().__post_init__()
         weights = self.pos_weight if isinstance(self.pos_weight, tuple) else (self.pos_weight,)
         if self.labels and isinstance(self.pos_weight, tuple) and len(weights) != len(self.labels):
-            raise ValueError(f"MultilabelClassification: {len(weights)} values of pos_weight for {len(self.labels)} labels")
+            raise ValueError(
+                f"MultilabelClassification: {len(weights)} values of pos_weight for {len(self.labels)} labels"
+            )
         if not all(weight > 0 for weight in weights):
-            raise ValueError(f"MultilabelClassification: pos_weight {self.pos_weight} must be above 0")
+            raise ValueError(
+                f"MultilabelClassification: pos_weight {self.pos_weight} must be above 0"
+            )
         if self.thresholds is None:
             return
         if self.labels and len(self.thresholds) != len(self.labels):
-            raise ValueError(f"MultilabelClassification: {len(self.thresholds)} thresholds for {len(self.labels)} labels")
+            raise ValueError(
+                f"MultilabelClassification: {len(self.thresholds)} thresholds for {len(self.labels)} labels"
+            )
         if not all(0 <= threshold < 1 for threshold in self.thresholds):
-            raise ValueError(f"MultilabelClassification: thresholds {self.thresholds} are probabilities, from 0 to below 1")
+            raise ValueError(
+                f"MultilabelClassification: thresholds {self.thresholds} are probabilities, from 0 to below 1"
+            )
 
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
         if values.ndim != 2 or len(self.labels or names) != values.shape[1]:
-            raise ValueError(f"must be a list of columns, one for each of the labels {', '.join(self.labels or names)}")
+            raise ValueError(
+                f"must be a list of columns, one for each of the labels {', '.join(self.labels or names)}"
+            )
         return self if self.labels else replace(self, labels=tuple(names))
 
     def encode(self, values: np.ndarray) -> Tensor:
@@ -66,7 +77,10 @@ class MultilabelClassification(Task):
         wrong = ~(numbers.isnan() | (numbers == 0) | (numbers == 1))
         if wrong.any():
             row, label = wrong.nonzero()[0].tolist()
-            raise BadLabel(row, f"holds {numbers[row, label].item():g} for '{self.labels[label]}' where 0 or 1 is expected")
+            raise BadLabel(
+                row,
+                f"holds {numbers[row, label].item():g} for '{self.labels[label]}' where 0 or 1 is expected",
+            )
         return numbers
 
     @property
@@ -78,7 +92,8 @@ class MultilabelClassification(Task):
 
     def metrics(self) -> MetricCollection:
         return MetricCollection(
-            {"scores": Scores(self.out_features), "count": LabelCount(2, self.out_features)}, compute_groups=False
+            {"scores": Scores(self.out_features), "count": LabelCount(2, self.out_features)},
+            compute_groups=False,
         )
 
     def derived(self, computed: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +104,9 @@ class MultilabelClassification(Task):
     def compute(self, metrics: MetricCollection) -> dict[str, Tensor]:
         counts = metrics["count"].compute().sum(0)
         values = self.values(metrics)
-        if "accuracy" in values and values["accuracy"].ndim:  # over all known labels, which some have more of than others
+        if (
+            "accuracy" in values and values["accuracy"].ndim
+        ):  # over all known labels, which some have more of than others
             right = (values["accuracy"].nan_to_num(0) * counts).sum()
             values["accuracy"] = right / counts.sum()
         return {name: self.scalar(value, counts) for name, value in values.items()}
@@ -98,8 +115,14 @@ class MultilabelClassification(Task):
         if not self.per_label:
             return {}
         none = torch.full((self.out_features,), float("nan"))
-        values = {metric: value if value.ndim else none for metric, value in self.values(metrics).items()}
-        return {f"{metric}/{label}": value[k] for metric, value in values.items() for k, label in enumerate(self.labels)}
+        values = {
+            metric: value if value.ndim else none for metric, value in self.values(metrics).items()
+        }
+        return {
+            f"{metric}/{label}": value[k]
+            for metric, value in values.items()
+            for k, label in enumerate(self.labels)
+        }
 
     def measured(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         classes = classes_as_integers(targets).flatten(0, -2)
@@ -122,7 +145,10 @@ class MultilabelClassification(Task):
         return replace(self, thresholds=best_thresholds(metrics["scores"].compute()))
 
     def choice_in_words(self, name: str, most: int = 8) -> str:
-        shown = [f"{label} {threshold:.4g}" for label, threshold in zip(self.labels, self.in_use, strict=True)]
+        shown = [
+            f"{label} {threshold:.4g}"
+            for label, threshold in zip(self.labels, self.in_use, strict=True)
+        ]
         more = f" and {len(shown) - most} more" if len(shown) > most else ""
         return f"thresholds of {name}: {', '.join(shown[:most])}{more}"
 
@@ -133,7 +159,10 @@ class MultilabelClassification(Task):
 
     def readable(self, targets: Tensor) -> dict[str, Any]:
         columns = zip(self.labels, targets.unbind(-1), strict=True)
-        return {name: [int(label) if known else None for label, known in pairs(column)] for name, column in columns}
+        return {
+            name: [int(label) if known else None for label, known in pairs(column)]
+            for name, column in columns
+        }
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         yes, scores = self.predicted(outputs).int(), probabilities(outputs)

@@ -16,7 +16,8 @@ from src.tasks.task import LabelCount, Task, as_numbers, constant, in_words, lab
 class R2(Metric):
     """Coefficient of determination per output, 1 - sum (y - p)^2 / sum (y - mean y)^2, with missing elements left out.
 
-    Fed with standardised values, whose sums of squares lose no digits, unlike those of years or prices in fp32.
+    Fed with standardised values, whose sums of squares lose no digits, unlike those of years or
+    prices in fp32.
     """
 
     full_state_update = False
@@ -48,20 +49,22 @@ LEAST = -1.0
 class Regression(Task):
     """Squared, absolute or Huber error on standardised targets: targets (...) or (..., L) with NaN for missing, outputs (..., L).
 
-    The model sees (y - mean) / std; MAE and RMSE are reported in the label's own unit, R2 is the mean over outputs.
+    The model sees (y - mean) / std; MAE and RMSE are reported in the label's own unit, R2 is the
+    mean over outputs.
 
-    What counts for model selection is bounded below: R2, or 1 - error / std for MAE and RMSE, is at least -1 there, for each output
-    of a vector. R2 is unbounded, and one task of few rows at -100 would choose the epoch for all the others.
+    What counts for model selection is bounded below: R2, or 1 - error / std for MAE and RMSE, is at
+    least -1 there, for each output of a vector. R2 is unbounded, and one task of few rows at -100
+    would choose the epoch for all the others.
 
-    A kind whose outputs are parameters of a distribution overrides ``out_features``, ``losses`` and ``predicted``, and sets
-    ``likelihood = "categorical"`` where its loss is a negative log likelihood as it is: a squared error is twice one.
+    A kind whose outputs are parameters of a distribution overrides ``out_features``, ``losses`` and
+    ``predicted``, and sets ``likelihood = "categorical"`` where its loss is a negative log
+    likelihood as it is: a squared error is twice one.
 
-    Attributes:
-        loss: mse, (o - y)^2; mae, |o - y|; huber, quadratic within ``delta`` standard deviations and linear beyond.
-        delta: Where Huber's loss turns linear, in standard deviations.
-        names: Names of the outputs of a vector; a scalar has none.
-        mean: Mean per output over the training labels; learnt when None.
-        std: Standard deviation per output likewise.
+    Attributes: loss: mse, (o - y)^2; mae, |o - y|; huber, quadratic within ``delta`` standard
+        deviations and linear beyond. delta: Where Huber's loss turns linear, in standard
+        deviations. names: Names of the outputs of a vector; a scalar has none. mean: Mean per
+        output over the training labels; learnt when None. std: Standard deviation per output
+        likewise.
     """
 
     not_in_loss: ClassVar[tuple[str, ...]] = ("names", "mean", "std")
@@ -82,8 +85,12 @@ class Regression(Task):
         if self.delta <= 0:
             raise ValueError(f"Regression: delta {self.delta} must be above 0")
         for key, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and (not isinstance(values, tuple) or (self.names and len(values) != len(self.names))):
-                raise ValueError(f"Regression: {key} {values} where a list of {self.values_per_label} is expected")
+            if values is not None and (
+                not isinstance(values, tuple) or (self.names and len(values) != len(self.names))
+            ):
+                raise ValueError(
+                    f"Regression: {key} {values} where a list of {self.values_per_label} is expected"
+                )
         if self.std is not None and not all(std > 0 for std in self.std):
             raise ValueError(f"Regression: std {self.std} must be above 0")
 
@@ -101,8 +108,12 @@ class Regression(Task):
             found = column[~np.isnan(column)]
             if not len(found) and None in (self.mean, self.std):
                 raise ValueError(f"has no label for '{name}' in the training split")
-            if self.std is None and found.min() == found.max():  # its std may be rounding dust instead of 0
-                raise ValueError("has a single value in the training split; there is nothing to learn")
+            if (
+                self.std is None and found.min() == found.max()
+            ):  # its std may be rounding dust instead of 0
+                raise ValueError(
+                    "has a single value in the training split; there is nothing to learn"
+                )
         return replace(
             self,
             names=self.names or (tuple(names) if values.ndim > 1 else ()),
@@ -156,7 +167,9 @@ class Regression(Task):
         targets = targets.reshape(-1, self.values_per_label)
         mask = labelled(targets)
         return {
-            "preds": self.in_units(outputs.double())[mask],  # fp32 has no digits left for the error of a price near 1e9
+            "preds": self.in_units(outputs.double())[
+                mask
+            ],  # fp32 has no digits left for the error of a price near 1e9
             "target": self.in_units(targets.double())[mask],
             "standard_preds": outputs,
             "standard_target": targets,
@@ -196,7 +209,10 @@ class Regression(Task):
     def readable(self, targets: Tensor) -> dict[str, Any]:
         values = self.in_units(targets.double().reshape(len(targets), -1))
         columns = zip(self.names or ("",), values.unbind(-1), strict=True)
-        return {name: [number if known else None for number, known in pairs(column)] for name, column in columns}
+        return {
+            name: [number if known else None for number, known in pairs(column)]
+            for name, column in columns
+        }
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         values = self.in_units(self.predicted(outputs))

@@ -1,7 +1,8 @@
 """A task: what is learnt from one label, from its head to its metrics.
 
-Shapes: B is the batch, ``...`` any further leading dimensions (K alike tasks side by side, S tokens of a sequence), O the outputs
-of one task. Nothing in a task looks at the leading dimensions, so alike tasks are computed by one call on stacked tensors.
+Shapes: B is the batch, ``...`` any further leading dimensions (K alike tasks side by side, S tokens
+of a sequence), O the outputs of one task. Nothing in a task looks at the leading dimensions, so
+alike tasks are computed by one call on stacked tensors.
 """
 
 import warnings
@@ -39,7 +40,9 @@ def classes_as_integers(targets: Tensor) -> Tensor:
 @lru_cache(maxsize=256)
 def constant(values: tuple[float, ...] | float, like: tuple[torch.device, torch.dtype]) -> Tensor:
     """A small constant on the device where it is used, made once."""
-    with torch.inference_mode(False):  # made in an evaluation, it must still serve in a backward pass
+    with torch.inference_mode(
+        False
+    ):  # made in an evaluation, it must still serve in a backward pass
         return torch.tensor(values, device=like[0], dtype=like[1])
 
 
@@ -81,7 +84,9 @@ def as_numbers(values: np.ndarray) -> np.ndarray:
             try:
                 float(values[tuple(index)])
             except (TypeError, ValueError):
-                raise BadLabel(int(index[0]), f"holds {values[tuple(index)]!r} where a number is expected") from None
+                raise BadLabel(
+                    int(index[0]), f"holds {values[tuple(index)]!r} where a number is expected"
+                ) from None
     if np.isinf(numbers).any():
         index = np.argwhere(np.isinf(numbers))[0]
         raise BadLabel(int(index[0]), f"holds {numbers[tuple(index)]}; targets must be finite")
@@ -177,11 +182,17 @@ class Task(ABC):
     counts, see :meth:`loss_key`.
     """
 
-    event_dims: ClassVar[int] = 0  # trailing target dimensions that belong to one label: 0 scalar, 1 vector
-    likelihood: ClassVar[str] = "categorical"  # whose negative logarithm the loss is, up to a scale: or gaussian, laplace
+    event_dims: ClassVar[int] = (
+        0  # trailing target dimensions that belong to one label: 0 scalar, 1 vector
+    )
+    likelihood: ClassVar[str] = (
+        "categorical"  # whose negative logarithm the loss is, up to a scale: or gaussian, laplace
+    )
     minimised: ClassVar[tuple[str, ...]] = ()  # metrics of which less is better
     metric_names: ClassVar[tuple[str, ...]] = ()
-    set_by_validation: ClassVar[tuple[str, ...]] = ()  # fields that a validation sets where nobody has
+    set_by_validation: ClassVar[
+        tuple[str, ...]
+    ] = ()  # fields that a validation sets where nobody has
 
     weight: float = 1.0
     depth: int = 0
@@ -196,13 +207,19 @@ class Task(ABC):
                     f"{', '.join(RESERVED)} have a meaning already and '/' separates keys: rename it"
                 )
         if self.monitor not in self.metric_names:
-            raise ValueError(f"{type(self).__name__}: monitor '{self.monitor}' is none of {', '.join(self.metric_names)}")
+            raise ValueError(
+                f"{type(self).__name__}: monitor '{self.monitor}' is none of {', '.join(self.metric_names)}"
+            )
         if self.weight < 0:
-            raise ValueError(f"{type(self).__name__}: weight {self.weight} is negative; weights start at 0")
+            raise ValueError(
+                f"{type(self).__name__}: weight {self.weight} is negative; weights start at 0"
+            )
         if self.depth < 0 or self.width < 1:
-            raise ValueError(f"{type(self).__name__}: depth {self.depth} and width {self.width} must be at least 0 and 1")
+            raise ValueError(
+                f"{type(self).__name__}: depth {self.depth} and width {self.width} must be at least 0 and 1"
+            )
 
-    # -- labels as people write them ---------------------------------------------------------------------------------------------
+    # -- labels as people write them ---------------------------------------------------------------
     @abstractmethod
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
         """Returns the task with its label space learnt from training labels; what was set by hand stays.
@@ -223,7 +240,7 @@ class Task(ABC):
             BadLabel: A label outside the label space.
         """
 
-    # -- the head ---------------------------------------------------------------------------------------------------------------
+    # -- the head ----------------------------------------------------------------------------------
     @property
     @abstractmethod
     def out_features(self) -> int:
@@ -233,7 +250,7 @@ class Task(ABC):
         """Builds the head: (..., features) -> (..., O)."""
         return Head(features, self.out_features, depth=self.depth, width=self.width)
 
-    # -- the loss ---------------------------------------------------------------------------------------------------------------
+    # -- the loss ----------------------------------------------------------------------------------
     @abstractmethod
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Unreduced losses, 0 where the label is missing.
@@ -254,10 +271,14 @@ class Task(ABC):
         """
         owner = next(kind for kind in type(self).__mro__ if "losses" in vars(kind))
         unread = {"weight", "monitor", *vars(owner).get("not_in_loss", ())}
-        read = [(field.name, hashable(getattr(self, field.name))) for field in fields(self) if field.name not in unread]
+        read = [
+            (field.name, hashable(getattr(self, field.name)))
+            for field in fields(self)
+            if field.name not in unread
+        ]
         return (type(self), self.out_features, self.event_dims, *read)
 
-    # -- metrics ----------------------------------------------------------------------------------------------------------------
+    # -- metrics -----------------------------------------------------------------------------------
     @abstractmethod
     def metrics(self) -> MetricCollection:
         """Builds fresh metrics, one per name in ``metric_names``, and what :meth:`compute` needs besides."""
@@ -287,7 +308,9 @@ class Task(ABC):
         if undefined >= set(self.metric_names):
             return dict.fromkeys(self.metric_names, nan)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="No (positive|negative) samples")  # those become NaN here
+            warnings.filterwarnings(
+                "ignore", message="No (positive|negative) samples"
+            )  # those become NaN here
             found = self.derived(metrics.compute())
         return {name: nan if name in undefined else found[name] for name in self.metric_names}
 
@@ -303,7 +326,7 @@ class Task(ABC):
         """Values that are logged one by one besides, by '<metric>/<label>'; none unless a setting asks for them."""
         return {}
 
-    # -- model selection --------------------------------------------------------------------------------------------------------
+    # -- model selection ---------------------------------------------------------------------------
     def score(self, values: Mapping[str, Tensor | float]) -> float:
         """The value that counts for model selection, higher is better."""
         value = float(values[self.monitor])
@@ -315,9 +338,13 @@ class Task(ABC):
 
     def score_in_words(self) -> str:
         """Says what :meth:`score` returns, in a few words."""
-        return f"minus {in_words(self.monitor)}" if self.monitor in self.minimised else in_words(self.monitor)
+        return (
+            f"minus {in_words(self.monitor)}"
+            if self.monitor in self.minimised
+            else in_words(self.monitor)
+        )
 
-    # -- what validation chooses -------------------------------------------------------------------------------------------------
+    # -- what validation chooses -------------------------------------------------------------------
     def chosen(self, metrics: MetricCollection) -> Self:
         """Returns the task with the fields in ``set_by_validation`` as metrics of validation rows say.
 
@@ -341,7 +368,7 @@ class Task(ABC):
         """Says which thresholds a task of that name decides by, where it decides by any."""
         return None
 
-    # -- people -----------------------------------------------------------------------------------------------------------------
+    # -- people ------------------------------------------------------------------------------------
     @abstractmethod
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         """Outputs (B, O) for people: {suffix of the column's name: B values}; the suffix '' is the prediction itself."""

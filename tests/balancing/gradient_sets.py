@@ -33,7 +33,8 @@ def gradient_sets():
         "twenty conflicting": conflicting(rows(20, 60), 1.5),
         "thirty barely conflicting": conflicting(rows(30, 200), 0.99),
         "nearly parallel": g + 1e-3 * rows(4, 10),
-        "nearly parallel and shorter": (g + 1e-4 * rows(6, 10)) * np.array([[1], [0.5], [2], [0.1], [3], [1]]),
+        "nearly parallel and shorter": (g + 1e-4 * rows(6, 10))
+        * np.array([[1], [0.5], [2], [0.1], [3], [1]]),
         "nearly opposite": np.stack([g, -g + 1e-3 * h, -0.5 * g + 1e-3 * rows(1, 10)[0]]),
         "equal": np.tile(g, (4, 1)),
         "duplicated": rows(3, 12)[[0, 0, 1, 1, 2]],
@@ -76,7 +77,9 @@ def units(J):
 def stationary(J):
     """Whether some convex combination of the gradients is 0: no direction makes all losses fall."""
     U = units(active(J))
-    y, _ = nnls(np.vstack([U.T, np.ones(len(U))]), np.append(np.zeros(U.shape[1]), 1.0), maxiter=1000)
+    y, _ = nnls(
+        np.vstack([U.T, np.ones(len(U))]), np.append(np.zeros(U.shape[1]), 1.0), maxiter=1000
+    )
     return np.linalg.norm(y @ U) < 1e-7 * y.sum()
 
 
@@ -89,7 +92,9 @@ def gap(J, weights, wanted):
 
 def losses_of(values, present=None, key=0):
     values = torch.as_tensor(np.asarray(values), dtype=torch.float64)
-    present = torch.ones(len(values), dtype=torch.bool) if present is None else torch.tensor(present)
+    present = (
+        torch.ones(len(values), dtype=torch.bool) if present is None else torch.tensor(present)
+    )
     return TaskLosses(values.clone().requires_grad_(), values, present, key)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from src.balancing import Coordinates, ExcessMTL, GradDrop
-from src.hashing import uniform
+from src.rng import uniform
 from tests.balancing.gradient_sets import SETS, losses_of, names
 
 ALL = pytest.mark.parametrize("J", list(SETS.values()), ids=list(SETS))
@@ -34,7 +34,9 @@ def dropped(J, signal, U, leaks):
     return d
 
 
-@pytest.mark.parametrize("make", [per_sample, lambda T, **settings: GradDrop(names(T), "parameters", **settings)])
+@pytest.mark.parametrize(
+    "make", [per_sample, lambda T, **settings: GradDrop(names(T), "parameters", **settings)]
+)
 @pytest.mark.parametrize("leak", [0.0, 0.3])
 @ALL
 def test_graddrop_by_coordinates(J, leak, make):
@@ -55,11 +57,15 @@ def batch(T, B, F, seed=0):
 def test_graddrop_is_the_papers(leak):
     """One draw for all samples of a feature, by the sign of sum over samples of sign(z) g."""
     z, g = batch(4, 6, 9)
-    z[:, 2] = 0  # a unit that is dead for the whole batch has no sign: what does not leak is dropped
+    z[:, 2] = (
+        0  # a unit that is dead for the whole batch has no sign: what does not leak is dropped
+    )
     leaks = [leak.get(name, 0.0) for name in names(4)] if isinstance(leak, dict) else [leak] * 4
     for key in (0, 5, 2**61 + 5):
         where = Coordinates(77, torch.tensor(z))
-        d = GradDrop(names(4), leak=leak).combine(torch.tensor(g).flatten(1), losses_of(np.ones(4), key=key), where)
+        d = GradDrop(names(4), leak=leak).combine(
+            torch.tensor(g).flatten(1), losses_of(np.ones(4), key=key), where
+        )
         U, signal = uniform(key, 0, 9, torch.device("cpu")).numpy(), (np.sign(z) * g).sum(1)
         wanted = np.stack([dropped(g[:, b], signal, U, leaks) for b in range(6)])
         np.testing.assert_allclose(d.view(6, 9).numpy(), wanted, atol=1e-12)
@@ -69,7 +75,11 @@ def outcomes(balancer, z, g, keys=2000):
     """{direction: how often}."""
     where = Coordinates(0, torch.tensor(z))
     return Counter(
-        tuple(balancer.combine(torch.tensor(g).flatten(1), losses_of(np.ones(len(g)), key=key), where).tolist())
+        tuple(
+            balancer.combine(
+                torch.tensor(g).flatten(1), losses_of(np.ones(len(g)), key=key), where
+            ).tolist()
+        )
         for key in range(keys)
     )
 
@@ -107,7 +117,9 @@ def test_graddrop_on_two_ranks_is_that_of_one():
 
     whole = balancer.combine(rows.flatten(1), losses, Coordinates(0, z))
     parts = [
-        balancer.combine(rows[:, part].flatten(1), losses, Coordinates(part.start * 11, z[part], of_all))
+        balancer.combine(
+            rows[:, part].flatten(1), losses, Coordinates(part.start * 11, z[part], of_all)
+        )
         for part in (slice(0, 3), slice(3, 8))
     ]
     assert torch.equal(torch.cat(parts), whole)
@@ -119,7 +131,9 @@ def test_graddrop_by_samples_on_two_ranks_is_that_of_one(first):
     J = torch.tensor(SETS["eight conflicting"].repeat(10, axis=1))
     balancer, losses = per_sample(8), losses_of(np.ones(8), key=3)
     parts = [alone(balancer, J[:, :first], losses), alone(balancer, J[:, first:], losses, first)]
-    torch.testing.assert_close(torch.cat(parts), alone(balancer, J, losses), rtol=0, atol=1e-13)  # sums of 8, in any order
+    torch.testing.assert_close(
+        torch.cat(parts), alone(balancer, J, losses), rtol=0, atol=1e-13
+    )  # sums of 8, in any order
 
 
 @ALL
@@ -131,7 +145,9 @@ def test_graddrop_that_leaks_all_is_the_sum(J):
 def test_graddrop_keeps_each_sign_as_often_as_its_share():
     J, keys = SETS["five random"], 4000
     balancer = per_sample(5)
-    drawn = np.stack([alone(balancer, J, losses_of(np.ones(5), key=key)).numpy() for key in range(keys)])
+    drawn = np.stack(
+        [alone(balancer, J, losses_of(np.ones(5), key=key)).numpy() for key in range(keys)]
+    )
     up, down = np.maximum(J, 0).sum(0), np.minimum(J, 0).sum(0)
     P = up / (up - down)
     deviation = np.sqrt(P * (1 - P) / keys) * (up - down)
@@ -146,14 +162,21 @@ def test_what_graddrop_draws_is_uniform_over_coordinates_and_over_keys():
     assert np.abs(np.histogram(U, 20, (0, 1))[0] / 5e4 - 1).max() < 0.03
     assert z.mean(0).std() * np.sqrt(1000) == pytest.approx(1, abs=0.15)
     assert z.mean(1).std() * np.sqrt(1000) == pytest.approx(1, abs=0.15)
-    for product in (z[1:] * z[:-1], z[:, 1:] * z[:, :-1], z[1:, 1:] * z[:-1, :-1], z[1:, :-1] * z[:-1, 1:]):
+    for product in (
+        z[1:] * z[:-1],
+        z[:, 1:] * z[:, :-1],
+        z[1:, 1:] * z[:-1, :-1],
+        z[1:, :-1] * z[:-1, 1:],
+    ):
         assert abs(product.mean()) * 1000 < 4.5  # standard errors
 
 
 def test_graddrop_where_all_agree_drops_nothing():
     z, g = batch(5, 4, 7)
     g = np.abs(g) * np.sign(z)
-    d = GradDrop(names(5)).combine(torch.tensor(g).flatten(1), losses_of(np.ones(5), key=9), Coordinates(0, torch.tensor(z)))
+    d = GradDrop(names(5)).combine(
+        torch.tensor(g).flatten(1), losses_of(np.ones(5), key=9), Coordinates(0, torch.tensor(z))
+    )
     np.testing.assert_allclose(d.view(4, 7).numpy(), g.sum(0))
     zero = alone(per_sample(2), torch.zeros(2, 4), losses_of(np.ones(2)))
     assert zero.tolist() == [0, 0, 0, 0]
@@ -196,11 +219,19 @@ def test_excess_risk_leaves_absent_tasks_and_bad_steps_alone():
     before = {name: value.clone() for name, value in balancer.state_dict().items()}
     rows[0, 0] = torch.inf
     assert not alone(balancer, rows, losses_of(np.ones(3))).isfinite().all()
-    assert all(torch.equal(value.nan_to_num(-1), before[name].nan_to_num(-1)) for name, value in balancer.state_dict().items())
+    assert all(
+        torch.equal(value.nan_to_num(-1), before[name].nan_to_num(-1))
+        for name, value in balancer.state_dict().items()
+    )
 
 
 def test_excess_risk_resumes_with_the_same_bits():
-    rows, losses, first, second = torch.tensor(SETS["five random"]), losses_of(np.ones(5)), prepared(5, 50), prepared(5, 50)
+    rows, losses, first, second = (
+        torch.tensor(SETS["five random"]),
+        losses_of(np.ones(5)),
+        prepared(5, 50),
+        prepared(5, 50),
+    )
     for k in range(3):
         alone(first, rows * (k + 1), losses)
     file = io.BytesIO()

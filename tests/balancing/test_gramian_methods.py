@@ -52,14 +52,20 @@ MAKE = {
     "UPGrad": UPGrad,
 }
 EVERY = pytest.mark.parametrize("method", list(MAKE))
-STATEFUL = pytest.mark.parametrize("method", ["DualBalance, tracked", "GradNorm", "GradVac", "MoCo", "SDMGrad"])
+STATEFUL = pytest.mark.parametrize(
+    "method", ["DualBalance, tracked", "GradNorm", "GradVac", "MoCo", "SDMGrad"]
+)
 ALL = pytest.mark.parametrize("name", list(SETS))
 seeds = st.integers(0, 2**31)
 
 
 def test_every_method_is_here():
     public = [getattr(balancing, name) for name in balancing.__all__]
-    wanted = {c for c in public if isinstance(c, type) and issubclass(c, GramianBalancer) and c is not GramianBalancer}
+    wanted = {
+        c
+        for c in public
+        if isinstance(c, type) and issubclass(c, GramianBalancer) and c is not GramianBalancer
+    }
     assert {type(make(names(2))) for make in MAKE.values()} == wanted
 
 
@@ -150,11 +156,19 @@ def test_against_torchjd(name):
     J = active(SETS[name])
     rows = torch.tensor(J)
     norms = np.linalg.norm(J, axis=1)
-    if name not in ("stationary sum", "stationary triangle", "opposite"):  # where d = 0 up to rounding
-        assert gap(J, step(made("AlignedMTL", J), J)[0], jd.AlignedMTL()(rows).numpy()) < 1e-4  # the Gramian's least eigenvalue
+    if name not in (
+        "stationary sum",
+        "stationary triangle",
+        "opposite",
+    ):  # where d = 0 up to rounding
+        assert (
+            gap(J, step(made("AlignedMTL", J), J)[0], jd.AlignedMTL()(rows).numpy()) < 1e-4
+        )  # the Gramian's least eigenvalue
     if well_posed(J):
         assert gap(J, step(made("ConFIG", J), J)[0], jd.ConFIG()(rows).numpy()) < 1e-6
-    if well_posed(J) and norms.max() / norms.min() < 100 and "tiny" not in name:  # its pseudo-inverse is of G, not of C
+    if (
+        well_posed(J) and norms.max() / norms.min() < 100 and "tiny" not in name
+    ):  # its pseudo-inverse is of G, not of C
         w = jd.IMTLG().gramian_weighting(rows @ rows.T).numpy()
         y = np.linalg.solve(J @ J.T, norms)
         if y.sum() > 1e-6 * np.abs(y).sum():
@@ -165,7 +179,9 @@ def test_against_torchjd(name):
     assert np.linalg.norm(ours) <= np.linalg.norm(theirs) + 1e-6 * norms.min()
     if norms.max() / norms.min() < 100 and not stationary(J) and 1e-3 < norms.mean() < 1e3:
         for method, reference in (("UPGrad", jd.UPGrad()), ("DualProj", jd.DualProj())):
-            np.testing.assert_allclose(step(made(method, J), J)[2], reference(rows).numpy(), atol=2e-3 * norms.max())
+            np.testing.assert_allclose(
+                step(made(method, J), J)[2], reference(rows).numpy(), atol=2e-3 * norms.max()
+            )
 
 
 # what defines the methods that are solutions of a problem
@@ -184,7 +200,9 @@ def test_solutions_have_the_properties_that_define_them(name):
     assert excess.min() > -1e-6
     assert (w[here] * excess).max() < 1e-6
 
-    wanted = np.linalg.norm(mean)  # the nearest direction to the mean: d - g_0 is normal to d, and of gradients with <g_t, d> = 0
+    wanted = np.linalg.norm(
+        mean
+    )  # the nearest direction to the mean: d - g_0 is normal to d, and of gradients with <g_t, d> = 0
     w, _, d = step(made("DualProj", J), J)
     scale = norms.max()
     assert (U @ d).min() > -1e-6 * scale
@@ -199,7 +217,9 @@ def test_solutions_have_the_properties_that_define_them(name):
         if stationary(J):
             assert (w == 0).all()
         else:
-            np.testing.assert_allclose(rows @ d, w[here] ** -power, rtol=1e-5 if "nearly" not in name else 1e-3)
+            np.testing.assert_allclose(
+                rows @ d, w[here] ** -power, rtol=1e-5 if "nearly" not in name else 1e-3
+            )
     if not stationary(J):
         assert np.linalg.norm(step(made("NashMTL", J), J)[2]) == pytest.approx(np.sqrt(n), rel=1e-5)
 
@@ -221,7 +241,9 @@ class Vaccine:
             v = J[t].copy()
             for j in here[order]:
                 length, other = np.linalg.norm(v), np.linalg.norm(J[j])
-                c = v @ J[j] / length / other if length > 1e-7 * np.linalg.norm(J[t]) else 0.0  # nothing may be left of v
+                c = (
+                    v @ J[j] / length / other if length > 1e-7 * np.linalg.norm(J[t]) else 0.0
+                )  # nothing may be left of v
                 phi = self.phi[t, j]
                 if c < phi:
                     turn = phi * np.sqrt(max(1 - c * c, 0)) - c * np.sqrt(1 - phi * phi)
@@ -289,7 +311,9 @@ class Corrected:
         self.Y = self.Y - self.beta / self.k**0.5 * (self.Y - rows)
         w = np.full(len(rows), 1 / len(rows)) if self.w is None else self.w
         M = self.Y @ self.Y.T
-        self.w = simplex(w - self.gamma / self.k**0.5 * (M / np.trace(M) + self.rho * np.eye(len(w))) @ w)
+        self.w = simplex(
+            w - self.gamma / self.k**0.5 * (M / np.trace(M) + self.rho * np.eye(len(w))) @ w
+        )
         return self.w @ self.Y
 
 
@@ -325,14 +349,24 @@ def test_formulas_over_steps(method, name):
     T = len(J)
     balancer, reference, levels = made(method, J), STEPS[method](T), rng.uniform(0.5, 2, T)
     for key in range(5):
-        rows = J * rng.uniform(0.5, 1.5, size=(T, 1)) + (0.1 * J[::-1] if key and len(active(J)) == T else 0)
+        rows = J * rng.uniform(0.5, 1.5, size=(T, 1)) + (
+            0.1 * J[::-1] if key and len(active(J)) == T else 0
+        )
         losses = levels * rng.uniform(0.7, 1, T)
         wanted = reference(rows, losses, key)
         shared, own, _ = step(balancer, rows, losses_of(losses, key=key))
         kept = dict(balancer.named_buffers()).get("tracked_TP")
         assert gap(rows if kept is None else kept.numpy(), shared, wanted) < 1e-6
-        heads = 1 / losses if "DualBalance" in method else shared if method == "GradNorm" else np.ones(T)
-        np.testing.assert_allclose(own, np.where(np.linalg.norm(rows, axis=1) > 0, heads, 1), rtol=1e-6)
+        heads = (
+            1 / losses
+            if "DualBalance" in method
+            else shared
+            if method == "GradNorm"
+            else np.ones(T)
+        )
+        np.testing.assert_allclose(
+            own, np.where(np.linalg.norm(rows, axis=1) > 0, heads, 1), rtol=1e-6
+        )
 
 
 def test_gradnorm_favours_the_task_that_trains_slowly():
@@ -395,7 +429,16 @@ def test_the_order_of_two_tasks_does_not_matter(method, seed):
         np.testing.assert_allclose(step(first, J)[2], step(second, J[[1, 0]])[2], atol=1e-6)
 
 
-PROVEN = ["CAGrad, c = 1", "ConFIG", "DualProj", "FairGrad", "ImpartialGradients", "MGDA", "NashMTL", "UPGrad"]
+PROVEN = [
+    "CAGrad, c = 1",
+    "ConFIG",
+    "DualProj",
+    "FairGrad",
+    "ImpartialGradients",
+    "MGDA",
+    "NashMTL",
+    "UPGrad",
+]
 
 
 @pytest.mark.parametrize("method", PROVEN)
@@ -419,7 +462,11 @@ def test_scale(method, seed, exponent):
     first, second = made(method, J), made(method, J)
     for _ in range(2):
         d = step(first, J, losses)[2]
-        np.testing.assert_allclose(step(second, s * J, losses)[2] / s**power, d, atol=1e-5 * np.linalg.norm(J, axis=1).max() + 1e-5)
+        np.testing.assert_allclose(
+            step(second, s * J, losses)[2] / s**power,
+            d,
+            atol=1e-5 * np.linalg.norm(J, axis=1).max() + 1e-5,
+        )
 
 
 @settings(deadline=None, max_examples=30)
@@ -437,7 +484,9 @@ def test_the_bargain_does_not_depend_on_the_losses_units(seed):
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0])
 def test_fairgrads_direction_scales_with_the_gradients_as_it_says(alpha):
     J = SETS["five random"]
-    first, second = (step(made(lambda tasks: FairGrad(tasks, alpha=alpha), J), s * J)[2] for s in (1.0, 10.0))
+    first, second = (
+        step(made(lambda tasks: FairGrad(tasks, alpha=alpha), J), s * J)[2] for s in (1.0, 10.0)
+    )
     np.testing.assert_allclose(second, 10 ** ((1 - alpha) / (1 + alpha)) * first, rtol=1e-5)
 
 
@@ -463,7 +512,9 @@ def test_conflict_free_moves_against_a_task_where_the_gradients_balance_each_oth
 @pytest.mark.parametrize("n", [1, 4])
 def test_equal_gradients_are_followed(method, n):
     g = np.array([3.0, -4.0, 0.0])
-    shared, own, d = step(made(method, np.tile(g, (n, 1))), np.tile(g, (n, 1)), losses_of(np.full(n, 2.0)))
+    shared, own, d = step(
+        made(method, np.tile(g, (n, 1))), np.tile(g, (n, 1)), losses_of(np.full(n, 2.0))
+    )
     length = {
         "NashMTL": np.sqrt(n),
         "FairGrad": 5 * n * (25 * n) ** (-2 / 3),  # 25 n w = w^-1/2
@@ -490,14 +541,21 @@ def test_equal_gradients_are_followed(method, n):
 def test_a_task_leaves_and_the_others_are_as_without_it(method, why):
     rng = np.random.default_rng(6)
     J = rng.normal(size=(4, 12)) - 0.5
-    losses, rest, present = rng.uniform(0.5, 2, 4), [0, 1, 2], [True, True, True, why == "gradient of 0"]
+    losses, rest, present = (
+        rng.uniform(0.5, 2, 4),
+        [0, 1, 2],
+        [True, True, True, why == "gradient of 0"],
+    )
     J[3] *= why == "no label"
     first, second = made(method, J), made(method, J[rest])
     for key in range(3):
         shared, own, _ = step(first, J, losses_of(losses * present, present, key))
         shared_, own_, d_ = step(second, J[rest], losses_of(losses[rest], key=key))
         assert (shared[3], own[3]) == (0, 1)
-        if method not in ("PCGrad", "GradVac"):  # their orders are drawn, and are those of another number of tasks
+        if method not in (
+            "PCGrad",
+            "GradVac",
+        ):  # their orders are drawn, and are those of another number of tasks
             np.testing.assert_allclose(shared[rest], shared_, rtol=1e-6, atol=1e-9)
             np.testing.assert_allclose(own[rest], own_, rtol=1e-6)
             if "tracked" not in method and method != "MoCo":
@@ -548,7 +606,11 @@ def test_a_run_that_resumes_goes_on_with_the_same_bits(method):
     second = made(method, J[0]).float()
     second.load_state_dict(torch.load(file, weights_only=True))
     assert {name: value.shape for name, value in first.state_dict().items()} == shapes
-    for a, b in zip(step(first, J[5], losses_of(losses[5], key=5)), step(second, J[5], losses_of(losses[5], key=5)), strict=True):
+    for a, b in zip(
+        step(first, J[5], losses_of(losses[5], key=5)),
+        step(second, J[5], losses_of(losses[5], key=5)),
+        strict=True,
+    ):
         np.testing.assert_array_equal(a, b)
     fresh = step(made(method, J[0]), J[5], losses_of(losses[5], key=5))
     assert not np.array_equal(step(second, J[5], losses_of(losses[5], key=6))[2], fresh[2])
@@ -569,7 +631,10 @@ def test_the_arithmetic_stays_in_float64_on_the_host(method):
             lambda tasks: MoCo(tasks, "features"),
             "MoCo tracks the gradients of parameters over steps: set --model.balancer.level parameters",
         ),
-        (lambda tasks: DualBalance(tasks, beta=0.5), "set --model.balancer.level parameters, or beta 0"),
+        (
+            lambda tasks: DualBalance(tasks, beta=0.5),
+            "set --model.balancer.level parameters, or beta 0",
+        ),
         (lambda tasks: DualBalance(tasks, beta=1.0), "beta 1.0"),
         (lambda tasks: CAGrad(tasks, c=-1.0), "c -1.0"),
         (lambda tasks: FairGrad(tasks, alpha=0.0), "alpha 0.0"),

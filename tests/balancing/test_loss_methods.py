@@ -79,7 +79,10 @@ def test_nothing_is_ever_nan(method, losses, present):
     for parameter in balancer.parameters():
         assert parameter.grad.isfinite().all()
         assert (parameter.grad[~torch.tensor(present)] == 0).all()
-    assert all(value.isfinite().all() or isinstance(balancer, DynamicWeightAverage) for value in balancer.state_dict().values())
+    assert all(
+        value.isfinite().all() or isinstance(balancer, DynamicWeightAverage)
+        for value in balancer.state_dict().values()
+    )
 
 
 @EVERY
@@ -101,7 +104,9 @@ def test_a_run_that_resumes_goes_on_with_the_same_bits(method):
         for balancer in (first, second):
             balancer(losses_of(losses[5]))
             balancer.on_epoch_end()
-    for a, b in zip(first(losses_of(losses[5], key=9)), second(losses_of(losses[5], key=9)), strict=True):
+    for a, b in zip(
+        first(losses_of(losses[5], key=9)), second(losses_of(losses[5], key=9)), strict=True
+    ):
         assert torch.equal(a, b)
 
 
@@ -111,7 +116,9 @@ def test_a_run_that_resumes_goes_on_with_the_same_bits(method):
 @settings(deadline=None)
 @given(values)
 def test_static_weights_are_the_sum(losses):
-    total, weights, gradient = stepped(balancer := StaticWeights(names(len(losses))), losses_of(losses))
+    total, weights, gradient = stepped(
+        balancer := StaticWeights(names(len(losses))), losses_of(losses)
+    )
     assert total == pytest.approx(sum(losses))
     assert (weights == 1).all()
     assert (gradient == 1).all()
@@ -134,7 +141,13 @@ def test_random_weights_are_a_function_of_the_key(losses, key):
 
 
 def test_random_weights_are_softmaxes_of_normal_numbers():
-    w = torch.stack([RandomWeights(names(3))(losses_of(np.ones(3), key=key))[1] for key in range(4000)]).log().numpy()
+    w = (
+        torch.stack(
+            [RandomWeights(names(3))(losses_of(np.ones(3), key=key))[1] for key in range(4000)]
+        )
+        .log()
+        .numpy()
+    )
     for i, j in ((0, 1), (1, 2), (0, 2)):
         x = (w[:, i] - w[:, j]) / np.sqrt(2)
         assert abs(x.mean()) < 4 / np.sqrt(len(x))
@@ -166,9 +179,14 @@ def test_uncertainty_is_the_negative_log_likelihood():
     e, sigma = 0.7, 1.3
     balancer = UncertaintyWeights({"g": "gaussian", "l": "laplace"}).double()
     balancer.log_variances_T.data = torch.full((2,), 2 * math.log(sigma), dtype=torch.float64)
-    wanted = -torch.distributions.Normal(0.0, sigma).log_prob(torch.tensor(e, dtype=torch.float64)) - math.log(2 * math.pi) / 2
+    wanted = (
+        -torch.distributions.Normal(0.0, sigma).log_prob(torch.tensor(e, dtype=torch.float64))
+        - math.log(2 * math.pi) / 2
+    )
     assert balancer(losses_of([e**2, 0], [True, False]))[0].item() == pytest.approx(wanted.item())
-    wanted = -torch.distributions.Laplace(0.0, sigma).log_prob(torch.tensor(e, dtype=torch.float64)) - math.log(2)
+    wanted = -torch.distributions.Laplace(0.0, sigma).log_prob(
+        torch.tensor(e, dtype=torch.float64)
+    ) - math.log(2)
     assert balancer(losses_of([0, e], [False, True]))[0].item() == pytest.approx(wanted.item())
 
 
@@ -185,9 +203,15 @@ def test_an_uncertainty_loss_is_negative_where_labels_are_explained_well():
 def test_uncertainty_recovers_the_noise():
     rng, n = np.random.default_rng(2), 100_000
     spread = {"gaussian": 3.0, "laplace": 0.2}
-    L = [np.mean(rng.normal(scale=3.0, size=n) ** 2), np.mean(np.abs(rng.laplace(scale=0.2, size=n))), 0.8]
+    L = [
+        np.mean(rng.normal(scale=3.0, size=n) ** 2),
+        np.mean(np.abs(rng.laplace(scale=0.2, size=n))),
+        0.8,
+    ]
     balancer = UncertaintyWeights(KINDS).double()
-    optimizer = torch.optim.LBFGS(balancer.parameters(), max_iter=200, tolerance_grad=1e-10, tolerance_change=1e-14)
+    optimizer = torch.optim.LBFGS(
+        balancer.parameters(), max_iter=200, tolerance_grad=1e-10, tolerance_change=1e-14
+    )
 
     def closure():
         optimizer.zero_grad()
@@ -199,7 +223,9 @@ def test_uncertainty_recovers_the_noise():
     s = balancer.log_variances_T.detach().numpy()
     np.testing.assert_allclose(np.exp(s[:2] / 2), list(spread.values()), rtol=0.02)
     np.testing.assert_allclose(s, [np.log(L[0]), 2 * np.log(L[1]), np.log(2 * L[2])], rtol=1e-5)
-    np.testing.assert_allclose(balancer(losses_of(L))[1].numpy(), [0.5 / L[0], 1 / L[1], 0.5 / L[2]], rtol=1e-5)
+    np.testing.assert_allclose(
+        balancer(losses_of(L))[1].numpy(), [0.5 / L[0], 1 / L[1], 0.5 / L[2]], rtol=1e-5
+    )
 
 
 def test_a_likelihood_is_not_of_the_checkpoint_but_of_the_task():
@@ -230,7 +256,9 @@ def test_dynamic_weights_follow_the_last_two_epochs():
         for losses in epoch:
             r = means[k - 1] / means[k - 2] if k > 1 else np.ones(3)
             wanted = np.exp(r / 1.5)
-            np.testing.assert_allclose(balancer(losses_of(losses))[1], 3 * wanted / wanted.sum(), rtol=1e-9)
+            np.testing.assert_allclose(
+                balancer(losses_of(losses))[1], 3 * wanted / wanted.sum(), rtol=1e-9
+            )
         balancer.on_epoch_end()
 
 
@@ -274,7 +302,9 @@ def test_weights_are_the_gradient_of_the_scalar(balancer, function, losses):
     np.testing.assert_allclose(gradient, wanted, rtol=1e-9, atol=1e-300)
     some = losses_of([*losses, 0.0, 0.0], [True] * len(losses) + [True, False])
     if not isinstance(balancer(names(1)), SmoothTchebycheff):  # a loss of 0 leaves the logarithms
-        np.testing.assert_allclose(balancer(names(len(losses) + 2))(some)[1], [*wanted, 0, 0], rtol=1e-9)
+        np.testing.assert_allclose(
+            balancer(names(len(losses) + 2))(some)[1], [*wanted, 0, 0], rtol=1e-9
+        )
 
 
 @settings(deadline=None)
@@ -307,7 +337,11 @@ def stch_as_published(epochs, mu, warmup):
             if e <= warmup:
                 found.append(scalar_and_gradient(lambda x: x.log().sum(), L))
             else:
-                found.append(scalar_and_gradient(lambda x, z=nadir: n * mu * ((x / z).log() / mu).logsumexp(0), L))
+                found.append(
+                    scalar_and_gradient(
+                        lambda x, z=nadir: n * mu * ((x / z).log() / mu).logsumexp(0), L
+                    )
+                )
     return found
 
 
@@ -322,7 +356,10 @@ def test_tchebycheff_with_warmup_and_nadir_is_as_published(mu, warmup):
         for k, L in enumerate(epoch):
             np.testing.assert_allclose(balancer(losses_of(L))[1], next(wanted), rtol=1e-9)
             if (e + k) % 3 == 0:  # a run that is broken off and resumed at any place
-                state, balancer = balancer.state_dict(), SmoothTchebycheff(names(3), mu=mu, warmup=warmup, nadir=True)
+                state, balancer = (
+                    balancer.state_dict(),
+                    SmoothTchebycheff(names(3), mu=mu, warmup=warmup, nadir=True),
+                )
                 balancer.load_state_dict(state)
         balancer.on_epoch_end()
     assert {name: value.shape for name, value in balancer.state_dict().items()} == shapes
@@ -362,7 +399,10 @@ def test_famo_follows_its_formula():
         np.testing.assert_allclose(balancer(losses_of(before))[1], w, rtol=1e-9)
         balancer.after_step(losses_of(before), losses_of(after))
         adam.zero_grad()
-        (torch.dot(xi.softmax(0), torch.tensor(np.log(before) - np.log(after))) + 0.01 * xi.square().sum() / 2).backward()
+        (
+            torch.dot(xi.softmax(0), torch.tensor(np.log(before) - np.log(after)))
+            + 0.01 * xi.square().sum() / 2
+        ).backward()
         adam.step()
         np.testing.assert_allclose(balancer.xi_T, xi.detach(), rtol=1e-7, atol=1e-12)
 
@@ -374,7 +414,10 @@ def test_famo_does_not_see_the_scales_of_losses(seed):
     first, second, scales = FAMO(names(3)), FAMO(names(3)), 10 ** rng.uniform(-3, 3, 3)
     for _ in range(4):
         before, after = rng.uniform(0.1, 3, size=(2, 3))
-        a, b = first(losses_of(before))[1].numpy() * before, second(losses_of(scales * before))[1].numpy() * scales * before
+        a, b = (
+            first(losses_of(before))[1].numpy() * before,
+            second(losses_of(scales * before))[1].numpy() * scales * before,
+        )
         np.testing.assert_allclose(b / b.sum(), a / a.sum(), rtol=1e-6)
         first.after_step(losses_of(before), losses_of(after))
         second.after_step(losses_of(scales * before), losses_of(scales * after))
@@ -427,7 +470,10 @@ def test_a_task_without_labels_is_as_if_the_step_had_not_been():
 def test_adam_is_torchs_in_the_steps_in_which_a_number_takes_part():
     rng, adam = np.random.default_rng(7), Adam(3, lr=0.1)
     x = [torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in range(3)]
-    references, found = [torch.optim.Adam([p], lr=0.1) for p in x], torch.zeros(3, dtype=torch.float64)
+    references, found = (
+        [torch.optim.Adam([p], lr=0.1) for p in x],
+        torch.zeros(3, dtype=torch.float64),
+    )
     for _ in range(20):
         gradient, present = torch.tensor(rng.normal(size=3)), torch.tensor(rng.random(3) < 0.5)
         found -= adam.step(gradient, present)

@@ -33,7 +33,11 @@ def any_gradients(seed):
     """Gradients of all kinds: of low rank or not, in conflict or not, of unlike lengths, and some that are the same."""
     rng = np.random.default_rng(seed)
     T, N, rank = rng.integers(1, 13), rng.integers(2, 20), rng.integers(1, 13)
-    J = rng.normal(size=(T, rank)) @ rng.normal(size=(rank, N)) if rng.random() < 0.5 else rng.normal(size=(T, N))
+    J = (
+        rng.normal(size=(T, rank)) @ rng.normal(size=(rank, N))
+        if rng.random() < 0.5
+        else rng.normal(size=(T, N))
+    )
     J = J - rng.choice([0, 0.9, 1.2, -1]) * J.mean(0)
     J = J[rng.integers(0, T, size=T)] if rng.random() < 0.2 else J
     return active(J * 10 ** rng.uniform(-1, 1, size=(T, 1)) if rng.random() < 0.5 else J)
@@ -56,7 +60,9 @@ def shortest_of_all_faces(J):
     for size in range(1, len(J) + 1):
         for part in combinations(range(len(J)), size):
             S = J[list(part)]
-            inner = np.linalg.lstsq((S[1:] - S[0]).T, -S[0], rcond=None)[0] if size > 1 else np.zeros(0)
+            inner = (
+                np.linalg.lstsq((S[1:] - S[0]).T, -S[0], rcond=None)[0] if size > 1 else np.zeros(0)
+            )
             w = np.concatenate([[1 - inner.sum()], inner])
             if w.min() >= -1e-12 and np.linalg.norm(w @ S) < best:
                 best, found = np.linalg.norm(w @ S), w @ S
@@ -78,14 +84,19 @@ def test_min_norm_point(J):
 def test_min_norm_point_serves_all(seed):
     J = any_gradients(seed)
     d = min_norm_point(J @ J.T) @ J
-    assert (J @ d - d @ d >= -1e-9 * np.linalg.norm(J, axis=1) * np.linalg.norm(J, axis=1).min()).all()
+    assert (
+        J @ d - d @ d >= -1e-9 * np.linalg.norm(J, axis=1) * np.linalg.norm(J, axis=1).min()
+    ).all()
 
 
 @ALL
 def test_nonnegative_least_squares(J):
     rng = np.random.default_rng(1)
     U = units(J)
-    A, Z = U @ U.T, np.concatenate([rng.normal(size=(5, J.shape[1])), -U[:1], U[:1], U.mean(0, keepdims=True)])
+    A, Z = (
+        U @ U.T,
+        np.concatenate([rng.normal(size=(5, J.shape[1])), -U[:1], U[:1], U.mean(0, keepdims=True)]),
+    )
     B = U @ Z.T
     for z, x, b in zip(Z, nonnegative_each(A, B).T, B.T, strict=True):
         wanted, alone = U.T @ exactly(U.T, z), nonnegative(A, b)
@@ -101,7 +112,9 @@ def test_nonnegative_without_anything_to_do():
     A = np.eye(3)
     np.testing.assert_array_equal(nonnegative(A, np.zeros(3)), 0)
     np.testing.assert_array_equal(nonnegative(A, -np.ones(3)), 0)
-    np.testing.assert_array_equal(nonnegative_each(A, np.array([[1.0, -1], [0, 2], [-3, 0]])), [[1, 0], [0, 2], [0, 0]])
+    np.testing.assert_array_equal(
+        nonnegative_each(A, np.array([[1.0, -1], [0, 2], [-3, 0]])), [[1, 0], [0, 2], [0, 0]]
+    )
 
 
 def projected(J, u):
@@ -127,7 +140,9 @@ def test_projection_of_each_gradient(J):
         assert gap(J, w, projected(J, g)) < 1e-7
 
 
-@pytest.mark.parametrize("name", ["two random", "five random", "ten random", "three conflicting", "eight conflicting"])
+@pytest.mark.parametrize(
+    "name", ["two random", "five random", "ten random", "three conflicting", "eight conflicting"]
+)
 def test_projections_against_torchjd(name):
     J = SETS[name]  # torchjd regularises the Gramian, which costs digits
     scale, n = np.linalg.norm(J, axis=1).max(), len(J)
@@ -203,7 +218,17 @@ def test_conflict_averse_has_no_duality_gap_on_any_gradients(make, seed, c):
     assert outside < 1e-6 + rounding(J)
 
 
-@pytest.mark.parametrize("name", ["two random", "five random", "three conflicting", "nearly parallel", "duplicated", "orthogonal"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two random",
+        "five random",
+        "three conflicting",
+        "nearly parallel",
+        "duplicated",
+        "orthogonal",
+    ],
+)
 def test_conflict_averse_against_scipy(name):
     J, c = SETS[name], 0.5
     n, mean = len(J), J.mean(0)
@@ -244,7 +269,11 @@ def best_in_the_ball(J, c):
     mean = J.mean(0)
     radius = c * np.linalg.norm(mean)
     rules = [
-        {"type": "ineq", "fun": lambda x: J @ x[:-1] - x[-1], "jac": lambda x: np.hstack([J, -np.ones((len(J), 1))])},
+        {
+            "type": "ineq",
+            "fun": lambda x: J @ x[:-1] - x[-1],
+            "jac": lambda x: np.hstack([J, -np.ones((len(J), 1))]),
+        },
         {
             "type": "ineq",
             "fun": lambda x: radius**2 - (x[:-1] - mean) @ (x[:-1] - mean),
@@ -266,8 +295,16 @@ def best_in_the_ball(J, c):
 @pytest.mark.parametrize(
     ("rows", "c", "wanted"),
     [
-        ([[-1, 3], [0, 1], [4, -3], [0, -1]], 0.5, [0.38775, 0.09694]),  # harms two tasks, and any other in the ball harms more
-        ([[1, 0], [-1, 0], [0, 1]], 0.5, [0.0, 1 / 3]),  # not all can gain: the nearest to the mean that harms none
+        (
+            [[-1, 3], [0, 1], [4, -3], [0, -1]],
+            0.5,
+            [0.38775, 0.09694],
+        ),  # harms two tasks, and any other in the ball harms more
+        (
+            [[1, 0], [-1, 0], [0, 1]],
+            0.5,
+            [0.0, 1 / 3],
+        ),  # not all can gain: the nearest to the mean that harms none
         ([[2, 1], [-2, 1], [1, 0]], 0.2, None),
         ([[3, 1], [-3, 1], [0, -1], [2, 2]], 0.8, None),
     ],
@@ -348,14 +385,24 @@ def fairest(J, alpha):
     d /= (J @ d).min()
     for _ in range(5):
         with np.errstate(all="ignore"):  # steps out of the cone come back by their infinite value
-            d = minimize(negative, d, jac=lambda d: d - (J @ d) ** -alpha @ J, method="BFGS", options={"gtol": 1e-12}).x
+            d = minimize(
+                negative,
+                d,
+                jac=lambda d: d - (J @ d) ** -alpha @ J,
+                method="BFGS",
+                options={"gtol": 1e-12},
+            ).x
     return d
 
 
 @pytest.mark.parametrize(
     ("rows", "alpha", "wanted"),
     [
-        ([[1, 3, -1], [100, 0, -100]], 10.0, [0.11305, 0.33916, -0.11305]),  # the second weight is 3e-14
+        (
+            [[1, 3, -1], [100, 0, -100]],
+            10.0,
+            [0.11305, 0.33916, -0.11305],
+        ),  # the second weight is 3e-14
         ([[2, 0, 0], [20, 20, 30]], 20.0, [0.53412, 0, 0]),
         ([[1, 0.2], [-0.1, 3], [0.3, 0.4]], 0.1, None),
         ([[1, 0.2], [-0.5, 3], [0.3, 0.4]], 0.25, None),
@@ -393,7 +440,14 @@ def crowd(kind, T):
     }[kind]
 
 
-CROWDS = ["duplicates", "opposite", "duplicates and opposite", "some of each", "duplicates in conflict", "of low rank"]
+CROWDS = [
+    "duplicates",
+    "opposite",
+    "duplicates and opposite",
+    "some of each",
+    "duplicates in conflict",
+    "of low rank",
+]
 
 
 @pytest.mark.parametrize("T", [64, 128])
@@ -445,5 +499,8 @@ def test_solve_is_the_shortest_least_squares_solution(J):
     C, norms = correlations(J @ J.T)
     np.testing.assert_allclose(C * norms[:, None] * norms, J @ J.T, atol=1e-12 * norms.max() ** 2)
     for b in (np.ones(len(J)), np.random.default_rng(3).normal(size=len(J)), C[0]):
-        x, wanted = solve(C, b), np.linalg.pinv(units(J), rcond=1e-7).T @ (np.linalg.pinv(units(J), rcond=1e-7) @ b)
+        x, wanted = (
+            solve(C, b),
+            np.linalg.pinv(units(J), rcond=1e-7).T @ (np.linalg.pinv(units(J), rcond=1e-7) @ b),
+        )
         np.testing.assert_allclose(x, wanted, rtol=1e-6, atol=1e-7 * np.abs(wanted).max() + 1e-14)

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.markdown import Markdown
 
-from src.verb import quiet
+from src.cli.entrypoint import quiet
 from tests.benchmarks import balancing, feeding, machine, memory, sharing, step, write
 
 
@@ -18,7 +18,13 @@ def main() -> None:
     quiet()
     torch.set_num_threads(1)
     quick = "--quick" in sys.argv
-    tables = [step.table(quick), feeding.table(quick), balancing.table(quick), sharing.table(quick), memory.table()]
+    tables = [
+        step.table(quick),
+        feeding.table(quick),
+        balancing.table(quick),
+        sharing.table(quick),
+        memory.table(),
+    ]
     text = "\n\n".join([f"## {machine()}", *tables])
     Console().print(Markdown(text))
     if not quick:

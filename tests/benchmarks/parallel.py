@@ -1,6 +1,7 @@
 """What several processes bring and cost: throughput of ddp x 2, balancing under ddp, and the start of a run.
 
-python -m tests.benchmarks.parallel (also `make bench-parallel`); wall time, one thread for each process, in turn, medians.
+python -m tests.benchmarks.parallel (also `make bench-parallel`); wall time, one thread for each
+process, in turn, medians.
 """
 
 import os
@@ -31,13 +32,17 @@ from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.parallel import DDP
 from tests.benchmarks import machine, write
-from tests.launch import finish, launch, start
+from tests.launching import finish, launch, start
 from tests.toy import At, bare_trainer
 
 HAND = "by hand"
 FIRST, STEPS = 5, 30  # steps that are not timed, and all
 BATCH = 4096
-PARTS: dict[str, Any] = {"encoder": partial(MLP, width=384, depth=2), "optimizer": partial(SGD, lr=1e-3), "scheduler": None}
+PARTS: dict[str, Any] = {
+    "encoder": partial(MLP, width=384, depth=2),
+    "optimizer": partial(SGD, lr=1e-3),
+    "scheduler": None,
+}
 BALANCERS: dict[str, Any] = {"static": StaticWeights, "UPGrad": partial(UPGrad, level="features")}
 
 
@@ -63,7 +68,13 @@ def seconds_per_step(balancer: Any, devices: int, steps: int) -> float:
     """Trains: 4 tasks, 0.6 M parameters."""
     data = data_of_job()
     clock = Clock(FIRST, steps)
-    trainer = bare_trainer(devices, 10_000, strategy=DDP() if devices > 1 else "auto", callbacks=[clock], max_steps=steps)
+    trainer = bare_trainer(
+        devices,
+        10_000,
+        strategy=DDP() if devices > 1 else "auto",
+        callbacks=[clock],
+        max_steps=steps,
+    )
     trainer.fit(MultiTaskModel(data.tasks, data.input_shape, balancer=balancer, **PARTS), data)
     return clock.seconds
 
@@ -74,11 +85,15 @@ class Losses(nn.Module):
     def __init__(self, data: Synthetic) -> None:
         super().__init__()
         self.encoder = PARTS["encoder"](data.input_shape)
-        self.heads = nn.ModuleDict({name: nn.Linear(self.encoder.features, 1) for name in data.tasks})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(self.encoder.features, 1) for name in data.tasks}
+        )
 
     def forward(self, x: Tensor, targets: dict[str, Tensor]) -> Tensor:
         z = self.encoder(x)
-        return torch.stack([F.mse_loss(head(z)[:, 0], targets[name]) for name, head in self.heads.items()]).sum()
+        return torch.stack(
+            [F.mse_loss(head(z)[:, 0], targets[name]) for name, head in self.heads.items()]
+        ).sum()
 
 
 def by_hand(devices: int, steps: int) -> float:
@@ -119,9 +134,15 @@ def throughput(folder: Path, rounds: int) -> list[str]:
     for _ in track(range(rounds), description="throughput", console=Console(stderr=True)):
         for devices in kept:
             words = ("-m", "tests.benchmarks.parallel", "job", folder / "out.pt", devices, 3)
-            launch("torch.distributed.run", "--nproc_per_node", devices, "--master_port", 29590, *words)
+            launch(
+                "torch.distributed.run", "--nproc_per_node", devices, "--master_port", 29590, *words
+            )
             kept[devices].append(torch.load(folder / "out.pt", weights_only=True))
-    times = {(name, devices): [t for r in kept[devices] for t in r[name]] for name in (*BALANCERS, HAND) for devices in kept}
+    times = {
+        (name, devices): [t for r in kept[devices] for t in r[name]]
+        for name in (*BALANCERS, HAND)
+        for devices in kept
+    }
     ms = {key: f"{1e3 * statistics.median(each):.1f}" for key, each in times.items()}
 
     def ratio(first: tuple[str, int], second: tuple[str, int]) -> str:
@@ -136,7 +157,12 @@ def throughput(folder: Path, rounds: int) -> list[str]:
         line("one process, then ddp x 2: times as fast", ("static", 1), ("static", 2), "1.8"),
         line("the same of a loop by hand with torch's DDP", (HAND, 1), (HAND, 2), ""),
         line("ddp x 2: by hand, then ours", (HAND, 2), ("static", 2), ""),
-        line("ddp x 2: UPGrad at features level, then static weights", ("UPGrad", 2), ("static", 2), "1.03"),
+        line(
+            "ddp x 2: UPGrad at features level, then static weights",
+            ("UPGrad", 2),
+            ("static", 2),
+            "1.03",
+        ),
     ]
 
 
@@ -144,10 +170,23 @@ def first_step(folder: Path, devices: int) -> float:
     """Seconds from the command to the end of the first step."""
     marker = folder / "marker"
     marker.unlink(missing_ok=True)
-    toy = ("--data", "tests.toy.Toy", "--max_epochs", 1, "--model.encoder.width", 16, "--logs", folder, "--devices", devices)
+    toy = (
+        "--data",
+        "tests.toy.Toy",
+        "--max_epochs",
+        1,
+        "--model.encoder.width",
+        16,
+        "--logs",
+        folder,
+        "--devices",
+        devices,
+    )
     key = "--trainer.callbacks"
     began = time.time()
-    process = start("src.train", *toy, key, f"{__spec__.name}.Mark", f"{key}.step", 1, f"{key}.marker", marker)
+    process = start(
+        "src.train", *toy, key, f"{__spec__.name}.Mark", f"{key}.step", 1, f"{key}.marker", marker
+    )
     done = finish(process)
     assert done.returncode == 0, done.stderr
     return marker.stat().st_mtime - began

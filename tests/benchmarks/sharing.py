@@ -15,8 +15,16 @@ from torch import Tensor
 
 from src.batch import InputShape
 from src.models.encoders import MLP, ConvNet, Encoder
-from src.models.sharing import PLE, CrossStitch, MMoE, Separate, SoftSharing, TaskAdapters, WeightedSharing
-from src.models.sharing.copies import Copies
+from src.models.sharing import (
+    PLE,
+    CrossStitch,
+    MMoE,
+    Separate,
+    SoftSharing,
+    TaskAdapters,
+    WeightedSharing,
+)
+from src.models.sharing.stacked_encoders import StackedEncoders
 from tests.benchmarks.balancing import ratio
 from tests.benchmarks.step import Job, PlainMLP
 
@@ -41,7 +49,10 @@ def by_loop(encoders: list[Encoder], x: Tensor) -> Tensor:
 
 def copies_table(rounds: int) -> list[str]:
     """Eight experts at batch 256."""
-    lines = ["| 8 experts, batch 256 | a loop, ms | as one, ms | times as fast | goal |", "|---|---|---|---|---|"]
+    lines = [
+        "| 8 experts, batch 256 | a loop, ms | as one, ms | times as fast | goal |",
+        "|---|---|---|---|---|",
+    ]
     jobs: dict[str, tuple[type[Encoder], InputShape, int]] = {
         f"MLP, width {width}": (MLP, InputShape((64,)), width) for width in (8, 16, 32, 64, 256)
     }
@@ -51,20 +62,29 @@ def copies_table(rounds: int) -> list[str]:
         x = shape.example(256)
         assert isinstance(x, Tensor)
         torch.manual_seed(0)
-        together = Copies(make, EXPERTS)
+        together = StackedEncoders(make, EXPERTS)
         torch.manual_seed(0)
         alone = [make() for _ in range(EXPERTS)]
         torch.testing.assert_close(together(x), by_loop(alone, x), rtol=1e-5, atol=1e-6)
-        loop = partial(steps, partial(by_loop, alone, x), [p for encoder in alone for p in encoder.parameters()])
+        loop = partial(
+            steps,
+            partial(by_loop, alone, x),
+            [p for encoder in alone for p in encoder.parameters()],
+        )
         ours = partial(steps, partial(together, x), list(together.parameters()))
         one, two, times = ratio(ours, loop, rounds)
-        lines.append(f"| {name} | {two:.2f} | {one:.2f} | {times:.2f} | {2 if width == 8 and kind is MLP else '-'} |")
+        lines.append(
+            f"| {name} | {two:.2f} | {one:.2f} | {times:.2f} | {2 if width == 8 and kind is MLP else '-'} |"
+        )
     return lines
 
 
 def architectures_table(folder: Path, rounds: int) -> list[str]:
     """Whole logged steps under static weights, against hard sharing: what an architecture costs."""
-    lines = ["| whole step, MLP 64-256-256, batch 256, 8 tasks | hard sharing, ms | ms | ratio |", "|---|---|---|---|"]
+    lines = [
+        "| whole step, MLP 64-256-256, batch 256, 8 tasks | hard sharing, ms | ms | ratio |",
+        "|---|---|---|---|",
+    ]
     job = Job(8, PlainMLP, (64,), 256, 60)
     kinds: dict[str, Any] = {
         "Separate": Separate,
@@ -76,7 +96,9 @@ def architectures_table(folder: Path, rounds: int) -> list[str]:
         "TaskAdapters": TaskAdapters,
     }
     for name, kind in kinds.items():
-        one, two, times = ratio(partial(job.ours, folder), partial(job.ours, folder, sharing=kind), rounds)
+        one, two, times = ratio(
+            partial(job.ours, folder), partial(job.ours, folder, sharing=kind), rounds
+        )
         lines.append(f"| {name} | {one:.2f} | {two:.2f} | {times:.2f} |")
     return lines
 

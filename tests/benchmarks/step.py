@@ -1,7 +1,8 @@
 """The whole training step against a hand-written loop: same encoder, heads, losses, optimizer and batches, one thread.
 
-Ours runs under Lightning with everything that a run has: every task's loss logged to TensorBoard, the guards, the checkpoint
-callbacks. The hand-written loop has nothing but the step. Both take CPU time, in turn, many rounds; the median ratio counts.
+Ours runs under Lightning with everything that a run has: every task's loss logged to TensorBoard,
+the guards, the checkpoint callbacks. The hand-written loop has nothing but the step. Both take CPU
+time, in turn, many rounds; the median ratio counts.
 """
 
 import itertools
@@ -38,7 +39,9 @@ class PlainMLP(Encoder):
     def __init__(self, shape: InputShape) -> None:
         super().__init__(shape)
         first, second = nn.Linear(shape.dense[0], 256), nn.Linear(256, 256)
-        self.stages = nn.Sequential(nn.Sequential(first, nn.ReLU()), nn.Sequential(second, nn.ReLU()))
+        self.stages = nn.Sequential(
+            nn.Sequential(first, nn.ReLU()), nn.Sequential(second, nn.ReLU())
+        )
         self.features = 256
 
 
@@ -48,7 +51,10 @@ class PlainConvNet(Encoder):
     def __init__(self, shape: InputShape) -> None:
         super().__init__(shape)
         sizes = [3, 64, 128, 256, 230]
-        stages = [nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.ReLU()) for a, b in itertools.pairwise(sizes)]
+        stages = [
+            nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.ReLU())
+            for a, b in itertools.pairwise(sizes)
+        ]
         stages[-1].append(Pool())
         self.stages = nn.Sequential(*stages)
         self.features = sizes[-1]
@@ -78,9 +84,13 @@ class Job:
         generator = torch.Generator().manual_seed(0)
         classes = (self.tasks + 1) // 2
         self.kinds: dict[str, Task] = {
-            f"class{i}": Classification(classes=tuple(range(CLASSES)), depth=self.depth) for i in range(classes)
+            f"class{i}": Classification(classes=tuple(range(CLASSES)), depth=self.depth)
+            for i in range(classes)
         }
-        self.kinds |= {f"number{i}": Regression(mean=(0.0,), std=(1.0,), depth=self.depth) for i in range(self.tasks - classes)}
+        self.kinds |= {
+            f"number{i}": Regression(mean=(0.0,), std=(1.0,), depth=self.depth)
+            for i in range(self.tasks - classes)
+        }
         rows = self.batch * self.steps
         self.inputs = torch.randn(rows, *self.shape, generator=generator)
         self.targets = {
@@ -96,7 +106,10 @@ class Job:
         """CPU seconds per step of the loop that a tutorial writes."""
         encoder = self.encoder(InputShape(self.shape))
         heads = nn.ModuleDict(
-            {n: nn.Linear(encoder.features, CLASSES if isinstance(t, Classification) else 1) for n, t in self.kinds.items()}
+            {
+                n: nn.Linear(encoder.features, CLASSES if isinstance(t, Classification) else 1)
+                for n, t in self.kinds.items()
+            }
         )
         optimizer = self.optimizer([*encoder.parameters(), *heads.parameters()])
         order = torch.randperm(len(self.inputs)).split(self.batch)
@@ -117,7 +130,9 @@ class Job:
             optimizer.step()
         return (time.process_time() - start) / self.steps
 
-    def ours(self, folder: Path, balancer: Any = StaticWeights, sharing: Any = HardSharing) -> float:
+    def ours(
+        self, folder: Path, balancer: Any = StaticWeights, sharing: Any = HardSharing
+    ) -> float:
         """CPU seconds per step of a run with all that a run has."""
         job = self
 
@@ -128,7 +143,12 @@ class Job:
             def split(self, name: Split) -> Rows:
                 return Rows(job.inputs, job.targets)
 
-        parts: dict[str, Any] = {"sharing": sharing, "balancer": balancer, "optimizer": self.optimizer, "scheduler": None}
+        parts: dict[str, Any] = {
+            "sharing": sharing,
+            "balancer": balancer,
+            "optimizer": self.optimizer,
+            "scheduler": None,
+        }
         model = Timed(self.kinds, InputShape(self.shape), self.encoder, **parts)
         trainer = L.Trainer(
             accelerator="cpu",
@@ -148,7 +168,9 @@ class Job:
     def ratio(self, rounds: int) -> tuple[float, float, float]:
         """Medians: milliseconds by hand, milliseconds of ours, ratio."""
         with tempfile.TemporaryDirectory() as folder:
-            pairs = [(self.by_hand(), self.ours(Path(folder))) for _ in range(rounds + 1)][1:]  # the first one warms up
+            pairs = [(self.by_hand(), self.ours(Path(folder))) for _ in range(rounds + 1)][
+                1:
+            ]  # the first one warms up
         hand, ours = (statistics.median(times) * 1e3 for times in zip(*pairs, strict=True))
         return hand, ours, statistics.median(b / a for a, b in pairs)
 
@@ -168,13 +190,19 @@ JOBS = {
     "MLP 64-256-256, batch 256, 8 tasks": (Job(8, PlainMLP, (64,), 256, 200), 1.2),
     "MLP 64-256-256, batch 256, 32 tasks": (Job(32, PlainMLP, (64,), 256, 100), 0.7),
     "MLP 64-256-256, batch 256, 100 tasks": (Job(100, PlainMLP, (64,), 256, 50), 0.5),
-    "conv net, 0.9 M parameters, batch 64, 2 tasks": (Job(2, PlainConvNet, (3, 32, 32), 64, 40), 1.03),
+    "conv net, 0.9 M parameters, batch 64, 2 tasks": (
+        Job(2, PlainConvNet, (3, 32, 32), 64, 40),
+        1.03,
+    ),
 }
 
 
 def table(quick: bool) -> str:
     """The comparison as a Markdown table."""
-    lines = ["| whole step, all tasks logged | by hand, ms | ours, ms | ratio | goal |", "|---|---|---|---|---|"]
+    lines = [
+        "| whole step, all tasks logged | by hand, ms | ours, ms | ratio | goal |",
+        "|---|---|---|---|---|",
+    ]
     for name, (job, goal) in JOBS.items():
         hand, ours, ratio = job.ratio(rounds=1 if quick else 9)
         lines.append(f"| {name} | {hand:.2f} | {ours:.2f} | {ratio:.2f} | {goal} |")

@@ -13,10 +13,10 @@ from unittest import mock
 
 import torch.distributed as dist
 
+from src.cli.entrypoint import main
 from src.evaluate import evaluate
 from src.predict import predict
 from src.train import train
-from src.verb import main
 
 VERBS: dict[str, Any] = {"train": train, "evaluate": evaluate, "predict": predict}
 ROWS = 60
@@ -35,7 +35,13 @@ def call(verb: str, *words: object) -> Ended:
     out, err = io.StringIO(), io.StringIO()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     argv = mock.patch.object(sys, "argv", [f"src.{verb}", *map(str, words)])
-    with mock.patch.dict(os.environ), argv, redirect_stdout(out), redirect_stderr(err), shown_warnings(err):
+    with (
+        mock.patch.dict(os.environ),
+        argv,
+        redirect_stdout(out),
+        redirect_stderr(err),
+        shown_warnings(err),
+    ):
         os.environ.pop("PL_GLOBAL_SEED", None)
         code: Any = 0
         try:
@@ -45,7 +51,9 @@ def call(verb: str, *words: object) -> Ended:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            if dist.is_initialized():  # of a strategy for several processes; the next test begins without
+            if (
+                dist.is_initialized()
+            ):  # of a strategy for several processes; the next test begins without
                 dist.destroy_process_group()
     return Ended(code, out.getvalue(), err.getvalue())
 
@@ -55,11 +63,20 @@ def shown_warnings(err: io.StringIO) -> Iterator[None]:
     """Warnings as a fresh process shows them, not as pytest does."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("default")
-        for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        for hidden in (
+            DeprecationWarning,
+            PendingDeprecationWarning,
+            ImportWarning,
+            ResourceWarning,
+        ):
             warnings.simplefilter("ignore", hidden)
         yield
     for warning in seen:
-        err.write(warnings.formatwarning(warning.message, warning.category, warning.filename, warning.lineno))
+        err.write(
+            warnings.formatwarning(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+        )
 
 
 def refused(ended: Ended, says: Sequence[str]) -> None:
@@ -88,8 +105,13 @@ def columns(rows: int = ROWS) -> dict[str, list[Any]]:
 
 def table(rows: int = ROWS, without: Sequence[str] = (), **changed: list[Any]) -> str:
     """The table as CSV, with some columns replaced or added, or left out; None is an empty cell."""
-    chosen = {name: values for name, values in (columns(rows) | changed).items() if name not in without}
-    lines = [",".join("" if value is None else str(value) for value in row) for row in zip(*chosen.values(), strict=True)]
+    chosen = {
+        name: values for name, values in (columns(rows) | changed).items() if name not in without
+    }
+    lines = [
+        ",".join("" if value is None else str(value) for value in row)
+        for row in zip(*chosen.values(), strict=True)
+    ]
     return "\n".join([",".join(chosen), *lines]) + "\n"
 
 
@@ -103,6 +125,24 @@ def with_cell(column: str, row: int, value: str) -> str:
 def words_for_table(folder: Path) -> list[str]:
     """Flags that train on folder/table.csv in a moment."""
     return [
-        *("--data", "Table", "--data.path", f"{folder}/table.csv", "--data.targets", "[income,hours]", "--data.drop", "[stage]"),
-        *("--accelerator", "cpu", "--max_epochs", "1", "--model.encoder.width", "8", "--logs", f"{folder}/logs"),
+        *(
+            "--data",
+            "Table",
+            "--data.path",
+            f"{folder}/table.csv",
+            "--data.targets",
+            "[income,hours]",
+            "--data.drop",
+            "[stage]",
+        ),
+        *(
+            "--accelerator",
+            "cpu",
+            "--max_epochs",
+            "1",
+            "--model.encoder.width",
+            "8",
+            "--logs",
+            f"{folder}/logs",
+        ),
     ]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from src.data.record import read_schema, seal
-from src.run_lock import Holder
+from src.run.lock import Holder
 from tests.cli.calling import call, refused, table, words_for_table
 from tests.cli.damage import damaged
 
@@ -82,7 +82,9 @@ def test_a_seal_tells_of_values_that_could_be(run: Path) -> None:
     schema["inputs"][0]["mean"] += 1.0
     path.write_text(json.dumps(schema))
     for verb, words in verbs(run).items():
-        refused(call(verb, *words), [str(path), "damaged", "a value is not what the run has written"])
+        refused(
+            call(verb, *words), [str(path), "damaged", "a value is not what the run has written"]
+        )
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict", "train"])
@@ -90,13 +92,21 @@ def test_a_seal_tells_of_values_that_could_be(run: Path) -> None:
     ("change", "says"),
     [
         (lambda s: s["inputs"][0].pop("std"), "inputs[0].std is missing"),
-        (lambda s: s["files"]["train"].update(rows="many"), "files.train.rows is 'many', where a whole number"),
+        (
+            lambda s: s["files"]["train"].update(rows="many"),
+            "files.train.rows is 'many', where a whole number",
+        ),
         (lambda s: s["tasks"]["hours"]["task"].update(kind="os.system"), "tasks.hours.task"),
-        (lambda s: s.update(sides=s["sides"][:-1]), "sides has 59 letters, where files.train.rows is 60"),
+        (
+            lambda s: s.update(sides=s["sides"][:-1]),
+            "sides has 59 letters, where files.train.rows is 60",
+        ),
         (lambda s: s.update(hashes="!"), "hashes is no base64 text"),
     ],
 )
-def test_each_verb_names_the_place(run: Path, verb: str, change: Callable[[Any], object], says: str) -> None:
+def test_each_verb_names_the_place(
+    run: Path, verb: str, change: Callable[[Any], object], says: str
+) -> None:
     schema = json.loads((run / "schema.json").read_text())
     change(schema)
     (run / "schema.json").write_text(json.dumps(schema))
@@ -121,7 +131,9 @@ def test_other_files_are_read_or_refused_in_a_line(run: Path, name: str) -> None
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict", "train"])
-@pytest.mark.parametrize("content", [b"", b"half", b"pickle", b"list", b"loops", b"callbacks", b"state", b"weights"])
+@pytest.mark.parametrize(
+    "content", [b"", b"half", b"pickle", b"list", b"loops", b"callbacks", b"state", b"weights"]
+)
 def test_damaged_checkpoints(run: Path, verb: str, content: bytes) -> None:
     for path in (run / "checkpoints").iterdir():
         whole = path.read_bytes()

@@ -13,22 +13,43 @@ import torch
 from torch import Tensor, nn
 
 import src.tasks
-from src.balancing import Coordinates, GradientBalancer, GramianBalancer, LossBalancer, Problem, TaskLosses
+from src.balancing import (
+    Coordinates,
+    GradientBalancer,
+    GramianBalancer,
+    LossBalancer,
+    Problem,
+    TaskLosses,
+)
 from src.batch import InputShape
 from src.models.encoders import MLP, Encoder
 from src.models.encoders.convnet import ConvNet
 from tests.cli.calling import call, refused
-from tests.launch import ROOT, environment
+from tests.launching import ROOT, environment
 
-TOY = ["--data", "tests.toy.Toy", "--accelerator", "cpu", "--model.encoder.width", "8", "--fast_dev_run"]
+TOY = [
+    "--data",
+    "tests.toy.Toy",
+    "--accelerator",
+    "cpu",
+    "--model.encoder.width",
+    "8",
+    "--fast_dev_run",
+]
 
 
-# -- files -------------------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 BROKEN: dict[str, tuple[str | bytes, list[str]]] = {
     "syntax": ("x = 1\ndef f(:\n", ["line 2", "SyntaxError"]),
     "indentation": ("def f():\nreturn 1\n", ["line 2", "IndentationError", "indented block"]),
-    "a name that is not there": ("\n\nfrom src.tasks import Nothing\n", ["line 3", "ImportError", "Nothing"]),
-    "a package that is not there": ("import none_such\n", ["line 1", "ModuleNotFoundError", "none_such"]),
+    "a name that is not there": (
+        "\n\nfrom src.tasks import Nothing\n",
+        ["line 3", "ImportError", "Nothing"],
+    ),
+    "a package that is not there": (
+        "import none_such\n",
+        ["line 1", "ModuleNotFoundError", "none_such"],
+    ),
     "a slip": ("class Mine(Task):\n    pass\n", ["line 1", "NameError", "'Task'"]),
     "no text": (b"\xff\xfe\x00", ["mine.py"]),
 }
@@ -39,7 +60,7 @@ def test_a_broken_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     content, says = BROKEN[name]
     (tmp_path / "mine.py").write_bytes(content if isinstance(content, bytes) else content.encode())
     monkeypatch.setattr(src.tasks, "__path__", [*src.tasks.__path__, str(tmp_path)])
-    monkeypatch.setattr("src.broken.SOURCES", tmp_path)
+    monkeypatch.setattr("src.errors.SOURCES", tmp_path)
     refused(call("train", *TOY), [f"{tmp_path.name}/mine.py", *says, "mend it"])
 
 
@@ -49,7 +70,10 @@ def fork(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("fork")
     for name in ("src", "configs"):
         shutil.copytree(ROOT / name, here / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for package, file, name in (("models.encoders", "mlp", "MLP"), ("tasks", "regression", "Regression")):
+    for package, file, name in (
+        ("models.encoders", "mlp", "MLP"),
+        ("tasks", "regression", "Regression"),
+    ):
         content = f'"""Mine."""\n\nfrom src.{package} import {file}\n\n\nclass {name}({file}.{name}):\n    """Mine."""\n'
         (here / "src" / package.replace(".", "/") / "aaa.py").write_text(content)
     return here
@@ -58,11 +82,23 @@ def fork(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(here: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """What the verb says in that folder."""
     command = [sys.executable, "-m", "src.train", *words]
-    return subprocess.run(command, cwd=here, env=environment(), capture_output=True, text=True, timeout=100)
+    return subprocess.run(
+        command, cwd=here, env=environment(), capture_output=True, text=True, timeout=100
+    )
 
 
 def test_a_class_with_the_name_of_another(fork: Path) -> None:
-    flags = ("--data", "Table", "--data.path", "x", "--data.targets", "[a]", "--data.tasks.a", "Regression", "--print_config")
+    flags = (
+        "--data",
+        "Table",
+        "--data.path",
+        "x",
+        "--data.targets",
+        "[a]",
+        "--data.tasks.a",
+        "Regression",
+        "--print_config",
+    )
     done = trained(fork, *flags)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
@@ -79,11 +115,13 @@ def test_a_broken_file_is_named_once_whatever_imports_it(fork: Path) -> None:
         file.write("from src.tasks.mine import f\n")
     done = trained(fork, "--devices", "2", "--accelerator", "cpu")
     assert done.returncode != 0
-    assert done.stderr.startswith("error: src/tasks/mine.py cannot be imported: line 1: SyntaxError"), done.stderr
+    assert done.stderr.startswith(
+        "error: src/tasks/mine.py cannot be imported: line 1: SyntaxError"
+    ), done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-# -- encoders ----------------------------------------------------------------------------------------------------------------------
+# -- encoders --------------------------------------------------------------------------------------
 class WrongSize(MLP):
     """Says 32."""
 
@@ -119,7 +157,9 @@ ENCODERS = {
 @pytest.mark.parametrize("sharing", ["HardSharing", "MMoE"])
 def test_an_encoder_that_breaks_its_contract(name: str, sharing: str) -> None:
     path = f"tests.cli.test_forks.{name}"
-    refused(call("train", *TOY, "--model.encoder", path, "--model.sharing", sharing), ENCODERS[name])
+    refused(
+        call("train", *TOY, "--model.encoder", path, "--model.sharing", sharing), ENCODERS[name]
+    )
 
 
 def test_an_image_encoder_whose_channels_are_not_last() -> None:
@@ -132,7 +172,7 @@ def test_an_image_encoder_whose_channels_are_not_last() -> None:
         First(InputShape((1, 8, 8))).check(InputShape((1, 8, 8)))
 
 
-# -- balancers ---------------------------------------------------------------------------------------------------------------------
+# -- balancers -------------------------------------------------------------------------------------
 class OneWeight(LossBalancer):
     """One for all."""
 
@@ -186,10 +226,13 @@ def test_a_balancer_of_a_wrong_shape(tmp_path: Path, name: str) -> None:
     refused(call("train", *TOY, *words), BALANCERS[name])
 
 
-# -- settings of torch's and the environment ---------------------------------------------------------------------------------------
+# -- settings of torch's and the environment -------------------------------------------------------
 @pytest.mark.parametrize("name", ["SparseAdam", "LBFGS", "Muon", "torch.optim.SparseAdam"])
 def test_an_optimizer_that_cannot_train_a_model(name: str) -> None:
-    refused(call("train", *TOY, "--model.optimizer", name), ["model.optimizer", name.rpartition(".")[2], "AdamW"])
+    refused(
+        call("train", *TOY, "--model.optimizer", name),
+        ["model.optimizer", name.rpartition(".")[2], "AdamW"],
+    )
 
 
 LONE: dict[str, list[str]] = {
@@ -202,17 +245,24 @@ LONE: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("name", LONE)
-def test_a_rank_that_no_launcher_has_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_rank_that_no_launcher_has_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv(name, "1")
     refused(call("train", *TOY, "--logs", tmp_path / "logs"), LONE[name])
     assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.parametrize(("name", "value"), [("RANK", "0"), ("WORLD_SIZE", "2")])
-def test_what_does_no_harm_in_the_environment(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_what_does_no_harm_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setenv(name, value)
     assert call("train", *TOY).code == 0
 
 
 def test_a_class_of_data_that_lacks_a_setting_points_to_its_file() -> None:
-    refused(call("train", "--data", "Sources"), ["data.sources is missing", "--data configs/data/sources.yaml"])
+    refused(
+        call("train", "--data", "Sources"),
+        ["data.sources is missing", "--data configs/data/sources.yaml"],
+    )

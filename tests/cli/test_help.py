@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from src.config import ALIASES
-from src.parser import CHOICES, choices
-from src.usage import WITHOUT_TRAINING
+from src.cli.config import ALIASES
+from src.cli.help import WITHOUT_TRAINING
+from src.cli.messages import CHOICES, choices
 from tests.cli.calling import call, refused
 
 OWN = {
@@ -21,7 +21,9 @@ def help_of(*words: object, verb: str = "train") -> str:
     ended = call(verb, *words)
     assert (ended.code, ended.err) == (0, "")
     for noise in ("init_args", "class_path", "<class", "typing.", "Namespace", "==SUPPRESS=="):
-        assert noise not in ended.out.replace("class_path: Regression, init_args: {loss: huber}", "")
+        assert noise not in ended.out.replace(
+            "class_path: Regression, init_args: {loss: huber}", ""
+        )
     return ended.out
 
 
@@ -59,43 +61,125 @@ def test_all_is_everything() -> None:
     text = help_of("--help", "all")
     shown = flags_in(text)
     assert len(text.splitlines()) > 150
-    for flag in ("--resume", "--model.stage_decay", "--data.split_seed", "--watch.patience", "--trainer.gradient_clip_val"):
+    for flag in (
+        "--resume",
+        "--model.stage_decay",
+        "--data.split_seed",
+        "--watch.patience",
+        "--trainer.gradient_clip_val",
+    ):
         assert flag in shown
     refused(call("train", "--help", "model"), ["--help model", "--model.help"])
 
 
 # words for help, what must be among the flags, what must be said
 KEYS: dict[str, tuple[list[str], list[str], list[str]]] = {
-    "the model": (["--model.help"], ["--model.encoder", "--model.weights", "--model.stage_decay"], ["[MLP]", "[1.0]"]),
-    "the trainer": (["--trainer.help"], ["--trainer.max_epochs", "--trainer.devices"], ["Lightning", "[32-true]"]),
-    "the watch": (["--watch.help"], ["--watch.patience", "--watch.figures_every"], ["whole number"]),
-    "the data of now": (["--data.help"], ["--data.split_seed", "--data.batch_size"], ["Digits", "images", "[64]"]),
-    "a table": (["--data.help", "Table"], ["--data.path", "--data.targets", "--data.missing"], ["[required]", "Table"]),
-    "a table of now": (["--data", "Table", "--data.batch_size", "7", "--data.help"], ["--data.batch_size"], ["[7]"]),
-    "what a class hands on": (["--data.help", "Adult"], ["--data.root", "--data.split_seed", "--data.batch_size"], ["Adult"]),
-    "an encoder": (["--model.encoder.help", "MLP"], ["--model.encoder.width", "--model.encoder.depth"], ["ConvNet"]),
-    "an encoder by path": (["--model.encoder.help", "src.models.encoders.ConvNet"], ["--model.encoder.width"], ["ConvNet"]),
-    "the encoder of now": (["--model.encoder", "ConvNet", "--model.encoder.help"], ["--model.encoder.width"], ["[32]"]),
-    "a sharing": (["--model.sharing.help", "MMoE"], ["--model.sharing.experts"], ["MMoE", "Separate"]),
-    "a balancer": (["--model.balancer.help", "PCGrad"], ["--model.balancer.level"], ["features or parameters", "[features]"]),
-    "an optimizer": (["--model.optimizer.help", "SGD"], ["--model.optimizer.momentum", "--model.optimizer.lr"], ["AdamW"]),
-    "a schedule": (["--model.scheduler.help", "StepLR"], ["--model.scheduler.step_size"], ["[required]", "WarmupCosine"]),
+    "the model": (
+        ["--model.help"],
+        ["--model.encoder", "--model.weights", "--model.stage_decay"],
+        ["[MLP]", "[1.0]"],
+    ),
+    "the trainer": (
+        ["--trainer.help"],
+        ["--trainer.max_epochs", "--trainer.devices"],
+        ["Lightning", "[32-true]"],
+    ),
+    "the watch": (
+        ["--watch.help"],
+        ["--watch.patience", "--watch.figures_every"],
+        ["whole number"],
+    ),
+    "the data of now": (
+        ["--data.help"],
+        ["--data.split_seed", "--data.batch_size"],
+        ["Digits", "images", "[64]"],
+    ),
+    "a table": (
+        ["--data.help", "Table"],
+        ["--data.path", "--data.targets", "--data.missing"],
+        ["[required]", "Table"],
+    ),
+    "a table of now": (
+        ["--data", "Table", "--data.batch_size", "7", "--data.help"],
+        ["--data.batch_size"],
+        ["[7]"],
+    ),
+    "what a class hands on": (
+        ["--data.help", "Adult"],
+        ["--data.root", "--data.split_seed", "--data.batch_size"],
+        ["Adult"],
+    ),
+    "an encoder": (
+        ["--model.encoder.help", "MLP"],
+        ["--model.encoder.width", "--model.encoder.depth"],
+        ["ConvNet"],
+    ),
+    "an encoder by path": (
+        ["--model.encoder.help", "src.models.encoders.ConvNet"],
+        ["--model.encoder.width"],
+        ["ConvNet"],
+    ),
+    "the encoder of now": (
+        ["--model.encoder", "ConvNet", "--model.encoder.help"],
+        ["--model.encoder.width"],
+        ["[32]"],
+    ),
+    "a sharing": (
+        ["--model.sharing.help", "MMoE"],
+        ["--model.sharing.experts"],
+        ["MMoE", "Separate"],
+    ),
+    "a balancer": (
+        ["--model.balancer.help", "PCGrad"],
+        ["--model.balancer.level"],
+        ["features or parameters", "[features]"],
+    ),
+    "an optimizer": (
+        ["--model.optimizer.help", "SGD"],
+        ["--model.optimizer.momentum", "--model.optimizer.lr"],
+        ["AdamW"],
+    ),
+    "a schedule": (
+        ["--model.scheduler.help", "StepLR"],
+        ["--model.scheduler.step_size"],
+        ["[required]", "WarmupCosine"],
+    ),
     "a strategy": (["--strategy.help", "fsdp"], ["--strategy.tensor_parallel_size"], ["placement"]),
-    "all strategies": (["--strategy.help"], [], ["one of ddp, ddp_placement, fsdp", "--strategy.help"]),
+    "all strategies": (
+        ["--strategy.help"],
+        [],
+        ["one of ddp, ddp_placement, fsdp", "--strategy.help"],
+    ),
     "a task": (
         ["--data", "Table", "--data.tasks.hours.help"],
         ["--data.tasks.hours.weight", "--data.tasks.hours.pos_weight", "--data.tasks.hours.delta"],
         ["one of", " BinaryClassification,", " MultilabelClassification,", " Regression"],
     ),
-    "a task of a kind": (["--data.tasks.hours.help", "Regression"], ["--data.tasks.hours.loss"], ["mse or mae or huber"]),
+    "a task of a kind": (
+        ["--data.tasks.hours.help", "Regression"],
+        ["--data.tasks.hours.loss"],
+        ["mse or mae or huber"],
+    ),
     "a task whose kind is set": (
         ["--data", "Table", "--data.tasks.hours", "Regression", "--data.tasks.hours.help"],
         ["--data.tasks.hours.delta"],
         ["Regression"],
     ),
-    "a source": (["--data", "Sources", "--data.sources.a.help", "Synthetic"], ["--data.sources.a.rows"], ["Synthetic"]),
-    "a callback": (["--trainer.callbacks.help", "EarlyStopping"], ["--trainer.callbacks.patience"], ["[required]"]),
-    "one setting": (["--model.encoder.width.help"], ["--model.encoder.width"], ["(whole number) [256]"]),
+    "a source": (
+        ["--data", "Sources", "--data.sources.a.help", "Synthetic"],
+        ["--data.sources.a.rows"],
+        ["Synthetic"],
+    ),
+    "a callback": (
+        ["--trainer.callbacks.help", "EarlyStopping"],
+        ["--trainer.callbacks.patience"],
+        ["[required]"],
+    ),
+    "one setting": (
+        ["--model.encoder.width.help"],
+        ["--model.encoder.width"],
+        ["(whole number) [256]"],
+    ),
     "a short name": (["--lr.help"], ["--model.optimizer.lr"], ["number"]),
 }
 
@@ -117,12 +201,20 @@ def test_help_of_a_key(name: str) -> None:
 
 def test_help_of_what_is_not_there() -> None:
     refused(call("train", "--model.nothing.help"), ["'model.nothing'", "--help all"])
-    refused(call("train", "--model.encoder.help", "MLPP"), ["--model.encoder.help", "'MLPP'", "did you mean 'MLP'"])
+    refused(
+        call("train", "--model.encoder.help", "MLPP"),
+        ["--model.encoder.help", "'MLPP'", "did you mean 'MLP'"],
+    )
     refused(call("train", "--model.encoder.help", "HardSharing"), ["'HardSharing'", "known are"])
 
 
 def test_what_help_shows_can_be_typed() -> None:
-    for words in (["--model.encoder.help", "MLP"], ["--data.help"], ["--watch.help"], ["--model.balancer.help", "CAGrad"]):
+    for words in (
+        ["--model.encoder.help", "MLP"],
+        ["--data.help"],
+        ["--watch.help"],
+        ["--model.balancer.help", "CAGrad"],
+    ):
         for flag, value in re.findall(r"^  (--\S+).*?\[([\w.]+)\]", help_of(*words), flags=re.M):
             chosen = ["--model.balancer", "CAGrad"] if "balancer" in flag else []
             assert call("train", *chosen, flag, value, "--print_config").code == 0, flag

@@ -9,13 +9,31 @@ from tests.cli.calling import call, refused
 TOY = ("--data", "tests.toy.Toy", "--model.encoder.width", 8, "--plan")
 
 MISTAKES: dict[str, tuple[tuple[object, ...], list[str]]] = {
-    "alone": (("--strategy",), ["--strategy needs a name: ddp, ddp_placement, fsdp, pipeline, placement or auto"]),
-    "misspelt": (("--strategy", "fsdb", "--devices", 2), ["--strategy fsdb is unknown", "did you mean 'fsdp'?"]),
-    "a setting without a strategy": (("--strategy.tensor_parallel_size", 2), ["a setting of fsdp: add --strategy fsdp"]),
+    "alone": (
+        ("--strategy",),
+        ["--strategy needs a name: ddp, ddp_placement, fsdp, pipeline, placement or auto"],
+    ),
+    "misspelt": (
+        ("--strategy", "fsdb", "--devices", 2),
+        ["--strategy fsdb is unknown", "did you mean 'fsdp'?"],
+    ),
+    "a setting without a strategy": (
+        ("--strategy.tensor_parallel_size", 2),
+        ["a setting of fsdp: add --strategy fsdp"],
+    ),
     "a setting of none": (("--strategy.speed", 2), ["strategy.speed is a setting of no strategy"]),
-    "a setting of another": (("--strategy", "ddp", "--strategy.micro_batches", 2), ["micro_batches", "DDP knows static_graph"]),
-    "a wrong type": (("--strategy", "fsdp", "--strategy.checkpoint", "files"), ["checkpoint", "'file' or 'folder'", "'files'"]),
-    "no time": (("--strategy", "ddp", "--devices", 2, "--strategy.timeout", -5), ["strategy.timeout is -5", "more than 0"]),
+    "a setting of another": (
+        ("--strategy", "ddp", "--strategy.micro_batches", 2),
+        ["micro_batches", "DDP knows static_graph"],
+    ),
+    "a wrong type": (
+        ("--strategy", "fsdp", "--strategy.checkpoint", "files"),
+        ["checkpoint", "'file' or 'folder'", "'files'"],
+    ),
+    "no time": (
+        ("--strategy", "ddp", "--devices", 2, "--strategy.timeout", -5),
+        ["strategy.timeout is -5", "more than 0"],
+    ),
     "pieces": (
         ("--strategy", "fsdp", "--devices", 3, "--strategy.tensor_parallel_size", 2),
         ["strategy.tensor_parallel_size is 2", "3 devices", "--devices 2 or 4"],
@@ -24,7 +42,10 @@ MISTAKES: dict[str, tuple[tuple[object, ...], list[str]]] = {
         ("--strategy", "ddp_placement", "--devices", 2, "--strategy.devices_per_replica", 0),
         ["strategy.devices_per_replica is 0"],
     ),
-    "replicas": (("--strategy", "ddp_placement", "--devices", 3), ["--devices is 3", "replicas of 2", "--devices 2"]),
+    "replicas": (
+        ("--strategy", "ddp_placement", "--devices", 3),
+        ["--devices is 3", "replicas of 2", "--devices 2"],
+    ),
     "no such device": (
         ("--strategy", "placement", "--devices", 2, "--strategy.placement.heads.number", 2),
         ["strategy.placement.heads.number is 2", "2 devices, 0 to 1"],
@@ -41,7 +62,10 @@ MISTAKES: dict[str, tuple[tuple[object, ...], list[str]]] = {
         ("--strategy", "pipeline", "--devices", 2, "--model.balancer", "PCGrad"),
         ["--model.balancer PCGrad", "use --strategy ddp, fsdp or placement"],
     ),
-    "stages": (("--strategy", "pipeline", "--devices", 4), ["4 devices need a stage each", "MLP has 3", "--devices 3"]),
+    "stages": (
+        ("--strategy", "pipeline", "--devices", 4),
+        ["4 devices need a stage each", "MLP has 3", "--devices 3"],
+    ),
 }
 
 

@@ -10,18 +10,33 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 
 from src.batch import Batch, InputShape
+from src.cli.runs import load_run
 from src.models import MultiTaskModel, encoders
-from src.runs import load_run
 from src.train import Training, train
 from tests.cli.calling import call, refused
-from tests.launch import curves, finish, furthest, only_run, read_json, start, weights
+from tests.launching import curves, finish, furthest, only_run, read_json, start, weights
 from tests.toy import Toy
 
-TOY = ("--data", "tests.toy.Toy", "--max_epochs", 1, "--model.encoder.width", 8, "--watch.figures_every", 0)
+TOY = (
+    "--data",
+    "tests.toy.Toy",
+    "--max_epochs",
+    1,
+    "--model.encoder.width",
+    8,
+    "--watch.figures_every",
+    0,
+)
 
 REFUSED: dict[str, tuple[tuple[object, ...], list[str]]] = {
-    "no logger, no guards": (("--trainer.barebones", "true"), ["trainer.barebones", "set it to false"]),
-    "weights of 3 digits": (("--precision", "bf16-true"), ["trainer.precision bf16-true", "use bf16-mixed"]),
+    "no logger, no guards": (
+        ("--trainer.barebones", "true"),
+        ["trainer.barebones", "set it to false"],
+    ),
+    "weights of 3 digits": (
+        ("--precision", "bf16-true"),
+        ["trainer.precision bf16-true", "use bf16-mixed"],
+    ),
     "patience without validation": (
         ("--watch.patience", 3, "--trainer.limit_val_batches", 0),
         ["watch.patience", "limit_val_batches"],
@@ -31,8 +46,14 @@ REFUSED: dict[str, tuple[tuple[object, ...], list[str]]] = {
         ("--model.optimizer", "SparseAdam"),
         ["model.optimizer", "SparseAdam takes sparse gradients", "use AdamW"],
     ),
-    "a finder of learning rates": (("--trainer.callbacks", "LearningRateFinder"), ["LearningRateFinder", "--lr 0.001"]),
-    "a finder of batch sizes": (("--trainer.callbacks", "BatchSizeFinder"), ["BatchSizeFinder", "set --batch_size"]),
+    "a finder of learning rates": (
+        ("--trainer.callbacks", "LearningRateFinder"),
+        ["LearningRateFinder", "--lr 0.001"],
+    ),
+    "a finder of batch sizes": (
+        ("--trainer.callbacks", "BatchSizeFinder"),
+        ["BatchSizeFinder", "set --batch_size"],
+    ),
     "plateau of a loss": (
         ("--model.scheduler", "ReduceLROnPlateau", "--fast_dev_run"),
         ["val/score", "--model.scheduler.mode max"],
@@ -60,7 +81,10 @@ def test_what_the_trainer_refuses_is_one_line(tmp_path: Path) -> None:
             ("--trainer.val_check_interval", 1000, "--trainer.check_val_every_n_epoch", 1),
             "`val_check_interval` (1000) must be less than or equal",
         ),
-        (("--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/scor"), "`val/scor` which is not available"),
+        (
+            ("--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/scor"),
+            "`val/scor` which is not available",
+        ),
     ):
         ended = call("train", *TOY, "--logs", tmp_path, "--name", word[1:6].strip("/"), *words)
         assert ended.code == 2
@@ -70,11 +94,24 @@ def test_what_the_trainer_refuses_is_one_line(tmp_path: Path) -> None:
         assert read_json(run / "run.json")["sessions"][-1]["status"] == "failed"
 
 
-def test_what_was_asked_for_in_order_to_debug(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    done = finish(start("src.train", *TOY, "--logs", tmp_path, "--config", "configs/debug/profile.yaml"))
+def test_what_was_asked_for_in_order_to_debug(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done = finish(
+        start("src.train", *TOY, "--logs", tmp_path, "--config", "configs/debug/profile.yaml")
+    )
     assert "FIT Profiler Report" in done.stderr + done.stdout
     with pytest.raises(RuntimeError, match="returned nan values"):  # the guard would say less
-        call("train", *TOY, "--logs", tmp_path, "--config", "configs/debug/detect-anomaly.yaml", "--data.nan_row", 3)
+        call(
+            "train",
+            *TOY,
+            "--logs",
+            tmp_path,
+            "--config",
+            "configs/debug/detect-anomaly.yaml",
+            "--data.nan_row",
+            3,
+        )
 
 
 def test_without_a_test(tmp_path: Path) -> None:
@@ -106,7 +143,9 @@ def test_validation_and_test_stand_side_by_side(tmp_path: Path) -> None:
     assert f"val: score {val['val/score']:.4f}   test: score {test['test/score']:.4f}" in out
     row = next(line.split() for line in out.splitlines() if line.startswith("number "))
     keys = ("loss", "mae", "rmse", "r2")
-    assert row[1:] == [f"{of['number/' + key]:.4f}" for of in (short(val), short(test)) for key in keys]
+    assert row[1:] == [
+        f"{of['number/' + key]:.4f}" for of in (short(val), short(test)) for key in keys
+    ]
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert f"best validation: epoch {best['epoch'] + 1} of 2 (step {best['global_step']})" in out
     assert "training ended after epoch 2 (step 28): trainer.max_epochs 2 reached" in out
@@ -121,7 +160,10 @@ def short(metrics: dict[str, float]) -> dict[str, float]:
     [
         (("--max_epochs", -1, "--trainer.max_steps", 3), "trainer.max_steps 3 reached"),
         (("--max_epochs", -1, "--trainer.max_time", "{seconds: 1}"), "trainer.max_time is over"),
-        (("--max_epochs", 9, "--trainer.callbacks", f"{__name__}.Stops"), "a callback asked for it"),
+        (
+            ("--max_epochs", 9, "--trainer.callbacks", f"{__name__}.Stops"),
+            "a callback asked for it",
+        ),
     ],
 )
 def test_why_a_run_ended(tmp_path: Path, words: tuple[object, ...], why: str) -> None:
@@ -140,12 +182,20 @@ class Stops(L.Callback):
     ("words", "why"),
     [
         (("--trainer.limit_val_batches", 0), "no validation"),
-        (("--trainer.check_val_every_n_epoch", 5), "no validation in 1 epochs (trainer.check_val_every_n_epoch is 5)"),
-        (("--trainer.val_check_interval", 1000), "no validation in 14 steps (trainer.val_check_interval is 1000)"),
+        (
+            ("--trainer.check_val_every_n_epoch", 5),
+            "no validation in 1 epochs (trainer.check_val_every_n_epoch is 5)",
+        ),
+        (
+            ("--trainer.val_check_interval", 1000),
+            "no validation in 14 steps (trainer.val_check_interval is 1000)",
+        ),
     ],
     ids=["none", "later than the last epoch", "later than the last step"],
 )
-def test_without_validation_the_last_weights_are_tested(tmp_path: Path, words: tuple[object, ...], why: str) -> None:
+def test_without_validation_the_last_weights_are_tested(
+    tmp_path: Path, words: tuple[object, ...], why: str
+) -> None:
     run, out = trained(tmp_path, *words)
     assert f"\n{why}: the last weights count, of epoch 1 (step 14)\n" in out
     assert not (run / "checkpoints" / "best.ckpt").exists()
@@ -167,7 +217,9 @@ def test_without_checkpoints(tmp_path: Path) -> None:
 def test_a_finished_run_is_not_tested_again(tmp_path: Path) -> None:
     run, _ = trained(tmp_path)
     before = (run / "metrics.json").read_bytes()
-    (run / "metrics.json").write_bytes(before.replace(b"{", b"{ ", 1))  # marked, so that writing the same would be seen
+    (run / "metrics.json").write_bytes(
+        before.replace(b"{", b"{ ", 1)
+    )  # marked, so that writing the same would be seen
     marked = (run / "metrics.json").read_bytes()
     ended = call("train", "--resume", run)
     assert (ended.code, ended.err) == (0, "")
@@ -177,7 +229,7 @@ def test_a_finished_run_is_not_tested_again(tmp_path: Path) -> None:
     assert "test/score" in curves(run / "hparams")  # its line is still complete
 
 
-# -- weights that are averaged over steps ------------------------------------------------------------------------------------------
+# -- weights that are averaged over steps ----------------------------------------------------------
 class Averages(WeightAveraging):
     """The plain mean of the weights of all steps since the third."""
 
@@ -186,27 +238,48 @@ class Averages(WeightAveraging):
 
 
 @pytest.mark.parametrize(
-    "kind", [("EMAWeightAveraging", "--trainer.callbacks.decay", 0.9), (f"{__name__}.Averages",)], ids=["moving", "plain"]
+    "kind",
+    [("EMAWeightAveraging", "--trainer.callbacks.decay", 0.9), (f"{__name__}.Averages",)],
+    ids=["moving", "plain"],
 )
 def test_averaged_weights_are_those_that_count(tmp_path: Path, kind: tuple[object, ...]) -> None:
     run, out = trained(tmp_path, "--trainer.callbacks", *kind, "--max_epochs", 2, "--lr", 0.01)
     name = str(kind[0]).rpartition(".")[2]
-    assert f"{name}: the averaged weights count, in validation, best.ckpt, the test and predictions" in out
+    assert (
+        f"{name}: the averaged weights count, in validation, best.ckpt, the test and predictions"
+        in out
+    )
     for split, key in (("test", "test"), ("val", "validation")):
-        assert call("evaluate", "--run", run, "--split", split, "--out", tmp_path / f"{split}.json").code == 0
+        assert (
+            call(
+                "evaluate", "--run", run, "--split", split, "--out", tmp_path / f"{split}.json"
+            ).code
+            == 0
+        )
         # the validation was another process's order of sums at most
-        assert read_json(tmp_path / f"{split}.json") == pytest.approx(read_json(run / "metrics.json")[key], rel=1e-6, nan_ok=True)
+        assert read_json(tmp_path / f"{split}.json") == pytest.approx(
+            read_json(run / "metrics.json")[key], rel=1e-6, nan_ok=True
+        )
     assert read_json(tmp_path / "test.json") == read_json(run / "metrics.json")["test"]
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     model, _ = load_run(run)
-    assert all(torch.equal(value, best["state_dict"][name]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, best["state_dict"][name]) for name, value in model.state_dict().items()
+    )
     raw = best["current_model_state"]
     assert any(not torch.equal(value, raw[name]) for name, value in model.state_dict().items())
 
 
-# -- schedules ---------------------------------------------------------------------------------------------------------------------
+# -- schedules -------------------------------------------------------------------------------------
 def test_a_schedule_of_steps_moves_each_step_and_knows_their_number(tmp_path: Path) -> None:
-    one = ("--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.01, "--trainer.log_every_n_steps", 1)
+    one = (
+        "--model.scheduler",
+        "OneCycleLR",
+        "--model.scheduler.max_lr",
+        0.01,
+        "--trainer.log_every_n_steps",
+        1,
+    )
     run, _ = trained(tmp_path, *one)
     rates = curves(run)["lr/encoder"]
     assert max(rates.values()) == pytest.approx(0.01, rel=1e-2)
@@ -215,15 +288,38 @@ def test_a_schedule_of_steps_moves_each_step_and_knows_their_number(tmp_path: Pa
 
 
 def test_a_schedule_of_steps_that_is_moved_each_epoch(tmp_path: Path) -> None:
-    cyclic = ("--model.scheduler", "CyclicLR", "--model.scheduler.base_lr", 0.001, "--model.scheduler.max_lr", 0.01)
+    cyclic = (
+        "--model.scheduler",
+        "CyclicLR",
+        "--model.scheduler.base_lr",
+        0.001,
+        "--model.scheduler.max_lr",
+        0.01,
+    )
     _, out = trained(tmp_path, *cyclic, "--model.scheduler_interval", "epoch")
-    assert "note: CyclicLR is made to move at each step; model.scheduler_interval epoch moves it once an epoch\n" in out
+    assert (
+        "note: CyclicLR is made to move at each step; model.scheduler_interval epoch moves it once an epoch\n"
+        in out
+    )
 
 
 def test_a_schedule_that_ends_before_the_run(tmp_path: Path) -> None:
-    one = ("--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.01, "--model.scheduler.total_steps", 10)
+    one = (
+        "--model.scheduler",
+        "OneCycleLR",
+        "--model.scheduler.max_lr",
+        0.01,
+        "--model.scheduler.total_steps",
+        10,
+    )
     ended = call("train", *TOY, "--logs", tmp_path, *one)
-    refused(ended, ["model.scheduler OneCycleLR ends at step 10, but the run takes 14", "--model.scheduler.total_steps 14"])
+    refused(
+        ended,
+        [
+            "model.scheduler OneCycleLR ends at step 10, but the run takes 14",
+            "--model.scheduler.total_steps 14",
+        ],
+    )
 
 
 @pytest.mark.parametrize("bar", ["RichProgressBar", "TQDMProgressBar"])
@@ -238,9 +334,13 @@ def test_double_precision_agrees_with_single(tmp_path: Path) -> None:
     double, _ = trained(tmp_path / "64", "--precision", "64-true")
     assert weights(double).keys() == weights(single).keys()
     state = torch.load(double / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    assert {value.dtype for name, value in state.items() if name.startswith(("heads", "sharing"))} == {torch.float64}
+    assert {
+        value.dtype for name, value in state.items() if name.startswith(("heads", "sharing"))
+    } == {torch.float64}
     assert 0 < furthest(weights(double), weights(single)) < 1e-5
-    assert curves(double)["train/vector/loss"] == pytest.approx(curves(single)["train/vector/loss"], rel=1e-5)
+    assert curves(double)["train/vector/loss"] == pytest.approx(
+        curves(single)["train/vector/loss"], rel=1e-5
+    )
 
 
 def test_which_checkpoint_is_evaluated(tmp_path: Path) -> None:
@@ -248,9 +348,16 @@ def test_which_checkpoint_is_evaluated(tmp_path: Path) -> None:
     scores = {}
     for which in ("best", "last"):
         out = tmp_path / f"{which}.json"
-        assert call("evaluate", "--run", run, "--split", "val", "--checkpoint", which, "--out", out).code == 0
+        assert (
+            call(
+                "evaluate", "--run", run, "--split", "val", "--checkpoint", which, "--out", out
+            ).code
+            == 0
+        )
         scores[which] = read_json(out)["val/score"]
-    assert scores["best"] == pytest.approx(read_json(run / "metrics.json")["validation"]["val/score"])
+    assert scores["best"] == pytest.approx(
+        read_json(run / "metrics.json")["validation"]["val/score"]
+    )
     assert scores["last"] < scores["best"]
 
 
@@ -273,7 +380,9 @@ def test_evaluation_does_not_keep_a_runs_limits(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     assert call("evaluate", "--run", run, "--out", out).code == 0
     whole, part = read_json(out), read_json(run / "metrics.json")["test"]
-    assert whole["test/number/loss"] != pytest.approx(part["test/number/loss"], rel=1e-3)  # one batch of 24 of 97 rows
+    assert whole["test/number/loss"] != pytest.approx(
+        part["test/number/loss"], rel=1e-3
+    )  # one batch of 24 of 97 rows
 
 
 def test_evaluation_of_the_training_rows_starts_at_the_first(tmp_path: Path) -> None:
@@ -282,7 +391,20 @@ def test_evaluation_of_the_training_rows_starts_at_the_first(tmp_path: Path) -> 
     scores = []
     for size in (500, 24, 4):
         out = tmp_path / f"{size}.json"
-        assert call("evaluate", "--run", run, "--split", "train", "--data.eval_batch_size", size, "--out", out).code == 0
+        assert (
+            call(
+                "evaluate",
+                "--run",
+                run,
+                "--split",
+                "train",
+                "--data.eval_batch_size",
+                size,
+                "--out",
+                out,
+            ).code
+            == 0
+        )
         scores.append(read_json(out))
     assert scores[1] == pytest.approx(scores[0], rel=1e-5)
     assert scores[2] == pytest.approx(scores[0], rel=1e-5)
@@ -317,13 +439,24 @@ def test_training_in_another_thread(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_processes_that_are_spawned(tmp_path: Path) -> None:
     """As in a notebook: the weights come back to this process through the writer of checkpoints."""
-    process = start("src.train", *TOY, "--logs", tmp_path, "--name", "x", "--strategy", "ddp_spawn", "--devices", 2)
+    process = start(
+        "src.train",
+        *TOY,
+        "--logs",
+        tmp_path,
+        "--name",
+        "x",
+        "--strategy",
+        "ddp_spawn",
+        "--devices",
+        2,
+    )
     done = finish(process)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "test: score" in done.stdout
 
 
-# -- classes of one's own ----------------------------------------------------------------------------------------------------------
+# -- classes of one's own --------------------------------------------------------------------------
 class MLP(encoders.MLP):
     """An encoder of a fork that happens to have the name of one of ours."""
 
@@ -334,8 +467,13 @@ class MLP(encoders.MLP):
 @pytest.mark.parametrize("by", ["file", "flag"])
 def test_a_class_with_the_name_of_one_of_ours_inherits_nothing(tmp_path: Path, by: str) -> None:
     path = f"{__name__}.MLP"
-    (tmp_path / "mine.yaml").write_text(f"model:\n  encoder:\n    class_path: {path}\n    init_args:\n      extra: 3\n")
-    words = {"file": ("--config", tmp_path / "mine.yaml"), "flag": ("--model.encoder", path, "--model.encoder.extra", 3)}[by]
+    (tmp_path / "mine.yaml").write_text(
+        f"model:\n  encoder:\n    class_path: {path}\n    init_args:\n      extra: 3\n"
+    )
+    words = {
+        "file": ("--config", tmp_path / "mine.yaml"),
+        "flag": ("--model.encoder", path, "--model.encoder.extra", 3),
+    }[by]
     ended = call("train", "--data", "tests.toy.Toy", *words, "--print_config")
     assert ended.code == 0, ended.err
     assert "width: 4" in ended.out
@@ -363,18 +501,33 @@ class Order(L.Callback):
     def __init__(self) -> None:
         self.seen: list[list[int]] = []
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
         self.seen.append(batch.ids.tolist())
 
 
 def test_a_data_module_serves_several_fits(tmp_path):
     """The position of one run in the stream is no other's: two models trained on one data module see the same batches."""
     data, orders = Toy(), [Order(), Order()]
-    quietly = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False}
+    quietly = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+    }
     for i, order in enumerate(orders):
         model = MultiTaskModel(data.tasks, data.input_shape)
-        trainer = L.Trainer(accelerator="cpu", max_epochs=2, callbacks=[order], default_root_dir=tmp_path / str(i), **quietly)
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_epochs=2,
+            callbacks=[order],
+            default_root_dir=tmp_path / str(i),
+            **quietly,
+        )
         trainer.fit(model, data)
-        trainer.test(model, data, ckpt_path=trainer.checkpoint_callback.best_model_path, verbose=False)
+        trainer.test(
+            model, data, ckpt_path=trainer.checkpoint_callback.best_model_path, verbose=False
+        )
     assert len(orders[0].seen) == 28
     assert orders[0].seen == orders[1].seen

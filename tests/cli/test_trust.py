@@ -12,17 +12,24 @@ import pytest
 import yaml
 
 from src.batch import InputShape
-from src.config import ConfigError
+from src.cli.config import ConfigError
+from src.cli.messages import know_every_class
+from src.cli.runs import load_run
+from src.cli.trust import Trust
 from src.models.encoders import MLP
-from src.parser import know_every_class
-from src.runs import load_run
-from src.trust import Trust
 from tests.cli.calling import call, refused, table, words_for_table
 from tests.cli.damage import places
-from tests.launch import only_run
+from tests.launching import only_run
 
 WITH_CLASSES = [
-    *("--data.tasks.hours", "Regression", "--data.tasks.hours.loss", "huber", "--data.missing", "[unknown]"),
+    *(
+        "--data.tasks.hours",
+        "Regression",
+        "--data.tasks.hours.loss",
+        "huber",
+        "--data.missing",
+        "[unknown]",
+    ),
     *("--model.sharing", "MMoE", "--model.balancer", "FAMO", "--model.weights.hours", "0.5"),
     *("--model.scheduler", "torch.optim.lr_scheduler.StepLR", "--model.scheduler.step_size", "5"),
     *("--trainer.callbacks", "[lightning.pytorch.callbacks.DeviceStatsMonitor]"),
@@ -90,8 +97,14 @@ def harmful(run: Path, mark: Path) -> dict[str, Any]:
     return {
         "function": system,
         "another function": {"class_path": "subprocess.getoutput", "init_args": {"cmd": touch}},
-        "class of another kind": {"class_path": "subprocess.Popen", "init_args": {"args": touch, "shell": True}},
-        "through a trusted package": {"class_path": "torch.os.system", "init_args": {"command": touch}},
+        "class of another kind": {
+            "class_path": "subprocess.Popen",
+            "init_args": {"args": touch, "shell": True},
+        },
+        "through a trusted package": {
+            "class_path": "torch.os.system",
+            "init_args": {"command": touch},
+        },
         "in the folder": {"class_path": inside},
         "list": [system],
         "name of a function": "os.system",
@@ -101,7 +114,9 @@ def harmful(run: Path, mark: Path) -> dict[str, Any]:
     }
 
 
-def accepted(run: Path, config: dict[str, Any], mark: Path) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def accepted(
+    run: Path, config: dict[str, Any], mark: Path
+) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Yields the harmful values that are not refused before anything is parsed, with their places."""
     know_every_class()
     trust = Trust(run)
@@ -141,7 +156,9 @@ def test_no_field_takes_a_harmful_value(run: Path, config: dict[str, Any], mark:
     ],
     ids=str,
 )
-def test_verbs_refuse_it(run: Path, config: dict[str, Any], mark: Path, verb: str, place: tuple[Any, ...], tmp_path: Path) -> None:
+def test_verbs_refuse_it(
+    run: Path, config: dict[str, Any], mark: Path, verb: str, place: tuple[Any, ...], tmp_path: Path
+) -> None:
     words = [word.format(here=tmp_path) for word in OPENERS[verb]]
     for value in harmful(run, mark).values():
         if isinstance(value, str) and place[-1] == 0:  # a word for missing values
@@ -154,9 +171,16 @@ def test_verbs_refuse_it(run: Path, config: dict[str, Any], mark: Path, verb: st
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", OPENERS)
 def test_verbs_run_nothing_that_is_left(
-    run: Path, config: dict[str, Any], mark: Path, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path,
+    config: dict[str, Any],
+    mark: Path,
+    verb: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.syspath_prepend(run.parents[2])  # the folder that the module in the run would be found from
+    monkeypatch.syspath_prepend(
+        run.parents[2]
+    )  # the folder that the module in the run would be found from
     words = [word.format(here=tmp_path) for word in OPENERS[verb]]
     more = {"evaluate": [], "predict": ["--overwrite"], "resume": ["--plan"]}[verb]
     values = harmful(run, mark)
@@ -176,7 +200,9 @@ def test_python_refuses_it(run: Path, config: dict[str, Any], mark: Path) -> Non
     assert not mark.exists()
 
 
-def test_a_package_is_trusted_by_name_and_in_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_is_trusted_by_name_and_in_one_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "packages" / "theirs"
     package.mkdir(parents=True)
     mark = tmp_path / "imported"
@@ -214,9 +240,18 @@ def test_trust_without_a_run(tmp_path: Path) -> None:
     refused(call("train", "--trust", "mine"), ["--trust", "--resume"])
 
 
-def test_the_folder_sets_no_key_of_a_verb(run: Path, config: dict[str, Any], tmp_path: Path) -> None:
+def test_the_folder_sets_no_key_of_a_verb(
+    run: Path, config: dict[str, Any], tmp_path: Path
+) -> None:
     out = tmp_path / "elsewhere.json"
-    keys = {"out": str(out), "overwrite": True, "split": "train", "run": "/", "checkpoint": "last", "trust": "os"}
+    keys = {
+        "out": str(out),
+        "overwrite": True,
+        "split": "train",
+        "run": "/",
+        "checkpoint": "last",
+        "trust": "os",
+    }
     plain = call("evaluate", "--run", run)
     write(run, config | keys)
     ended = call("evaluate", "--run", run)
@@ -232,7 +267,9 @@ WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_resumed_run_writes_below_its_folder(run: Path, config: dict[str, Any], kind: str, tmp_path: Path) -> None:
+def test_a_resumed_run_writes_below_its_folder(
+    run: Path, config: dict[str, Any], kind: str, tmp_path: Path
+) -> None:
     setting, writer = WRITERS[kind]
     name = "save_dir" if kind == "logger" else "dirpath"
     for place in (tmp_path, "relative", "~/x", f"{run}/../x", "s3://bucket/x"):
@@ -267,7 +304,9 @@ def test_a_link_leads_no_checkpoint_out_of_the_folder(run: Path, name: str, tmp_
     assert call("evaluate", "--run", copied).code == 0
 
 
-def test_a_job_that_is_started_again_trusts_its_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_is_started_again_trusts_its_own_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "packages" / "theirs"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(ENCODER.format(mark=str(tmp_path / "imported")))
@@ -276,7 +315,13 @@ def test_a_job_that_is_started_again_trusts_its_own_run(tmp_path: Path, monkeypa
     monkeypatch.setenv("SLURM_JOB_ID", "4733")
     (tmp_path / "table.csv").write_text(table())
     saved = f"[{{class_path: ModelCheckpoint, init_args: {{dirpath: {tmp_path}/copies}}}}]"
-    words = [*words_for_table(tmp_path), "--model.encoder", "theirs.Wide", "--trainer.callbacks", saved]
+    words = [
+        *words_for_table(tmp_path),
+        "--model.encoder",
+        "theirs.Wide",
+        "--trainer.callbacks",
+        saved,
+    ]
     assert call("train", *words).code == 0
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     ended = call("train", *words)

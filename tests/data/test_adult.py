@@ -41,7 +41,11 @@ def test_tasks_and_rows(root):
         "hours": Regression,
     }
     assert data.tasks["income"].classes == ("<=50K", ">50K")
-    assert {name: len(data.split(name)) for name in ("train", "val", "test")} == {"train": 170, "val": 30, "test": 60}
+    assert {name: len(data.split(name)) for name in ("train", "val", "test")} == {
+        "train": 170,
+        "val": 30,
+        "test": 60,
+    }
 
 
 def test_labels_of_the_test_file(root):
@@ -78,7 +82,9 @@ def test_the_real_files():
     assert sizes["train"] + sizes["val"] == 32_561
     assert sizes["val"] == pytest.approx(0.15 * 32_561, abs=5)
     targets = data.split("test").targets
-    assert targets["income"].mean().item() == pytest.approx(3846 / 16_281)  # as adult.names says: 23.62 %
+    assert targets["income"].mean().item() == pytest.approx(
+        3846 / 16_281
+    )  # as adult.names says: 23.62 %
     assert not any(target.isnan().any() for target in targets.values())
     assert len(COLUMNS) == 15
     assert data.input_shape.dense == (1,)

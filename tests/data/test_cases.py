@@ -1,7 +1,8 @@
 """Files that people really have, one of each kind and its relatives, and what must come out.
 
-Each case makes its small files, opens them as training does, and, where it has a file of new rows, opens that one with the schema
-of the run. What must come out is a value, the words of a note, or the words of an error.
+Each case makes its small files, opens them as training does, and, where it has a file of new rows,
+opens that one with the schema of the run. What must come out is a value, the words of a note, or
+the words of an error.
 """
 
 import datetime
@@ -38,7 +39,7 @@ class Case(NamedTuple):
     silent: tuple[str, ...] | str = ()
 
 
-# -- making files -----------------------------------------------------------------------------------
+# -- making files ----------------------------------------------------------------------------------
 def cycle(*values: Any, n: int = N) -> list[Any]:
     return [values[i % len(values)] for i in range(n)]
 
@@ -58,7 +59,9 @@ def csv(delimiter: Any = ",", end: Any = "\n", n: Any = N, **columns: Any) -> st
         text = "" if value is None else str(value)
         return f'"{text}"' if delimiter in text else text
 
-    lines = [delimiter.join(map(cell, row)) for row in [tuple(made), *zip(*made.values(), strict=True)]]
+    lines = [
+        delimiter.join(map(cell, row)) for row in [tuple(made), *zip(*made.values(), strict=True)]
+    ]
     return end.join(lines) + end
 
 
@@ -76,7 +79,7 @@ def write(name: str, content: Any) -> None:
         Path(name).write_bytes(gzip.compress(raw) if name.lower().endswith(".gz") else raw)
 
 
-# -- looking at what came out -----------------------------------------------------------------------
+# -- looking at what came out ----------------------------------------------------------------------
 def encoded(table: Table) -> dict[str, Any]:
     """The inputs of all rows."""
     inputs = table.split("predict").inputs
@@ -93,8 +96,13 @@ def numbers(column: str, rows: int = 3) -> Callable[[Table], list[float]]:
             if isinstance(c, Numeric):
                 if c.column == column:
                     found = dense[:rows, place] * c.std + c.mean
-                    missing = dense[:rows, place + 1] > 0 if c.indicator else np.zeros(len(found), bool)
-                    return [NAN if m else round(float(v), 2) + 0.0 for v, m in zip(found, missing, strict=True)]
+                    missing = (
+                        dense[:rows, place + 1] > 0 if c.indicator else np.zeros(len(found), bool)
+                    )
+                    return [
+                        NAN if m else round(float(v), 2) + 0.0
+                        for v, m in zip(found, missing, strict=True)
+                    ]
                 place += 1 + c.indicator
         raise AssertionError(f"{column} is no number: {kinds(table)}")
 
@@ -138,7 +146,14 @@ def mean(name: str = "y") -> Callable[[Table], float]:
 
     def look(table: Table) -> float:
         found: Any = table.tasks[name]
-        return round(float((table.encoded_targets("train", name).double() * found.std[0] + found.mean[0]).nanmean()), 2)
+        return round(
+            float(
+                (
+                    table.encoded_targets("train", name).double() * found.std[0] + found.mean[0]
+                ).nanmean()
+            ),
+            2,
+        )
 
     return look
 
@@ -149,7 +164,9 @@ def ids(table: Table) -> list[Any]:
 
 def trained(column: str, *values: str) -> Callable[[Table], bool]:
     """Whether the rows with these values in a column all train."""
-    return lambda table: set(np.flatnonzero(table.main[column].isin(values))) <= set(table.rows["train"])
+    return lambda table: (
+        set(np.flatnonzero(table.main[column].isin(values))) <= set(table.rows["train"])
+    )
 
 
 def tasks(table: Table) -> dict[str, list[str]]:
@@ -202,7 +219,12 @@ READING = [
         NAMED,
         (labels(), ["1", "2", None]),
     ),
-    Case("03 zeros of classes", {"t.csv": csv(y=cycle("01", "02"))}, NAMED, (task(), ("BinaryClassification", "01", "02"))),
+    Case(
+        "03 zeros of classes",
+        {"t.csv": csv(y=cycle("01", "02"))},
+        NAMED,
+        (task(), ("BinaryClassification", "01", "02")),
+    ),
     Case(
         "03 a class that new rows write without its zero",
         {"t.csv": csv(y=cycle("01", "02")), "new.csv": csv(y=cycle("1", "2"))},
@@ -210,10 +232,16 @@ READING = [
         refuses="new.csv row 1: target 'y' holds the class '1'",
     ),
     Case(
-        "03 zeros of ids", {"t.csv": csv(id=[f"{i:04d}" for i in range(N)])}, {**NAMED, "id": "id"}, (ids, ["0000", "0001", "0002"])
+        "03 zeros of ids",
+        {"t.csv": csv(id=[f"{i:04d}" for i in range(N)])},
+        {**NAMED, "id": "id"},
+        (ids, ["0000", "0001", "0002"]),
     ),
     Case(
-        "03 ids like numbers", {"t.csv": csv(id=[f"{i}e5" for i in range(N)])}, {**NAMED, "id": "id"}, (ids, ["0e5", "1e5", "2e5"])
+        "03 ids like numbers",
+        {"t.csv": csv(id=[f"{i}e5" for i in range(N)])},
+        {**NAMED, "id": "id"},
+        (ids, ["0e5", "1e5", "2e5"]),
     ),
     Case(
         "03 zeros of groups",
@@ -237,7 +265,11 @@ READING = [
     Case(
         "04 new rows have inputs alone",
         {
-            "t.csv": csv(fold=cycle("val", "train", "test", "train"), note=cycle("a", "b"), code=cycle("1", "2", "2")),
+            "t.csv": csv(
+                fold=cycle("val", "train", "test", "train"),
+                note=cycle("a", "b"),
+                code=cycle("1", "2", "2"),
+            ),
             "new.csv": "code,x\n1,0.5\n2,-0.5\n",
         },
         {**NAMED, "split_column": "fold", "drop": ["note"], "categorical": ["code", "note"]},
@@ -245,7 +277,10 @@ READING = [
     ),
     Case(
         "04 new rows without group and id",
-        {"t.csv": csv(patient=[f"P{i // 3}" for i in range(N)], key=list(range(N))), "new.csv": "x\n0.5\n-0.5\n"},
+        {
+            "t.csv": csv(patient=[f"P{i // 3}" for i in range(N)], key=list(range(N))),
+            "new.csv": "x\n0.5\n-0.5\n",
+        },
         {**NAMED, "group": "patient", "id": "key"},
         (ids, [1, 2]),
     ),
@@ -317,7 +352,12 @@ READING = [
     ),
     Case(
         "07 thousands with a point",
-        {"t.csv": csv(";", v=[f"{1000.5 + i * i:,.1f}".translate(str.maketrans(",.", ".,")) for i in range(N)])},
+        {
+            "t.csv": csv(
+                ";",
+                v=[f"{1000.5 + i * i:,.1f}".translate(str.maketrans(",.", ".,")) for i in range(N)],
+            )
+        },
         {**NAMED, "delimiter": ";"},
         (numbers("v"), [1000.5, 1001.5, 1004.5]),
     ),
@@ -340,18 +380,41 @@ READING = [
         NAMED,
         (numbers("v"), [1234.5, 1235.5, 1238.5]),
     ),
-    Case("07 dollars", {"t.csv": csv(v=[f"${1234 + i * i:,}" for i in range(N)])}, NAMED, (numbers("v"), [1234, 1235, 1238])),
-    Case("07 percents", {"t.csv": csv(v=[f"{i * 3 % 47 - 5} %" for i in range(N)])}, NAMED, (numbers("v"), [-5, -2, 1])),
-    Case("07 plus signs", {"t.csv": csv(v=[f"{i * 3 % 47 - 5:+d}" for i in range(N)])}, NAMED, (numbers("v"), [-5, -2, 1])),
+    Case(
+        "07 dollars",
+        {"t.csv": csv(v=[f"${1234 + i * i:,}" for i in range(N)])},
+        NAMED,
+        (numbers("v"), [1234, 1235, 1238]),
+    ),
+    Case(
+        "07 percents",
+        {"t.csv": csv(v=[f"{i * 3 % 47 - 5} %" for i in range(N)])},
+        NAMED,
+        (numbers("v"), [-5, -2, 1]),
+    ),
+    Case(
+        "07 plus signs",
+        {"t.csv": csv(v=[f"{i * 3 % 47 - 5:+d}" for i in range(N)])},
+        NAMED,
+        (numbers("v"), [-5, -2, 1]),
+    ),
     Case(
         "07 quoted numbers",
         {"t.csv": "x,y\n" + "".join(f'"{x}","{y}"\n' for x, y in zip(X, Y, strict=True))},
         NAMED,
         (numbers("x"), X[:3]),
     ),
-    Case("07 minus signs of printers", {"t.csv": csv(x=[str(v).replace("-", "\u2212") for v in X])}, NAMED, (numbers("x"), X[:3])),
     Case(
-        "07 brackets of bookkeepers", {"t.csv": csv(v=cycle("(5.50)", "7.25", "(1.00)"))}, NAMED, (numbers("v"), [-5.5, 7.25, -1])
+        "07 minus signs of printers",
+        {"t.csv": csv(x=[str(v).replace("-", "\u2212") for v in X])},
+        NAMED,
+        (numbers("x"), X[:3]),
+    ),
+    Case(
+        "07 brackets of bookkeepers",
+        {"t.csv": csv(v=cycle("(5.50)", "7.25", "(1.00)"))},
+        NAMED,
+        (numbers("v"), [-5.5, 7.25, -1]),
     ),
     Case(
         "07 words for missing",
@@ -445,7 +508,12 @@ READING = [
     ),
     Case(
         "09 classes in one group",
-        {"t.csv": csv(site=[f"h{i // 10}" for i in range(N)], y=[f"c{i // 10 if i >= 80 else i % 3}" for i in range(N)])},
+        {
+            "t.csv": csv(
+                site=[f"h{i // 10}" for i in range(N)],
+                y=[f"c{i // 10 if i >= 80 else i % 3}" for i in range(N)],
+            )
+        },
         {**NAMED, "group": "site"},
         (trained("y", "c8", "c9"), True),
     ),
@@ -464,7 +532,14 @@ READING = [
     # 10: names that YAML or Python might take for something else
     Case(
         "10 names like words of YAML",
-        {"t.csv": csv(NO=X[::-1], NO2=X, y=None, **{"2019": cycle(1, 2), "1e3": cycle("a", "b"), "12:30": X})},
+        {
+            "t.csv": csv(
+                NO=X[::-1],
+                NO2=X,
+                y=None,
+                **{"2019": cycle(1, 2), "1e3": cycle("a", "b"), "12:30": X},
+            )
+        },
         {"targets": ["NO", "2019", "1e3", "12:30"], "drop": ["NO2"]},
         (tasks, {"NO": ["NO"], "2019": ["2019"], "1e3": ["1e3"], "12_30": ["12:30"]}),
     ),
@@ -506,7 +581,12 @@ READING = [
         NAMED,
         says="column 'w': 'Rome' and 'rome' differ in case alone, and count as two values",
     ),
-    Case("11 spaces of names", {"t.csv": csv().replace("x,y", " x , y ")}, NAMED, (kinds, {"x": "Numeric"})),
+    Case(
+        "11 spaces of names",
+        {"t.csv": csv().replace("x,y", " x , y ")},
+        NAMED,
+        (kinds, {"x": "Numeric"}),
+    ),
     # 12: dates
     Case(
         "12 one format",
@@ -547,7 +627,11 @@ READING = [
     ),
     Case(
         "12 dates with a clock",
-        {"t.csv": csv(when=[f"{d[:2]}.{d[3:5]}.{d[6:]} {8 + i % 3}:59" for i, d in enumerate(DMY)])},
+        {
+            "t.csv": csv(
+                when=[f"{d[:2]}.{d[3:5]}.{d[6:]} {8 + i % 3}:59" for i, d in enumerate(DMY)]
+            )
+        },
         {**NAMED, "dates": "expand"},
         (numbers("when.hour"), [8, 9, 10]),
     ),
@@ -570,7 +654,10 @@ READING = [
         (words("tumor"), ["9-11", "6-8", "1-2"]),
     ),
     Case(
-        "12 clocks are words", {"t.csv": csv(at=cycle("08:30", "12:00", "9:15"))}, NAMED, (words("at"), ["08:30", "12:00", "9:15"])
+        "12 clocks are words",
+        {"t.csv": csv(at=cycle("08:30", "12:00", "9:15"))},
+        NAMED,
+        (words("at"), ["08:30", "12:00", "9:15"]),
     ),
     Case(
         "12 all dates in one message",
@@ -578,7 +665,12 @@ READING = [
         NAMED,
         refuses=r"columns 'day', 'when' hold dates: set --data.dates expand, or --data.drop '\[day, when\]'.*--data.categorical",
     ),
-    Case("12 dates to predict", {"t.csv": csv(y=DMY)}, NAMED, refuses="target 'y' holds dates, which no task predicts"),
+    Case(
+        "12 dates to predict",
+        {"t.csv": csv(y=DMY)},
+        NAMED,
+        refuses="target 'y' holds dates, which no task predicts",
+    ),
     Case(
         "12 days of digits, said",
         {"t.csv": csv(day=[f"2024{1 + i % 12:02d}{1 + i % 28:02d}" for i in range(N)])},
@@ -587,7 +679,11 @@ READING = [
     ),
     Case(
         "12 two formats",
-        {"t.csv": csv(day=[d if i % 2 else f"{d[6:]}-{d[3:5]}-{d[:2]}" for i, d in enumerate(DMY)])},
+        {
+            "t.csv": csv(
+                day=[d if i % 2 else f"{d[6:]}-{d[3:5]}-{d[:2]}" for i, d in enumerate(DMY)]
+            )
+        },
         {**NAMED, "dates": "expand"},
         refuses="column 'day' holds dates in several forms, such as '.*' and '.*': write all in one",
     ),
@@ -618,13 +714,22 @@ READING = [
     ),
     Case(
         "13 days, new rows in a text file",
-        {"t.parquet": arrow(day=[datetime.date(2024, 1 + i % 12, 15) for i in range(N)]), "new.csv": "x,day\n1,2024-05-15\n"},
+        {
+            "t.parquet": arrow(day=[datetime.date(2024, 1 + i % 12, 15) for i in range(N)]),
+            "new.csv": "x,day\n1,2024-05-15\n",
+        },
         {**NAMED, "dates": "expand"},
         (numbers("day.month"), [5]),
     ),
     Case(
         "13 durations with gaps",
-        {"t.parquet": arrow(wait=pa.array([None if i % 4 == 1 else datetime.timedelta(hours=i % 9) for i in range(N)]))},
+        {
+            "t.parquet": arrow(
+                wait=pa.array(
+                    [None if i % 4 == 1 else datetime.timedelta(hours=i % 9) for i in range(N)]
+                )
+            )
+        },
         NAMED,
         (numbers("wait"), [0, NAN, 7200]),
         says="column 'wait' holds durations: read as seconds",
@@ -663,7 +768,11 @@ READING = [
     ),
     Case(
         "13 a stored index",
-        {"t.parquet": pd.DataFrame({"x": X, "y": Y}, index=pd.Index([f"P{i}" for i in range(N)], name="patient"))},
+        {
+            "t.parquet": pd.DataFrame(
+                {"x": X, "y": Y}, index=pd.Index([f"P{i}" for i in range(N)], name="patient")
+            )
+        },
         {**NAMED, "id": "patient"},
         (ids, ["P0", "P1", "P2"]),
     ),
@@ -674,7 +783,12 @@ READING = [
         (kinds, {"x": "Numeric"}),
         says="dropped __index_level_0__: an index that was saved with the table",
     ),
-    Case("13 bools with gaps", {"t.parquet": arrow(f=cycle(True, None, False))}, NAMED, (numbers("f"), [1, NAN, 0])),
+    Case(
+        "13 bools with gaps",
+        {"t.parquet": arrow(f=cycle(True, None, False))},
+        NAMED,
+        (numbers("f"), [1, NAN, 0]),
+    ),
     Case(
         "13 bools to predict",
         {"t.parquet": arrow(f=cycle(True, False, None))},
@@ -682,7 +796,10 @@ READING = [
         (task("f"), ("BinaryClassification", "False", "True")),
     ),
     Case(
-        "13 bytes", {"t.parquet": arrow(k=pa.array([i * 7 % 256 for i in range(N)], pa.uint8()))}, NAMED, (numbers("k"), [0, 7, 14])
+        "13 bytes",
+        {"t.parquet": arrow(k=pa.array([i * 7 % 256 for i in range(N)], pa.uint8()))},
+        NAMED,
+        (numbers("k"), [0, 7, 14]),
     ),
     Case(
         "13 dictionaries",
@@ -692,7 +809,11 @@ READING = [
     ),
     Case(
         "13 long ids with gaps",
-        {"t.parquet": arrow(k=pa.array([None if i == 1 else 2**53 + i for i in range(N)], pa.int64()))},
+        {
+            "t.parquet": arrow(
+                k=pa.array([None if i == 1 else 2**53 + i for i in range(N)], pa.int64())
+            )
+        },
         {**NAMED, "id": "k"},
         (ids, [2**53, None, 2**53 + 2]),
     ),
@@ -701,13 +822,20 @@ READING = [
         {"t.parquet": arrow(s=[{"a": i} for i in range(N)], b=[b"x"] * N, n=pa.nulls(N))},
         NAMED,
         (kinds, {"x": "Numeric"}),
-        says=("column 's' holds struct.*left out", "column 'b' holds binary: left out", "dropped n: constant"),
+        says=(
+            "column 's' holds struct.*left out",
+            "column 'b' holds binary: left out",
+            "dropped n: constant",
+        ),
     ),
     Case(
         "13 time zones",
         {
             "t.parquet": arrow(
-                t=pa.array([datetime.datetime(2024, 7, 1 + i % 9, 6 + i % 3) for i in range(N)], pa.timestamp("us", "Europe/Rome"))
+                t=pa.array(
+                    [datetime.datetime(2024, 7, 1 + i % 9, 6 + i % 3) for i in range(N)],
+                    pa.timestamp("us", "Europe/Rome"),
+                )
             )
         },
         {**NAMED, "dates": "expand"},
@@ -755,7 +883,12 @@ READING = [
         NAMED,
         refuses=r"t.csv row 51: column 'x' holds 1e\+60, which is beyond single precision",
     ),
-    Case("16 in new rows", {"t.csv": csv(), "new.csv": "x\n0.5\n1e60\n"}, NAMED, refuses=r"new.csv row 2: column 'x' holds 1e\+60"),
+    Case(
+        "16 in new rows",
+        {"t.csv": csv(), "new.csv": "x\n0.5\n1e60\n"},
+        NAMED,
+        refuses=r"new.csv row 2: column 'x' holds 1e\+60",
+    ),
     Case(
         "16 fill values in new rows",
         {"t.csv": csv(), "new.csv": "x\n0.5\n9.969209968386869e+36\n"},
@@ -787,16 +920,44 @@ READING = [
         {**NAMED, "id": "id"},
         (ids, ["1001", None, "1003"]),
     ),
-    Case("17 a task named id", {"t.csv": csv(y=None, id=[2 * v for v in X])}, {"targets": ["id"]}, (ids, [1, 2, 3])),
-    Case("17 ids of words", {"t.csv": csv(id=[f"P-{i}" for i in range(N)])}, {**NAMED, "id": "id"}, (ids, ["P-0", "P-1", "P-2"])),
+    Case(
+        "17 a task named id",
+        {"t.csv": csv(y=None, id=[2 * v for v in X])},
+        {"targets": ["id"]},
+        (ids, [1, 2, 3]),
+    ),
+    Case(
+        "17 ids of words",
+        {"t.csv": csv(id=[f"P-{i}" for i in range(N)])},
+        {**NAMED, "id": "id"},
+        (ids, ["P-0", "P-1", "P-2"]),
+    ),
     # 18: kinds of files
     Case("18 endings in capitals", {"EXPORT.CSV": csv()}, NAMED, (numbers("x"), X[:3])),
     Case("18 packed, in capitals", {"EXPORT.CSV.GZ": csv()}, NAMED, (numbers("x"), X[:3])),
-    Case("18 another ending", {"t.data": csv()}, NAMED, refuses="t.data: unknown kind of file; .*--data.format csv"),
-    Case("18 another ending, said", {"t.data": csv()}, {**NAMED, "format": "csv"}, (numbers("x"), X[:3])),
-    Case("18 packed, another ending", {"t.test.gz": csv()}, {**NAMED, "format": "csv"}, (numbers("x"), X[:3])),
     Case(
-        "18 no header", {"t.data": csv().split("\n", 1)[1]}, {**NAMED, "format": "csv", "names": ["x", "y"]}, (numbers("x"), X[:3])
+        "18 another ending",
+        {"t.data": csv()},
+        NAMED,
+        refuses="t.data: unknown kind of file; .*--data.format csv",
+    ),
+    Case(
+        "18 another ending, said",
+        {"t.data": csv()},
+        {**NAMED, "format": "csv"},
+        (numbers("x"), X[:3]),
+    ),
+    Case(
+        "18 packed, another ending",
+        {"t.test.gz": csv()},
+        {**NAMED, "format": "csv"},
+        (numbers("x"), X[:3]),
+    ),
+    Case(
+        "18 no header",
+        {"t.data": csv().split("\n", 1)[1]},
+        {**NAMED, "format": "csv", "names": ["x", "y"]},
+        (numbers("x"), X[:3]),
     ),
     Case(
         "18 no header, unsaid",
@@ -805,12 +966,23 @@ READING = [
         refuses="more than once; .*a file without a header needs --data.names",
     ),
     Case(
-        "18 spaces between columns", {"t.dat": csv(" ")}, {**NAMED, "format": "csv", "delimiter": "spaces"}, (numbers("x"), X[:3])
+        "18 spaces between columns",
+        {"t.dat": csv(" ")},
+        {**NAMED, "format": "csv", "delimiter": "spaces"},
+        (numbers("x"), X[:3]),
     ),
-    Case("18 another delimiter", {"t.csv": csv(";", x=COMMA)}, NAMED, refuses="its name holds ';': set --data.delimiter ';'"),
+    Case(
+        "18 another delimiter",
+        {"t.csv": csv(";", x=COMMA)},
+        NAMED,
+        refuses="its name holds ';': set --data.delimiter ';'",
+    ),
     Case(
         "18 ARFF",
-        {"t.arff": "@relation r\n@attribute x numeric\n@attribute y {no,yes}\n@data\n" + csv().split("\n", 1)[1]},
+        {
+            "t.arff": "@relation r\n@attribute x numeric\n@attribute y {no,yes}\n@data\n"
+            + csv().split("\n", 1)[1]
+        },
         NAMED,
         (task(), ("BinaryClassification", "no", "yes")),
     ),
@@ -820,7 +992,12 @@ READING = [
         {"targets": {"tags": "Class*"}},
         (task("tags"), ("MultilabelClassification", "Class1", "Class2")),
     ),
-    Case("18 a byte-order mark", {"t.csv": "\ufeff" + csv(end="\r\n")}, {**NAMED, "inputs": ["x"]}, (numbers("x"), X[:3])),
+    Case(
+        "18 a byte-order mark",
+        {"t.csv": "\ufeff" + csv(end="\r\n")},
+        {**NAMED, "inputs": ["x"]},
+        (numbers("x"), X[:3]),
+    ),
     Case("18 blank lines", {"t.csv": "\n" + csv(end="\n\n")}, NAMED, (numbers("x"), X[:3])),
     Case(
         "18 an empty column",
@@ -829,7 +1006,12 @@ READING = [
         (kinds, {"x": "Numeric"}),
         says="dropped e: constant in the training rows",
     ),
-    Case("18 one column", {"t.csv": "y\n" + "a\nb\n" * 30}, NAMED, refuses="no input column is left; dropped: none"),
+    Case(
+        "18 one column",
+        {"t.csv": "y\n" + "a\nb\n" * 30},
+        NAMED,
+        refuses="no input column is left; dropped: none",
+    ),
     Case(
         "18 names that differ in punctuation",
         {"t.csv": csv(y=None, **{"a b": Y, "a.b": Y})},
@@ -842,7 +1024,12 @@ READING = [
         {"targets": ["k*"], "drop": ["kk"]},
         (tasks, {"k": ["k*"]}),
     ),
-    Case("labels with signs", {"t.csv": csv(y=cycle("+1", "-1"))}, NAMED, (task(), ("BinaryClassification", -1, 1))),
+    Case(
+        "labels with signs",
+        {"t.csv": csv(y=cycle("+1", "-1"))},
+        NAMED,
+        (task(), ("BinaryClassification", -1, 1)),
+    ),
     # the positive class
     Case(
         "the order given is the order used",

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.data.columns import Categorical, Numeric, bare_whole, from_plain, positions, to_plain, to_words
+from src.data.columns import (
+    Categorical,
+    Numeric,
+    bare_whole,
+    from_plain,
+    positions,
+    to_plain,
+    to_words,
+)
 from src.data.dates import DatePart
 from src.data.numbers import BadValue, NumberFormat
 
@@ -22,7 +30,11 @@ def texts(*values):
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(-1e6, 1e6) | st.none(), min_size=1, max_size=30).filter(lambda v: any(x is not None for x in v)))
+@given(
+    st.lists(st.floats(-1e6, 1e6) | st.none(), min_size=1, max_size=30).filter(
+        lambda v: any(x is not None for x in v)
+    )
+)
 def test_numeric_standardises_and_marks_what_is_missing(values):
     known = np.array([v for v in values if v is not None])
     column = Numeric.fit("x", series(*values, dtype=float), PLAIN)
@@ -36,14 +48,18 @@ def test_numeric_standardises_and_marks_what_is_missing(values):
     if column.indicator:
         assert encoded[:, 1].tolist() == missing.astype(float).tolist()
     spread = (known.std() if known.min() < known.max() else 0) or 1
-    np.testing.assert_allclose(encoded[~missing, 0], (known - known.mean()) / spread, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        encoded[~missing, 0], (known - known.mean()) / spread, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("count", [1, 3, 6, 7])
 def test_equal_values_have_spread_1_whatever_rounding_makes_of_it(count):
     column = Numeric.fit("x", series(*[0.1] * count, None), PLAIN)
     assert column.std == 1.0
-    np.testing.assert_allclose(column.encode(series(0.1, 0.6, None)), [[0, 0], [0.5, 0], [0, 1]], atol=1e-7)
+    np.testing.assert_allclose(
+        column.encode(series(0.1, 0.6, None)), [[0, 0], [0.5, 0], [0, 1]], atol=1e-7
+    )
 
 
 def test_values_missing_only_in_new_rows_are_0():
@@ -53,15 +69,23 @@ def test_values_missing_only_in_new_rows_are_0():
 
 def test_texts_and_numbers_encode_alike():
     column = Numeric.fit("x", texts("1", "3"), PLAIN)
-    assert column.encode(texts("3", "1.0", "1e0")).tolist() == column.encode(series(3, 1, 1)).tolist() == [[1], [-1], [-1]]
+    assert (
+        column.encode(texts("3", "1.0", "1e0")).tolist()
+        == column.encode(series(3, 1, 1)).tolist()
+        == [[1], [-1], [-1]]
+    )
 
 
 def test_numbers_far_from_training_are_named_and_not_finite_ones_too():
     column = Numeric.fit("x", series(1.0, 3.0), PLAIN)
-    with pytest.raises(BadValue, match=r"holds 1e\+30, where the training rows have 2 \+- 1: not finite") as caught:
+    with pytest.raises(
+        BadValue, match=r"holds 1e\+30, where the training rows have 2 \+- 1: not finite"
+    ) as caught:
         column.encode(series(1.0, 1e30))
     assert caught.value.row == 1
-    with pytest.raises(BadValue, match=r"holds 1e\+60, which is beyond single precision: not finite"):
+    with pytest.raises(
+        BadValue, match=r"holds 1e\+60, which is beyond single precision: not finite"
+    ):
         column.encode(texts("1", "1e60"))
 
 
@@ -79,25 +103,47 @@ def test_numbers_of_typed_files_are_the_same_word_whole_or_with_a_point():
     column = Categorical.fit(series(3, 10, 3))
     assert column.vocabulary == ("10", "3")
     assert column.encode(series(3.0, None, 10.0)).tolist() == [2, 0, 1]
-    assert to_words(series(1.5, 2.0, None)).tolist() == ["1.5", "2", pytest.approx(float("nan"), nan_ok=True)]
+    assert to_words(series(1.5, 2.0, None)).tolist() == [
+        "1.5",
+        "2",
+        pytest.approx(float("nan"), nan_ok=True),
+    ]
     assert to_words(series(1, None, dtype="Int64")).dropna().tolist() == ["1"]
 
 
 def test_texts_stay_as_written():
     column = Categorical.fit(texts("01", "1", "007", "1e5", "3.0"))
     assert column.vocabulary == ("007", "01", "1", "1e5", "3.0")
-    assert column.encode(texts("1", "01", "007", "7", "100000", "1e5")).tolist() == [3, 2, 1, 0, 0, 4]
-    assert column.encode(texts("3", "1.0", "01.0")).tolist() == [5, 3, 0]  # programs write whole numbers with decimals
+    assert column.encode(texts("1", "01", "007", "7", "100000", "1e5")).tolist() == [
+        3,
+        2,
+        1,
+        0,
+        0,
+        4,
+    ]
+    assert column.encode(texts("3", "1.0", "01.0")).tolist() == [
+        5,
+        3,
+        0,
+    ]  # programs write whole numbers with decimals
 
 
-@given(st.lists(st.text("01.9", min_size=1, max_size=4) | st.none(), max_size=12), st.sets(st.text("01.9", min_size=1, max_size=4)))
+@given(
+    st.lists(st.text("01.9", min_size=1, max_size=4) | st.none(), max_size=12),
+    st.sets(st.text("01.9", min_size=1, max_size=4)),
+)
 def test_positions_against_a_slow_look_up(words, vocabulary):
     known = (*sorted(vocabulary), None)
 
     def place(word):
         if word in known:
             return known.index(word)
-        alike = [i for i, other in enumerate(known) if other is not None and bare_whole(other) == bare_whole(word)]
+        alike = [
+            i
+            for i, other in enumerate(known)
+            if other is not None and bare_whole(other) == bare_whole(word)
+        ]
         return alike[0] if alike else -1
 
     assert positions(texts(*words), known).tolist() == [place(word) for word in words]

@@ -32,7 +32,11 @@ class Line(MultiTaskDataModule):
 def rows():
     return Rows(
         {"dense": torch.arange(6.0).view(3, 2), "categorical": torch.arange(3)[:, None]},
-        {"y": torch.tensor([0.0, 1.0, 2.0]), "k": torch.tensor([5, 6, 7]), "v": torch.arange(6.0).view(3, 2)},
+        {
+            "y": torch.tensor([0.0, 1.0, 2.0]),
+            "k": torch.tensor([5, 6, 7]),
+            "v": torch.arange(6.0).view(3, 2),
+        },
         {"group": torch.tensor([9, 8, 7])},
     )
 
@@ -65,8 +69,14 @@ def test_rows_of_a_tensor_without_labels():
 
 
 def test_rows_followed_by_others():
-    first = Rows({"a": torch.arange(2.0)[:, None]}, {"y": torch.tensor([1.0, 2])}, beside={"id": ["p", "q"]})
-    second = Rows({"a": torch.arange(5.0, 8)[:, None]}, {"y": torch.tensor([3.0, 4, 5])}, beside={"id": [7, 8, 9]})
+    first = Rows(
+        {"a": torch.arange(2.0)[:, None]}, {"y": torch.tensor([1.0, 2])}, beside={"id": ["p", "q"]}
+    )
+    second = Rows(
+        {"a": torch.arange(5.0, 8)[:, None]},
+        {"y": torch.tensor([3.0, 4, 5])},
+        beside={"id": [7, 8, 9]},
+    )
     both = first.followed_by(second)
     assert both.inputs["a"].ravel().tolist() == [0, 1, 5, 6, 7]
     assert both.targets["y"].tolist() == [1, 2, 3, 4, 5]
@@ -75,7 +85,12 @@ def test_rows_followed_by_others():
 
 
 @settings(deadline=None)
-@given(count=st.integers(1, 400), seed=st.integers(0, 99), val=st.floats(0, 0.4), test=st.floats(0, 0.4))
+@given(
+    count=st.integers(1, 400),
+    seed=st.integers(0, 99),
+    val=st.floats(0, 0.4),
+    test=st.floats(0, 0.4),
+)
 def test_standard_split_cuts_each_row_to_one_side_in_proportion(count, seed, val, test):
     parts = standard_split(count, seed, val, test)
     assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(count))

@@ -2,7 +2,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.data.dates import DATE_PARTS, ISO, DatePart, candidates, date_formats, has_offsets, read_dates, reads_any, several_forms
+from src.data.dates import (
+    DATE_PARTS,
+    ISO,
+    DatePart,
+    candidates,
+    date_formats,
+    has_offsets,
+    read_dates,
+    reads_any,
+    several_forms,
+)
 from src.data.numbers import BadValue
 
 NAN = float("nan")
@@ -54,7 +64,9 @@ def test_formats_of_dates(values, formats):
 
 @pytest.mark.parametrize("form", list(candidates())[1::5])
 def test_no_format_is_ruled_out_that_would_be_read(form):
-    written = pd.Series(pd.date_range("2001-01-30 05:07:09.123456", periods=3, freq="223D")).dt.strftime(form)
+    written = pd.Series(
+        pd.date_range("2001-01-30 05:07:09.123456", periods=3, freq="223D")
+    ).dt.strftime(form)
     assert reads_any(["soon", *written], form)
     assert not reads_any(["soon", "9-11"], form)
 
@@ -63,7 +75,9 @@ def test_a_column_of_numbers_has_no_format_of_dates():
     assert date_formats(pd.Series([20240101, 20240102])) == []
 
 
-@pytest.mark.parametrize("form", list(candidates())[1::7])  # 7 and 8 times: each day and each time is among them
+@pytest.mark.parametrize(
+    "form", list(candidates())[1::7]
+)  # 7 and 8 times: each day and each time is among them
 def test_a_column_written_in_a_format_is_read_in_it(form):
     days = pd.Series(pd.date_range("2001-01-30 05:07:09", periods=40, freq="223D"))
     written = days.dt.strftime(form).astype("str")
@@ -77,10 +91,14 @@ def test_a_column_written_in_a_format_is_read_in_it(form):
 def test_nine_of_ten_make_dates_and_the_tenth_is_named():
     values = texts(*["31/12/2024"] * 19, "soon")
     assert date_formats(values) == ["%d/%m/%Y"]
-    with pytest.raises(BadValue, match="holds 'soon' where a date such as %d/%m/%Y is expected") as caught:
+    with pytest.raises(
+        BadValue, match="holds 'soon' where a date such as %d/%m/%Y is expected"
+    ) as caught:
         read_dates(values, "%d/%m/%Y")
     assert caught.value.row == 19
-    with pytest.raises(BadValue, match="holds '12/31/2024' where a date such as 2024-12-31 is expected") as caught:
+    with pytest.raises(
+        BadValue, match="holds '12/31/2024' where a date such as 2024-12-31 is expected"
+    ) as caught:
         read_dates(texts("2024-12-31", None, "12/31/2024"), ISO)
     assert caught.value.row == 2
     assert date_formats(texts(*["31/12/2024"] * 8, "soon", "later")) == []
@@ -92,14 +110,22 @@ def test_dates_in_several_forms():
     assert several_forms(mixed) == ("2024-01-05", "05/01/2024", True)
     days = [f"2024-01-{day:02}" for day in range(1, 20)]
     assert several_forms(texts(*days, "not known")) == ("2024-01-01", "not known", False)
-    for values in (["9-11", "6-8"], ["555-01-1000", "555-01-1001"], ["2024-01-05", "2024-01-06"], ["red", "blue"], [None]):
+    for values in (
+        ["9-11", "6-8"],
+        ["555-01-1000", "555-01-1001"],
+        ["2024-01-05", "2024-01-06"],
+        ["red", "blue"],
+        [None],
+    ):
         assert several_forms(texts(*values)) is None
 
 
 def test_a_format_set_by_hand_reads_numbers_of_typed_files_too():
     month = DatePart("%Y%m%d", "month")
     assert month.numbers(texts("20240105", "20241231")).tolist() == [1, 12]
-    np.testing.assert_array_equal(month.numbers(pd.Series([20240105, 20241231, None])), [1, 12, NAN])
+    np.testing.assert_array_equal(
+        month.numbers(pd.Series([20240105, 20241231, None])), [1, 12, NAN]
+    )
     with pytest.raises(BadValue, match="holds '7' where a date such as %Y%m%d is expected"):
         month.numbers(pd.Series([20240105, 7]))
 

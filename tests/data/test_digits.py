@@ -13,7 +13,11 @@ def data():
 
 def test_splits_cut_all_images(data):
     parts = {name: data.split(name) for name in ("train", "val", "test")}
-    assert {name: len(rows) for name, rows in parts.items()} == {"train": 1079, "val": 359, "test": 359}
+    assert {name: len(rows) for name, rows in parts.items()} == {
+        "train": 1079,
+        "val": 359,
+        "test": 359,
+    }
     rows = torch.cat(list(data._splits.values()))
     assert sorted(rows.tolist()) == list(range(1797))
     assert data.input_shape.dense == tuple(parts["val"].inputs.shape[1:])
@@ -28,10 +32,21 @@ def test_labels_against_scikit_learn(data):
     assert targets["digit"].tolist() == digit[val].tolist()
     assert targets["odd"].tolist() == (digit[val] % 2).tolist()
     ink = images.sum((1, 2))
-    np.testing.assert_allclose(targets["ink"], (ink[val] - ink[train].mean()) / ink[train].std(), rtol=1e-4, atol=1e-5)
-    quarters = np.stack([images[:, r : r + 4, c : c + 4].sum((1, 2)) for r in (0, 4) for c in (0, 4)], 1)
-    assert (targets["quadrants"].numpy() == (quarters > np.median(quarters[train], axis=0))[val]).all()
-    assert data.tasks["quadrants"].labels == ("top left", "top right", "bottom left", "bottom right")
+    np.testing.assert_allclose(
+        targets["ink"], (ink[val] - ink[train].mean()) / ink[train].std(), rtol=1e-4, atol=1e-5
+    )
+    quarters = np.stack(
+        [images[:, r : r + 4, c : c + 4].sum((1, 2)) for r in (0, 4) for c in (0, 4)], 1
+    )
+    assert (
+        targets["quadrants"].numpy() == (quarters > np.median(quarters[train], axis=0))[val]
+    ).all()
+    assert data.tasks["quadrants"].labels == (
+        "top left",
+        "top right",
+        "bottom left",
+        "bottom right",
+    )
 
 
 def test_the_split_has_a_seed_of_its_own(data):

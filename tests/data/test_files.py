@@ -64,18 +64,30 @@ def run(way="random"):
 
 
 CHANGES = {
-    "appended": (lambda frame: pd.concat([frame, people(1, seed=9)]), "it has 61 rows where it had 60, of which 1 are new"),
+    "appended": (
+        lambda frame: pd.concat([frame, people(1, seed=9)]),
+        "it has 61 rows where it had 60, of which 1 are new",
+    ),
     "reordered": (lambda frame: frame.iloc[::-1], "its rows stand in another order"),
     "edited": (
         lambda frame: frame.assign(x=frame["x"].where(frame.index != 7, 9.5)),
         "of which 1 are new or changed and 1 are gone",
     ),
-    "cut": (lambda frame: frame.iloc[:50], "it has 50 rows where it had 60, of which 0 are new or changed and 10 are gone"),
-    "relabelled": (lambda frame: frame.assign(y=frame["y"].shift(fill_value="no")), "its inputs are the same, its labels or other"),
+    "cut": (
+        lambda frame: frame.iloc[:50],
+        "it has 50 rows where it had 60, of which 0 are new or changed and 10 are gone",
+    ),
+    "relabelled": (
+        lambda frame: frame.assign(y=frame["y"].shift(fill_value="no")),
+        "its inputs are the same, its labels or other",
+    ),
     "replaced": (lambda frame: people(60, seed=5), "it has 60 rows where it had 60, of which"),
     "without a column": (lambda frame: frame.drop(columns="job"), "it lacks the column 'job'"),
     "with another unit": (lambda frame: frame.assign(x=frame["x"] * 60), "are new or changed"),
-    "with a category renamed": (lambda frame: frame.replace({"job": {"cook": "chef"}}), "are new or changed"),
+    "with a category renamed": (
+        lambda frame: frame.replace({"job": {"cook": "chef"}}),
+        "are new or changed",
+    ),
 }
 
 
@@ -83,7 +95,11 @@ CHANGES = {
     ("way", "change"),
     [
         *(("random", change) for change in CHANGES),
-        *((way, change) for way in ("stratified", "grouped", "by column") for change in ("appended", "reordered")),
+        *(
+            (way, change)
+            for way in ("stratified", "grouped", "by column")
+            for change in ("appended", "reordered")
+        ),
     ],
 )
 def test_a_run_refuses_its_file_once_it_has_changed(way, change):
@@ -91,8 +107,15 @@ def test_a_run_refuses_its_file_once_it_has_changed(way, change):
     _, again = run(way)
     alter, says = CHANGES[change]
     saved(alter(people()))
-    for look in (lambda t: t.check_files(), lambda t: t.split("test"), lambda t: t.split("predict"), lambda t: t.describe("test")):
-        with pytest.raises(ValueError, match=r"^data.csv: is not the file that the run began with: ") as caught:
+    for look in (
+        lambda t: t.check_files(),
+        lambda t: t.split("test"),
+        lambda t: t.split("predict"),
+        lambda t: t.describe("test"),
+    ):
+        with pytest.raises(
+            ValueError, match=r"^data.csv: is not the file that the run began with: "
+        ) as caught:
             look(Table(**again))
         assert says in str(caught.value)
         assert "Restore it, or name it as new rows: --data.path data.csv" in str(caught.value)
@@ -104,19 +127,25 @@ def test_a_file_of_one_split_that_has_changed_is_refused_where_it_is_read(role, 
     table, again = run("by file")
     saved(people(26, seed=3), name)
     with pytest.raises(
-        ValueError, match=rf"^{name}: is not the file that the run began with: it has 26 rows where it had 2.*--data.{role}_path"
+        ValueError,
+        match=rf"^{name}: is not the file that the run began with: it has 26 rows where it had 2.*--data.{role}_path",
     ):
         Table(**again).split(role)
     with pytest.raises(ValueError, match=rf"^{name}: "):
         Table(**again).check_files()
     # predictions of the main file ask for no other
-    assert torch.equal(Table(**again).split("predict").inputs["dense"], table.split("predict").inputs["dense"])
+    assert torch.equal(
+        Table(**again).split("predict").inputs["dense"], table.split("predict").inputs["dense"]
+    )
 
 
 def test_a_file_that_is_gone():
     _, again = run()
     os.remove("data.csv")
-    with pytest.raises(ValueError, match=r"^data.csv: is not the file that the run began with \(it is gone, or cannot be read\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"^data.csv: is not the file that the run began with \(it is gone, or cannot be read\)",
+    ):
         Table(**again).check_files()
 
 
@@ -152,13 +181,19 @@ def test_a_run_finds_its_files_from_another_folder_and_after_a_move(way, folder,
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
     absolute = again | {"schema_path": str(folder / "schema.json")}
-    assert Table(**absolute).split("test").targets["y"].tolist() == wanted  # where they lay in training
+    assert (
+        Table(**absolute).split("test").targets["y"].tolist() == wanted
+    )  # where they lay in training
     for name in ("data.csv", "val.csv", "test.csv"):
         if (folder / name).exists():
             os.rename(folder / name, folder / "elsewhere" / name)
-    assert Table(**absolute).split("test").targets["y"].tolist() == wanted  # as the settings say, from here
+    assert (
+        Table(**absolute).split("test").targets["y"].tolist() == wanted
+    )  # as the settings say, from here
     os.rename("data.csv", "renamed.csv")
-    assert Table(**absolute | {"path": "renamed.csv"}).split("test").targets["y"].tolist() == wanted  # by their content
+    assert (
+        Table(**absolute | {"path": "renamed.csv"}).split("test").targets["y"].tolist() == wanted
+    )  # by their content
 
 
 def test_another_file_of_the_same_name_in_another_folder_is_not_the_runs(folder, monkeypatch):
@@ -171,7 +206,7 @@ def test_another_file_of_the_same_name_in_another_folder_is_not_the_runs(folder,
     assert opened.beside("test") == table.beside("test")
 
 
-# -- new rows ---------------------------------------------------------------------------------------
+# -- new rows --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("rows", [1, 5, 60])
 def test_another_file_is_evaluated_whole(way, rows):
@@ -181,11 +216,21 @@ def test_another_file_is_evaluated_whole(way, rows):
     assert opened.is_new
     opened.check_files()
     assert len(opened.split("test")) == len(opened.split("predict")) == rows
-    assert opened.split("test").targets["y"].tolist() == (people(rows, seed=7)["y"] == "yes").astype(float).tolist()
+    assert (
+        opened.split("test").targets["y"].tolist()
+        == (people(rows, seed=7)["y"] == "yes").astype(float).tolist()
+    )
     assert opened.beside("test") == opened.beside("predict") == {"id": list(range(1, rows + 1))}
     assert opened.describe("test") == f"all {rows} rows of new.csv, a file that is not the run's"
-    assert {name: len(part) for name, part in opened.rows.items()} == {"train": 0, "val": 0, "test": rows}
-    with pytest.raises(ValueError, match=r"new.csv holds new rows, none of which is of the run's val split: leave --split out"):
+    assert {name: len(part) for name, part in opened.rows.items()} == {
+        "train": 0,
+        "val": 0,
+        "test": rows,
+    }
+    with pytest.raises(
+        ValueError,
+        match=r"new.csv holds new rows, none of which is of the run's val split: leave --split out",
+    ):
         opened.split("val")
 
 
@@ -225,7 +270,9 @@ def test_new_rows_may_come_in_another_form(ending):
     _, again = run()
     frame = people(12, seed=4)
     name = f"new.{ending}"
-    frame.to_parquet(name) if ending == "parquet" else frame.to_csv(name, index=False, sep="\t" if ending == "tsv" else ",")
+    frame.to_parquet(name) if ending == "parquet" else frame.to_csv(
+        name, index=False, sep="\t" if ending == "tsv" else ","
+    )
     saved(frame, "new.csv")
     one, other = (Table(**again | {"path": path}).split("test") for path in (name, "new.csv"))
     assert torch.equal(one.inputs["dense"], other.inputs["dense"])
@@ -244,7 +291,7 @@ def test_a_damaged_or_older_schema():
         Table(**again)
 
 
-# -- what a run keeps -------------------------------------------------------------------------------
+# -- what a run keeps ------------------------------------------------------------------------------
 def test_the_fingerprint_of_a_run():
     table, _ = run("by file")
     found = table.fingerprint()

@@ -12,8 +12,21 @@ from src.data.numbers import NumberFormat, find_formats
 N = 40
 
 
-def reader(comma_file=True, train=None, forced=False, categorical=(), dates="refuse", date_format=None, **columns):
-    frame = pd.DataFrame({name: pd.Series(v, dtype="str" if isinstance(v[0], str) else None) for name, v in columns.items()})
+def reader(
+    comma_file=True,
+    train=None,
+    forced=False,
+    categorical=(),
+    dates="refuse",
+    date_format=None,
+    **columns,
+):
+    frame = pd.DataFrame(
+        {
+            name: pd.Series(v, dtype="str" if isinstance(v[0], str) else None)
+            for name, v in columns.items()
+        }
+    )
     rows = np.arange(len(frame)) if train is None else np.array(train)
     part = frame.iloc[rows]
     written = find_formats({name: part[name] for name in frame}, None, None, comma_file)
@@ -45,19 +58,40 @@ def cycle(*values, n=N):
         (cycle("TRUE", "FALSE", "FALSE"), "numeric: column 'x': true and false as 1 and 0"),
         (cycle("True", "", "False")[:2] * 20, "categorical"),
         (cycle("red", "blue"), "categorical"),
-        (cycle("01", "02", "11"), "categorical: column 'x': codes with leading zeros, read as categories"),
-        (cycle("007", "11"), "categorical: column 'x': codes with leading zeros, read as categories"),
-        (cycle("02", "A1", "B7"), "categorical: column 'x': codes with leading zeros, read as categories"),
-        (cycle("2", "A1", "B7"), "categorical: column 'x': read as categories, though 35% of its values are numbers"),
-        (cycle("High", "high", "low"), "categorical: column 'x': 'High' and 'high' differ in case alone, and count as two values"),
+        (
+            cycle("01", "02", "11"),
+            "categorical: column 'x': codes with leading zeros, read as categories",
+        ),
+        (
+            cycle("007", "11"),
+            "categorical: column 'x': codes with leading zeros, read as categories",
+        ),
+        (
+            cycle("02", "A1", "B7"),
+            "categorical: column 'x': codes with leading zeros, read as categories",
+        ),
+        (
+            cycle("2", "A1", "B7"),
+            "categorical: column 'x': read as categories, though 35% of its values are numbers",
+        ),
+        (
+            cycle("High", "high", "low"),
+            "categorical: column 'x': 'High' and 'high' differ in case alone, and count as two values",
+        ),
         (cycle("9-11", "6-8", "1-2"), "categorical"),
         (cycle("08:30", "12:00", "9:15"), "categorical"),
         (cycle("1.2.3", "10.0.1"), "categorical"),
         (cycle("5"), "dropped: constant in the training rows"),
         (cycle("a"), "dropped: constant in the training rows"),
         (cycle("5", "5.0"), "dropped: constant in the training rows"),
-        ([f"note {i}" for i in range(N)], f"dropped: {N} different texts in {N} known values: an identifier or free text"),
-        ([f"{i:04d}" for i in range(N)], f"dropped: {N} different texts in {N} known values: an identifier"),
+        (
+            [f"note {i}" for i in range(N)],
+            f"dropped: {N} different texts in {N} known values: an identifier or free text",
+        ),
+        (
+            [f"{i:04d}" for i in range(N)],
+            f"dropped: {N} different texts in {N} known values: an identifier",
+        ),
         ([str(i) for i in range(N)], "dropped: counts the rows"),
         ([3 * i + 7 for i in range(N)], "dropped: counts the rows"),
         ([str(100 - i) for i in range(N)], "dropped: counts the rows"),
@@ -101,7 +135,10 @@ def test_named_by_hand_nothing_is_dropped_but_constants():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"x": [*cycle("1", "2.5", n=38), "tall", "9"]}, "holds 'tall' where a number is expected; .*data.missing; if 'x' is no"),
+        (
+            {"x": [*cycle("1", "2.5", n=38), "tall", "9"]},
+            "holds 'tall' where a number is expected; .*data.missing; if 'x' is no",
+        ),
         (
             {"x": [f"{i}.5" for i in range(30)] + cycle("lost", "gone", n=20)},
             r"holds numbers, but '(lost|gone)' and the like in 40% of the rows: .*"
@@ -132,7 +169,8 @@ def test_all_columns_of_dates_are_refused_in_one_message():
     days, late = cycle("2024-01-05", "2024-02-06"), cycle("31/12/2024 08:30", "30/12/2024 09:00")
     made = reader(a=days, b=late, c=cycle(1, 2), d=list(pd.date_range("2020-01-01", periods=N)))
     with pytest.raises(
-        ValueError, match=r"columns 'a', 'b', 'd' hold dates: set --data.dates expand, or --data.drop '\[a, b, d\]'"
+        ValueError,
+        match=r"columns 'a', 'b', 'd' hold dates: set --data.dates expand, or --data.drop '\[a, b, d\]'",
     ) as caught:
         made.columns(list("abcd"))
     assert "where these are no dates, --data.categorical '[a, b, d]'" in str(caught.value)
@@ -149,7 +187,8 @@ def test_columns_of_one_date_or_none_are_dropped_and_not_refused():
 def test_dates_become_the_parts_that_change():
     made = reader(x=cycle("31/12/2024 08:30", "30/11/2023 08:30"), dates="expand")
     assert [(c.column, c.source, c.reads) for c in made.columns(["x"])] == [
-        (f"x.{part}", "x", DatePart("%d/%m/%Y %H:%M", part)) for part in ("year", "month", "day", "day_of_week")
+        (f"x.{part}", "x", DatePart("%d/%m/%Y %H:%M", part))
+        for part in ("year", "month", "day", "day_of_week")
     ]
     assert made.dropped == {"x.hour": "constant in the training rows"}
 
@@ -173,7 +212,8 @@ def test_what_becomes_of_a_column_is_learnt_from_the_training_rows():
 
 def test_case_variants_and_counting():
     assert (
-        case_variants(pd.Series(["b", "a", "B", None], dtype="str")) == "'B' and 'b' differ in case alone, and count as two values"
+        case_variants(pd.Series(["b", "a", "B", None], dtype="str"))
+        == "'B' and 'b' differ in case alone, and count as two values"
     )
     assert case_variants(pd.Series(["b", "a"], dtype="str")) == ""
     plain = NumberFormat()
@@ -184,7 +224,7 @@ def test_case_variants_and_counting():
     assert not counts_rows(pd.Series(["1", "2", "x"], dtype="str"), plain)
 
 
-# -- the rows of a file -----------------------------------------------------------------------------
+# -- the rows of a file ----------------------------------------------------------------------------
 COLUMNS = [Numeric("x", "x", NumberFormat(), 2.0, 2.0, True), Categorical("w", ("a", "b", None))]
 
 
@@ -193,21 +233,26 @@ def texts(**columns):
 
 
 def test_encoded_rows():
-    inputs, remarks = encode_inputs(COLUMNS, texts(w=["b", "a", None], x=["4", None, "-"], z=["1", "2", "3"]), "f.csv", False)
+    inputs, remarks = encode_inputs(
+        COLUMNS, texts(w=["b", "a", None], x=["4", None, "-"], z=["1", "2", "3"]), "f.csv", False
+    )
     assert inputs["dense"].tolist() == [[1, 0], [0, 1], [0, 1]]
     assert inputs["categorical"].tolist() == [[2], [1], [3]]
     assert remarks == []
 
 
 def test_unknown_words_are_counted():
-    inputs, remarks = encode_inputs(COLUMNS, texts(w=["q", "a", "r"], x=["1", "2", "3"]), "f.csv", False)
+    inputs, remarks = encode_inputs(
+        COLUMNS, texts(w=["q", "a", "r"], x=["1", "2", "3"]), "f.csv", False
+    )
     assert inputs["categorical"].tolist() == [[0], [1], [0]]
     assert remarks == ["f.csv: 2 of 3 rows have a 'w' that training did not know, such as 'q'"]
 
 
 def test_a_column_that_is_not_there_is_refused_or_missing_in_each_row():
     with pytest.raises(
-        ValueError, match=r"f.csv: lacks the input column 'x' \(there are w\); --allow_missing takes it for missing"
+        ValueError,
+        match=r"f.csv: lacks the input column 'x' \(there are w\); --allow_missing takes it for missing",
     ):
         encode_inputs(COLUMNS, texts(w=["a"]), "f.csv", False)
     inputs, remarks = encode_inputs(COLUMNS, texts(w=["a", "b"]), "f.csv", True)
@@ -220,5 +265,7 @@ def test_a_column_that_is_not_there_is_refused_or_missing_in_each_row():
 
 @pytest.mark.parametrize("value", ["tall", "1e60", "9.97e36", "inf"])
 def test_what_cannot_be_a_number_names_file_row_and_column(value):
-    with pytest.raises(ValueError, match=r"^f.csv row 2: column 'x' holds (tall|'tall'|1e\+60|9.97e\+36|inf)"):
+    with pytest.raises(
+        ValueError, match=r"^f.csv row 2: column 'x' holds (tall|'tall'|1e\+60|9.97e\+36|inf)"
+    ):
         encode_inputs(COLUMNS, texts(w=["a", "b"], x=["1", value]), "f.csv", False)

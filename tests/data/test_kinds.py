@@ -18,7 +18,10 @@ def test_declared():
     assert declared("src.tasks.Regression") == (Regression, {})
     assert declared(Regression) == (Regression, {})
     assert declared({"weight": 2}) == (None, {"weight": 2})
-    assert declared({"class_path": "Regression", "init_args": {"loss": "mae"}}) == (Regression, {"loss": "mae"})
+    assert declared({"class_path": "Regression", "init_args": {"loss": "mae"}}) == (
+        Regression,
+        {"loss": "mae"},
+    )
     assert declared({"class_path": "Regression", "weight": 2}) == (Regression, {"weight": 2})
     with pytest.raises(ValueError, match=r"is set to 3"):
         declared(3)
@@ -41,7 +44,9 @@ def test_of_two_kinds_with_one_name_ours_wins():
 
 
 def test_with_settings():
-    assert with_settings(Classification, {"classes": ["b", "a"], "weight": 2}) == Classification(classes=("b", "a"), weight=2)
+    assert with_settings(Classification, {"classes": ["b", "a"], "weight": 2}) == Classification(
+        classes=("b", "a"), weight=2
+    )
     with pytest.raises(ValueError, match=r"no setting 'lss' as a Regression: did you mean loss?"):
         with_settings(Regression, {"lss": "mae"})
     with pytest.raises(ValueError, match="setting weight 'heavy', where a number"):

@@ -13,7 +13,11 @@ PLAIN = NumberFormat()
 
 
 def column(values):
-    return pd.Series(values, dtype="str") if all(isinstance(v, str) or v is None for v in values) else pd.Series(values)
+    return (
+        pd.Series(values, dtype="str")
+        if all(isinstance(v, str) or v is None for v in values)
+        else pd.Series(values)
+    )
 
 
 def written(frame):
@@ -56,8 +60,16 @@ def test_kind_of_one_column_and_why(values, kind, reason):
     ("columns", "kind", "reason"),
     [
         ({"a": [0, 1, None], "b": [1, 1, 0]}, MultilabelClassification, "2 columns of 0 and 1"),
-        ({"a": ["0", "1", None], "b": ["1", "-", "0"]}, MultilabelClassification, "2 columns of 0 and 1"),
-        ({"a": ["True", "False"], "b": ["true", "true"]}, MultilabelClassification, "2 columns of 0 and 1"),
+        (
+            {"a": ["0", "1", None], "b": ["1", "-", "0"]},
+            MultilabelClassification,
+            "2 columns of 0 and 1",
+        ),
+        (
+            {"a": ["True", "False"], "b": ["true", "true"]},
+            MultilabelClassification,
+            "2 columns of 0 and 1",
+        ),
         ({"a": [0, 1], "b": [0.5, 3]}, Regression, "2 columns of numbers"),
         ({"a": ["0,5", "1,5"], "b": ["1.000,5", "3"]}, Regression, "2 columns of numbers"),
     ],
@@ -73,8 +85,14 @@ def test_kind_of_several_columns_and_why(columns, kind, reason):
         ({"y": ["1", "-", "-"]}, "has the single value '1'"),
         ({"y": [f"text {i}" for i in range(201)]}, "has 201 different texts, too many"),
         ({"a": ["x", "y"], "b": ["0", "1"]}, "neither all 0 and 1"),
-        ({"y": ["31/12/2024", "30/12/2024"]}, "holds dates, which no task predicts: derive a number from it"),
-        ({"y": list(pd.date_range("2020-01-01", periods=3))}, "holds dates, which no task predicts"),
+        (
+            {"y": ["31/12/2024", "30/12/2024"]},
+            "holds dates, which no task predicts: derive a number from it",
+        ),
+        (
+            {"y": list(pd.date_range("2020-01-01", periods=3))},
+            "holds dates, which no task predicts",
+        ),
         (
             {"y": [f"{i}.5" for i in range(70)] + ["lost"] * 20 + ["gone"] * 10},
             r"holds numbers, but 'lost' and the like in 30% of the rows: .*--data.missing '\[lost, gone\]'; if not, set its kind",
@@ -88,10 +106,12 @@ def test_what_fits_no_kind(columns, message):
 
 def test_few_numbers_among_words_are_words():
     frame = pd.DataFrame({"y": column(["1", "2", "unknown", "3"] * 9)})
-    refuse_mixture(frame["y"], written(frame)["y"], "elsewhere")  # 3 different numbers are no measurements
+    refuse_mixture(
+        frame["y"], written(frame)["y"], "elsewhere"
+    )  # 3 different numbers are no measurements
 
 
-# -- labels as tasks take them -----------------------------------------------------------------------
+# -- labels as tasks take them ---------------------------------------------------------------------
 def taken(values, *known):
     return class_labels(column(values), known).tolist()
 
@@ -127,12 +147,27 @@ def test_codes():
 
 
 def test_labels_of_a_task():
-    frame = pd.DataFrame({"a": column(["1,5", None, "-"]), "b": column(["1", "2", "-3"]), "c": column(["x", "-", None])})
+    frame = pd.DataFrame(
+        {
+            "a": column(["1,5", None, "-"]),
+            "b": column(["1", "2", "-3"]),
+            "c": column(["x", "-", None]),
+        }
+    )
     comma = NumberFormat(",")
-    np.testing.assert_array_equal(Labels(("a",), True, False, (comma,)).values(frame), [1.5, NAN, NAN])
-    np.testing.assert_array_equal(Labels(("a", "b"), False, False, (comma, PLAIN)).values(frame), [[1.5, 1], [NAN, 2], [NAN, -3]])
+    np.testing.assert_array_equal(
+        Labels(("a",), True, False, (comma,)).values(frame), [1.5, NAN, NAN]
+    )
+    np.testing.assert_array_equal(
+        Labels(("a", "b"), False, False, (comma, PLAIN)).values(frame),
+        [[1.5, 1], [NAN, 2], [NAN, -3]],
+    )
     assert Labels(("b",), False, False, (PLAIN,)).values(frame).shape == (3, 1)
-    assert Labels(("c",), True, True, ()).values(frame).tolist() == ["x", "-", None]  # among words it is a word
+    assert Labels(("c",), True, True, ()).values(frame).tolist() == [
+        "x",
+        "-",
+        None,
+    ]  # among words it is a word
     assert Labels(("b",), True, True, (PLAIN,)).values(frame, (1, 2, -3)).tolist() == [1, 2, -3]
     assert Labels(("a",), True, True, (comma,)).values(frame).tolist() == ["1,5", None, None]
     with pytest.raises(BadValue, match="holds 'x' where a number") as caught:
@@ -147,7 +182,11 @@ def test_infinite_labels_are_no_classes_and_no_numbers():
 
 
 @pytest.mark.parametrize(
-    "labels", [Labels(("a", "b"), False, False, (PLAIN, NumberFormat(",", ".", "%"))), Labels(("y",), True, True, ())]
+    "labels",
+    [
+        Labels(("a", "b"), False, False, (PLAIN, NumberFormat(",", ".", "%"))),
+        Labels(("y",), True, True, ()),
+    ],
 )
 def test_how_labels_are_read_survives_json(labels):
     assert Labels.from_plain(json.loads(json.dumps(labels.to_plain()))) == labels

@@ -55,13 +55,14 @@ def test_a_clean_table_is_passed_in_silence(tmp_path, seed):
 @pytest.mark.parametrize("way", [{"stratify": ["y"]}, {"group": "site"}, {"split_column": "fold"}])
 def test_other_splits_of_a_clean_table_are_passed_in_silence(tmp_path, way):
     frame = clean(n=600).assign(
-        site=[f"s{i // 4}" for i in range(600)], fold=[["train", "train", "val", "test"][i * 7 // 5 % 4] for i in range(600)]
+        site=[f"s{i // 4}" for i in range(600)],
+        fold=[["train", "train", "val", "test"][i * 7 // 5 % 4] for i in range(600)],
     )
     others = [name for name in ("site", "fold") if name not in way.values()]
     assert noted(tmp_path, frame.drop(columns=others), **way) == []
 
 
-# -- inputs that know the answer --------------------------------------------------------------------
+# -- inputs that know the answer -------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("column", "target"),
     [
@@ -99,10 +100,12 @@ def test_recall_counts_classes_alike():
     labels = np.repeat([0.0, 1.0], [980, 20])[:, None]
     assert recall_of_bins(bins, bins, labels, labels) == pytest.approx([1.0])
     constant = np.zeros(1000, dtype=int)
-    assert recall_of_bins(constant, constant, labels, labels) == pytest.approx([0.5])  # however rare a class is
+    assert recall_of_bins(constant, constant, labels, labels) == pytest.approx(
+        [0.5]
+    )  # however rare a class is
 
 
-# -- identifiers and codes --------------------------------------------------------------------------
+# -- identifiers and codes -------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "values"),
     [
@@ -115,7 +118,10 @@ def test_recall_counts_classes_alike():
 )
 def test_whole_numbers_that_name_rows(tmp_path, name, values):
     note = only(tmp_path, clean().assign(**{name: pd.Series(values).astype("Int64")}))
-    assert note == f"note: {name}: another whole number in each row, as identifiers are: --data.drop '[{name}]' leaves them out"
+    assert (
+        note
+        == f"note: {name}: another whole number in each row, as identifiers are: --data.drop '[{name}]' leaves them out"
+    )
 
 
 @pytest.mark.parametrize("code", [-999, -1, 9999, -99, 1e35])
@@ -134,7 +140,7 @@ def test_a_lone_extreme_and_small_scales_are_no_codes(tmp_path):
     assert noted(tmp_path, clean().assign(z=np.random.default_rng(3).integers(-1, 6, N))) == []
 
 
-# -- splits -----------------------------------------------------------------------------------------
+# -- splits ----------------------------------------------------------------------------------------
 def test_few_groups_miss_the_shares(tmp_path):
     frame = clean().assign(site=[f"s{min(i // 50, 3)}" for i in range(N)])
     note = only(tmp_path, frame, group="site")
@@ -178,10 +184,14 @@ def test_rows_that_repeat_across_the_split(tmp_path):
     frame = frame.infer_objects()
     notes = noted(tmp_path, frame)
     table = Table(str(tmp_path / "t.csv"), TARGETS)
-    again = {name: np.isin(table.rows[name] % 150, table.rows["train"] % 150).sum() for name in ("val", "test")}
+    again = {
+        name: np.isin(table.rows[name] % 150, table.rows["train"] % 150).sum()
+        for name in ("val", "test")
+    }
     assert min(again.values()) > 20
     assert [note.partition(",")[0] for note in notes if "copies" in note] == [
-        f"note: {count} of 45 {name} rows ({count / 45:.0%}) are copies of training rows" for name, count in again.items()
+        f"note: {count} of 45 {name} rows ({count / 45:.0%}) are copies of training rows"
+        for name, count in again.items()
     ]
 
 
@@ -190,8 +200,14 @@ def test_one_file_for_all_splits(tmp_path):
     other = tmp_path / "other.csv"
     clean().to_csv(other, index=False)
     notes = noted(tmp_path, clean(), val_path=str(path), test_path=str(other))
-    assert "note: the train and the val file are the same: its scores say nothing about new rows" in notes
-    assert "note: the train and the test file are the same: its scores say nothing about new rows" in notes
+    assert (
+        "note: the train and the val file are the same: its scores say nothing about new rows"
+        in notes
+    )
+    assert (
+        "note: the train and the test file are the same: its scores say nothing about new rows"
+        in notes
+    )
     assert "note: 300 of 300 val rows (100%) are copies of training rows" in "\n".join(notes)
     clean(seed=5).to_csv(other, index=False)
     assert noted(tmp_path, clean(), val_fraction=0.2, test_path=str(other)) == []
@@ -204,5 +220,9 @@ def test_a_class_that_no_test_row_has(tmp_path):
     note = "note: no test row of 'mood' is of good: some scores are not defined"
     assert only(tmp_path, frame, split_column="fold") == note
     tests = random_split(300, 0.15, 0.15, 0) == "test"
-    frame = clean().assign(mood=[["bad", "fair", "good"][i % (2 if tests[i] else 3)] for i in range(300)])
-    assert only(tmp_path, frame) == f"{note}; --data.stratify '[mood]' deals classes out in proportion"
+    frame = clean().assign(
+        mood=[["bad", "fair", "good"][i % (2 if tests[i] else 3)] for i in range(300)]
+    )
+    assert (
+        only(tmp_path, frame) == f"{note}; --data.stratify '[mood]' deals classes out in proportion"
+    )

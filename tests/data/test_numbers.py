@@ -29,7 +29,7 @@ def read(*values, **settings):
     return how.format.numbers(texts(*values)).tolist()
 
 
-# -- how numbers are written -------------------------------------------------------------------------
+# -- how numbers are written -----------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("written", "numbers"),
     [
@@ -61,11 +61,16 @@ def test_numbers_as_people_write_them(written, numbers):
     assert read(*written) == pytest.approx(numbers)
 
 
-@pytest.mark.parametrize("word", ["-", "n/a", "N/A", "NA", ".", "...", "—", "nil", "#DIV/0!", "n.a."])
+@pytest.mark.parametrize(
+    "word", ["-", "n/a", "N/A", "NA", ".", "...", "—", "nil", "#DIV/0!", "n.a."]
+)
 def test_words_for_missing_among_numbers(word):
     np.testing.assert_array_equal(read("1.5", word, "2", None), [1.5, NAN, 2, NAN])
     np.testing.assert_array_equal(read("1,5", word, "2,25"), [1.5, NAN, 2.25])
-    assert words_for_none(texts("1.5", word, "2", None, word)) == f"'{word}' in 2 rows counts as missing"
+    assert (
+        words_for_none(texts("1.5", word, "2", None, word))
+        == f"'{word}' in 2 rows counts as missing"
+    )
 
 
 def test_words_for_missing_are_said_for_texts_alone():
@@ -76,33 +81,56 @@ def test_words_for_missing_are_said_for_texts_alone():
 @settings(deadline=None)
 @given(
     st.lists(st.floats(-1e9, 1e9).map(lambda x: round(x, 2)), min_size=1, max_size=20),
-    st.sampled_from([(".", ","), (",", "."), (",", " "), (".", " "), (".", "'"), (",", "'"), (".", ""), (",", "")]),
+    st.sampled_from(
+        [
+            (".", ","),
+            (",", "."),
+            (",", " "),
+            (".", " "),
+            (".", "'"),
+            (",", "'"),
+            (".", ""),
+            (",", ""),
+        ]
+    ),
 )
 def test_a_format_reads_what_it_writes(numbers, marks):
     decimal, thousands = marks
     swap = str.maketrans({",": thousands, ".": decimal})
-    written = [f"{x:,.2f}".translate(swap) if thousands else f"{x:.2f}".replace(".", decimal) for x in numbers]
+    written = [
+        f"{x:,.2f}".translate(swap) if thousands else f"{x:.2f}".replace(".", decimal)
+        for x in numbers
+    ]
     assert NumberFormat(decimal, thousands).numbers(texts(*written)).tolist() == numbers
 
 
-@pytest.mark.parametrize("wrong", ["1,23,456", "12,34", "0,942", "1,2345", "1.5,000", ",123", "1,,234"])
+@pytest.mark.parametrize(
+    "wrong", ["1,23,456", "12,34", "0,942", "1,2345", "1.5,000", ",123", "1,,234"]
+)
 def test_marks_between_thousands_stand_before_three_digits(wrong):
     assert np.isnan(NumberFormat(".", ",").read(texts(wrong))).all()
 
 
-@pytest.mark.parametrize("wrong", ["tall", "1.2.3", "1-2", "08:30", "12 34", "1_000", "0x10", "infinite", "5 apples", "--5"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["tall", "1.2.3", "1-2", "08:30", "12 34", "1_000", "0x10", "infinite", "5 apples", "--5"],
+)
 def test_what_is_no_number(wrong):
     assert np.isnan(PLAIN.read(texts(wrong))).all()
     assert found(wrong, wrong).format is None
 
 
-# -- mistakes ---------------------------------------------------------------------------------------
+# -- mistakes --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("form", "value", "message"),
     [
         (PLAIN, "tall", "holds 'tall' where a number is expected$"),
         (COMMA, "tall", r"holds 'tall' where a number is expected \(a decimal ','\)"),
-        (NumberFormat(",", ".", "€"), "x", r"\('.' between thousands and a decimal ',' and the unit '€' left out\)"),
+        (
+            NumberFormat(",", ".", "€"),
+            "x",
+            r"\('.' between thousands and a decimal ',' and the unit '€' left out\)",
+        ),
         (PLAIN, "inf", "holds inf, which is not finite"),
         (PLAIN, "-Infinity", "holds -inf, which is not finite"),
         (PLAIN, "9.97e38", r"holds 9.97e\+38, which is beyond single precision: not finite there"),
@@ -127,20 +155,26 @@ def test_typed_numbers_are_read_whatever_the_format():
 
 
 def test_dates_of_typed_files_are_no_numbers():
-    with pytest.raises(BadValue, match="holds '2024-01-05 00:00:00' where a number is expected") as caught:
+    with pytest.raises(
+        BadValue, match="holds '2024-01-05 00:00:00' where a number is expected"
+    ) as caught:
         PLAIN.numbers(pd.Series(pd.to_datetime([None, "2024-01-05"])))
     assert caught.value.row == 1
-    np.testing.assert_array_equal(COMMA.numbers(pd.Series(pd.to_datetime([None, None]))), [NAN, NAN])
+    np.testing.assert_array_equal(
+        COMMA.numbers(pd.Series(pd.to_datetime([None, None]))), [NAN, NAN]
+    )
 
 
 def test_truth_may_come_as_words_or_as_numbers_later():
     truth = found("True", "false").format
-    np.testing.assert_array_equal(truth.numbers(texts("TRUE", "0", "1.0", None, "-")), [1, 0, 1, NAN, NAN])
+    np.testing.assert_array_equal(
+        truth.numbers(texts("TRUE", "0", "1.0", None, "-")), [1, 0, 1, NAN, NAN]
+    )
     with pytest.raises(BadValue, match="holds '2' where a number is expected"):
         truth.numbers(texts("true", "2"))
 
 
-# -- what a column is found to hold ------------------------------------------------------------------
+# -- what a column is found to hold ----------------------------------------------------------------
 def test_shares_count_values_and_leave_missing_ones_out():
     assert shares(texts("1", "2", "2", "x", None, "-"), None, None)[PLAIN] == pytest.approx(3 / 4)
     assert shares(texts(None, None), None, None) == {}
@@ -151,7 +185,9 @@ def test_shares_count_values_and_leave_missing_ones_out():
 def test_texts_without_any_number_have_no_format():
     assert found("red", "blue") == Written(None, 0.0)
     assert found(None, None) == Written(None, 0.0)
-    assert find_formats({"d": pd.Series(pd.date_range("2020-01-01", periods=2))}, None, None, True)["d"] == Written(None, 0.0)
+    assert find_formats({"d": pd.Series(pd.date_range("2020-01-01", periods=2))}, None, None, True)[
+        "d"
+    ] == Written(None, 0.0)
     assert find_formats({"d": pd.Series([1, 2])}, None, None, True)["d"] == Written(PLAIN, 1.0)
 
 
@@ -188,10 +224,13 @@ def test_settings_end_a_doubt(settings, numbers, comma_file):
 
 
 def test_settings_that_no_value_has_are_refused():
-    with pytest.raises(ValueError, match=r"column 'x' holds '1.5', which is no number with data.decimal ','"):
+    with pytest.raises(
+        ValueError, match=r"column 'x' holds '1.5', which is no number with data.decimal ','"
+    ):
         found("1.5", "2.25", decimal=",")
     with pytest.raises(
-        ValueError, match=r"column 'z' holds '1.5', which is no number with data.decimal ',' and data.thousands ' '"
+        ValueError,
+        match=r"column 'z' holds '1.5', which is no number with data.decimal ',' and data.thousands ' '",
     ):
         found("1,5", z=["1.5"], decimal=",", thousands=" ")
     assert found("red", "blue", decimal=",").format is None
@@ -204,5 +243,8 @@ def test_two_units_are_no_numbers():
 
 def test_formats_in_words():
     assert str(PLAIN) == "plain numbers"
-    assert str(NumberFormat(",", ".", "€")) == "'.' between thousands and a decimal ',' and the unit '€' left out"
+    assert (
+        str(NumberFormat(",", ".", "€"))
+        == "'.' between thousands and a decimal ',' and the unit '€' left out"
+    )
     assert str(NumberFormat(truth=True)) == "true and false as 1 and 0"

@@ -17,15 +17,19 @@ NAN = float("nan")
 
 def written(folder, name, text):
     path = folder / name
-    path.write_bytes(gzip.compress(text.encode()) if name.lower().endswith(".gz") else text.encode())
+    path.write_bytes(
+        gzip.compress(text.encode()) if name.lower().endswith(".gz") else text.encode()
+    )
     return path
 
 
 def known(series):
-    return [None if missing else value for value, missing in zip(series, series.isna(), strict=True)]
+    return [
+        None if missing else value for value, missing in zip(series, series.isna(), strict=True)
+    ]
 
 
-# -- text -------------------------------------------------------------------------------------------
+# -- text ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -64,7 +68,9 @@ def test_other_compressions(tmp_path, ending, compress):
 
 
 def test_texts_stay_as_written(tmp_path):
-    frame = read_table(written(tmp_path, "a.csv", "x\n007\n1e5\n+3\n1.50\nTRUE\n0,5\n".replace("0,5", '"0,5"')))
+    frame = read_table(
+        written(tmp_path, "a.csv", "x\n007\n1e5\n+3\n1.50\nTRUE\n0,5\n".replace("0,5", '"0,5"'))
+    )
     assert frame["x"].tolist() == ["007", "1e5", "+3", "1.50", "TRUE", "0,5"]
 
 
@@ -74,7 +80,11 @@ def test_texts_stay_as_written(tmp_path):
         ("a.data", {"format": "csv", "names": ("x", "y")}, "1, a\n2, ?\n"),
         ("a.test.gz", {"format": "csv", "names": ("x", "y")}, "1,a\n2,?\n"),
         ("a.dat", {"format": "csv", "delimiter": "spaces"}, "x y\n1   a\n2  NA\n"),
-        ("a.data", {"format": "csv", "delimiter": "spaces", "names": ("x", "y")}, "  1   a\n 2  NA\n"),
+        (
+            "a.data",
+            {"format": "csv", "delimiter": "spaces", "names": ("x", "y")},
+            "  1   a\n 2  NA\n",
+        ),
         ("a.csv", {"delimiter": "\\t"}, "x\ty\n1\ta\n2\t\n"),
         ("a.csv", {"delimiter": ";"}, "x;y\n1;a\n2;\n"),
         ("a.csv", {"delimiter": "|"}, "x|y\n1|a\n2|?\n"),
@@ -99,7 +109,9 @@ def test_words_for_missing_extend_the_defaults_unless_these_are_turned_off(tmp_p
 
 
 def test_names_are_kept_even_those_that_mean_missing_or_numbers(tmp_path):
-    frame = read_table(written(tmp_path, "a.csv", "NA,?,None,1e3,2019,12:30,NO,01\n1,2,3,4,5,6,7,8\n"))
+    frame = read_table(
+        written(tmp_path, "a.csv", "NA,?,None,1e3,2019,12:30,NO,01\n1,2,3,4,5,6,7,8\n")
+    )
     assert list(frame.columns) == ["NA", "?", "None", "1e3", "2019", "12:30", "NO", "01"]
 
 
@@ -131,7 +143,11 @@ def test_short_rows_end_in_missing_values(tmp_path):
         ("a.csv", "x y\n1   2\n", "set --data.delimiter spaces"),
         ("a.csv", "body mass\n", "there are column names, but no rows"),
         ("a.tsv", "x,y\n1,2\n", "set --data.delimiter ','"),
-        ("a.csv", "x,y,x\n1,2,3\n", "the column name 'x' stands there more than once; .*--data.names"),
+        (
+            "a.csv",
+            "x,y,x\n1,2,3\n",
+            "the column name 'x' stands there more than once; .*--data.names",
+        ),
         ("a.csv", "x, x\n1,2\n", "the column name 'x' stands there more than once"),
         (
             "a.csv",
@@ -192,7 +208,7 @@ def test_files_that_cannot_be_read(tmp_path):
         read_table(tmp_path / "c.csv.gz")
 
 
-# -- Parquet ----------------------------------------------------------------------------------------
+# -- Parquet ---------------------------------------------------------------------------------------
 def parquet(folder, layout=None, **columns):
     pq.write_table(pa.table(columns), folder / "a.parquet")
     return read_table(folder / "a.parquet", layout)
@@ -242,7 +258,9 @@ def test_dates_of_parquet_stay_dates_by_the_clock_as_written(tmp_path):
         day=pa.array([datetime.date(2024, 12, 31), None]),
         long_ago=pa.array([datetime.date(1066, 10, 14), None]),
         moment=pa.array([datetime.datetime(2024, 12, 31, 8, 30), None], pa.timestamp("us")),
-        zoned=pa.array([datetime.datetime(2024, 7, 15, 6, 30), None], pa.timestamp("ms", tz="Europe/Rome")),
+        zoned=pa.array(
+            [datetime.datetime(2024, 7, 15, 6, 30), None], pa.timestamp("ms", tz="Europe/Rome")
+        ),
     )
     for name in frame:
         assert pd.api.types.is_datetime64_any_dtype(frame[name]), name
@@ -290,7 +308,9 @@ def test_what_is_no_column_of_a_table_is_left_out_aloud(tmp_path, values, said):
 
 
 def test_a_stored_index_is_a_column_and_words_for_missing_are_found(tmp_path):
-    frame = pd.DataFrame({"x": [1, -999, 3], "w": ["a", "-", "b"]}, index=pd.Index([7, 8, 9], name="key"))
+    frame = pd.DataFrame(
+        {"x": [1, -999, 3], "w": ["a", "-", "b"]}, index=pd.Index([7, 8, 9], name="key")
+    )
     frame.to_parquet(tmp_path / "a.parquet")
     got = read_table(tmp_path / "a.parquet", FileFormat(missing=("-999", "-")))
     assert known(got["key"]) == [7, 8, 9]
@@ -301,14 +321,21 @@ def test_a_stored_index_is_a_column_and_words_for_missing_are_found(tmp_path):
 
 
 def test_names_of_parquet(tmp_path):
-    pd.DataFrame({"x": [1.5, None], 3: ["a", None]}).rename(columns=str).to_parquet(tmp_path / "a.PARQUET")
+    pd.DataFrame({"x": [1.5, None], 3: ["a", None]}).rename(columns=str).to_parquet(
+        tmp_path / "a.PARQUET"
+    )
     assert list(read_table(tmp_path / "a.PARQUET").columns) == ["x", "3"]
-    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"]), tmp_path / "b.parquet")
-    with pytest.raises(ValueError, match=r"b.parquet: the column name 'x' stands there more than once"):
+    pq.write_table(
+        pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"]),
+        tmp_path / "b.parquet",
+    )
+    with pytest.raises(
+        ValueError, match=r"b.parquet: the column name 'x' stands there more than once"
+    ):
         read_table(tmp_path / "b.parquet")
 
 
-# -- ARFF -------------------------------------------------------------------------------------------
+# -- ARFF ------------------------------------------------------------------------------------------
 ARFF = "% made by hand\n@relation r\n@attribute x numeric\n@attribute 'the y' {a, 'b c'}\n@data\n1,a\n?,'b c'\n3.5,?\n"
 
 

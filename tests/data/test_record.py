@@ -51,9 +51,16 @@ def test_hashes_of_rows_are_those_of_their_values():
     assert hashes.max() < 2 ** (8 * BYTES)
     assert hashes[0] == hashes[1]
     assert len({hashes[0], hashes[2], hashes[3]}) == 3
-    assert (hashes[[2, 0]] == row_hashes({"dense": dense[[2, 0]], "categorical": codes[[2, 0]]})).all()
+    assert (
+        hashes[[2, 0]] == row_hashes({"dense": dense[[2, 0]], "categorical": codes[[2, 0]]})
+    ).all()
     assert unpacked(packed(hashes)).tolist() == hashes.tolist()
-    assert row_hashes({"dense": torch.zeros(3, 0), "categorical": torch.zeros(3, 0, dtype=torch.long)}).tolist() == [0] * 3
+    assert (
+        row_hashes(
+            {"dense": torch.zeros(3, 0), "categorical": torch.zeros(3, 0, dtype=torch.long)}
+        ).tolist()
+        == [0] * 3
+    )
 
 
 def test_a_file_is_the_same_if_its_content_is(tmp_path):
@@ -80,11 +87,31 @@ def test_a_file_is_the_same_if_its_content_is(tmp_path):
     [
         ([1, 2, 3], [1, 2, 3], "its inputs are the same, its labels or other columns are not"),
         ([1, 2, 3], [3, 1, 2], "its rows stand in another order"),
-        ([1, 2, 3], [1, 2, 3, 4], "it has 4 rows where it had 3, of which 1 are new or changed and 0 are gone"),
-        ([1, 2, 3], [1, 3], "it has 2 rows where it had 3, of which 0 are new or changed and 1 are gone"),
-        ([1, 2, 3], [1, 9, 3], "it has 3 rows where it had 3, of which 1 are new or changed and 1 are gone"),
-        ([1, 1, 2], [1, 2, 2], "it has 3 rows where it had 3, of which 1 are new or changed and 1 are gone"),
-        ([1, 2], [8, 9, 7], "it has 3 rows where it had 2, of which 3 are new or changed and 2 are gone"),
+        (
+            [1, 2, 3],
+            [1, 2, 3, 4],
+            "it has 4 rows where it had 3, of which 1 are new or changed and 0 are gone",
+        ),
+        (
+            [1, 2, 3],
+            [1, 3],
+            "it has 2 rows where it had 3, of which 0 are new or changed and 1 are gone",
+        ),
+        (
+            [1, 2, 3],
+            [1, 9, 3],
+            "it has 3 rows where it had 3, of which 1 are new or changed and 1 are gone",
+        ),
+        (
+            [1, 1, 2],
+            [1, 2, 2],
+            "it has 3 rows where it had 3, of which 1 are new or changed and 1 are gone",
+        ),
+        (
+            [1, 2],
+            [8, 9, 7],
+            "it has 3 rows where it had 2, of which 3 are new or changed and 2 are gone",
+        ),
     ],
 )
 def test_differences_in_words(before, now, says):
@@ -92,7 +119,10 @@ def test_differences_in_words(before, now, says):
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=12), st.lists(st.integers(0, 5), min_size=1, max_size=12))
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=12),
+    st.lists(st.integers(0, 5), min_size=1, max_size=12),
+)
 def test_differences_count_rows_against_a_slow_count(before, now):
     says = difference(np.array(before, dtype=np.uint64), np.array(now, dtype=np.uint64))
     shared = sum(min(before.count(value), now.count(value)) for value in set(before))
@@ -101,7 +131,10 @@ def test_differences_count_rows_against_a_slow_count(before, now):
     elif sorted(before) == sorted(now):
         assert "another order" in says
     else:
-        assert f"of which {len(now) - shared} are new or changed and {len(before) - shared} are gone" in says
+        assert (
+            f"of which {len(now) - shared} are new or changed and {len(before) - shared} are gone"
+            in says
+        )
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[1]", '{"inputs": [], "tasks": {}}', "3"])

@@ -11,10 +11,10 @@ from torch.utils.data import Dataset
 
 from src.batch import PADDING, Batch, InputShape
 from src.data import MultiTaskDataModule, Rows, Table
-from src.data.joined import Joined
+from src.data.concat import Joined
+from src.data.multi_source_sampler import SourceBatches, apportioned
 from src.data.sources import Sources
 from src.data.stream import generator
-from src.data.turns import SourceBatches, apportioned
 from src.tasks import MISSING, Classification, MultilabelClassification, Regression
 from tests.data.test_stream import as_rank, without_padding
 
@@ -25,7 +25,17 @@ NUMBER = Regression(mean=(0.0,), std=(1.0,))
 class Line(MultiTaskDataModule):
     """Rows first, first + 1 ... with themselves for labels of one task; half as many to validate, none to predict but two."""
 
-    def __init__(self, task="y", rows=10, first=0.0, features=1, batch_size=4, eval_batch_size=1024, num_workers=0, seed=0):
+    def __init__(
+        self,
+        task="y",
+        rows=10,
+        first=0.0,
+        features=1,
+        batch_size=4,
+        eval_batch_size=1024,
+        num_workers=0,
+        seed=0,
+    ):
         super().__init__(batch_size, eval_batch_size, num_workers, seed)
         self.task, self.rows, self.first, self.features = task, rows, first, features
         self.calls = []
@@ -39,7 +49,9 @@ class Line(MultiTaskDataModule):
         return InputShape((self.features,))
 
     def split(self, name):
-        y = self.first + torch.arange(float({"train": self.rows, "val": self.rows // 2}.get(name, 2)))
+        y = self.first + torch.arange(
+            float({"train": self.rows, "val": self.rows // 2}.get(name, 2))
+        )
         return Rows(y[:, None], {} if name == "predict" else {self.task: y})
 
     def prepare_data(self):
@@ -71,7 +83,7 @@ def stream(rows, sizes, sampler, temperature=2.0, shuffle=True, seed=0, epoch=0,
     return found
 
 
-# -- whose turn it is -------------------------------------------------------------------------------------------------------------
+# -- whose turn it is ------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("sampler", "steps"),
     [
@@ -95,18 +107,28 @@ def test_known_steps_in_a_drawn_order(sampler):
 
     def batches(source):
         for number in range(9):
-            order = torch.randperm(rows[source], generator=generator(seed, epoch, source, number)) + sum(rows[:source])
+            order = torch.randperm(
+                rows[source], generator=generator(seed, epoch, source, number)
+            ) + sum(rows[:source])
             yield from order.split(sizes[source])
 
     a, b, c = batches(0), batches(1), batches(2)
-    if sampler in ("proportional", "temperature"):  # roots 2.65, 2, 3.46 of 8.11: 3.26, 2.47 and 4.27 of ten steps
-        in_order = [a, a, a, b, *[c] * 6] if sampler == "proportional" else [a, a, a, b, b, b, c, c, c, c]
+    if sampler in (
+        "proportional",
+        "temperature",
+    ):  # roots 2.65, 2, 3.46 of 8.11: 3.26, 2.47 and 4.27 of ten steps
+        in_order = (
+            [a, a, a, b, *[c] * 6] if sampler == "proportional" else [a, a, a, b, b, b, c, c, c, c]
+        )
         turns = [in_order[i] for i in torch.randperm(10, generator=generator(seed, epoch))]
         expected = [next(source).tolist() for source in turns]
     elif sampler == "round_robin":
         expected = [next(source).tolist() for _ in range(6) for source in (a, b, c)]
     else:
-        expected = [torch.cat([next(a), next(b), next(c)]).tolist() for _ in range(1 if sampler == "min_cycle" else 6)]
+        expected = [
+            torch.cat([next(a), next(b), next(c)]).tolist()
+            for _ in range(1 if sampler == "min_cycle" else 6)
+        ]
     assert stream(rows, sizes, sampler, seed=seed, epoch=epoch) == expected
 
 
@@ -125,8 +147,16 @@ def test_a_proportional_epoch_has_every_row_once(sources, seed, epoch):
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(sources=SOURCES, sampler=st.sampled_from(SAMPLERS), world=st.integers(1, 4), shuffle=st.booleans(), epoch=st.integers(0, 3))
-def test_the_union_of_the_ranks_is_the_global_batch_of_one_rank(monkeypatch, sources, sampler, world, shuffle, epoch):
+@given(
+    sources=SOURCES,
+    sampler=st.sampled_from(SAMPLERS),
+    world=st.integers(1, 4),
+    shuffle=st.booleans(),
+    epoch=st.integers(0, 3),
+)
+def test_the_union_of_the_ranks_is_the_global_batch_of_one_rank(
+    monkeypatch, sources, sampler, world, shuffle, epoch
+):
     rows, sizes = zip(*sources, strict=True)
     alone = stream(rows, sizes, sampler, shuffle=shuffle, epoch=epoch)
     ranks = []
@@ -147,7 +177,9 @@ def test_a_resumed_stream_continues_where_it_was(sources, sampler, epoch, data):
     whole = stream(rows, sizes, sampler, epoch=epoch)
     step = data.draw(st.integers(0, len(whole)))
     rest = stream(rows, sizes, sampler, resume=(epoch, step))
-    assert rest == (whole[step:] if step < len(whole) else stream(rows, sizes, sampler, epoch=epoch + 1))
+    assert rest == (
+        whole[step:] if step < len(whole) else stream(rows, sizes, sampler, epoch=epoch + 1)
+    )
 
 
 @settings(deadline=None)
@@ -157,9 +189,19 @@ def test_each_pass_of_a_source_has_its_rows_once_in_an_order_of_its_own(sampler,
     steps = stream([20, 200], [5, 10], sampler, temperature=50.0, seed=seed, epoch=epoch)
     small = [row for step in steps for row in step if row < 20]
     passes = [small[i : i + 20] for i in range(0, len(small) - 19, 20)]
-    assert len(passes) == {"proportional": 1, "temperature": 3, "round_robin": 5, "min_cycle": 1, "max_cycle": 5}[sampler]
+    assert (
+        len(passes)
+        == {"proportional": 1, "temperature": 3, "round_robin": 5, "min_cycle": 1, "max_cycle": 5}[
+            sampler
+        ]
+    )
     assert all(sorted(part) == list(range(20)) for part in passes)
-    next_epoch = [row for step in stream([20, 200], [5, 10], sampler, 50.0, seed=seed, epoch=epoch + 1) for row in step if row < 20]
+    next_epoch = [
+        row
+        for step in stream([20, 200], [5, 10], sampler, 50.0, seed=seed, epoch=epoch + 1)
+        for row in step
+        if row < 20
+    ]
     assert len({tuple(part) for part in [*passes, next_epoch[:20]]}) == len(passes) + 1
 
 
@@ -170,11 +212,20 @@ def test_sources_of_equal_size_have_orders_of_their_own():
 
 @pytest.mark.parametrize(
     ("temperature", "counts"),
-    [(1.0, [90, 9, 1]), (2.0, [70, 22, 8]), (1e9, [34, 33, 33]), (0.2, [98, 1, 1]), (1e-4, [98, 1, 1])],
+    [
+        (1.0, [90, 9, 1]),
+        (2.0, [70, 22, 8]),
+        (1e9, [34, 33, 33]),
+        (0.2, [98, 1, 1]),
+        (1e-4, [98, 1, 1]),
+    ],
 )
 def test_steps_by_temperature(temperature, counts):
     """9000, 900 and 100 rows in 100 batches: roots 94.9, 30 and 10 of 134.9 are 70.35, 22.24 and 7.41 %."""
-    assert SourceBatches([9000, 900, 100], [100, 100, 100], "temperature", temperature, True).turns == counts
+    assert (
+        SourceBatches([9000, 900, 100], [100, 100, 100], "temperature", temperature, True).turns
+        == counts
+    )
 
 
 @settings(deadline=None)
@@ -186,23 +237,47 @@ def test_steps_are_apportioned_by_largest_remainder(weights, more):
     assert sum(counts) == total
     assert min(counts) >= 1
     if min(shares) >= 1:
-        assert all(abs(count - share) < 1 + 1e-9 for count, share in zip(counts, shares, strict=True))
-        up = [share - int(share) for count, share in zip(counts, shares, strict=True) if count > int(share)]
-        down = [share - int(share) for count, share in zip(counts, shares, strict=True) if count == int(share)]
+        assert all(
+            abs(count - share) < 1 + 1e-9 for count, share in zip(counts, shares, strict=True)
+        )
+        up = [
+            share - int(share)
+            for count, share in zip(counts, shares, strict=True)
+            if count > int(share)
+        ]
+        down = [
+            share - int(share)
+            for count, share in zip(counts, shares, strict=True)
+            if count == int(share)
+        ]
         assert not up or not down or min(up) >= max(down) - 1e-9
 
 
-# -- rows of several sources in one batch -----------------------------------------------------------------------------------------
+# -- rows of several sources in one batch ----------------------------------------------------------
 def three():
     """Rows 0 ... 2, 3 ... 4 and 5 ... 8."""
     return Joined(
         [
-            Rows(torch.arange(3.0)[:, None], {"k": torch.tensor([5, 6, 7])}, {"group": torch.tensor([1, 2, 3])}),
-            Rows(torch.tensor([[3.0], [4.0]]), {"k": torch.tensor([0.25, 0.75], dtype=torch.float64)}),
-            Rows(torch.arange(5.0, 9.0)[:, None], {"v": torch.arange(8.0).view(4, 2)}, {"weight": torch.arange(4.0)}),
+            Rows(
+                torch.arange(3.0)[:, None],
+                {"k": torch.tensor([5, 6, 7])},
+                {"group": torch.tensor([1, 2, 3])},
+            ),
+            Rows(
+                torch.tensor([[3.0], [4.0]]), {"k": torch.tensor([0.25, 0.75], dtype=torch.float64)}
+            ),
+            Rows(
+                torch.arange(5.0, 9.0)[:, None],
+                {"v": torch.arange(8.0).view(4, 2)},
+                {"weight": torch.arange(4.0)},
+            ),
         ],
         ["", "b-", ""],
-        {"k": Classification(classes=tuple(range(9))), "b-k": NUMBER, "v": MultilabelClassification(labels=("x", "y"))},
+        {
+            "k": Classification(classes=tuple(range(9))),
+            "b-k": NUMBER,
+            "v": MultilabelClassification(labels=("x", "y")),
+        },
     )
 
 
@@ -230,7 +305,9 @@ def test_a_batch_of_one_source():
     assert batch.targets["v"].isnan().all() and batch.targets["v"].shape == (2, 2)
 
 
-@pytest.mark.parametrize("ids", [[2, PADDING], [7, PADDING, PADDING], [3, 5, PADDING], [PADDING, PADDING]])
+@pytest.mark.parametrize(
+    "ids", [[2, PADDING], [7, PADDING, PADDING], [3, 5, PADDING], [PADDING, PADDING]]
+)
 def test_padding_has_no_labels(ids):
     rows = three()
     batch, without = rows[torch.tensor(ids)], [i for i in ids if i != PADDING]
@@ -246,7 +323,11 @@ def test_padding_has_no_labels(ids):
 
 def test_what_is_missing_is_filled_in_per_batch():
     """Beside the sources' own tensors it keeps one row of each."""
-    joined = Joined([Rows(torch.zeros(10_000, 1), {f"t{i}": torch.zeros(10_000)}) for i in range(5)], [""] * 5, {})
+    joined = Joined(
+        [Rows(torch.zeros(10_000, 1), {f"t{i}": torch.zeros(10_000)}) for i in range(5)],
+        [""] * 5,
+        {},
+    )
     kept = [*joined.inputs.values(), *(example for _, _, example, _ in joined.targets.values())]
     assert sum(tensor.numel() for tensor in kept) == 10
     assert {tuple(t.shape) for t in joined[torch.tensor([0, 49_999])].targets.values()} == {(2,)}
@@ -261,7 +342,11 @@ class PerBatch(Dataset):
     def __getitem__(self, ids):
         length = ids.clamp(min=0) + 1
         tokens = torch.where(torch.arange(int(length.max())) < length[:, None], 9, 0)
-        return Batch({"tokens": tokens}, {"tag": torch.where((tokens > 0) & (ids[:, None] >= 0), 1, MISSING)}, ids)
+        return Batch(
+            {"tokens": tokens},
+            {"tag": torch.where((tokens > 0) & (ids[:, None] >= 0), 1, MISSING)},
+            ids,
+        )
 
 
 def test_sequences_are_filled_up_to_the_longest():
@@ -269,10 +354,22 @@ def test_sequences_are_filled_up_to_the_longest():
     tags = Classification(classes=(0, 1))
     short = Rows(
         {"tokens": torch.ones(2, 3, dtype=torch.long), "parts": torch.full((2, 3, 2), 5)},
-        {"tag": torch.ones(2, 3, dtype=torch.long), "topic": torch.tensor([0, 1]), "pair": torch.ones(2, 2)},
+        {
+            "tag": torch.ones(2, 3, dtype=torch.long),
+            "topic": torch.tensor([0, 1]),
+            "pair": torch.ones(2, 2),
+        },
     )
-    long = Rows({"tokens": torch.full((2, 4), 2), "parts": torch.full((2, 4, 1), 6)}, {"name": torch.full((2, 4), 0.5)})
-    tasks = {"tag": tags, "topic": tags, "name": NUMBER, "pair": MultilabelClassification(labels=("x", "y"))}
+    long = Rows(
+        {"tokens": torch.full((2, 4), 2), "parts": torch.full((2, 4, 1), 6)},
+        {"name": torch.full((2, 4), 0.5)},
+    )
+    tasks = {
+        "tag": tags,
+        "topic": tags,
+        "name": NUMBER,
+        "pair": MultilabelClassification(labels=("x", "y")),
+    }
     joined = Joined([short, long], ["", ""], tasks)
     batch = joined[torch.tensor([1, 2])]
     assert batch.inputs["tokens"].tolist() == [[1, 1, 1, 0], [2, 2, 2, 2]]
@@ -281,11 +378,17 @@ def test_sequences_are_filled_up_to_the_longest():
     np.testing.assert_array_equal(batch.targets["name"], [[np.nan] * 4, [0.5] * 4])
     assert batch.targets["topic"].tolist() == [1, MISSING]
     assert batch.targets["pair"].shape == (2, 2)  # two labels of the whole, not of two tokens
-    alone = joined[torch.tensor([0])]  # a batch of one source has the length of all, and predictions can be put together
+    alone = joined[
+        torch.tensor([0])
+    ]  # a batch of one source has the length of all, and predictions can be put together
     assert alone.inputs["tokens"].tolist() == [[1, 1, 1, 0]]
     assert alone.targets["tag"].shape == alone.targets["name"].shape == (1, 4)
 
-    joined = Joined([PerBatch(), Rows({"tokens": torch.full((2, 3), 2)}, {"name": torch.full((2, 3), 0.5)})], ["", ""], tasks)
+    joined = Joined(
+        [PerBatch(), Rows({"tokens": torch.full((2, 3), 2)}, {"name": torch.full((2, 3), 0.5)})],
+        ["", ""],
+        tasks,
+    )
     batch = joined[torch.tensor([4, 6])]
     assert batch.inputs["tokens"].tolist() == [[9] * 5, [2] * 3 + [0] * 2]
     assert batch.targets["tag"].tolist() == [[1] * 5, [MISSING] * 5]
@@ -295,7 +398,10 @@ def test_sequences_are_filled_up_to_the_longest():
 
 def test_columns_of_categories():
     parts = [
-        Rows({"dense": torch.full((2, 3), float(i)), "categorical": torch.full((2, 1), i)}, {f"t{i}": torch.zeros(2)})
+        Rows(
+            {"dense": torch.full((2, 3), float(i)), "categorical": torch.full((2, 1), i)},
+            {f"t{i}": torch.zeros(2)},
+        )
         for i in range(2)
     ]
     batch = Joined(parts, ["", ""], {})[torch.tensor([2, 1])]
@@ -306,7 +412,12 @@ def test_columns_of_categories():
 def test_a_source_without_rows():
     """Its task has the right form all the same."""
     joined = Joined(
-        [Rows(torch.zeros(0, 1), {"a": torch.zeros(0, 2)}), Rows(torch.ones(2, 1), {"b": torch.zeros(2)})], ["", ""], {}
+        [
+            Rows(torch.zeros(0, 1), {"a": torch.zeros(0, 2)}),
+            Rows(torch.ones(2, 1), {"b": torch.zeros(2)}),
+        ],
+        ["", ""],
+        {},
     )
     batch = joined[torch.tensor([1, PADDING])]
     assert batch.inputs.tolist() == [[1.0], [1.0]]
@@ -314,7 +425,7 @@ def test_a_source_without_rows():
     assert joined[torch.tensor([PADDING])].targets["b"].isnan().all()
 
 
-# -- the data module --------------------------------------------------------------------------------------------------------------
+# -- the data module -------------------------------------------------------------------------------
 def two(**more):
     return Sources({"a": Line("y", 10), "b": Line("z", 6, first=100.0, batch_size=3)}, **more)
 
@@ -341,7 +452,11 @@ def test_tasks_and_loaders():
     assert predict[0].inputs[:, 0].tolist() == [0, 1, 100, 101]
     assert predict[0].targets == {}
     data.test_split = "train"  # in order, not in training steps
-    assert [batch.ids.tolist() for batch in data.test_dataloader()] == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11], [12, 13, 14, 15]]
+    assert [batch.ids.tolist() for batch in data.test_dataloader()] == [
+        [0, 1, 2, 3, 4, 5],
+        [6, 7, 8, 9, 10, 11],
+        [12, 13, 14, 15],
+    ]
 
 
 def test_a_step_of_every_source():
@@ -356,7 +471,10 @@ def test_a_step_of_every_source():
 def test_a_batch_to_look_ahead_has_rows_of_all_sources():
     batches = [two(sampler="round_robin").other_batch("train", step) for step in range(4)]
     assert sorted(torch.cat([batch.ids for batch in batches]).tolist()) == list(range(16))
-    assert any(not batch.targets["y"].isnan().all() and not batch.targets["z"].isnan().all() for batch in batches)
+    assert any(
+        not batch.targets["y"].isnan().all() and not batch.targets["z"].isnan().all()
+        for batch in batches
+    )
 
 
 def test_the_seed_is_that_of_sources():
@@ -378,7 +496,10 @@ def test_overfitting_takes_the_same_rows_every_epoch_of_all_sources():
 
 def test_tasks_of_one_name_can_be_told_apart():
     sources = {"a": Line("y"), "b": Line("y", first=100.0)}
-    with pytest.raises(ValueError, match=r"^data.sources: a and b both have a task 'y'; name it otherwise .* data.prefix true$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^data.sources: a and b both have a task 'y'; name it otherwise .* data.prefix true$",
+    ):
         _ = Sources(sources).tasks
     data = Sources(sources, prefix=True, sampler="min_cycle")
     assert list(data.tasks) == ["a-y", "b-y"]
@@ -389,7 +510,10 @@ def test_tasks_of_one_name_can_be_told_apart():
 
 def test_inputs_of_another_shape_are_refused():
     sources = {"a": Line("x"), "b": Line("y"), "c": Line("z", features=3)}
-    with pytest.raises(ValueError, match=r"one shape, but a has InputShape\(dense=\(1,\),.* and c has InputShape\(dense=\(3,\),"):
+    with pytest.raises(
+        ValueError,
+        match=r"one shape, but a has InputShape\(dense=\(1,\),.* and c has InputShape\(dense=\(3,\),",
+    ):
         _ = Sources(sources).input_shape
 
 
@@ -399,7 +523,11 @@ def test_inputs_of_another_shape_are_refused():
         ({}, {}, "data.sources is empty"),
         ({"a.b": Line()}, {}, "data.sources names 'a.b'; a source's name has letters, digits"),
         ({"a": two()}, {}, "data.sources.a is a Sources itself"),
-        ({"a": Line()}, {"temperature": 0.0}, "data.temperature is 0.0; it must be a number above 0"),
+        (
+            {"a": Line()},
+            {"temperature": 0.0},
+            "data.temperature is 0.0; it must be a number above 0",
+        ),
         ({"a": Line()}, {"temperature": math.nan}, "data.temperature is nan"),
         ({"a": Line()}, {"eval_batch_size": 0}, "data.eval_batch_size is 0"),
     ],
@@ -415,10 +543,14 @@ def test_a_source_without_training_rows_is_named():
 
 
 def test_settings_without_effect_are_named():
-    with pytest.warns(UserWarning, match=r"data.temperature has no effect: data.sampler is min_cycle, not temperature"):
+    with pytest.warns(
+        UserWarning,
+        match=r"data.temperature has no effect: data.sampler is min_cycle, not temperature",
+    ):
         two(temperature=3.0, sampler="min_cycle")
     with pytest.warns(
-        UserWarning, match=r"data.sources.a.eval_batch_size has no effect: data.eval_batch_size holds for all sources"
+        UserWarning,
+        match=r"data.sources.a.eval_batch_size has no effect: data.eval_batch_size holds for all sources",
     ):
         Sources({"a": Line(eval_batch_size=3)})
     with pytest.warns(UserWarning, match=r"data.sources.a.num_workers has no effect"):
@@ -442,7 +574,10 @@ def test_tables_whose_columns_mean_other_things_are_refused(tmp_path):
     def tables(**columns):
         data = {}
         for name, (number, city) in columns.items():
-            rows = "\n".join(f"{i % 7 + i / 9},{['Paris', 'Rome', city][i % 3]},{i % 2},{i % 5 + i / 7}" for i in range(60))
+            rows = "\n".join(
+                f"{i % 7 + i / 9},{['Paris', 'Rome', city][i % 3]},{i % 2},{i % 5 + i / 7}"
+                for i in range(60)
+            )
             (tmp_path / f"{name}.csv").write_text(f"{number},city,y{name},z{name}\n{rows}\n")
             data[name] = Table(path=str(tmp_path / f"{name}.csv"), targets=[f"y{name}", f"z{name}"])
         return Sources(data)
@@ -456,7 +591,10 @@ def test_tables_whose_columns_mean_other_things_are_refused(tmp_path):
 
 def test_rows_to_predict_are_named_by_source():
     both = Sources({"a": Line("y"), "b": Named("z")})
-    assert both.beside("test") == {"id": ["a/0", "a/1", "b/p", "b/q"], "split": ["", "", "test", "test"]}
+    assert both.beside("test") == {
+        "id": ["a/0", "a/1", "b/p", "b/q"],
+        "split": ["", "", "test", "test"],
+    }
     assert Sources({"a": Line("y")}).beside("test") == {"id": ["a/0", "a/1"]}
 
 
@@ -471,12 +609,17 @@ def test_sources_must_be_read_as_the_run_read_them(tmp_path):
     """Whose schema went through JSON."""
     assert two().schema() is None
     sources = {"a": Line("y"), "b": Named("z")}
-    assert Sources(sources).schema() == {"sources": {"b": {"columns": ["z"], "read": "as it is", "range": (0, 1)}}}
+    assert Sources(sources).schema() == {
+        "sources": {"b": {"columns": ["z"], "read": "as it is", "range": (0, 1)}}
+    }
     path = tmp_path / "schema.json"
     path.write_text(json.dumps(Sources(sources).schema()))
     assert list(Sources(sources, schema_path=str(path)).tasks) == ["y", "z"]
     sources["b"].read = "otherwise"
-    with pytest.raises(ValueError, match=r"data.sources.b has other rows or columns than in the run of .*schema.json"):
+    with pytest.raises(
+        ValueError,
+        match=r"data.sources.b has other rows or columns than in the run of .*schema.json",
+    ):
         _ = Sources(sources, schema_path=str(path)).tasks
     for content in ("{", "{}"):
         path.write_text(content)

@@ -29,7 +29,7 @@ def test_systematic_picks_the_share_evenly(count, share, offset):
         assert abs(picked[begin:].sum() - share * (count - begin)) <= 1 + 1e-9
 
 
-# -- at random --------------------------------------------------------------------------------------
+# -- at random -------------------------------------------------------------------------------------
 @settings(deadline=None)
 @given(rows=st.integers(1, 300), shares=SHARES, seed=st.integers(0, 99))
 def test_random_split_keeps_the_shares_in_each_block_and_in_all(rows, shares, seed):
@@ -55,7 +55,12 @@ def test_whole_shares_are_exact_in_each_block(rows):
 
 
 @settings(deadline=None)
-@given(rows=st.integers(BLOCK, 300), more=st.integers(0, 300), shares=SHARES, seed=st.integers(0, 2**31))
+@given(
+    rows=st.integers(BLOCK, 300),
+    more=st.integers(0, 300),
+    shares=SHARES,
+    seed=st.integers(0, 2**31),
+)
 def test_rows_that_are_appended_leave_the_others_where_they_are(rows, more, shares, seed):
     before, after = (random_split(count, *shares, seed) for count in (rows, rows + more))
     assert (after[:rows] == before).all()
@@ -66,7 +71,9 @@ def test_random_split_is_a_function_of_its_seed():
     assert (first == random_split(100, 0.2, 0.2, 3)).all()
     assert (first != random_split(100, 0.2, 0.2, 4)).any()
     assert counts(first) == {"train": 60, "val": 20, "test": 20}
-    assert (random_split(4000, 0.2, 0.2, 3) != random_split(4000, 0.2, 0.2, 4)).mean() > 0.25  # 0.56 by chance
+    assert (
+        random_split(4000, 0.2, 0.2, 3) != random_split(4000, 0.2, 0.2, 4)
+    ).mean() > 0.25  # 0.56 by chance
 
 
 def test_no_place_in_a_block_is_preferred():
@@ -78,7 +85,7 @@ def test_no_place_in_a_block_is_preferred():
     assert same == pytest.approx(0.7**2 + 2 * 0.15**2, abs=0.01)
 
 
-# -- in proportion ----------------------------------------------------------------------------------
+# -- in proportion ---------------------------------------------------------------------------------
 @settings(deadline=None)
 @given(rows=st.integers(1, 300), shares=SHARES, seed=st.integers(0, 99), strata=st.integers(1, 5))
 def test_stratified_split_keeps_proportions_in_all_and_in_each_stratum(rows, shares, seed, strata):
@@ -95,12 +102,18 @@ def test_stratified_split_keeps_proportions_in_all_and_in_each_stratum(rows, sha
     assert (side == stratified_split(labels, val, test, seed)).all()
 
 
-# -- by group ---------------------------------------------------------------------------------------
+# -- by group --------------------------------------------------------------------------------------
 @settings(deadline=None)
-@given(sizes=st.lists(st.integers(1, 12), min_size=1, max_size=40), shares=SHARES, seed=st.integers(0, 99))
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=40),
+    shares=SHARES,
+    seed=st.integers(0, 99),
+)
 def test_no_group_is_on_two_sides_and_the_shares_are_near(sizes, shares, seed):
     val, test = shares
-    groups = np.random.default_rng(seed).permutation(np.repeat([f"g{i}" for i in range(len(sizes))], sizes))
+    groups = np.random.default_rng(seed).permutation(
+        np.repeat([f"g{i}" for i in range(len(sizes))], sizes)
+    )
     side = group_split(groups, val, test, seed)
     assert all(len(set(side[groups == group])) == 1 for group in set(groups))
     assert abs((side == "test").sum() - test * len(groups)) <= max(sizes) + 1e-6
@@ -115,7 +128,9 @@ def test_no_group_is_on_two_sides_and_the_shares_are_near(sizes, shares, seed):
 def test_the_side_of_a_group_does_not_depend_on_the_order_of_rows(seed):
     groups = np.repeat(np.array([f"g{i}" for i in range(30)], dtype=object), 4)
     order = np.random.default_rng(seed).permutation(len(groups))
-    assert (group_split(groups[order], 0.2, 0.2, seed) == group_split(groups, 0.2, 0.2, seed)[order]).all()
+    assert (
+        group_split(groups[order], 0.2, 0.2, seed) == group_split(groups, 0.2, 0.2, seed)[order]
+    ).all()
 
 
 @pytest.mark.parametrize("sizes", [[100, 100, 100], [75] * 4, [250, 30, 20], [5, 5, 290], [60] * 5])
@@ -126,7 +141,7 @@ def test_few_groups_leave_no_side_without_one(sizes, seed):
     assert set(side) == {"train", "val", "test"}
 
 
-# -- by a column ------------------------------------------------------------------------------------
+# -- by a column -----------------------------------------------------------------------------------
 def test_column_split_knows_the_usual_words():
     values = ["train", " Training ", "VAL", "valid", "validation", "dev", "test"]
     assert column_split(values).tolist() == ["train", "train", "val", "val", "val", "val", "test"]
@@ -138,14 +153,20 @@ def test_column_split_refuses_other_words_and_names_the_row(value):
         column_split(["train", value])
 
 
-# -- rare classes -----------------------------------------------------------------------------------
+# -- rare classes ----------------------------------------------------------------------------------
 @settings(deadline=None)
-@given(rows=st.integers(1, 80), tasks=st.integers(1, 3), seed=st.integers(0, 99), grouped=st.booleans())
+@given(
+    rows=st.integers(1, 80), tasks=st.integers(1, 3), seed=st.integers(0, 99), grouped=st.booleans()
+)
 def test_every_class_has_a_training_row(rows, tasks, seed, grouped):
     rng = np.random.default_rng(seed)
     labels = [rng.integers(-1, 12, size=rows) for _ in range(tasks)]
     groups = rng.integers(6, size=rows).astype(str).astype(object) if grouped else None
-    before = rng.choice(["train", "val", "test"], rows) if groups is None else group_split(groups, 0.3, 0.3, seed)
+    before = (
+        rng.choice(["train", "val", "test"], rows)
+        if groups is None
+        else group_split(groups, 0.3, 0.3, seed)
+    )
     side = before.astype("<U5").copy()
     moved = keep_rare_classes(side, labels, groups)
     for codes in labels:

@@ -36,7 +36,9 @@ def without_padding(batch):
     seed=st.integers(0, 2**40),
     epoch=st.integers(0, 5),
 )
-def test_the_union_of_the_ranks_is_the_global_batch_of_one_rank(monkeypatch, rows, size, world, shuffle, seed, epoch):
+def test_the_union_of_the_ranks_is_the_global_batch_of_one_rank(
+    monkeypatch, rows, size, world, shuffle, seed, epoch
+):
     with monkeypatch.context() as patch:
         as_rank(patch, 0, 1)
         alone = stream(rows, size, shuffle, seed, epoch)
@@ -50,8 +52,12 @@ def test_the_union_of_the_ranks_is_the_global_batch_of_one_rank(monkeypatch, row
         parts = [part[k] for part in ranks]
         assert [row for part in parts for row in without_padding(part)] == whole
         assert {len(part) for part in parts} == {-(-len(whole) // world)}  # ranks are in step
-        assert all(without_padding(part) == part[: len(without_padding(part))] for part in parts)  # padding at the end
-    assert sorted(row for whole in alone for row in whole) == list(range(rows))  # each row once an epoch
+        assert all(
+            without_padding(part) == part[: len(without_padding(part))] for part in parts
+        )  # padding at the end
+    assert sorted(row for whole in alone for row in whole) == list(
+        range(rows)
+    )  # each row once an epoch
 
 
 def test_known_deal(monkeypatch):
@@ -104,7 +110,20 @@ def test_generator_is_a_function_of_its_whole_key():
     def draw(*key):
         return torch.randint(2**62, (), generator=generator(*key)).item()
 
-    keys = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1), (2, 1), (1, 2), (0, 0, 0), (2**40, 5), (-1, 3)]
+    keys = [
+        (),
+        (0,),
+        (1,),
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+        (2, 1),
+        (1, 2),
+        (0, 0, 0),
+        (2**40, 5),
+        (-1, 3),
+    ]
     assert len({draw(*key) for key in keys}) == len(keys)
     assert [draw(*key) for key in keys] == [draw(*key) for key in keys]
 

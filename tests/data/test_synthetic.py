@@ -17,18 +17,31 @@ from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.tasks import Regression
 
-QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 
 
-def trained(data, epochs, balancer=StaticWeights, width=32, lr=3e-3, callbacks=(), prepare=None, **settings):
+def trained(
+    data, epochs, balancer=StaticWeights, width=32, lr=3e-3, callbacks=(), prepare=None, **settings
+):
     """A model after some epochs of Adam, and its R2 on the validation rows per task."""
-    make = {"encoder": partial(MLP, width=width, depth=1), "balancer": balancer, "optimizer": partial(Adam, lr=lr)}
+    make = {
+        "encoder": partial(MLP, width=width, depth=1),
+        "balancer": balancer,
+        "optimizer": partial(Adam, lr=lr),
+    }
     model = MultiTaskModel(data.tasks, data.input_shape, **{**make, **settings})
     model.configure_model()
     if prepare is not None:
         prepare(model)
     calm = {"accelerator": "cpu", "devices": 1, "use_distributed_sampler": False, **QUIET}
-    L.Trainer(max_epochs=epochs, limit_val_batches=0, callbacks=list(callbacks), **calm).fit(model, data)
+    L.Trainer(max_epochs=epochs, limit_val_batches=0, callbacks=list(callbacks), **calm).fit(
+        model, data
+    )
     [metrics] = L.Trainer(**calm).validate(model, data, verbose=False)
     return model, [metrics[f"val/{name}/r2"] for name in data.tasks]
 
@@ -64,11 +77,16 @@ class Gradients(L.Callback):
         return np.array([gram[0, 1] / np.sqrt(gram[0, 0] * gram[1, 1]) for gram in self.grams])
 
 
-# -- as asked --------------------------------------------------------------------------------------------------------------------
+# -- as asked --------------------------------------------------------------------------------------
 def test_shapes_and_splits():
     data = Synthetic(tasks=3, rows=1000, features=5)
     parts = {name: data.split(name) for name in ("train", "val", "test", "predict")}
-    assert {name: len(rows) for name, rows in parts.items()} == {"train": 600, "val": 200, "test": 200, "predict": 200}
+    assert {name: len(rows) for name, rows in parts.items()} == {
+        "train": 600,
+        "val": 200,
+        "test": 200,
+        "predict": 200,
+    }
     assert list(data.tasks) == ["task1", "task2", "task3"]
     assert data.input_shape.dense == (5,)
     for rows in parts.values():
@@ -77,22 +95,31 @@ def test_shapes_and_splits():
         assert list(batch.targets) == list(data.tasks)
         assert all(y.shape == (7,) and y.dtype == torch.float32 for y in batch.targets.values())
     assert torch.equal(parts["predict"].inputs, parts["test"].inputs)
-    assert len(torch.cat([parts[name].inputs for name in ("train", "val", "test")]).unique(dim=0)) == 1000
+    assert (
+        len(torch.cat([parts[name].inputs for name in ("train", "val", "test")]).unique(dim=0))
+        == 1000
+    )
 
 
 def test_data_seed_alone_decides():
     def drawn(**settings):
         rows = Synthetic(rows=200, missing=0.3, **settings).split("train")
-        return torch.cat([rows.inputs, torch.stack(list(rows.targets.values()), 1)], 1).nan_to_num(99)
+        return torch.cat([rows.inputs, torch.stack(list(rows.targets.values()), 1)], 1).nan_to_num(
+            99
+        )
 
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = drawn()
-    assert torch.equal(torch.get_rng_state(), before)  # and it leaves the global generator as it was
+    assert torch.equal(
+        torch.get_rng_state(), before
+    )  # and it leaves the global generator as it was
     torch.manual_seed(2)
     assert torch.equal(first, drawn(seed=5, batch_size=7))
     assert not torch.equal(first[:, 0], drawn(data_seed=1)[:, 0])
-    assert torch.equal(first[:, :8], drawn(noise=2.0, conflict=0.5, scales=3.0)[:, :8])  # one knob turns one thing
+    assert torch.equal(
+        first[:, :8], drawn(noise=2.0, conflict=0.5, scales=3.0)[:, :8]
+    )  # one knob turns one thing
     assert torch.equal(first == 99, drawn(noise=2.0) == 99)
 
 
@@ -108,7 +135,16 @@ def test_the_signal_has_unit_variance_and_the_hidden_features_are_independent(fr
 
 @pytest.mark.parametrize(
     ("tasks", "conflict", "cosine"),
-    [(2, 0.0, 0), (2, 0.5, -0.5), (2, 1.0, -1), (2, -1.0, 1), (2, -0.3, 0.3), (4, 1.0, -1 / 3), (4, 0.6, -0.2), (4, -0.5, 0.5)],
+    [
+        (2, 0.0, 0),
+        (2, 0.5, -0.5),
+        (2, 1.0, -1),
+        (2, -1.0, 1),
+        (2, -0.3, 0.3),
+        (4, 1.0, -1 / 3),
+        (4, 0.6, -0.2),
+        (4, -0.5, 0.5),
+    ],
 )
 def test_directions_and_the_gradients_of_a_shared_linear_model(tasks, conflict, cosine):
     data = Synthetic(tasks=tasks, conflict=conflict, shared=0.0, rows=40_000)
@@ -133,13 +169,19 @@ def test_scales_and_noise():
     data = Synthetic(tasks=3, scales=10.0, noise=[0.0, 0.5, 2.0], rows=20_000)
     x, y = data.table
     assert data.scales.tolist() == [1, 10, 100]
-    np.testing.assert_allclose((y / data.scales - data.signal(x)).std(0), [0, 0.5, 2], rtol=0.02, atol=1e-9)
+    np.testing.assert_allclose(
+        (y / data.scales - data.signal(x)).std(0), [0, 0.5, 2], rtol=0.02, atol=1e-9
+    )
     targets = data.split("train").targets
     np.testing.assert_allclose(
-        [targets[name].std() for name in data.tasks], np.array([1, 10, 100]) * np.sqrt([1, 1.25, 5]), rtol=0.03
+        [targets[name].std() for name in data.tasks],
+        np.array([1, 10, 100]) * np.sqrt([1, 1.25, 5]),
+        rtol=0.03,
     )
     assert Synthetic(scales=[5.0, 0.2]).scales.tolist() == [5, 0.2]
-    assert all(task == Regression(mean=(0.0,), std=(1.0,)) for task in data.tasks.values())  # the losses see the scale
+    assert all(
+        task == Regression(mean=(0.0,), std=(1.0,)) for task in data.tasks.values()
+    )  # the losses see the scale
 
 
 def test_missing():
@@ -178,7 +220,7 @@ def test_errors(settings, message):
         Synthetic(**settings)
 
 
-# -- claims ----------------------------------------------------------------------------------------------------------------------
+# -- claims ----------------------------------------------------------------------------------------
 def test_conflict_decides_the_angle_of_the_gradients_in_training():
     """Heads are free to turn, yet the sign stays, unless the tasks have nothing in common."""
 
@@ -211,11 +253,15 @@ def test_pcgrad_leaves_no_conflict_where_the_sum_has_one():
     g = -2 / len(x) * data.hidden(x).T @ y
     G = torch.tensor(g.T @ g)
     losses = torch.tensor((y**2).mean(0))
-    weights_T, own_T = PCGrad(dict.fromkeys(data.tasks, "gaussian"))(TaskLosses(losses, losses, torch.ones(2).bool()), G)
+    weights_T, own_T = PCGrad(dict.fromkeys(data.tasks, "gaussian"))(
+        TaskLosses(losses, losses, torch.ones(2).bool()), G
+    )
     assert G[0, 1] < 0 and G.sum(1)[0] < 0  # a step along the sum makes the first task worse
     served = (G @ weights_T.double()).numpy()
     np.testing.assert_allclose(
-        served, [g_t - G[0, 1] ** 2 / g_s for g_t, g_s in zip(G.diag(), G.diag().flip(0), strict=True)], rtol=1e-5
+        served,
+        [g_t - G[0, 1] ** 2 / g_s for g_t, g_s in zip(G.diag(), G.diag().flip(0), strict=True)],
+        rtol=1e-5,
     )
     assert (served > 0).all()
     assert own_T is None  # heads keep their own gradients
@@ -262,7 +308,10 @@ class Shares(L.Callback):
     ("balancer", "tolerance"),
     [
         (LogSum, 0.002),  # the same run but for rounding: R2 0.896 and 0.875 at either scale
-        (FAMO, 0.04),  # its weights' ratio is blind, their sum is not quite, which Adam hardly feels: 0.857, 0.859; 0.855, 0.858
+        (
+            FAMO,
+            0.04,
+        ),  # its weights' ratio is blind, their sum is not quite, which Adam hardly feels: 0.857, 0.859; 0.855, 0.858
         (StaticWeights, None),  # 0.859, 0.860; 0.144, 0.883
     ],
 )
@@ -275,7 +324,11 @@ def test_blind_to_scale(balancer, tolerance):
     for scale in (1.0, 100.0):
         seen = Shares()
         data = Synthetic(scales=[1.0, scale], shared=0.0, frequency=1.0, batch_size=256)
-        settings = {"lr_multipliers": {"task2": scale}, "prepare": rescaled(scale), "callbacks": [seen]}
+        settings = {
+            "lr_multipliers": {"task2": scale},
+            "prepare": rescaled(scale),
+            "callbacks": [seen],
+        }
         _, r2[scale] = trained(data, 12, balancer, width=8, lr=0.01, **settings)
         shares[scale] = np.mean(seen.steps, axis=0)
     if tolerance is None:

@@ -11,7 +11,13 @@ import torch
 from src.data import Table
 from src.data.columns import Categorical, Numeric
 from src.data.labels import Labels
-from src.tasks import MISSING, BinaryClassification, Classification, MultilabelClassification, Regression
+from src.tasks import (
+    MISSING,
+    BinaryClassification,
+    Classification,
+    MultilabelClassification,
+    Regression,
+)
 
 NAN = float("nan")
 N = 120
@@ -43,7 +49,12 @@ def people(n=N, seed=0):
     return frame
 
 
-TARGETS: dict[str, str | list[str]] = {"income": "income", "rich": "rich", "mood": "mood", "tags": ["a", "b"]}
+TARGETS: dict[str, str | list[str]] = {
+    "income": "income",
+    "rich": "rich",
+    "mood": "mood",
+    "tags": ["a", "b"],
+}
 
 
 @pytest.fixture
@@ -64,7 +75,7 @@ def sizes(table):
     return {name: len(table.split(name)) for name in ("train", "val", "test", "predict")}
 
 
-# -- tasks -----------------------------------------------------------------------------------------------------------------------
+# -- tasks -----------------------------------------------------------------------------------------
 def test_kinds_and_reasons(path):
     table = Table(path, TARGETS)
     assert {name: type(task) for name, task in table.tasks.items()} == {
@@ -78,9 +89,17 @@ def test_kinds_and_reasons(path):
     assert table.tasks["tags"].labels == ("a", "b")
     notes = "\n".join(table.notes())
     positive = (pd.read_csv(path)["rich"].iloc[rows_of(table, "train")] == "yes").mean()
-    majority = f", the majority ({positive:.0%}), unless its setting classes is [yes, no]" if positive > 0.5 else ""
-    assert f"task rich: BinaryClassification (two values: no, yes; positive: yes{majority})" in notes
-    assert re.search(r"task income: Regression \(\d+ different numbers, \d+\.\d% of the labels missing\)", notes)
+    majority = (
+        f", the majority ({positive:.0%}), unless its setting classes is [yes, no]"
+        if positive > 0.5
+        else ""
+    )
+    assert (
+        f"task rich: BinaryClassification (two values: no, yes; positive: yes{majority})" in notes
+    )
+    assert re.search(
+        r"task income: Regression \(\d+ different numbers, \d+\.\d% of the labels missing\)", notes
+    )
     assert "task mood: Classification (3 values: bad, fair, good" in notes
     assert f"rows: {len(rows_of(table, 'train'))} to train, 18 to validate, 18 to test" in notes
 
@@ -142,17 +161,24 @@ def test_inputs_of_a_split(path):
     inputs = table.split("val").inputs
     age, job, flag = table.columns
     missing = frame["age"].isna()
-    np.testing.assert_allclose(inputs["dense"][:, 0], ((frame["age"] - age.mean) / age.std).where(~missing, 0), atol=1e-5)
+    np.testing.assert_allclose(
+        inputs["dense"][:, 0], ((frame["age"] - age.mean) / age.std).where(~missing, 0), atol=1e-5
+    )
     assert inputs["dense"][:, 1].tolist() == missing.astype(float).tolist()
     words = ["", "clerk", "cook", "judge", None]
-    assert inputs["categorical"][:, 0].tolist() == [words.index(j if isinstance(j, str) else None) for j in frame["job"]]
+    assert inputs["categorical"][:, 0].tolist() == [
+        words.index(j if isinstance(j, str) else None) for j in frame["job"]
+    ]
     assert job.vocabulary == ("clerk", "cook", "judge", None)
     assert flag.column == "flag"
 
 
 def test_inputs_drop_and_categorical(path):
     table = Table(path, TARGETS, inputs=["row", "note", "age"], drop=["age"], categorical=["row"])
-    assert [(c.column, type(c)) for c in table.columns] == [("row", Categorical), ("note", Categorical)]
+    assert [(c.column, type(c)) for c in table.columns] == [
+        ("row", Categorical),
+        ("note", Categorical),
+    ]
     table = Table(path, TARGETS, inputs=["row"])
     assert [(c.column, type(c)) for c in table.columns] == [("row", Numeric)]
     with pytest.raises(ValueError, match="no input column is left"):
@@ -161,7 +187,10 @@ def test_inputs_drop_and_categorical(path):
 
 def test_what_is_set_by_hand_stays(path):
     tasks = {
-        "income": {"class_path": "Regression", "init_args": {"loss": "huber", "mean": [0.0], "std": [100.0]}},
+        "income": {
+            "class_path": "Regression",
+            "init_args": {"loss": "huber", "mean": [0.0], "std": [100.0]},
+        },
         "rich": {"classes": ["yes", "no"], "weight": 3},
         "mood": Classification(classes=("good", "fair", "bad"), label_smoothing=0.1),
         "tags": "MultilabelClassification",
@@ -184,7 +213,10 @@ def test_several_columns_of_numbers_are_a_vector(path):
     np.testing.assert_allclose(task.mean, frame.mean())
     np.testing.assert_allclose(task.std, frame.std(ddof=0))
     np.testing.assert_allclose(
-        table.split("train").targets["both"], (frame - frame.mean()) / frame.std(ddof=0), rtol=1e-4, atol=1e-5
+        table.split("train").targets["both"],
+        (frame - frame.mean()) / frame.std(ddof=0),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -194,7 +226,7 @@ def test_a_list_of_targets_names_tasks_after_columns(tmp_path):
     assert table.targets == {"is_rich": ["is rich?"], "income_2020": ["income.2020"]}
 
 
-# -- splits ----------------------------------------------------------------------------------------------------------------------
+# -- splits ----------------------------------------------------------------------------------------
 def test_shares(path):
     table = Table(path, TARGETS, val_fraction=0.2, test_fraction=0.25)
     sizes = {name: len(rows) for name, rows in table.rows.items()}
@@ -207,13 +239,17 @@ def test_strata_named_by_hand(path):
     for _, part in frame.groupby(["rich", "flag"]):
         for name, share in (("val", 0.2), ("test", 0.25)):
             assert abs(np.isin(part.index, rows_of(table, name)).sum() - share * len(part)) <= 2
-    with pytest.raises(ValueError, match=r"data.group and data.stratify cannot both say how to split"):
+    with pytest.raises(
+        ValueError, match=r"data.group and data.stratify cannot both say how to split"
+    ):
         Table(path, TARGETS, stratify=["rich"], group="flag")
 
 
 def test_the_split_is_a_function_of_its_seed_and_the_row_alone(path, tmp_path):
     def split(where=path, targets=TARGETS, **settings):
-        return {name: rows.tolist() for name, rows in Table(where, targets, **settings).rows.items()}
+        return {
+            name: rows.tolist() for name, rows in Table(where, targets, **settings).rows.items()
+        }
 
     first = split()
     assert first == split(seed=5) != split(split_seed=1)
@@ -263,19 +299,26 @@ def test_a_column_that_says_the_split(tmp_path):
     side[1] = "trian"
     with pytest.raises(ValueError, match="column 'side' row 2 holds 'trian'"):
         Table(saved(people().assign(side=side), tmp_path), TARGETS, split_column="side").tasks  # noqa: B018
+    path = saved(people().assign(side=["train", "test"] * (N // 2)), tmp_path)
     with pytest.raises(ValueError, match="the val split has no rows: column 'side' names none"):
-        Table(saved(people().assign(side=["train", "test"] * (N // 2)), tmp_path), TARGETS, split_column="side").tasks  # noqa: B018
+        Table(path, TARGETS, split_column="side").tasks  # noqa: B018
 
 
 def test_files_of_validation_and_test_rows(tmp_path):
     path = saved(people(), tmp_path)
-    val = saved(people(30, seed=1)[list(reversed(people().columns))], tmp_path, "val.csv")  # columns in another order
+    val = saved(
+        people(30, seed=1)[list(reversed(people().columns))], tmp_path, "val.csv"
+    )  # columns in another order
     test = saved(people(20, seed=2).assign(extra=1), tmp_path, "test.csv")
     table = Table(path, TARGETS, val_path=val, test_path=test)
     assert sizes(table) == {"train": N, "val": 30, "test": 20, "predict": N}
     assert table.tasks["income"].mean[0] == pytest.approx(people()["income"].mean())
-    assert table.split("test").targets["rich"].tolist() == [float(r == "yes") for r in people(20, seed=2)["rich"]]
-    assert table.split("val").targets["rich"].tolist() == [float(r == "yes") for r in people(30, seed=1)["rich"]]
+    assert table.split("test").targets["rich"].tolist() == [
+        float(r == "yes") for r in people(20, seed=2)["rich"]
+    ]
+    assert table.split("val").targets["rich"].tolist() == [
+        float(r == "yes") for r in people(30, seed=1)["rich"]
+    ]
     only_test = Table(path, TARGETS, test_path=test)
     assert sizes(only_test) == {"train": N - 18, "val": 18, "test": 20, "predict": N}
 
@@ -287,11 +330,13 @@ def test_a_split_file_with_a_mistake_is_named(tmp_path):
         Table(path, TARGETS, val_path=lacking).tasks  # noqa: B018
     odd = people(20).astype({"mood": object})
     odd.loc[4, "mood"] = "furious"
-    with pytest.raises(ValueError, match=r"test.csv row 5: target 'mood' holds the class 'furious'"):
+    with pytest.raises(
+        ValueError, match=r"test.csv row 5: target 'mood' holds the class 'furious'"
+    ):
         Table(path, TARGETS, test_path=saved(odd, tmp_path, "test.csv")).split("test")
 
 
-# -- new files -------------------------------------------------------------------------------------------------------------------
+# -- new files -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "csv.gz"])
 def test_a_schema_reads_new_rows_as_the_run_did(path, tmp_path, ending):
     table = Table(path, TARGETS, {"rich": {"weight": 2}}, dates="expand", id="row")
@@ -352,12 +397,21 @@ def test_dates_are_refused_or_expanded(tmp_path, ending):
     frame = people().assign(when=when)[["when", "age", "rich"]]
     path = tmp_path / f"a.{ending}"
     frame.to_parquet(path) if ending == "parquet" else frame.to_csv(path, index=False)
-    with pytest.raises(ValueError, match=r"column 'when' holds dates: set --data.dates expand, or --data.drop"):
+    with pytest.raises(
+        ValueError, match=r"column 'when' holds dates: set --data.dates expand, or --data.drop"
+    ):
         Table(str(path), ["rich"]).columns  # noqa: B018
     assert [c.column for c in Table(str(path), ["rich"], drop=["when"]).columns] == ["age"]
     table = Table(str(path), ["rich"], dates="expand")
     names = [c.column for c in table.columns]
-    assert set(names) == {"when.year", "when.month", "when.day", "when.day_of_week", "when.hour", "age"}
+    assert set(names) == {
+        "when.year",
+        "when.month",
+        "when.day",
+        "when.day_of_week",
+        "when.hour",
+        "age",
+    }
     month = table.columns[names.index("when.month")]
     wanted = (when.month.to_numpy() - month.mean) / month.std
     got = table.split("predict").inputs["dense"][:, names.index("when.month")]
@@ -402,7 +456,9 @@ def test_labels_of_many_tasks_are_read_once_for_all_commands(tmp_path, monkeypat
     frame = pd.DataFrame(inputs | {f"t{i}": rng.integers(2, size=200) for i in range(25)})
     calls = []
     values = Labels.values
-    monkeypatch.setattr(Labels, "values", lambda self, *given: calls.append(self.columns) or values(self, *given))
+    monkeypatch.setattr(
+        Labels, "values", lambda self, *given: calls.append(self.columns) or values(self, *given)
+    )
     table = Table(saved(frame, tmp_path), ["t*"])
     table.notes()
     table.schema()
@@ -411,13 +467,16 @@ def test_labels_of_many_tasks_are_read_once_for_all_commands(tmp_path, monkeypat
     assert len(calls) == 2 * 25  # to find the classes of the training rows, and to encode all rows
 
 
-# -- mistakes --------------------------------------------------------------------------------------------------------------------
+# -- mistakes --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"targets": None}, "data.targets is missing"),
         ({"targets": ["a b", "a.b"]}, "differ in punctuation alone"),
-        ({"tasks": {"incme": "Regression"}}, "data.tasks names 'incme', which is no target: did you mean income"),
+        (
+            {"tasks": {"incme": "Regression"}},
+            "data.tasks names 'incme', which is no target: did you mean income",
+        ),
         ({"group": "a", "split_column": "b"}, "cannot both say how to split"),
         ({"val_fraction": 1.0}, "data.val_fraction is 1.0"),
         ({"test_fraction": -0.1}, "data.test_fraction is -0.1"),
@@ -432,7 +491,10 @@ def test_settings_that_cannot_be(path, settings, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"targets": ["incme"]}, "data.targets names 'incme', which is no column: did you mean income"),
+        (
+            {"targets": ["incme"]},
+            "data.targets names 'incme', which is no column: did you mean income",
+        ),
         ({"inputs": ["agee"]}, "data.inputs names 'agee', which is no column: did you mean age"),
         ({"drop": ["zz"]}, "data.drop names 'zz'"),
         ({"categorical": ["zz"]}, "data.categorical names 'zz'"),
@@ -441,15 +503,30 @@ def test_settings_that_cannot_be(path, settings, message):
         ({"split_column": "zz"}, "data.split_column names 'zz'"),
         ({"group": "job"}, r"row \d+: column 'job' is missing; each row needs its group"),
         ({"targets": ["same"]}, "target 'same' has the single value 'x'"),
-        ({"targets": ["note"], "tasks": {"note": "Regression"}}, r"row \d+: target 'note' holds 'note \d+' where a number"),
+        (
+            {"targets": ["note"], "tasks": {"note": "Regression"}},
+            r"row \d+: target 'note' holds 'note \d+' where a number",
+        ),
         (
             {"targets": ["note"]},
             "the val split has no rows: .* since no other row there has their class; of a target that is a number",
         ),
-        ({"targets": ["mood"], "tasks": {"mood": "BinaryClassification"}}, "target 'mood' has 3 values"),
-        ({"targets": ["mood"], "tasks": {"mood": {"losss": "x"}}}, "target 'mood' has no setting 'losss'"),
-        ({"targets": ["a"], "tasks": {"a": "MultilabelClassification"}}, "target 'a' must be a list of columns"),
-        ({"targets": {"t": ["a", "b"]}, "tasks": {"t": "BinaryClassification"}}, r"target 't' \(a, b\) has 2 columns"),
+        (
+            {"targets": ["mood"], "tasks": {"mood": "BinaryClassification"}},
+            "target 'mood' has 3 values",
+        ),
+        (
+            {"targets": ["mood"], "tasks": {"mood": {"losss": "x"}}},
+            "target 'mood' has no setting 'losss'",
+        ),
+        (
+            {"targets": ["a"], "tasks": {"a": "MultilabelClassification"}},
+            "target 'a' must be a list of columns",
+        ),
+        (
+            {"targets": {"t": ["a", "b"]}, "tasks": {"t": "BinaryClassification"}},
+            r"target 't' \(a, b\) has 2 columns",
+        ),
         ({"targets": {"t": ["mood", "a"]}}, "neither all 0 and 1"),
     ],
 )

@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 
 from src.data import Table
-from src.data.targets import columns_of_tasks, is_pattern, matching, positive_class, refuse_unknown_settings, task_name
+from src.data.targets import (
+    columns_of_tasks,
+    is_pattern,
+    matching,
+    positive_class,
+    refuse_unknown_settings,
+    task_name,
+)
 from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression
 
 N = 60
@@ -22,7 +29,7 @@ def notes(made):
     return "\n".join(made.notes())
 
 
-# -- names ------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 def test_patterns():
     assert is_pattern("Class*")
     assert not is_pattern("Class")
@@ -31,7 +38,9 @@ def test_patterns():
     assert matching("a.*", COLUMNS) == ["a.b"]  # a dot is a dot
     assert matching("we*rd", COLUMNS) == ["we*rd"]  # a column of that name comes first
     assert matching("none", COLUMNS) == ["none"]  # said later, with the nearest name
-    with pytest.raises(ValueError, match=r"data.targets has the pattern 'klass\*', which no column fits"):
+    with pytest.raises(
+        ValueError, match=r"data.targets has the pattern 'klass\*', which no column fits"
+    ):
         matching("klass*", COLUMNS)
 
 
@@ -54,7 +63,9 @@ def test_names_of_tasks():
     assert [task_name(name) for name in ("is rich?", "a/b", "µ 1", "?", "NO2", "2019", " x ")] == [
         *("is_rich", "a_b", "µ_1", "task", "NO2", "2019", "x")
     ]
-    with pytest.raises(ValueError, match=r"differ in punctuation alone: a.b, a/b; give {task: column}"):
+    with pytest.raises(
+        ValueError, match=r"differ in punctuation alone: a.b, a/b; give {task: column}"
+    ):
         columns_of_tasks(["a.b", "a/b"], None)
     with pytest.raises(ValueError, match=r"data.tasks names 'z', which is no target: there are y"):
         refuse_unknown_settings({"z": {}}, {"y": "y"})
@@ -63,18 +74,22 @@ def test_names_of_tasks():
 def test_a_pattern_makes_a_task_of_each_column_or_one_of_all(tmp_path):
     columns = {f"Class{i}": [(j // i) % 2 for j in range(N)] for i in (1, 2, 3)}
     made = table(tmp_path, ["Class*"], {"Class2": {"weight": 3}}, **columns)
-    assert {name: type(task) for name, task in made.tasks.items()} == dict.fromkeys(columns, BinaryClassification)
+    assert {name: type(task) for name, task in made.tasks.items()} == dict.fromkeys(
+        columns, BinaryClassification
+    )
     assert made.tasks["Class2"].weight == 3
     assert [column.column for column in made.columns] == ["x"]
     made = table(tmp_path, {"tags": "Class*"}, **columns)
     assert made.tasks == {"tags": MultilabelClassification(labels=tuple(columns))}
     with pytest.raises(ValueError, match=r"t.csv: data.targets has the pattern 'Klass\*'"):
         table(tmp_path, ["Klass*"], **columns).tasks  # noqa: B018
-    with pytest.raises(ValueError, match=r"data.tasks names 'Class7', which is no target: did you mean Class"):
+    with pytest.raises(
+        ValueError, match=r"data.tasks names 'Class7', which is no target: did you mean Class"
+    ):
         table(tmp_path, ["Class*"], {"Class7": {"weight": 3}}, **columns).tasks  # noqa: B018
 
 
-# -- classes ----------------------------------------------------------------------------------------
+# -- classes ---------------------------------------------------------------------------------------
 def test_the_order_given_is_the_order_used_and_the_positive_class_is_said(tmp_path):
     labels = [["low", "high", "high", "high"][i * 7 // 3 % 4] for i in range(N)]
     made = table(tmp_path, ["y"], y=labels)
@@ -84,34 +99,51 @@ def test_the_order_given_is_the_order_used_and_the_positive_class_is_said(tmp_pa
     assert made.tasks["y"].classes == ("low", "high")
     train = np.array(labels)[made.rows["train"]]
     share = (train == "high").mean()
-    assert f"positive: high, the majority ({share:.0%}), unless its setting classes is [high, low]" in notes(made)
+    assert (
+        f"positive: high, the majority ({share:.0%}), unless its setting classes is [high, low]"
+        in notes(made)
+    )
     assert made.split("train").targets["y"].tolist() == (train == "high").tolist()
 
 
 def test_positive_class_in_words():
     task = BinaryClassification(classes=("no", "yes"))
-    assert positive_class(task, np.array(["no", "no", "yes", None], dtype=object)) == "; positive: yes"
+    assert (
+        positive_class(task, np.array(["no", "no", "yes", None], dtype=object)) == "; positive: yes"
+    )
     said = positive_class(task, np.array(["no", "yes", "yes", "yes"], dtype=object))
     assert said == "; positive: yes, the majority (75%), unless its setting classes is [yes, no]"
-    assert positive_class(Classification(classes=("a", "b")), np.array(["a", "b"], dtype=object)) == ""
+    assert (
+        positive_class(Classification(classes=("a", "b")), np.array(["a", "b"], dtype=object)) == ""
+    )
 
 
 @pytest.mark.parametrize("classes", [[False, True], [0, 1], ["no", "yes"]])
 def test_classes_set_by_hand_meet_words_of_the_file(tmp_path, classes):
-    made = table(tmp_path, ["y"], {"y": {"classes": classes}}, y=[classes[i // 2 % 2] for i in range(N)])
+    made = table(
+        tmp_path, ["y"], {"y": {"classes": classes}}, y=[classes[i // 2 % 2] for i in range(N)]
+    )
     assert made.tasks["y"].classes == tuple(classes)
-    assert made.split("train").targets["y"].tolist() == [float(row // 2 % 2) for row in made.rows["train"]]
+    assert made.split("train").targets["y"].tolist() == [
+        float(row // 2 % 2) for row in made.rows["train"]
+    ]
 
 
 def test_classes_set_by_hand_that_the_file_does_not_have(tmp_path):
-    with pytest.raises(ValueError, match=r"t.csv row 1: target 'y' holds the class '01', which the training labels"):
-        table(tmp_path, ["y"], {"y": {"classes": [1, 2]}}, y=[["01", "02"][i % 2] for i in range(N)]).tasks  # noqa: B018
+    with pytest.raises(
+        ValueError, match=r"t.csv row 1: target 'y' holds the class '01', which the training labels"
+    ):
+        table(  # noqa: B018
+            tmp_path, ["y"], {"y": {"classes": [1, 2]}}, y=[["01", "02"][i % 2] for i in range(N)]
+        ).tasks
 
 
 def test_classes_that_differ_in_case_are_two_and_noted(tmp_path):
     made = table(tmp_path, ["y"], y=[["High", "high", "low"][i % 3] for i in range(N)])
     assert made.tasks["y"].classes == ("High", "high", "low")
-    assert "target 'y': 'High' and 'high' differ in case alone, and count as two values" in notes(made)
+    assert "target 'y': 'High' and 'high' differ in case alone, and count as two values" in notes(
+        made
+    )
 
 
 def test_whole_numbers_as_classes_and_as_numbers(tmp_path):
@@ -123,14 +155,18 @@ def test_whole_numbers_as_classes_and_as_numbers(tmp_path):
     assert made.truth("test")["y"][""] == [stars[row] for row in made.rows["test"]]
 
 
-# -- numbers ----------------------------------------------------------------------------------------
+# -- numbers ---------------------------------------------------------------------------------------
 def test_a_target_in_another_notation_is_said_and_read(tmp_path):
     numbers = [1000 + i * 37.25 for i in range(N)]
     written = [f"{x:,.2f} €".translate(str.maketrans(",.", ".,")) for x in numbers]
     made = table(tmp_path, ["y"], y=written)
     assert isinstance(made.tasks["y"], Regression)
-    assert made.tasks["y"].mean[0] == pytest.approx(np.mean([numbers[row] for row in made.rows["train"]]))
-    assert "target 'y': '.' between thousands and a decimal ',' and the unit '€' left out" in notes(made)
+    assert made.tasks["y"].mean[0] == pytest.approx(
+        np.mean([numbers[row] for row in made.rows["train"]])
+    )
+    assert "target 'y': '.' between thousands and a decimal ',' and the unit '€' left out" in notes(
+        made
+    )
 
 
 def test_a_slip_in_a_target_names_the_row_wherever_it_stands(tmp_path):
@@ -139,10 +175,15 @@ def test_a_slip_in_a_target_names_the_row_wherever_it_stands(tmp_path):
     for side in ("train", "test"):
         row = int(rows[side][1])
         slip = [*numbers[:row], "tall", *numbers[row + 1 :]]
-        with pytest.raises(ValueError, match=rf"t.csv row {row + 1}: (column|target) 'y' holds 'tall' where a number is expected"):
+        with pytest.raises(
+            ValueError,
+            match=rf"t.csv row {row + 1}: (column|target) 'y' holds 'tall' where a number is expected",
+        ):
             table(tmp_path, ["y"], y=slip).tasks  # noqa: B018
 
 
 def test_an_infinite_label_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"t.csv row \d+: target 'y' holds inf, which is not finite"):
+    with pytest.raises(
+        ValueError, match=r"t.csv row \d+: target 'y' holds inf, which is not finite"
+    ):
         table(tmp_path, ["y"], y=[*range(N - 30), *["inf"] * 30]).tasks  # noqa: B018

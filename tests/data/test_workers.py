@@ -29,10 +29,13 @@ class Stops(Dataset[Tensor]):
 
 
 def loader(row: int, seconds: float) -> DataLoader[Tensor]:
-    return DataLoader(Stops(row), batch_size=None, num_workers=1, timeout=seconds, worker_init_fn=begin)
+    return DataLoader(
+        Stops(row), batch_size=None, num_workers=1, timeout=seconds, worker_init_fn=begin
+    )
 
 
-# the end of a worker is an error wherever this process is by then, in the deletion of its loader too
+# the end of a worker is an error wherever this process is by then, in the deletion of its loader
+# too
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("row", [0, 1, 3])
 def test_a_worker_that_is_stopped_is_waited_for_a_bounded_time(row: int) -> None:

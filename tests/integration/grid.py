@@ -1,9 +1,12 @@
 """Trains every balancer at every level and every sharing architecture on one topology, and keeps losses and final weights.
 
-python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.grid OUT "ddp x 2" [accumulated] [WORD ...]
+python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.grid OUT "ddp x 2"
+[accumulated] [WORD ...]
 
-OUT holds {cell: {"losses": (steps, T), "weights": {name: tensor}}, or the reason why it was refused}; further words choose the
-cells whose name holds one of them. ``accumulated``: the balancers that can, with three micro-batches per step.
+OUT holds {cell: {"losses": (steps, T), "weights": {name: tensor}}, or the reason why it was
+refused}; further words choose the
+cells whose name holds one of them. ``accumulated``: the balancers that can, with three
+micro-batches per step.
 """
 
 import sys
@@ -20,12 +23,12 @@ from torch.optim import SGD
 
 import src.balancing
 from src.balancing import Balancer, LossBalancer, PCGrad, StaticWeights
-from src.balancing.balancer import OnHost
+from src.balancing.balancer import CpuBalancer
+from src.cli.entrypoint import quiet
+from src.cli.messages import subclasses
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.parallel import DDP, FSDP, Checks, DDPPlacement, Pipeline, Placement
-from src.parser import subclasses
-from src.verb import quiet
 from tests.models.test_matrix import SHARINGS
 from tests.toy import Toy, bare_trainer
 
@@ -75,11 +78,18 @@ def cells(accumulated: bool = False) -> list[Cell]:
     """
     kinds: list[Any] = sorted(subclasses(Balancer), key=lambda kind: kind.__name__)
     ours = [kind for kind in kinds if kind.__module__.startswith("src.")]
-    levels = {kind: kind.levels if issubclass(kind, OnHost) else ("losses",) for kind in ours}
+    levels = {kind: kind.levels if issubclass(kind, CpuBalancer) else ("losses",) for kind in ours}
     if accumulated:
-        return [("balancing", k.__name__, level) for k in ours for level in levels[k] if k.accumulates and level != "features"]
+        return [
+            ("balancing", k.__name__, level)
+            for k in ours
+            for level in levels[k]
+            if k.accumulates and level != "features"
+        ]
     balancing = [("balancing", kind.__name__, level) for kind in ours for level in levels[kind]]
-    return balancing + [("sharing", name, level) for name in SHARINGS for level in ("losses", "parameters")]
+    return balancing + [
+        ("sharing", name, level) for name in SHARINGS for level in ("losses", "parameters")
+    ]
 
 
 def model_of(cell: Cell, data: Any = None, **more: Any) -> MultiTaskModel:
@@ -89,13 +99,23 @@ def model_of(cell: Cell, data: Any = None, **more: Any) -> MultiTaskModel:
     parts: dict[str, Any] = {"scheduler": None}
     if kind == "sharing":
         balancer: Any = StaticWeights if level == "losses" else partial(PCGrad, level="parameters")
-        parts |= {"encoder": partial(MLP, width=8, depth=1, dropout=0.2), "optimizer": partial(SGD, lr=0.02)}
+        parts |= {
+            "encoder": partial(MLP, width=8, depth=1, dropout=0.2),
+            "optimizer": partial(SGD, lr=0.02),
+        }
         parts |= {"sharing": SHARINGS[name], "balancer": balancer}
         return MultiTaskModel(data.tasks, data.input_shape, **parts | more)
     method = getattr(src.balancing, name)
     extra: dict[str, Any] = {"beta": 0.5} if (name, level) == ("DualBalance", "parameters") else {}
-    balancer = partial(method, **extra) if issubclass(method, LossBalancer) else partial(method, level=level, **extra)
-    parts |= {"encoder": partial(MLP, width=16, dropout=0.1), "optimizer": partial(SGD, lr=RATES.get(name, 0.05))}
+    balancer = (
+        partial(method, **extra)
+        if issubclass(method, LossBalancer)
+        else partial(method, level=level, **extra)
+    )
+    parts |= {
+        "encoder": partial(MLP, width=16, dropout=0.1),
+        "optimizer": partial(SGD, lr=RATES.get(name, 0.05)),
+    }
     return MultiTaskModel(data.tasks, data.input_shape, balancer=balancer, **parts | more)
 
 
@@ -116,7 +136,12 @@ def train(cell: Cell, topology: Topology, epochs: int = 3, **settings: Any) -> d
     try:
         strategy = topology.strategy()
         trainer = bare_trainer(
-            topology.devices, epochs, strategy=strategy, num_nodes=topology.nodes, callbacks=[losses], **settings
+            topology.devices,
+            epochs,
+            strategy=strategy,
+            num_nodes=topology.nodes,
+            callbacks=[losses],
+            **settings,
         )
         model.check(trainer.accumulate_grad_batches)
         if isinstance(strategy, Checks):
@@ -125,7 +150,10 @@ def train(cell: Cell, topology: Topology, epochs: int = 3, **settings: Any) -> d
         return str(error)
     trainer.fit(model, Toy())
     weights = trainer.strategy.lightning_module_state_dict()  # whole, whatever each process holds
-    return {"losses": torch.stack(losses.steps), "weights": {k: v.detach().cpu().clone() for k, v in weights.items()}}
+    return {
+        "losses": torch.stack(losses.steps),
+        "weights": {k: v.detach().cpu().clone() for k, v in weights.items()},
+    }
 
 
 if __name__ == "__main__":
@@ -135,7 +163,14 @@ if __name__ == "__main__":
     out, name, *words = sys.argv[1:]
     accumulated = "accumulated" in words[:1]
     words = words[accumulated:]
-    chosen = [cell for cell in cells(accumulated) if not words or any(word in "-".join(cell) for word in words)]
-    found = {cell: train(cell, TOPOLOGIES[name], accumulate_grad_batches=3 if accumulated else 1) for cell in chosen}
+    chosen = [
+        cell
+        for cell in cells(accumulated)
+        if not words or any(word in "-".join(cell) for word in words)
+    ]
+    found = {
+        cell: train(cell, TOPOLOGIES[name], accumulate_grad_batches=3 if accumulated else 1)
+        for cell in chosen
+    }
     if not dist.is_initialized() or dist.get_rank() == 0:
         torch.save(found, out)

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.launch import start
+from tests.launching import start
 
 ADDRESSES = ("10.213.87.1", "10.213.87.2")
 
@@ -41,7 +41,9 @@ class Hosts:
 
     def processes(self, host: int) -> list[int]:
         """Who still runs on a host."""
-        found = subprocess.run(["ip", "netns", "pids", self.names[host]], capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            ["ip", "netns", "pids", self.names[host]], capture_output=True, text=True, check=True
+        )
         return [int(line) for line in found.stdout.split()]
 
 
@@ -58,7 +60,20 @@ def two_hosts() -> Iterator[Hosts]:
         for name in hosts.names:
             ip("netns", "add", name)
             ip("-n", name, "link", "set", "lo", "up")
-        ip("-n", here, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", there)
+        ip(
+            "-n",
+            here,
+            "link",
+            "add",
+            "wire",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "wire",
+            "netns",
+            there,
+        )
         for name, address in zip(hosts.names, ADDRESSES, strict=True):
             ip("-n", name, "address", "add", f"{address}/24", "dev", "wire")
             ip("-n", name, "link", "set", "wire", "up")

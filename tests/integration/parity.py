@@ -1,6 +1,7 @@
 """The parity table: how far the runs of every balancer and architecture on every topology are from those of one process.
 
-python -m tests.integration.parity [TOPOLOGY ...] (all of them, and then the table is written to tests/benchmarks/PARITY.md)
+python -m tests.integration.parity [TOPOLOGY ...] (all of them, and then the table is written to
+tests/benchmarks/PARITY.md)
 """
 
 import sys
@@ -13,10 +14,10 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from src.run import versions
+from src.run.run import versions
 from tests.integration.grid import TOPOLOGIES, Cell, cells
 from tests.integration.namespaces import ADDRESSES, two_hosts
-from tests.launch import ROOT, finish, launch, port
+from tests.launching import ROOT, finish, launch, port
 
 TABLE = ROOT / "tests" / "benchmarks" / "PARITY.md"
 LIMIT = 1e-5
@@ -35,7 +36,15 @@ def run(topology: str, out: Path, *words: str) -> Any:
     where = TOPOLOGIES[topology]
     what = ("-m", "tests.integration.grid", out, topology, *words)
     if where.nodes == 1:
-        launch("torch.distributed.run", "--nproc_per_node", where.processes, "--master_port", port(29600), *what, timeout=3600)
+        launch(
+            "torch.distributed.run",
+            "--nproc_per_node",
+            where.processes,
+            "--master_port",
+            port(29600),
+            *what,
+            timeout=3600,
+        )
     else:
         with two_hosts() as hosts:
             meet = (
@@ -49,7 +58,10 @@ def run(topology: str, out: Path, *words: str) -> Any:
                 port(29600),
             )
             wire = {"GLOO_SOCKET_IFNAME": "wire"}
-            both = [hosts.start(k, "torch.distributed.run", *meet, "--node_rank", k, *what, **wire) for k in range(2)]
+            both = [
+                hosts.start(k, "torch.distributed.run", *meet, "--node_rank", k, *what, **wire)
+                for k in range(2)
+            ]
             for process in both:
                 done = finish(process, timeout=3600)
                 assert done.returncode == 0, done.stderr[-3000:]
@@ -61,14 +73,20 @@ def apart(ours: Any, theirs: Any) -> float | str:
     if isinstance(ours, str) or isinstance(theirs, str):
         return ours if isinstance(ours, str) else theirs
     assert ours["weights"].keys() == theirs["weights"].keys()
-    pairs = [(ours["weights"][key], value) for key, value in theirs["weights"].items() if value.is_floating_point()]
+    pairs = [
+        (ours["weights"][key], value)
+        for key, value in theirs["weights"].items()
+        if value.is_floating_point()
+    ]
     pairs += list(zip(ours["losses"].flatten(), theirs["losses"].flatten(), strict=True))
     differences = []
     for a, b in pairs:
         a, b = a.double(), b.double()
         assert torch.equal(a.isnan(), b.isnan())
         # a number that happens to be near 0 carries the rounding of where it has been
-        differences.append(float((a - b).nan_to_num(0).norm()) / max(float(b.nan_to_num(0).norm()), 1e-2))
+        differences.append(
+            float((a - b).nan_to_num(0).norm()) / max(float(b.nan_to_num(0).norm()), 1e-2)
+        )
     return max(differences)
 
 
@@ -81,11 +99,17 @@ def table(found: dict[str, dict[Cell, float | str]], steps: int) -> str:
     """The table as Markdown: a row for each cell of the grid, a column for each topology."""
     names = list(found)
     kept = {name: version for name, version in versions().items() if name in ("torch", "lightning")}
-    about = ABOUT.format(steps=steps, date=date.today(), versions=", ".join(f"{name} {version}" for name, version in kept.items()))
+    about = ABOUT.format(
+        steps=steps,
+        date=date.today(),
+        versions=", ".join(f"{name} {version}" for name, version in kept.items()),
+    )
     lines = [about, f"| | level | {' | '.join(names)} |", "|" + "---|" * (len(names) + 2)]
     for cell in cells():
         _, what, level = cell
-        lines.append(f"| {what} | {level} | {' | '.join(written(found[name][cell]) for name in names)} |")
+        lines.append(
+            f"| {what} | {level} | {' | '.join(written(found[name][cell]) for name in names)} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -98,7 +122,12 @@ def main(topologies: list[str]) -> int:
         for name in track(others, description="topologies", console=Console(stderr=True)):
             ours = run(name, Path(folder) / "other.pt")
             found[name] = {cell: apart(ours[cell], one[cell]) for cell in one}
-    far = [(name, cell, d) for name, of in found.items() for cell, d in of.items() if isinstance(d, float) and not d < LIMIT]
+    far = [
+        (name, cell, d)
+        for name, of in found.items()
+        for cell, d in of.items()
+        if isinstance(d, float) and not d < LIMIT
+    ]
     for name, cell, d in far:
         print(f"{name}: {' '.join(cell)} is {d:.1e} from one process", file=sys.stderr)
     steps = max(len(cell["losses"]) for cell in one.values() if not isinstance(cell, str))

@@ -1,9 +1,10 @@
 """Breaks runs off on one topology, resumes them, and keeps the final weights beside those of runs that nothing breaks off.
 
-python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.resuming OUT "fsdp x 2" CASE ...
+python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.resuming OUT "fsdp x 2" CASE
+...
 
-OUT holds {(case, cell): {"whole": weights, "resumed": weights}, or the reason why the cell was refused}; a case is
-a name of ``CASES``.
+OUT holds {(case, cell): {"whole": weights, "resumed": weights}, or the reason why the cell was
+refused}; a case is a name of ``CASES``.
 """
 
 import sys
@@ -20,16 +21,17 @@ import torch.distributed as dist
 from torch.optim import AdamW
 
 from src.checkpoint import SafeCheckpointIO
+from src.cli.entrypoint import quiet
 from src.data import MultiTaskDataModule, Sources
 from src.models.schedule import WarmupCosine
 from src.monitoring.checkpoints import LastCheckpoint
 from src.parallel import FSDP, Checks
-from src.verb import quiet
 from tests.integration import grid
 from tests.integration.grid import Cell, Topology, cells, model_of
 from tests.toy import Toy, bare_trainer
 
-# a balancer without a state, one that learns, those that keep numbers of each task, and one that keeps a row of each
+# a balancer without a state, one that learns, those that keep numbers of each task, and one that
+# keeps a row of each
 SOME: tuple[Cell, ...] = (
     ("balancing", "StaticWeights", "losses"),
     ("balancing", "UncertaintyWeights", "losses"),
@@ -38,9 +40,15 @@ SOME: tuple[Cell, ...] = (
     ("balancing", "ExcessMTL", "parameters"),
 )
 EPOCHS = 3
-TOPOLOGIES = {name: where for name, where in grid.TOPOLOGIES.items() if where.nodes == 1 and where.processes < 3}
+TOPOLOGIES = {
+    name: where
+    for name, where in grid.TOPOLOGIES.items()
+    if where.nodes == 1 and where.processes < 3
+}
 TOPOLOGIES["fsdp x 2 in folders"] = grid.Topology(2, 2, partial(FSDP, checkpoint="folder"))
-TOPOLOGIES["fsdp 1 x 2 with tensor parallel"] = grid.Topology(2, 2, partial(FSDP, tensor_parallel_size=2))
+TOPOLOGIES["fsdp 1 x 2 with tensor parallel"] = grid.Topology(
+    2, 2, partial(FSDP, tensor_parallel_size=2)
+)
 
 
 class Broken(Exception):
@@ -57,7 +65,9 @@ class BreakAt(L.Callback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step == self.step:
             raise Broken
 
@@ -76,7 +86,10 @@ class Case:
     """
 
     every: int = 7
-    breaks: tuple[int, ...] = (16, 24)  # goes on from 14, the end of an epoch, and from 21, the middle of one
+    breaks: tuple[int, ...] = (
+        16,
+        24,
+    )  # goes on from 14, the end of an epoch, and from 21, the middle of one
     cells: Sequence[Cell] = SOME
     schedule: bool = True
     data: Callable[[], MultiTaskDataModule] = Toy
@@ -85,7 +98,12 @@ class Case:
 
 def two_sources() -> MultiTaskDataModule:
     """The toy twice, with batches of their own sizes, in turn."""
-    return Sources({"a": Toy(batch_size=32), "b": Toy(batch_size=24)}, sampler="temperature", temperature=3.0, prefix=True)
+    return Sources(
+        {"a": Toy(batch_size=32), "b": Toy(batch_size=24)},
+        sampler="temperature",
+        temperature=3.0,
+        prefix=True,
+    )
 
 
 FEW = SOME[:2]
@@ -96,7 +114,9 @@ CASES = {
     "every third step": Case(every=3, breaks=(20, 33), cells=FEW),
     "workers": Case(cells=FEW, data=partial(Toy, num_workers=2)),
     "sources": Case(cells=FEW[:1], breaks=(17, 29), data=two_sources),
-    "accumulation": Case(every=2, breaks=(8, 12), cells=FEW, settings={"accumulate_grad_batches": 3}),
+    "accumulation": Case(
+        every=2, breaks=(8, 12), cells=FEW, settings={"accumulate_grad_batches": 3}
+    ),
     "short epochs": Case(every=3, breaks=(13, 26), cells=FEW, settings={"limit_train_batches": 10}),
     "steps, not epochs": Case(cells=FEW, schedule=False, settings={"max_steps": 50}),
     "loaders made anew": Case(cells=FEW, settings={"reload_dataloaders_every_n_epochs": 1}),
@@ -112,23 +132,34 @@ def weights_of(trainer: L.Trainer) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().clone() for name, value in state.items()}
 
 
-def train(cell: Cell, case: Case, topology: Topology, folder: Path, breaks: tuple[int, ...]) -> dict[str, torch.Tensor] | str:
+def train(
+    cell: Cell, case: Case, topology: Topology, folder: Path, breaks: tuple[int, ...]
+) -> dict[str, torch.Tensor] | str:
     """One run, resumed each time it has broken off; or why it was refused."""
     for number, at in enumerate((*breaks, None)):
         data = case.data()
         optimizer, schedule = partial(AdamW, lr=0.01), WarmupCosine if case.schedule else None
         model = model_of(cell, data, optimizer=optimizer, scheduler=schedule)
-        settings: dict[str, Any] = {"gradient_clip_val": 2.0, "plugins": [SafeCheckpointIO()], **case.settings}
+        settings: dict[str, Any] = {
+            "gradient_clip_val": 2.0,
+            "plugins": [SafeCheckpointIO()],
+            **case.settings,
+        }
         epochs = -1 if "max_steps" in settings else EPOCHS
         try:
             strategy = topology.strategy()
-            trainer = bare_trainer(topology.devices, epochs, strategy=strategy, num_nodes=topology.nodes, **settings)
+            trainer = bare_trainer(
+                topology.devices, epochs, strategy=strategy, num_nodes=topology.nodes, **settings
+            )
             model.check(trainer.accumulate_grad_batches)
             if isinstance(strategy, Checks):
                 strategy.check(model)
         except ValueError as error:
             return str(error)
-        cast(Any, trainer).callbacks += [LastCheckpoint(folder, case.every), *([] if at is None else [BreakAt(at)])]
+        cast(Any, trainer).callbacks += [
+            LastCheckpoint(folder, case.every),
+            *([] if at is None else [BreakAt(at)]),
+        ]
         try:
             trainer.fit(model, data, ckpt_path=folder / "last.ckpt" if number else None)
             assert at is None, f"it did not come to step {at}"
@@ -149,7 +180,10 @@ def main(out: str, name: str, *names: str) -> None:
             if isinstance(whole, str):
                 found[key, cell] = whole
             else:
-                found[key, cell] = {"whole": whole, "resumed": train(cell, case, topology, folder / "broken", case.breaks)}
+                found[key, cell] = {
+                    "whole": whole,
+                    "resumed": train(cell, case, topology, folder / "broken", case.breaks),
+                }
     if not dist.is_initialized() or dist.get_rank() == 0:
         torch.save(found, out)
 

@@ -9,14 +9,23 @@ from typing import Any
 import pytest
 
 from src.checkpoint import load_checkpoint
-from src.run import Run
+from src.run.run import Run
 from tests.cli.calling import call
-from tests.launch import launch, only_run, read_json
+from tests.launching import launch, only_run, read_json
 from tests.toy import RunAt
 
 # a checkpoint after every fourth step, and after the 18th the disk gives out
 TOY = (
-    *("--data", "tests.toy.Toy", "--max_epochs", 2, "--model.encoder.width", 16, "--watch.checkpoint_every", 4),
+    *(
+        "--data",
+        "tests.toy.Toy",
+        "--max_epochs",
+        2,
+        "--model.encoder.width",
+        16,
+        "--watch.checkpoint_every",
+        4,
+    ),
     *("--watch.figures_every", 0),
 )
 
@@ -45,7 +54,9 @@ def gives_out(disk: Path, command: str, rank: int = 0) -> tuple[object, ...]:
     return ("--logs", disk, "--name", "run", *TOY, *then, "--trainer.callbacks.command", command)
 
 
-def ended_well(run: Path, err: str, reason: str, file: str = "last.ckpt", status: str = "failed") -> None:
+def ended_well(
+    run: Path, err: str, reason: str, file: str = "last.ckpt", status: str = "failed"
+) -> None:
     """Checks what is said and left."""
     lines = [line for line in err.splitlines() if not line.startswith("warning: TensorBoard")]
     where = f"{run}/checkpoints/{file}"
@@ -64,13 +75,30 @@ FULL = "cat /dev/zero > {disk}/fill 2>/dev/null || true"
 NO_INODES = "i=0; while touch {disk}/$i 2>/dev/null; do i=$((i+1)); done"
 SPOILED = {
     "full": ("size=16m", FULL, "No space left on device", "rm {disk}/fill"),
-    "no inodes": ("size=16m,nr_inodes=100", NO_INODES, "No space left on device", "rm {disk}/[0-9]*"),
-    "permission": ("size=16m", "chattr +i {disk}/run/*/checkpoints", "Operation not permitted", "chattr -R -i {disk}/run"),
-    "read-only": ("size=16m", "mount -o remount,ro {disk}", "Read-only file system", "mount -o remount,rw {disk}"),
+    "no inodes": (
+        "size=16m,nr_inodes=100",
+        NO_INODES,
+        "No space left on device",
+        "rm {disk}/[0-9]*",
+    ),
+    "permission": (
+        "size=16m",
+        "chattr +i {disk}/run/*/checkpoints",
+        "Operation not permitted",
+        "chattr -R -i {disk}/run",
+    ),
+    "read-only": (
+        "size=16m",
+        "mount -o remount,ro {disk}",
+        "Read-only file system",
+        "mount -o remount,rw {disk}",
+    ),
 }
 
 
-@pytest.mark.parametrize(("disk", "kind"), [(SPOILED[kind][0], kind) for kind in SPOILED], indirect=["disk"], ids=SPOILED)
+@pytest.mark.parametrize(
+    ("disk", "kind"), [(SPOILED[kind][0], kind) for kind in SPOILED], indirect=["disk"], ids=SPOILED
+)
 def test_a_disk_gives_out(disk: Path, kind: str) -> None:
     """Once it is mended the run goes on."""
     _, command, reason, mend = SPOILED[kind]
@@ -93,11 +121,17 @@ def test_a_disk_gives_out(disk: Path, kind: str) -> None:
     [
         (1, (), 0),
         pytest.param(2, (), 0, marks=pytest.mark.slow),
-        pytest.param(2, ("--strategy", "fsdp", "--strategy.checkpoint", "folder"), 0, marks=pytest.mark.slow),
-        pytest.param(2, ("--strategy", "fsdp", "--strategy.checkpoint", "folder"), 1, marks=pytest.mark.slow),
+        pytest.param(
+            2, ("--strategy", "fsdp", "--strategy.checkpoint", "folder"), 0, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            2, ("--strategy", "fsdp", "--strategy.checkpoint", "folder"), 1, marks=pytest.mark.slow
+        ),
     ],
 )
-def test_one_process_may_write_no_more(tmp_path: Path, devices: int, strategy: tuple[object, ...], rank: int) -> None:
+def test_one_process_may_write_no_more(
+    tmp_path: Path, devices: int, strategy: tuple[object, ...], rank: int
+) -> None:
     """No file of its may grow beyond 4 kB, as under a quota: it and all others end with one line; needs no rights of root."""
     (tmp_path / "logs").mkdir()
     limit = "prlimit --pid $PPID --fsize=4096:"
@@ -107,7 +141,9 @@ def test_one_process_may_write_no_more(tmp_path: Path, devices: int, strategy: t
     ended_well(run, done.stderr, "File too large")
 
 
-def test_the_record_is_written_where_there_is_no_room_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_record_is_written_where_there_is_no_room_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Over the old one; and what cannot be noted at all does not hide why the run has failed."""
     run = Run.create(str(tmp_path), "x")
     run.begin("config", seed=0, resumed=False)
@@ -115,7 +151,7 @@ def test_the_record_is_written_where_there_is_no_room_for_another(tmp_path: Path
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device", str(run.record))
 
-    monkeypatch.setattr("src.run.write_atomically", full)
+    monkeypatch.setattr("src.run.run.write_atomically", full)
     run.fail(ValueError("the first error"))
     session = read_json(run.record)["sessions"][-1]
     assert (session["status"], session["error"]) == ("failed", "the first error")

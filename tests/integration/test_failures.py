@@ -12,12 +12,21 @@ import pytest
 import torch
 
 from src.batch import Batch
+from src.cli.entrypoint import in_a_line
 from src.data import Rows, Split
-from src.verb import in_a_line
-from tests.launch import finish, start
+from tests.launching import finish, start
 from tests.toy import At, KillAt, RaiseAt, StopAt, Toy
 
-TOY = ("--data", "tests.toy.Toy", "--max_epochs", 400, "--model.encoder.width", 16, "--watch.figures_every", 0)
+TOY = (
+    "--data",
+    "tests.toy.Toy",
+    "--max_epochs",
+    400,
+    "--model.encoder.width",
+    16,
+    "--watch.figures_every",
+    0,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,14 +38,28 @@ TOY = ("--data", "tests.toy.Toy", "--max_epochs", 400, "--model.encoder.width", 
         pytest.param(KillAt, "another process of this run", 0, marks=pytest.mark.slow),
     ],
 )
-def test_a_dead_rank_ends_the_run(tmp_path: Path, callback: type[At], visible: str, rank: int) -> None:
+def test_a_dead_rank_ends_the_run(
+    tmp_path: Path, callback: type[At], visible: str, rank: int
+) -> None:
     marker = tmp_path / "dead"
-    process = start("src.train", "--logs", tmp_path, "--name", "x", *TOY, "--devices", 2, *callback.flags(20, marker, rank))
+    process = start(
+        "src.train",
+        "--logs",
+        tmp_path,
+        "--name",
+        "x",
+        *TOY,
+        "--devices",
+        2,
+        *callback.flags(20, marker, rank),
+    )
     done = finish(process, timeout=120)
     ended = time.time()
     assert done.returncode not in (0, None)
     assert visible in done.stderr
-    assert ended - marker.stat().st_mtime < 30  # seconds, on a busy machine; a hang would be minutes
+    assert (
+        ended - marker.stat().st_mtime < 30
+    )  # seconds, on a busy machine; a hang would be minutes
     assert nobody_is_left(process)
 
 
@@ -71,20 +94,39 @@ class DiesInStart(Toy):
 @pytest.mark.parametrize("first", [True, False])
 def test_a_death_before_the_processes_have_met_ends_the_others(tmp_path: Path, first: bool) -> None:
     marker = tmp_path / "dead"
-    data = ("--data", "tests.integration.test_failures.DiesInStart", "--data.first", first, "--data.marker", marker)
+    data = (
+        "--data",
+        "tests.integration.test_failures.DiesInStart",
+        "--data.first",
+        first,
+        "--data.marker",
+        marker,
+    )
     process = start("src.train", "--logs", tmp_path, "--name", "x", *data, *TOY[2:], "--devices", 2)
     done = finish(process, timeout=200)
     assert time.time() - marker.stat().st_mtime < 60  # the timeout of the strategy is 600
     errors = done.stderr.splitlines()
     assert len(errors) == 1, done.stderr
-    assert ("the first process has ended" if first else "process 1 was ended by SIGKILL") in errors[0]
+    assert ("the first process has ended" if first else "process 1 was ended by SIGKILL") in errors[
+        0
+    ]
     assert nobody_is_left(process)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rank", "says"), [(0, "another process of this run"), (1, "process 1 is stopped")])
+@pytest.mark.parametrize(
+    ("rank", "says"), [(0, "another process of this run"), (1, "process 1 is stopped")]
+)
 def test_a_rank_that_is_stopped_ends_the_run(tmp_path: Path, rank: int, says: str) -> None:
-    words = ("--devices", 2, "--strategy", "ddp", "--strategy.timeout", 10, *StopAt.flags(20, tmp_path / "stopped", rank))
+    words = (
+        "--devices",
+        2,
+        "--strategy",
+        "ddp",
+        "--strategy.timeout",
+        10,
+        *StopAt.flags(20, tmp_path / "stopped", rank),
+    )
     process = start("src.train", "--logs", tmp_path, "--name", "x", *TOY, *words)
     done = finish(process, timeout=200)
     assert time.time() - (tmp_path / "stopped").stat().st_mtime < 60
@@ -104,7 +146,11 @@ class OutOfMemoryAt(At):
 @pytest.mark.slow
 def test_memory_that_runs_out_on_a_rank_is_one_line(tmp_path: Path) -> None:
     key = "--trainer.callbacks"
-    at = (key, "tests.integration.test_failures.OutOfMemoryAt", *OutOfMemoryAt.flags(20, tmp_path / "out", 1)[2:])
+    at = (
+        key,
+        "tests.integration.test_failures.OutOfMemoryAt",
+        *OutOfMemoryAt.flags(20, tmp_path / "out", 1)[2:],
+    )
     process = start("src.train", "--logs", tmp_path, "--name", "x", *TOY, "--devices", 2, *at)
     done = finish(process, timeout=200)
     assert done.returncode == 2
@@ -125,18 +171,38 @@ Original Traceback (most recent call last):
     ("error", "says"),
     [
         (MemoryError(), "the memory of this machine has run out: lower --batch_size"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0"), "the memory of the GPU has run out"),
         (
-            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 40 bytes"),
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0"),
+            "the memory of the GPU has run out",
+        ),
+        (
+            RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 40 bytes"
+            ),
             "out, 40 bytes were asked for",
         ),
-        (RuntimeError("DataLoader timed out after 540.0 seconds"), "a process that prepares batches does not answer"),
-        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "a process that prepares batches has ended"),
         (
-            ValueError(FROM_A_WORKER.format(kind="ValueError", code="raise ValueError(words)", words="row 5 is broken")),
+            RuntimeError("DataLoader timed out after 540.0 seconds"),
+            "a process that prepares batches does not answer",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            "a process that prepares batches has ended",
+        ),
+        (
+            ValueError(
+                FROM_A_WORKER.format(
+                    kind="ValueError", code="raise ValueError(words)", words="row 5 is broken"
+                )
+            ),
             "row 5 is broken",
         ),
-        (ValueError(FROM_A_WORKER.format(kind="ValueError", code="int(word)", words="invalid literal")), None),
+        (
+            ValueError(
+                FROM_A_WORKER.format(kind="ValueError", code="int(word)", words="invalid literal")
+            ),
+            None,
+        ),
         (RuntimeError("a bug"), None),
     ],
 )

@@ -46,7 +46,11 @@ def test_there_are_all() -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", [pytest.param(c, marks=pytest.mark.slow if c[0] == "sharing" else (), id="-".join(c)) for c in CELLS]
+    "cell",
+    [
+        pytest.param(c, marks=pytest.mark.slow if c[0] == "sharing" else (), id="-".join(c))
+        for c in CELLS
+    ],
 )
 def test_two_processes_agree_with_one(grid: Callable[..., Any], cell: Cell) -> None:
     kind = f"{cell[0]}-"
@@ -64,14 +68,24 @@ def test_micro_batches_agree_too(grid: Callable[..., Any], cell: Cell, topology:
     assert distance < LIMIT
 
 
-ELSEWHERE = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in TOPOLOGIES if name != "1 process"]
+ELSEWHERE = [
+    pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+    for name in TOPOLOGIES
+    if name != "1 process"
+]
 
 
 @pytest.mark.parametrize(
-    "cell", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow, id="-".join(c)) for c in QUICK + REST]
+    "cell",
+    [
+        pytest.param(c, marks=() if c in QUICK else pytest.mark.slow, id="-".join(c))
+        for c in QUICK + REST
+    ],
 )
 @pytest.mark.parametrize("topology", ELSEWHERE)
-def test_other_topologies_agree_with_one(grid: Callable[..., Any], topology: str, cell: Cell) -> None:
+def test_other_topologies_agree_with_one(
+    grid: Callable[..., Any], topology: str, cell: Cell
+) -> None:
     words = ["-".join(each) for each in (QUICK if cell in QUICK else REST)]
     one = grid("1 process", *words)[cell]
     try:
@@ -91,22 +105,37 @@ def test_runs_differ(grid: Callable[..., Any], kind: str) -> None:
     ends = {cell: of["weights"]["heads.number.0.weight"] for cell, of in one.items()}
     for cell, end in ends.items():
         others = {other: e for other, e in ends.items() if other != cell and e.shape == end.shape}
-        if kind == "sharing-":  # where each task has weights of its own there are no gradients of tasks to balance
+        if (
+            kind == "sharing-"
+        ):  # where each task has weights of its own there are no gradients of tasks to balance
             others = {other: e for other, e in others.items() if other[1] != cell[1]}
-        assert not [other for other, e in others.items() if (end - e).norm() < 1e-4 * end.norm()], cell
+        assert not [other for other, e in others.items() if (end - e).norm() < 1e-4 * end.norm()], (
+            cell
+        )
 
 
-# -- the published table -----------------------------------------------------------------------------------------------------------
+# -- the published table ---------------------------------------------------------------------------
 def rows() -> dict[Cell, dict[str, str]]:
     """The table as it stands in the repository."""
-    lines = [line.strip("| \n").split(" | ") for line in TABLE.read_text().splitlines() if line.startswith("|")]
+    lines = [
+        line.strip("| \n").split(" | ")
+        for line in TABLE.read_text().splitlines()
+        if line.startswith("|")
+    ]
     header, _, *content = lines
-    return {cell: dict(zip(header[1:], row[2:], strict=True)) for cell, row in zip(CELLS, content, strict=True)}
+    return {
+        cell: dict(zip(header[1:], row[2:], strict=True))
+        for cell, row in zip(CELLS, content, strict=True)
+    }
 
 
 def test_the_table_is_complete_and_within_the_limit() -> None:
     table = rows()
-    for cell, row in zip(CELLS, [line for line in TABLE.read_text().splitlines() if line.startswith("|")][2:], strict=True):
+    for cell, row in zip(
+        CELLS,
+        [line for line in TABLE.read_text().splitlines() if line.startswith("|")][2:],
+        strict=True,
+    ):
         assert row.startswith(f"| {cell[1]} | {cell[2]} |")
     for columns in table.values():
         assert [*columns] == [name for name in TOPOLOGIES if name != "1 process"]

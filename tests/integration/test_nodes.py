@@ -11,12 +11,33 @@ from typing import Any
 import pytest
 
 from tests.integration.namespaces import ADDRESSES, Hosts, two_hosts
-from tests.launch import ROOT, environment, finish, furthest, launch, only_run, port, read_json, start, train, weights
+from tests.launching import (
+    ROOT,
+    environment,
+    finish,
+    furthest,
+    launch,
+    only_run,
+    port,
+    read_json,
+    start,
+    train,
+    weights,
+)
 from tests.toy import KillAt, SignalAt, SleepAt, StopAt
 
 # 14 steps an epoch; dropout, so that the random numbers matter
 TOY = (
-    *("--data", "tests.toy.Toy", "--max_epochs", 3, "--model.encoder.width", 16, "--model.encoder.dropout", 0.2),
+    *(
+        "--data",
+        "tests.toy.Toy",
+        "--max_epochs",
+        3,
+        "--model.encoder.width",
+        16,
+        "--model.encoder.dropout",
+        0.2,
+    ),
     *("--watch.checkpoint_every", 4, "--watch.figures_every", 0, "--accelerator", "cpu"),
 )
 LOST = "another process of this run has ended or does not answer, and this one ends with it: Timed out waiting 10000ms"
@@ -31,12 +52,33 @@ def hosts() -> Iterator[Hosts]:
         pytest.skip(f"no network namespaces here: {error}")
 
 
-def on_both(hosts: Hosts, *args: object, apart: float = 0.0, restarts: int = 0) -> list[subprocess.Popen[str]]:
+def on_both(
+    hosts: Hosts, *args: object, apart: float = 0.0, restarts: int = 0
+) -> list[subprocess.Popen[str]]:
     """Starts src.train on each host by torchrun, the second one first, and so many seconds apart."""
     started = []
     for rank in (1, 0):
-        words: tuple[object, ...] = ("--nnodes", 2, "--nproc_per_node", 1, "--node_rank", rank, "--max-restarts", restarts)
-        words = (*words, "--master_addr", ADDRESSES[0], "--master_port", port(29730), "-m", "src.train", "--", *args)
+        words: tuple[object, ...] = (
+            "--nnodes",
+            2,
+            "--nproc_per_node",
+            1,
+            "--node_rank",
+            rank,
+            "--max-restarts",
+            restarts,
+        )
+        words = (
+            *words,
+            "--master_addr",
+            ADDRESSES[0],
+            "--master_port",
+            port(29730),
+            "-m",
+            "src.train",
+            "--",
+            *args,
+        )
         started.append(hosts.start(rank, "torch.distributed.run", *words))
         time.sleep(apart if rank else 0)
     return started
@@ -98,7 +140,19 @@ def test_a_cut_wire_ends_both_hosts(hosts: Hosts, on_two: Path, tmp_path: Path) 
     """Nobody closes a connection: only time tells. The run goes on to the same bits when the wire is mended."""
     marker = tmp_path / "marker"
     pause = (*SleepAt.flags(18, marker), "--trainer.callbacks.seconds", 3)
-    processes = on_both(hosts, "--logs", tmp_path, "--name", "run", *TOY, *pause, "--strategy", "ddp", "--strategy.timeout", 10)
+    processes = on_both(
+        hosts,
+        "--logs",
+        tmp_path,
+        "--name",
+        "run",
+        *TOY,
+        *pause,
+        "--strategy",
+        "ddp",
+        "--strategy.timeout",
+        10,
+    )
     while not marker.exists():
         time.sleep(0.1)
         assert processes[0].poll() is None
@@ -135,7 +189,17 @@ def test_two_hosts_start_again(hosts: Hosts, on_two: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("step", [17, 2])
 def test_torchrun_starts_a_killed_run_again(in_two: Path, tmp_path: Path, step: int) -> None:
     """The same command line goes on in the folder of the first attempt, even if that has not come as far as a checkpoint."""
-    words = ("--nproc_per_node", 2, "--master_port", port(29732), "--max-restarts", 2, "-m", "src.train", "--")
+    words = (
+        "--nproc_per_node",
+        2,
+        "--master_port",
+        port(29732),
+        "--max-restarts",
+        2,
+        "-m",
+        "src.train",
+        "--",
+    )
     kill = KillAt.flags(step, tmp_path / "marker", rank=1)
     launch("torch.distributed.run", *words, "--logs", tmp_path, "--name", "run", *TOY, *kill)
     run = only_run(tmp_path / "run")
@@ -160,7 +224,9 @@ echo "$@" >> "$(dirname "$0")/scontrol.txt"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stop", "code"), [(SignalAt, 130), (KillAt, 137)], ids=["asked", "killed"])
+@pytest.mark.parametrize(
+    ("stop", "code"), [(SignalAt, 130), (KillAt, 137)], ids=["asked", "killed"]
+)
 def test_slurm_requeues(in_two: Path, tmp_path: Path, stop: type[KillAt], code: int) -> None:
     """The job script, with srun and scontrol of our own; whoever was killed is requeued by SLURM itself."""
     for name, script in (("srun", SRUN), ("scontrol", SCONTROL)):
@@ -176,18 +242,29 @@ def test_slurm_requeues(in_two: Path, tmp_path: Path, stop: type[KillAt], code: 
     }
     variables = {f"SLURM_{key}": value for key, value in slurm.items()}
     variables |= {"MASTER_PORT": str(port(29733)), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    words = [*TOY, "--logs", tmp_path / "logs", "--name", "run", *stop.flags(18, tmp_path / "marker")]
+    words = [
+        *TOY,
+        "--logs",
+        tmp_path / "logs",
+        "--name",
+        "run",
+        *stop.flags(18, tmp_path / "marker"),
+    ]
 
     def job(attempt: int) -> int:
         count = {"SLURM_RESTART_COUNT": str(attempt)} if attempt else {}
         command = ["bash", "configs/slurm/train.sbatch", *map(str, words)]
-        done = subprocess.run(command, cwd=ROOT, env=environment(**variables, **count), check=False, timeout=120)
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment(**variables, **count), check=False, timeout=120
+        )
         return done.returncode
 
     assert job(0) == code
     run = only_run(tmp_path / "logs" / "run")
     asked = tmp_path / "scontrol.txt"
-    assert (asked.read_text() if asked.is_file() else "") == ("requeue 4733\n" if code == 130 else "")
+    assert (asked.read_text() if asked.is_file() else "") == (
+        "requeue 4733\n" if code == 130 else ""
+    )
     assert job(1) == 0
     assert only_run(tmp_path / "logs" / "run") == run
     assert furthest(weights(run), weights(in_two)) == 0
@@ -198,7 +275,14 @@ def test_slurm_requeues(in_two: Path, tmp_path: Path, stop: type[KillAt], code: 
 @pytest.mark.parametrize("launcher", ["none", "torchrun"])
 def test_a_rank_that_hangs(tmp_path: Path, launcher: str) -> None:
     """It is stopped, closes nothing, and does not hear that it is to end."""
-    words = ("--logs", tmp_path, "--name", "run", *TOY, *StopAt.flags(18, tmp_path / "marker", rank=1))
+    words = (
+        "--logs",
+        tmp_path,
+        "--name",
+        "run",
+        *TOY,
+        *StopAt.flags(18, tmp_path / "marker", rank=1),
+    )
     words += ("--strategy", "ddp", "--strategy.timeout", 10)
     if launcher == "none":
         process = start("src.train", *words, "--devices", 2)
@@ -209,6 +293,8 @@ def test_a_rank_that_hangs(tmp_path: Path, launcher: str) -> None:
     assert done.returncode == 1
     assert LOST in done.stderr
     waited = time.time() - (tmp_path / "marker").stat().st_mtime
-    assert waited < (40 if launcher == "none" else 75)  # torchrun itself waits for 30 s before it kills
+    assert waited < (
+        40 if launcher == "none" else 75
+    )  # torchrun itself waits for 30 s before it kills
     with pytest.raises(ProcessLookupError):  # nobody of its process group is left
         os.killpg(process.pid, 0)

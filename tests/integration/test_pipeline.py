@@ -1,6 +1,7 @@
 """A pipeline is the run of one process: tokens with masks, short batches, every schedule, checkpoints to and fro.
 
-python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.test_pipeline OUT 2 trains each of ``CASES`` on two ranks.
+python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.test_pipeline OUT 2 trains
+each of ``CASES`` on two ranks.
 """
 
 import sys
@@ -17,16 +18,16 @@ from torch.optim import SGD, AdamW
 
 from src.balancing import FAMO, StaticWeights, UncertaintyWeights
 from src.batch import Batch, InputShape
+from src.cli.entrypoint import quiet
 from src.data import MultiTaskDataModule, Rows, Split
 from src.models import MultiTaskModel
 from src.models.encoders import Transformer
 from src.parallel import Pipeline
 from src.tasks import Classification, Regression, Task
-from src.verb import quiet
 from tests.cli.calling import call
 from tests.integration import grid
 from tests.integration.test_resume import assert_same, checkpoint
-from tests.launch import curves, furthest, launch, only_run, read_json, train, weights
+from tests.launching import curves, furthest, launch, only_run, read_json, train, weights
 from tests.toy import KillAt, bare_trainer
 
 
@@ -51,7 +52,10 @@ class Sentences(MultiTaskDataModule):
 
     @property
     def tasks(self) -> dict[str, Task]:
-        return {"tag": Classification(classes=("a", "b", "c")), "number": Regression(mean=(0.0,), std=(1.0,))}
+        return {
+            "tag": Classification(classes=("a", "b", "c")),
+            "number": Regression(mean=(0.0,), std=(1.0,)),
+        }
 
     @property
     def input_shape(self) -> InputShape:
@@ -69,7 +73,9 @@ class Sentences(MultiTaskDataModule):
         return Cropped({"tokens": tokens, "parts": parts}, {"tag": tags, "number": numbers})
 
 
-CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {  # of the model, the trainer and the strategy
+CASES: dict[
+    str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
+] = {  # of the model, the trainer and the strategy
     "plain": ({}, {"gradient_clip_val": 0.5}, {}),
     "1f1b": ({}, {"gradient_clip_val": 0.5}, {"schedule": "1f1b"}),
     "one slice": ({}, {"gradient_clip_val": 0.5}, {"micro_batches": 1}),
@@ -77,7 +83,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {  # o
     "frozen": ({}, {}, {"cut": [1, 2]}),
     "accumulated": (
         {"balancer": UncertaintyWeights, "optimizer": partial(AdamW, lr=0.01, eps=0.01)},
-        {"accumulate_grad_batches": 2, "gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"},
+        {
+            "accumulate_grad_batches": 2,
+            "gradient_clip_val": 0.01,
+            "gradient_clip_algorithm": "value",
+        },
         {"schedule": "1f1b"},
     ),
     "second look": ({"balancer": FAMO}, {}, {}),
@@ -89,8 +99,15 @@ def run(case: str, devices: int) -> dict[str, Any]:
     """A short run, an evaluation and a prediction."""
     of_model, of_trainer, of_strategy = CASES[case]
     data = Sentences()
-    parts: dict[str, Any] = {"encoder": partial(Transformer, width=8, depth=2, heads=2, dropout=0.2), "scheduler": None}
-    parts |= {"optimizer": partial(SGD, lr=0.1, momentum=0.9), "balancer": StaticWeights, **of_model}
+    parts: dict[str, Any] = {
+        "encoder": partial(Transformer, width=8, depth=2, heads=2, dropout=0.2),
+        "scheduler": None,
+    }
+    parts |= {
+        "optimizer": partial(SGD, lr=0.1, momentum=0.9),
+        "balancer": StaticWeights,
+        **of_model,
+    }
     model, losses = MultiTaskModel(data.tasks, data.input_shape, **parts), grid.Losses()
     model.configure_model()
     if case == "frozen":
@@ -121,24 +138,42 @@ def one() -> Callable[[str], dict[str, Any]]:
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
-def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, dict[str, Any]]]:
+def several(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[int, dict[str, dict[str, Any]]]:
     """The number of ranks, and what they find."""
     out = tmp_path_factory.mktemp("pipeline") / "out.pt"
-    launch("torch.distributed.run", "--nproc_per_node", request.param, "-m", "tests.integration.test_pipeline", out, request.param)
+    launch(
+        "torch.distributed.run",
+        "--nproc_per_node",
+        request.param,
+        "-m",
+        "tests.integration.test_pipeline",
+        out,
+        request.param,
+    )
     return request.param, torch.load(out, weights_only=False)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_the_run_of_one_process(several: tuple[int, dict[str, Any]], one: Callable[[str], dict[str, Any]], case: str) -> None:
+def test_it_is_the_run_of_one_process(
+    several: tuple[int, dict[str, Any]], one: Callable[[str], dict[str, Any]], case: str
+) -> None:
     ours, theirs = several[1][case], one(case)
-    close: dict[str, Any] = {"rtol": 0.05, "atol": 0.02} if case == "16 bits" else {"rtol": 1e-4, "atol": 1e-6}
+    close: dict[str, Any] = (
+        {"rtol": 0.05, "atol": 0.02} if case == "16 bits" else {"rtol": 1e-4, "atol": 1e-6}
+    )
     torch.testing.assert_close(ours["losses"], theirs["losses"], **close)
     torch.testing.assert_close(ours["weights"], dict(theirs["weights"]), **close)
     assert ours["metrics"] == pytest.approx(theirs["metrics"], rel=close["rtol"], abs=close["atol"])
     assert ours["optimizer"]["param_groups"] == theirs["optimizer"]["param_groups"]
     if case != "16 bits":
-        torch.testing.assert_close(ours["optimizer"]["state"], theirs["optimizer"]["state"], **close)
-    for (ids, outputs), (their_ids, their_outputs) in zip(ours["rows"], theirs["rows"], strict=True):
+        torch.testing.assert_close(
+            ours["optimizer"]["state"], theirs["optimizer"]["state"], **close
+        )
+    for (ids, outputs), (their_ids, their_outputs) in zip(
+        ours["rows"], theirs["rows"], strict=True
+    ):
         assert torch.equal(ids, their_ids)
         torch.testing.assert_close(outputs, their_outputs, **close)
 
@@ -146,16 +181,38 @@ def test_it_is_the_run_of_one_process(several: tuple[int, dict[str, Any]], one: 
 def test_schedules_agree(several: tuple[int, dict[str, Any]]) -> None:
     """Each adds up the same numbers in the same order."""
     for key in ("losses", "weights"):
-        torch.testing.assert_close(several[1]["1f1b"][key], several[1]["plain"][key], rtol=0, atol=0)
+        torch.testing.assert_close(
+            several[1]["1f1b"][key], several[1]["plain"][key], rtol=0, atol=0
+        )
 
 
-def test_a_rank_holds_its_own_weights_alone(several: tuple[int, dict[str, Any]], one: Callable[[str], dict[str, Any]]) -> None:
+def test_a_rank_holds_its_own_weights_alone(
+    several: tuple[int, dict[str, Any]], one: Callable[[str], dict[str, Any]]
+) -> None:
     assert several[1]["plain"]["held"] < 0.7 * one("plain")["held"]
 
 
 TOY = (
-    *("--data", "tests.toy.Toy", "--max_epochs", 3, "--model.encoder.width", 16, "--model.encoder.dropout", 0.2),
-    *("--watch.checkpoint_every", 4, "--watch.patience", 10, "--watch.ranks_every", 3, "--model.balancer", "UncertaintyWeights"),
+    *(
+        "--data",
+        "tests.toy.Toy",
+        "--max_epochs",
+        3,
+        "--model.encoder.width",
+        16,
+        "--model.encoder.dropout",
+        0.2,
+    ),
+    *(
+        "--watch.checkpoint_every",
+        4,
+        "--watch.patience",
+        10,
+        "--watch.ranks_every",
+        3,
+        "--model.balancer",
+        "UncertaintyWeights",
+    ),
 )
 PIPELINE = ("--strategy", "pipeline", "--devices", 2)
 
@@ -172,14 +229,18 @@ def test_the_command_gives_the_same_run(trained: tuple[Path, Path]) -> None:
     one, two = trained
     assert furthest(weights(two), weights(one)) < 1e-5
     for stage in ("validation", "test"):
-        assert read_json(two / "metrics.json")[stage] == pytest.approx(read_json(one / "metrics.json")[stage], rel=1e-5)
+        assert read_json(two / "metrics.json")[stage] == pytest.approx(
+            read_json(one / "metrics.json")[stage], rel=1e-5
+        )
     drawn = [curves(run) for run in (one, two)]
     assert drawn[1].keys() == drawn[0].keys()
     assert drawn[1]["weight/class"] == pytest.approx(drawn[0]["weight/class"], rel=1e-5)
     ours, theirs = checkpoint(two, "last"), checkpoint(one, "last")
     assert list(ours) == list(theirs)
     assert list(ours["state_dict"]) == list(theirs["state_dict"])
-    assert list(ours["optimizer_states"][0]["state"]) == list(theirs["optimizer_states"][0]["state"])
+    assert list(ours["optimizer_states"][0]["state"]) == list(
+        theirs["optimizer_states"][0]["state"]
+    )
 
 
 @pytest.mark.slow
@@ -188,7 +249,9 @@ def test_evaluation_and_prediction(trained: tuple[Path, Path], tmp_path: Path) -
 
     _, two = trained
     launch("src.evaluate", "--run", two, *PIPELINE, "--out", tmp_path / "out.json")
-    assert read_json(tmp_path / "out.json") == pytest.approx(read_json(two / "metrics.json")["test"], rel=1e-6)
+    assert read_json(tmp_path / "out.json") == pytest.approx(
+        read_json(two / "metrics.json")["test"], rel=1e-6
+    )
     launch("src.predict", "--run", two, *PIPELINE, "--out", tmp_path / "two.parquet")
     assert call("predict", "--run", two, "--out", tmp_path / "one.parquet").code == 0
     ours, theirs = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("two", "one"))
@@ -215,8 +278,15 @@ def test_killed_in_mid_epoch(trained: tuple[Path, Path], tmp_path: Path) -> None
 @pytest.mark.parametrize("first", ["pipeline", "one", "ddp"])
 def test_a_run_goes_on_elsewhere(trained: tuple[Path, Path], tmp_path: Path, first: str) -> None:
     """What one begins another ends, as if one process had done all of it."""
-    strategies = {"pipeline": PIPELINE, "one": ("--devices", 1, "--strategy", "auto"), "ddp": ("--strategy", "ddp", "--devices", 2)}
-    kill, words = KillAt.flags(17, tmp_path / "marker"), ("--logs", tmp_path, "--name", "run", *TOY, *strategies[first])
+    strategies = {
+        "pipeline": PIPELINE,
+        "one": ("--devices", 1, "--strategy", "auto"),
+        "ddp": ("--strategy", "ddp", "--devices", 2),
+    }
+    kill, words = (
+        KillAt.flags(17, tmp_path / "marker"),
+        ("--logs", tmp_path, "--name", "run", *TOY, *strategies[first]),
+    )
     launch("src.train", *words, *kill, code=-9)
     run = only_run(tmp_path / "run")
     launch("src.train", "--resume", run, *strategies["one" if first == "pipeline" else "pipeline"])

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.cli.calling import call, refused
 from tests.integration.grid import Cell, cells, model_of
 from tests.integration.test_resume import assert_same, checkpoint
-from tests.launch import launch, only_run
+from tests.launching import launch, only_run
 from tests.toy import At, Toy, bare_trainer
 
 
@@ -44,10 +44,13 @@ def test_a_run_that_stops_in_mid_epoch_goes_on_to_the_bit(tmp_path: Path, cell: 
     assert_same(resumed.lightning_module.state_dict(), whole.lightning_module.state_dict())
     then = torch.load(tmp_path / "saved.ckpt", weights_only=True)
     assert then["global_step"] == 19
-    assert any((value != then["state_dict"][key]).any() for key, value in whole.lightning_module.state_dict().items())
+    assert any(
+        (value != then["state_dict"][key]).any()
+        for key, value in whole.lightning_module.state_dict().items()
+    )
 
 
-# -- as a person would -----------------------------------------------------------------------------------------------------
+# -- as a person would -----------------------------------------------------------------------------
 TOY = ("--data", "tests.toy.Toy", "--max_epochs", 2, "--model.encoder.width", 12)
 PICTURES = {
     "MMoE": ["gates"],
@@ -80,7 +83,9 @@ def test_pictures_are_the_same_on_two_processes(tmp_path: Path) -> None:
     words = ("--logs", tmp_path, *TOY, "--model.sharing", "MMoE")
     assert call("train", *words, "--name", "one").code == 0
     done = launch("src.train", *words, "--name", "two", "--devices", 2)
-    one, two = (checkpoint(only_run(tmp_path / name), "last")["state_dict"] for name in ("one", "two"))
+    one, two = (
+        checkpoint(only_run(tmp_path / name), "last")["state_dict"] for name in ("one", "two")
+    )
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-6)
     loads = [line for line in done.stdout.splitlines() if "load" in line]
@@ -88,15 +93,42 @@ def test_pictures_are_the_same_on_two_processes(tmp_path: Path) -> None:
 
 
 def test_features_level_without_one_feature_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    words = ("--logs", tmp_path, "--name", "run", *TOY, "--model.sharing", "MMoE", "--model.balancer", "UPGrad")
-    refused(call("train", *words), ["UPGrad", "MMoE gives each task its own", "--model.balancer.level parameters"])
-    assert call("train", *words, "--model.balancer.level", "parameters", "--max_epochs", 1).code == 0
+    words = (
+        "--logs",
+        tmp_path,
+        "--name",
+        "run",
+        *TOY,
+        "--model.sharing",
+        "MMoE",
+        "--model.balancer",
+        "UPGrad",
+    )
+    refused(
+        call("train", *words),
+        ["UPGrad", "MMoE gives each task its own", "--model.balancer.level parameters"],
+    )
+    assert (
+        call("train", *words, "--model.balancer.level", "parameters", "--max_epochs", 1).code == 0
+    )
 
 
 def test_nothing_shared_leaves_nothing_to_balance_and_says_so(tmp_path: Path) -> None:
     words = ("--logs", tmp_path, *TOY, "--model.sharing", "Separate", "--max_epochs", 1)
-    ended = call("train", *words, "--name", "a", "--model.balancer", "UPGrad", "--model.balancer.level", "parameters")
-    assert "by gradients of the shared parameters, of which Separate has none: each task follows its own" in ended.out
+    ended = call(
+        "train",
+        *words,
+        "--name",
+        "a",
+        "--model.balancer",
+        "UPGrad",
+        "--model.balancer.level",
+        "parameters",
+    )
+    assert (
+        "by gradients of the shared parameters, of which Separate has none: each task follows its own"
+        in ended.out
+    )
     assert call("train", *words, "--name", "b").code == 0
     balanced, plain = (checkpoint(only_run(tmp_path / name), "last")["state_dict"] for name in "ab")
     for key, value in plain.items():
@@ -109,14 +141,27 @@ def test_nothing_shared_leaves_nothing_to_balance_and_says_so(tmp_path: Path) ->
     [
         (("--model.sharing", "MMOE"), ["unknown class 'MMOE'", "did you mean 'MMoE'?"]),
         (("--model.sharing", "MMoE", "--model.sharing.experts", 0), ["MMoE: experts 0"]),
-        (("--model.sharing", "HardSharing", "--model.sharing.until", 9), ["until 9", "1 ... 3", "MLP"]),
+        (
+            ("--model.sharing", "HardSharing", "--model.sharing.until", 9),
+            ["until 9", "1 ... 3", "MLP"],
+        ),
         (("--model.sharing", "PLE", "--model.sharing.levels", 7), ["PLE: levels 7", "1 ... 3"]),
-        (("--model.sharing", "SoftSharing", "--model.sharing.strength", "[1.0]"), ["strength has 1 entries", "3 stages"]),
-        (("--model.sharing", "CrossStitch", "--model.sharing.expert", 2), ["unknown key", "model.sharing.expert"]),
+        (
+            ("--model.sharing", "SoftSharing", "--model.sharing.strength", "[1.0]"),
+            ["strength has 1 entries", "3 stages"],
+        ),
+        (
+            ("--model.sharing", "CrossStitch", "--model.sharing.expert", 2),
+            ["unknown key", "model.sharing.expert"],
+        ),
         (("--model.stage_decay", 0), ["model.stage_decay is 0"]),
         (
             ("--data", "Digits", "--model.encoder", "UNet", "--model.encoder.width", 8),
-            ["task 'digit' has labels of shape () for each sample", "features are of shape (8, 8)", "one for each label"],
+            [
+                "task 'digit' has labels of shape () for each sample",
+                "features are of shape (8, 8)",
+                "one for each label",
+            ],
         ),
     ],
 )

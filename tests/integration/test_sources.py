@@ -8,12 +8,12 @@ import pytest
 import torch
 import yaml
 
+from src.cli.runs import load_run
 from src.data import Rows, Split
-from src.runs import load_run
 from src.tasks import Task, labelled
 from tests.cli.calling import call, refused
 from tests.integration.test_resume import assert_same, checkpoint
-from tests.launch import curves, furthest, only_run, read_json, train, weights
+from tests.launching import curves, furthest, only_run, read_json, train, weights
 from tests.toy import RaiseAt, Toy
 
 
@@ -28,7 +28,10 @@ class Part(Toy):
 
     def split(self, name: Split) -> Rows:
         rows = super().split(name)
-        return Rows(rows.inputs, {name: target for name, target in rows.targets.items() if name in self.names})
+        return Rows(
+            rows.inputs,
+            {name: target for name, target in rows.targets.items() if name in self.names},
+        )
 
 
 class Left(Part):
@@ -45,13 +48,34 @@ class Right(Part):
 
 HERE = "tests.integration.test_sources"
 SOURCES = (
-    *("--data", "Sources", "--data.sources.left", f"{HERE}.Left", "--data.sources.left.batch_size", 8),
-    *("--data.sources.right", f"{HERE}.Right", "--data.eval_batch_size", 24, "--model.encoder.width", 16),
+    *(
+        "--data",
+        "Sources",
+        "--data.sources.left",
+        f"{HERE}.Left",
+        "--data.sources.left.batch_size",
+        8,
+    ),
+    *(
+        "--data.sources.right",
+        f"{HERE}.Right",
+        "--data.eval_batch_size",
+        24,
+        "--model.encoder.width",
+        16,
+    ),
     *("--max_epochs", 3, "--trainer.log_every_n_steps", 1, "--watch.figures_every", 0),
 )
 RUNS: dict[str, tuple[object, ...]] = {
     "proportional": ("--model.encoder.dropout", 0.2),  # 11 and 9 steps an epoch
-    "max_cycle": ("--data.sampler", "max_cycle", "--model.balancer", "PCGrad", "--model.balancer.level", "parameters"),
+    "max_cycle": (
+        "--data.sampler",
+        "max_cycle",
+        "--model.balancer",
+        "PCGrad",
+        "--model.balancer.level",
+        "parameters",
+    ),
 }
 
 
@@ -77,7 +101,9 @@ def test_one_process_and_two_agree(alone: Callable[[str], Path], tmp_path: Path,
     for stage in ("validation", "test"):  # null where a few labels define no metric
         assert ours[stage].keys() == theirs[stage].keys()
         for key, value in theirs[stage].items():
-            assert ours[stage][key] == (value if value is None else pytest.approx(value, rel=1e-5)), key
+            assert ours[stage][key] == (
+                value if value is None else pytest.approx(value, rel=1e-5)
+            ), key
     one, several = curves(alone(kind)), curves(two)
     points = {"class": 33, "labels": 27} if kind == "proportional" else {"class": 33, "labels": 33}
     for name, steps in points.items():  # a source's tasks have a loss in its own steps alone
@@ -97,12 +123,22 @@ def test_evaluation_counts_every_row_once(alone: Callable[[str], Path]) -> None:
             with torch.no_grad():
                 outputs = model(rows.inputs)
             for name, task in source.tasks.items():
-                losses, known = task.losses(outputs[name], rows.targets[name]), labelled(rows.targets[name])
-                assert recorded[stage][f"{split}/{name}/loss"] == pytest.approx(float(losses.sum() / known.sum()), rel=1e-5)
+                losses, known = (
+                    task.losses(outputs[name], rows.targets[name]),
+                    labelled(rows.targets[name]),
+                )
+                assert recorded[stage][f"{split}/{name}/loss"] == pytest.approx(
+                    float(losses.sum() / known.sum()), rel=1e-5
+                )
 
 
 @pytest.mark.parametrize(
-    ("kind", "more", "saved"), [("proportional", (), 24), ("max_cycle", (), 16), ("proportional", ("--data.num_workers", 1), 24)]
+    ("kind", "more", "saved"),
+    [
+        ("proportional", (), 24),
+        ("max_cycle", (), 16),
+        ("proportional", ("--data.num_workers", 1), 24),
+    ],
 )
 def test_a_run_that_breaks_in_mid_epoch_goes_on_to_the_bit(
     alone: Callable[[str], Path], tmp_path: Path, kind: str, more: tuple[object, ...], saved: int
@@ -119,12 +155,19 @@ def test_a_run_that_breaks_in_mid_epoch_goes_on_to_the_bit(
     assert read_json(run / "metrics.json") == read_json(alone(kind) / "metrics.json")
 
 
-def test_predictions_have_all_tasks_for_the_rows_of_all_sources(alone: Callable[[str], Path], tmp_path: Path) -> None:
+def test_predictions_have_all_tasks_for_the_rows_of_all_sources(
+    alone: Callable[[str], Path], tmp_path: Path
+) -> None:
     import pandas as pd
 
-    assert call("predict", "--run", alone("proportional"), "--out", tmp_path / "out.parquet").code == 0
+    assert (
+        call("predict", "--run", alone("proportional"), "--out", tmp_path / "out.parquet").code == 0
+    )
     frame = pd.read_parquet(tmp_path / "out.parquet")
-    assert frame["id"].tolist() == [*(f"left/{i}" for i in range(29)), *(f"right/{i}" for i in range(41))]
+    assert frame["id"].tolist() == [
+        *(f"left/{i}" for i in range(29)),
+        *(f"right/{i}" for i in range(41)),
+    ]
     assert frame.notna().all().all()
     assert {*Left.names, "class2", "labels.x", "vector.u"} <= set(frame.columns)
 
@@ -143,7 +186,16 @@ data:
 @pytest.fixture
 def words(tmp_path: Path) -> tuple[object, ...]:
     (tmp_path / "own.yaml").write_text(YAML)
-    return ("--config", tmp_path / "own.yaml", "--data.sources.a.rows", 50, "--max_epochs", 1, "--logs", tmp_path / "logs")
+    return (
+        "--config",
+        tmp_path / "own.yaml",
+        "--data.sources.a.rows",
+        50,
+        "--max_epochs",
+        1,
+        "--logs",
+        tmp_path / "logs",
+    )
 
 
 def test_files_and_flags(words: tuple[object, ...], tmp_path: Path) -> None:
@@ -169,7 +221,10 @@ def test_files_and_flags(words: tuple[object, ...], tmp_path: Path) -> None:
     [
         (("--data.prefix", "false"), ["a and b both have a task 'task1'", "data.prefix true"]),
         (("--data.sources.b", "Digits"), ["one shape", "(8,)", "(1, 8, 8)"]),
-        (("--data.sources.b.rowz", 5), ["data.sources.b.rowz", "did you mean", "data.sources.b.rows"]),
+        (
+            ("--data.sources.b.rowz", 5),
+            ["data.sources.b.rowz", "did you mean", "data.sources.b.rows"],
+        ),
         (("--data.sources.b.rows", "many"), ["data.sources.b.rows", "expected int", "many"]),
         (("--data.sources.b.rows", 2), ["rows is 2", "at least 5"]),
         (("--data.sources.b", "Synthetik"), ["data.sources", "unknown class 'Synthetik'"]),
@@ -178,7 +233,9 @@ def test_files_and_flags(words: tuple[object, ...], tmp_path: Path) -> None:
         (("--devices", 65), ["data.batch_size is 64", "65 devices"]),
     ],
 )
-def test_mistakes_are_answered_in_one_line(words: tuple[object, ...], flags: tuple[object, ...], says: list[str]) -> None:
+def test_mistakes_are_answered_in_one_line(
+    words: tuple[object, ...], flags: tuple[object, ...], says: list[str]
+) -> None:
     refused(call("train", *words, *flags), says)
 
 
@@ -188,15 +245,53 @@ def test_a_run_on_tables_is_opened_on_its_own_files_alone(tmp_path: Path) -> Non
         lines = [f"{i % 7},{'ab'[i % 2]},{i * 3 % 13 / 2}" for i in range(rows)]
         (tmp_path / f"{name}.csv").write_text("\n".join([f"u,v,{name}", *lines]) + "\n")
         key = f"--data.sources.{name}"
-        tables += [key, "Table", f"{key}.path", tmp_path / f"{name}.csv", f"{key}.targets", f"[{name}]"]
-    words = ("--data", "Sources", *tables, "--data.sampler", "max_cycle", "--max_epochs", 1, "--logs", tmp_path, "--name", "run")
+        tables += [
+            key,
+            "Table",
+            f"{key}.path",
+            tmp_path / f"{name}.csv",
+            f"{key}.targets",
+            f"[{name}]",
+        ]
+    words = (
+        "--data",
+        "Sources",
+        *tables,
+        "--data.sampler",
+        "max_cycle",
+        "--max_epochs",
+        1,
+        "--logs",
+        tmp_path,
+        "--name",
+        "run",
+    )
     assert call("train", *words).code == 0
     run = only_run(tmp_path / "run")
     assert list(read_json(run / "schema.json")["sources"]) == ["left", "right"]
     assert call("evaluate", "--run", run, "--out", tmp_path / "test.json").code == 0
-    assert read_json(tmp_path / "test.json") == pytest.approx(read_json(run / "metrics.json")["test"], rel=1e-6)
+    assert read_json(tmp_path / "test.json") == pytest.approx(
+        read_json(run / "metrics.json")["test"], rel=1e-6
+    )
     assert call("predict", "--run", run, "--out", tmp_path / "out.csv").code == 0
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 1 + 60 + 40
-    (tmp_path / "new.csv").write_text("u,v,left\n" + "\n".join(f"{i},{'ab'[i % 2]},{i / 9}" for i in range(30)))
-    ended = call("predict", "--run", run, "--data.sources.left.path", tmp_path / "new.csv", "--out", tmp_path / "new.tsv")
-    refused(ended, ["data.sources.left has other rows or columns", "schema.json", "not on new or changed ones"])
+    (tmp_path / "new.csv").write_text(
+        "u,v,left\n" + "\n".join(f"{i},{'ab'[i % 2]},{i / 9}" for i in range(30))
+    )
+    ended = call(
+        "predict",
+        "--run",
+        run,
+        "--data.sources.left.path",
+        tmp_path / "new.csv",
+        "--out",
+        tmp_path / "new.tsv",
+    )
+    refused(
+        ended,
+        [
+            "data.sources.left has other rows or columns",
+            "schema.json",
+            "not on new or changed ones",
+        ],
+    )

@@ -13,7 +13,14 @@ from src.models import MultiTaskModel
 from src.models.checks import check_keys
 from src.models.encoders import MLP
 from src.models.summary import choice_lines, score_note
-from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression, Task, labelled
+from src.tasks import (
+    BinaryClassification,
+    Classification,
+    MultilabelClassification,
+    Regression,
+    Task,
+    labelled,
+)
 from tests.toy import Toy
 
 
@@ -61,7 +68,9 @@ class Picked(Classification):
     """-100 is no class that could be picked."""
 
     def losses(self, outputs, targets):
-        return -outputs.log_softmax(-1).gather(-1, targets[..., None]).squeeze(-1) * labelled(targets)
+        return -outputs.log_softmax(-1).gather(-1, targets[..., None]).squeeze(-1) * labelled(
+            targets
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +79,9 @@ class Smoothed(Classification):
 
     def losses(self, outputs, targets):
         valid = targets.clamp(min=0)
-        losses = F.cross_entropy(outputs.flatten(0, -2), valid.flatten(), reduction="none").view_as(targets)
+        losses = F.cross_entropy(outputs.flatten(0, -2), valid.flatten(), reduction="none").view_as(
+            targets
+        )
         return losses * ~targets.float().isnan()
 
 
@@ -93,11 +104,23 @@ FITTED: dict[str, Any] = {"mean": (0.0,), "std": (1.0,)}
             r"Unmasked.losses gives 1 where the label is missing, and must give 0: multiply by labelled\(targets\)$",
         ),
         (Unmasked(), "Unmasked.losses gives 1 where"),  # before its label space is known
-        (NotANumber(**FITTED), r"gives NaN where the label is missing.*targets.where\(labelled\(targets\), 0\)"),
-        (Poisoned(**FITTED), r"gives a gradient where the label is missing: put a valid value there before"),
-        (Broadcast(**FITTED), r"gives shape \(3, 3, 1\) for targets of shape \(3, 1\), where one loss for each label is expected"),
+        (
+            NotANumber(**FITTED),
+            r"gives NaN where the label is missing.*targets.where\(labelled\(targets\), 0\)",
+        ),
+        (
+            Poisoned(**FITTED),
+            r"gives a gradient where the label is missing: put a valid value there before",
+        ),
+        (
+            Broadcast(**FITTED),
+            r"gives shape \(3, 3, 1\) for targets of shape \(3, 1\), where one loss for each label is expected",
+        ),
         (Averaged(**FITTED), r"gives shape \(\) for targets"),
-        (Picked(**ABC), r"fails where the label is missing \(.*out of bounds.*\): put a valid value there"),
+        (
+            Picked(**ABC),
+            r"fails where the label is missing \(.*out of bounds.*\): put a valid value there",
+        ),
         (Smoothed(**ABC), "Smoothed.losses gives .* where the label is missing, and must give 0"),
         (EachLabel(labels=("u", "v")), r"gives shape \(3, 1\) for targets of shape \(3, 1, 2\)"),
     ],
@@ -141,18 +164,27 @@ def test_the_score_is_said():
         "ink": Regression(),
         "even": BinaryClassification(),
     }
-    assert score_note(tasks) == "score: mean over tasks of accuracy (digit), AUROC (odd, even), R2, at least -1 (ink)"
+    assert (
+        score_note(tasks)
+        == "score: mean over tasks of accuracy (digit), AUROC (odd, even), R2, at least -1 (ink)"
+    )
     many = {f"t{k}": BinaryClassification() for k in range(140)}
     assert score_note(many) == "score: mean over tasks of AUROC (140 tasks)"
 
 
 def test_notes_end_with_the_score():
-    assert model_of({"ink": Regression()}).notes()[-1] == "score: mean over tasks of R2, at least -1 (ink)"
+    assert (
+        model_of({"ink": Regression()}).notes()[-1]
+        == "score: mean over tasks of R2, at least -1 (ink)"
+    )
 
 
 def test_keys_that_would_meet_are_refused():
     tags = MultilabelClassification(labels=("loss", "v"), per_label=True)
-    with pytest.raises(ValueError, match=r"tasks 'tags' and 'tags/f1' would both be logged as <stage>/tags/f1/loss: rename one"):
+    with pytest.raises(
+        ValueError,
+        match=r"tasks 'tags' and 'tags/f1' would both be logged as <stage>/tags/f1/loss: rename one",
+    ):
         check_keys({"tags": tags, "tags/f1": Regression()})
     check_keys({"tags": tags, "f1": Regression(), "loss": Regression(), "tags/loss": Regression()})
 
@@ -160,7 +192,10 @@ def test_keys_that_would_meet_are_refused():
 def test_chosen_thresholds_are_said():
     tasks: dict[str, Task] = {f"t{k}": BinaryClassification() for k in range(9)}
     tasks["fixed"] = BinaryClassification(threshold=0.25)
-    chosen = {name: BinaryClassification(threshold=0.125) if name != "fixed" else task for name, task in tasks.items()}
+    chosen = {
+        name: BinaryClassification(threshold=0.125) if name != "fixed" else task
+        for name, task in tasks.items()
+    }
     lines = choice_lines(tasks, chosen, most=2)
     assert lines == [
         "threshold of t0: 0.125, chosen on validation rows",

@@ -27,9 +27,18 @@ def test_convolutions_are_counted():
     ("sharing", "says"),
     [
         (HardSharing, "224 parameters, 336 FLOPs a sample"),
-        (Separate, "672 parameters (3.0 times hard sharing), 1.01 k FLOPs a sample (3.0 times hard sharing)"),
-        (partial(TaskAdapters, rank=0), "224 parameters, 1.01 k FLOPs a sample (3.0 times hard sharing)"),
-        (WeightedSharing, "690 parameters (3.1 times hard sharing), 1.01 k FLOPs a sample (3.0 times hard sharing)"),
+        (
+            Separate,
+            "672 parameters (3.0 times hard sharing), 1.01 k FLOPs a sample (3.0 times hard sharing)",
+        ),
+        (
+            partial(TaskAdapters, rank=0),
+            "224 parameters, 1.01 k FLOPs a sample (3.0 times hard sharing)",
+        ),
+        (
+            WeightedSharing,
+            "690 parameters (3.1 times hard sharing), 1.01 k FLOPs a sample (3.0 times hard sharing)",
+        ),
     ],
 )
 def test_architectures_are_compared_with_hard_sharing(sharing, says):
@@ -47,7 +56,15 @@ def test_a_network_without_products_has_no_ratio():
 
 @pytest.mark.parametrize(
     ("value", "says"),
-    [(0, "0"), (999, "999"), (1000, "1 k"), (123456, "123 k"), (4.56e6, "4.56 M"), (7e9, "7 G"), (1.5e12, "1.5 T")],
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1 k"),
+        (123456, "123 k"),
+        (4.56e6, "4.56 M"),
+        (7e9, "7 G"),
+        (1.5e12, "1.5 T"),
+    ],
 )
 def test_short_numbers(value, says):
     assert short(value) == says

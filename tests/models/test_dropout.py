@@ -19,7 +19,9 @@ def test_devices_hold_parts_of_one_mask(key: int, units: int, devices: int) -> N
 
 
 def standardised(key: int, p: float, rows: int = 2000, units: int = 512) -> Tensor:
-    return (mask(key, torch.arange(rows), torch.arange(units), p).double() - (1 - p)) / (p * (1 - p)) ** 0.5
+    return (mask(key, torch.arange(rows), torch.arange(units), p).double() - (1 - p)) / (
+        p * (1 - p)
+    ) ** 0.5
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -27,10 +29,19 @@ def test_units_stay_with_the_right_probability_and_independently(p: float) -> No
     z, other = standardised(1, p), standardised(2, p)
     n, d = z.shape
     assert abs(z.mean()) * (n * d) ** 0.5 < 4  # standard errors
-    assert z.mean(0).std() * n**0.5 == pytest.approx(1, abs=0.15)  # rates of single units, and of single rows
+    assert z.mean(0).std() * n**0.5 == pytest.approx(
+        1, abs=0.15
+    )  # rates of single units, and of single rows
     assert z.mean(1).std() * d**0.5 == pytest.approx(1, abs=0.1)
-    for product in (z[1:] * z[:-1], z[:, 1:] * z[:, :-1], z * other, z[1:, 1:] * z[:-1, 1:] * z[1:, :-1] * z[:-1, :-1]):
-        assert abs(product.mean()) * product.numel() ** 0.5 < 4  # neighbours, another key, four corners of a square
+    for product in (
+        z[1:] * z[:-1],
+        z[:, 1:] * z[:, :-1],
+        z * other,
+        z[1:, 1:] * z[:-1, 1:] * z[1:, :-1] * z[:-1, :-1],
+    ):
+        assert (
+            abs(product.mean()) * product.numel() ** 0.5 < 4
+        )  # neighbours, another key, four corners of a square
     between_rows = z @ z.T / d**0.5
     assert between_rows[~torch.eye(n, dtype=torch.bool)].std() == pytest.approx(1, abs=0.02)
 

@@ -13,7 +13,14 @@ from src.batch import InputShape
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.models.heads import Heads
-from src.tasks import MISSING, BinaryClassification, Classification, MultilabelClassification, Regression, labelled
+from src.tasks import (
+    MISSING,
+    BinaryClassification,
+    Classification,
+    MultilabelClassification,
+    Regression,
+    labelled,
+)
 from src.tasks.head import Head
 
 NAN = float("nan")
@@ -38,23 +45,36 @@ def tasks_of(depth=0):
 def targets_for(tasks, rng, missing, *shape):
     def one(task):
         if isinstance(task, Classification):
-            return torch.tensor(np.where(rng.random(shape) < missing, MISSING, rng.integers(3, size=shape)))
+            return torch.tensor(
+                np.where(rng.random(shape) < missing, MISSING, rng.integers(3, size=shape))
+            )
         wide = (*shape, task.out_features) if task.event_dims else shape
-        values = rng.normal(size=wide) if isinstance(task, Regression) else rng.integers(2, size=wide)
+        values = (
+            rng.normal(size=wide) if isinstance(task, Regression) else rng.integers(2, size=wide)
+        )
         return torch.tensor(np.where(rng.random(wide) < missing, NAN, values), dtype=torch.float32)
 
     return {name: one(task) for name, task in tasks.items()}
 
 
 def model_of(tasks, **settings):
-    model = MultiTaskModel(tasks, InputShape((D,)), encoder=partial(MLP, width=D, depth=0), **settings)
+    model = MultiTaskModel(
+        tasks, InputShape((D,)), encoder=partial(MLP, width=D, depth=0), **settings
+    )
     model.configure_model()
     return model
 
 
 def test_alike_tasks_form_groups():
     heads = Heads(tasks_of(), dict.fromkeys("abcdefghi", D))
-    assert [group.names for group in heads.groups] == [("a", "c"), ("b", "f"), ("d", "h"), ("e",), ("g",), ("i",)]
+    assert [group.names for group in heads.groups] == [
+        ("a", "c"),
+        ("b", "f"),
+        ("d", "h"),
+        ("e",),
+        ("g",),
+        ("i",),
+    ]
 
 
 def test_features_of_another_size_form_another_group():
@@ -62,11 +82,17 @@ def test_features_of_another_size_form_another_group():
     heads = Heads(tasks, {"a": 4, "b": 6, "c": 4})
     assert [group.names for group in heads.groups] == [("a", "c"), ("b",)]
     out = heads.split(heads({"a": torch.ones(2, 4), "b": torch.ones(2, 6), "c": torch.ones(2, 4)}))
-    assert {name: tuple(o.shape) for name, o in out.items()} == {"a": (2, 1), "b": (2, 1), "c": (2, 1)}
+    assert {name: tuple(o.shape) for name, o in out.items()} == {
+        "a": (2, 1),
+        "b": (2, 1),
+        "c": (2, 1),
+    }
 
 
 def test_tasks_that_differ_in_what_no_loss_reads_are_one_group():
-    numbers = {f"n{k}": Regression(mean=(float(k),), std=(k + 1.0,), weight=k + 1.0) for k in range(32)}
+    numbers = {
+        f"n{k}": Regression(mean=(float(k),), std=(k + 1.0,), weight=k + 1.0) for k in range(32)
+    }
     flags = {f"b{k}": BinaryClassification(classes=(0, k + 1), threshold=k / 4) for k in range(3)}
     tasks = {**numbers, **flags}
     heads = Heads(tasks, dict.fromkeys(tasks, D))
@@ -110,12 +136,16 @@ class OddRegression(Regression):
 
 
 def test_a_head_of_another_make_runs_by_itself():
-    heads = Heads({"a": OddRegression(), "b": OddRegression(), "c": Regression()}, dict.fromkeys("abc", D))
+    heads = Heads(
+        {"a": OddRegression(), "b": OddRegression(), "c": Regression()}, dict.fromkeys("abc", D)
+    )
     assert [group.names for group in heads.groups] == [("a",), ("b",), ("c",)]
     z = torch.randn(3, D)
     out = heads.split(heads(dict.fromkeys("abc", z)))
     linear = heads["a"].linears[0]
-    np.testing.assert_allclose(out["a"].detach(), ((z @ linear.weight.T + linear.bias) ** 2).detach(), atol=1e-6)
+    np.testing.assert_allclose(
+        out["a"].detach(), ((z @ linear.weight.T + linear.bias) ** 2).detach(), atol=1e-6
+    )
 
 
 @settings(deadline=None, max_examples=25)
@@ -154,8 +184,15 @@ def test_stacked_heads_are_a_loop_over_heads(depth, shared, sequence, missing, s
 
     def looped(z):
         outputs = {name: model.heads[name](z[name]) for name in tasks}
-        sums = torch.stack([task.losses(outputs[name], targets[name]).sum() for name, task in tasks.items()])
-        counts = torch.stack([(~t.isnan() if t.is_floating_point() else t != MISSING).sum() for t in targets.values()])
+        sums = torch.stack(
+            [task.losses(outputs[name], targets[name]).sum() for name, task in tasks.items()]
+        )
+        counts = torch.stack(
+            [
+                (~t.isnan() if t.is_floating_point() else t != MISSING).sum()
+                for t in targets.values()
+            ]
+        )
         return sums, counts, {name: out.detach() for name, out in outputs.items()}
 
     sums, counts, outputs, parameters, inputs = gradients(stacked)
@@ -172,7 +209,9 @@ def test_stacked_heads_are_a_loop_over_heads(depth, shared, sequence, missing, s
     if missing == 1.0:
         assert sums.tolist() == [0] * len(tasks)
         assert counts.tolist() == [0] * len(tasks)
-        assert all(not gradient.any() for gradient in parameters.values())  # zero, neither None nor NaN
+        assert all(
+            not gradient.any() for gradient in parameters.values()
+        )  # zero, neither None nor NaN
 
 
 def test_outputs_are_fp32_whatever_the_features_are():
@@ -181,27 +220,53 @@ def test_outputs_are_fp32_whatever_the_features_are():
     assert {out.dtype for out in heads(dict.fromkeys("abcdefghi", z))} == {torch.float32}
 
 
-ATTRIBUTES = ["type", "train", "forward", "training", "to", "split", "groups", "paths", "values", "keys", "items", "update", "pop"]
+ATTRIBUTES = [
+    "type",
+    "train",
+    "forward",
+    "training",
+    "to",
+    "split",
+    "groups",
+    "paths",
+    "values",
+    "keys",
+    "items",
+    "update",
+    "pop",
+]
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_a_task_may_have_the_name_of_an_attribute(name):
-    tasks = {name: Regression(mean=(0.0,), std=(1.0,)), f"{name}_": Regression(mean=(0.0,), std=(1.0,), loss="mae")}
+    tasks = {
+        name: Regression(mean=(0.0,), std=(1.0,)),
+        f"{name}_": Regression(mean=(0.0,), std=(1.0,), loss="mae"),
+    }
     model = model_of(tasks)
     assert model.heads[name] is not model.heads[f"{name}_"]
     out = model(torch.randn(2, D))
     assert list(out) == [name, f"{name}_"]
     features = model.sharing.encoder(torch.ones(1, D))
-    np.testing.assert_allclose(model(torch.ones(1, D))[name].detach(), model.heads[name](features).detach(), atol=1e-6)
-    model.metrics_of(name).update(**tasks[name].measured(torch.zeros(2, 1), torch.tensor([1.0, -1.0])))
+    np.testing.assert_allclose(
+        model(torch.ones(1, D))[name].detach(), model.heads[name](features).detach(), atol=1e-6
+    )
+    model.metrics_of(name).update(
+        **tasks[name].measured(torch.zeros(2, 1), torch.tensor([1.0, -1.0]))
+    )
     assert tasks[name].compute(model.metrics_of(name))["mae"] == 1
     assert tasks[name].compute(model.metrics_of(f"{name}_"))["mae"].isnan()
 
 
 def test_the_state_dict_names_each_head_by_its_task():
     keys = set(model_of({"age": Regression(), "type": Regression(depth=1)}).state_dict())
-    assert {"heads.age.0.weight", "heads.age.0.bias", "heads.type_.0.weight", "heads.type_.2.bias"} <= keys
+    assert {
+        "heads.age.0.weight",
+        "heads.age.0.bias",
+        "heads.type_.0.weight",
+        "heads.type_.2.bias",
+    } <= keys
     assert not any(key.startswith("metrics") or "sums" in key for key in keys)
 
 

@@ -9,6 +9,7 @@ from torch.optim import SGD
 
 from src.balancing import StaticWeights
 from src.batch import Batch, InputShape
+from src.cli.messages import subclasses
 from src.models import MultiTaskModel
 from src.models.encoders import (
     MLP,
@@ -37,7 +38,6 @@ from src.models.sharing import (
     TaskAdapters,
     WeightedSharing,
 )
-from src.parser import subclasses
 from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression
 from tests.models.test_gradients import QUIET, Bent, Halves, reference, task_losses
 
@@ -63,13 +63,22 @@ SHARINGS = {
 ENCODERS = {
     "MLP": (partial(MLP, width=4, depth=1), InputShape((5,))),
     "table": (partial(MLP, width=4, depth=1), InputShape((3,), (4, 2))),
-    "TabularTransformer": (partial(TabularTransformer, width=4, depth=2, heads=2), InputShape((2,), (3,))),
+    "TabularTransformer": (
+        partial(TabularTransformer, width=4, depth=2, heads=2),
+        InputShape((2,), (3,)),
+    ),
     "ConvNet": (partial(ConvNet, width=4, depth=2), InputShape((2, 4, 4))),
     "ResNet": (partial(ResNet, width=2), InputShape((2, 12, 12))),
     "UNet": (partial(UNet, width=2, depth=1, multi_scale=True), InputShape((2, 4, 5))),
-    "FeaturePyramid": (partial(FeaturePyramid, backbone=partial(ConvNet, width=2, depth=2), width=4), InputShape((2, 4, 4))),
+    "FeaturePyramid": (
+        partial(FeaturePyramid, backbone=partial(ConvNet, width=2, depth=2), width=4),
+        InputShape((2, 4, 4)),
+    ),
     "Transformer": (partial(Transformer, width=4, depth=2, heads=2), InputShape(tokens=9, parts=5)),
-    "sentences": (partial(Transformer, width=4, depth=1, heads=2, pool="mean"), InputShape(tokens=9)),
+    "sentences": (
+        partial(Transformer, width=4, depth=1, heads=2, pool="mean"),
+        InputShape(tokens=9),
+    ),
 }
 TASKS = {
     "class": Classification(classes=(0, 1, 2), label_smoothing=0.1),
@@ -92,7 +101,12 @@ def bert(tmp_path_factory):
     from transformers import BertConfig, BertModel
 
     folder = tmp_path_factory.mktemp("bert")
-    sizes = {"hidden_size": 4, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 6}
+    sizes = {
+        "hidden_size": 4,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 6,
+    }
     BertModel(BertConfig(vocab_size=9, max_position_embeddings=8, **sizes)).save_pretrained(folder)
     return partial(Pretrained, name=str(folder)), InputShape(tokens=9)
 
@@ -100,7 +114,9 @@ def bert(tmp_path_factory):
 def in_double(inputs):
     if isinstance(inputs, torch.Tensor):
         return inputs.double()
-    return {key: value.double() if value.is_floating_point() else value for key, value in inputs.items()}
+    return {
+        key: value.double() if value.is_floating_point() else value for key, value in inputs.items()
+    }
 
 
 def batch_for(model, shape):
@@ -126,17 +142,26 @@ def cases():
     """Each sharing over vectors, images and tokens, each encoder under hard sharing and separate; all others in the slow tests."""
     for sharing in SHARINGS:
         for encoder in (*ENCODERS, "Pretrained"):
-            fast = encoder in ("MLP", "ConvNet", "Transformer") or sharing in ("HardSharing", "Separate")
+            fast = encoder in ("MLP", "ConvNet", "Transformer") or sharing in (
+                "HardSharing",
+                "Separate",
+            )
             yield pytest.param(sharing, encoder, marks=() if fast else pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("sharing", "encoder"), list(cases()))
 def test_gradients_of_a_step(sharing, encoder, request):
     make, shape = request.getfixturevalue("bert") if encoder == "Pretrained" else ENCODERS[encoder]
-    for balancer in (StaticWeights, partial(Halves, level="parameters"), partial(Halves, level="features")):
+    for balancer in (
+        StaticWeights,
+        partial(Halves, level="parameters"),
+        partial(Halves, level="features"),
+    ):
         parts = SHARINGS[sharing], balancer, partial(SGD, lr=0.1), None
         model = MultiTaskModel(TASKS, shape, make, *parts)
-        model._trainer = L.Trainer(accelerator="cpu", devices=1, max_epochs=1, use_distributed_sampler=False, **QUIET)
+        model._trainer = L.Trainer(
+            accelerator="cpu", devices=1, max_epochs=1, use_distributed_sampler=False, **QUIET
+        )
         model.configure_model()
         level = model.balancer.level
         if level == "features" and not model.sharing.one_feature:
@@ -163,11 +188,17 @@ def test_gradients_of_a_step(sharing, encoder, request):
             expected = {key: value + of_penalty[key] for key, value in expected.items()}
         for name, p in (*model.sharing.named_parameters(), *model.heads.named_parameters()):
             assert p.grad is not None, name
-            torch.testing.assert_close(p.grad, expected[id(p)], rtol=1e-5, atol=1e-9, msg=f"{name} under {balancer}")
+            torch.testing.assert_close(
+                p.grad, expected[id(p)], rtol=1e-5, atol=1e-9, msg=f"{name} under {balancer}"
+            )
 
 
 def gradients_of(value, model):
     parameters = list(model.parameters())
     return dict(
-        zip(map(id, parameters), torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True), strict=True)
+        zip(
+            map(id, parameters),
+            torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True),
+            strict=True,
+        )
     )

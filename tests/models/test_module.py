@@ -16,7 +16,13 @@ from src.data import MultiTaskDataModule, Rows
 from src.models import MultiTaskModel, WarmupCosine
 from src.models.encoders import MLP
 from src.models.sharing import MTAN, CrossStitch, HardSharing, MMoE, Separate
-from src.tasks import MISSING, BinaryClassification, Classification, MultilabelClassification, Regression
+from src.tasks import (
+    MISSING,
+    BinaryClassification,
+    Classification,
+    MultilabelClassification,
+    Regression,
+)
 from src.tasks.decisions import best_threshold
 
 NAN = float("nan")
@@ -55,7 +61,10 @@ class Tiny(MultiTaskDataModule):
             "other": torch.tensor(np.where(gone[1], MISSING, np.arange(n) % 3)),
             "flag": torch.tensor(np.where(gone[2], NAN, np.arange(n) % 2), dtype=torch.float32),
             "size": torch.tensor(np.where(gone[3], NAN, rng.normal(size=n)), dtype=torch.float32),
-            "tags": torch.tensor(np.where(gone[4][:, None], NAN, np.arange(2 * n).reshape(n, 2) // 2 % 2), dtype=torch.float32),
+            "tags": torch.tensor(
+                np.where(gone[4][:, None], NAN, np.arange(2 * n).reshape(n, 2) // 2 % 2),
+                dtype=torch.float32,
+            ),
         }
         x = torch.tensor(rng.normal(size=(n, 5)), dtype=torch.float32)
         return Rows(x, {task: targets[task] for task in self.tasks})
@@ -72,8 +81,22 @@ def built(**settings):
 
 
 def trainer_of(**settings):
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return L.Trainer(**{"accelerator": "cpu", "devices": 1, "max_epochs": 2, "use_distributed_sampler": False, **quiet, **settings})
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return L.Trainer(
+        **{
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_epochs": 2,
+            "use_distributed_sampler": False,
+            **quiet,
+            **settings,
+        }
+    )
 
 
 def fit(model, data=None, callbacks=(), **settings):
@@ -92,7 +115,7 @@ class Rates(L.Callback):
         self.steps.append([group["lr"] for group in optimizer.param_groups])
 
 
-# -- the network -----------------------------------------------------------------------------------------------------------------
+# -- the network -----------------------------------------------------------------------------------
 def test_initial_weights_are_a_function_of_the_seed_alone():
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -101,9 +124,13 @@ def test_initial_weights_are_a_function_of_the_seed_alone():
     torch.manual_seed(2)
     torch.rand(100)
     again, other = built(seed=7), built(seed=8)
-    for (name, p), q, r in zip(first.named_parameters(), again.parameters(), other.parameters(), strict=True):
+    for (name, p), q, r in zip(
+        first.named_parameters(), again.parameters(), other.parameters(), strict=True
+    ):
         assert torch.equal(p, q), name
-        assert not torch.equal(p, r) or not p.any() or bool((p == 1).all()), name  # norms begin at 1 and 0
+        assert not torch.equal(p, r) or not p.any() or bool((p == 1).all()), (
+            name
+        )  # norms begin at 1 and 0
     built_twice = first.heads
     first.configure_model()
     assert first.heads is built_twice
@@ -128,7 +155,7 @@ def test_a_model_without_tasks_and_bad_names_are_refused():
             model_of({name: Regression()})
 
 
-# -- losses ----------------------------------------------------------------------------------------------------------------------
+# -- losses ----------------------------------------------------------------------------------------
 def plain_loop(model, batch):
     """Mean element loss per task over its labels, one task after the other."""
     z = model.sharing.encoder(batch.inputs)
@@ -136,7 +163,9 @@ def plain_loop(model, batch):
     for name, task in model.tasks.items():
         target = batch.targets[name]
         elements = task.losses(model.heads[name](z), target)
-        count = int((~target.isnan()).sum() if target.is_floating_point() else (target != MISSING).sum())
+        count = int(
+            (~target.isnan()).sum() if target.is_floating_point() else (target != MISSING).sum()
+        )
         losses[name] = elements.sum() / max(count, 1)
     return losses
 
@@ -154,7 +183,11 @@ def test_loss_and_gradients_of_a_step_are_those_of_a_plain_loop():
     total = sum(TASKS[name].weight * value for name, value in losses.items())
     total.backward()
     assert loss.item() == pytest.approx(total.item(), rel=1e-6)
-    np.testing.assert_allclose(model.losses_T, [TASKS[name].weight * losses[name].item() for name in model.names], rtol=1e-6)
+    np.testing.assert_allclose(
+        model.losses_T,
+        [TASKS[name].weight * losses[name].item() for name in model.names],
+        rtol=1e-6,
+    )
     for name, p in model.named_parameters():
         np.testing.assert_allclose(got[name], p.grad, rtol=1e-5, atol=1e-7, err_msg=name)
 
@@ -210,11 +243,18 @@ def test_a_penalty_is_added_to_the_step():
     assert (other.grad - weight.grad)[0, 0].item() == pytest.approx(weight[0, 0].item(), abs=1e-6)
 
 
-# -- optimisation ----------------------------------------------------------------------------------------------------------------
+# -- optimisation ----------------------------------------------------------------------------------
 def test_parameter_groups_hold_every_parameter_once():
-    model = built(lr_multipliers={"encoder": 0.1, "size": 3.0, "balancer": 2.0}, balancer=UncertaintyWeights)
+    model = built(
+        lr_multipliers={"encoder": 0.1, "size": 3.0, "balancer": 2.0}, balancer=UncertaintyWeights
+    )
     groups = model.parameter_groups(0.5)
-    assert [(g["name"], g["lr"]) for g in groups] == [("encoder", 0.05), ("heads", 0.5), ("size", 1.5), ("balancer", 1.0)]
+    assert [(g["name"], g["lr"]) for g in groups] == [
+        ("encoder", 0.05),
+        ("heads", 0.5),
+        ("size", 1.5),
+        ("balancer", 1.0),
+    ]
     assert [group.get("weight_decay") for group in groups] == [None, None, None, 0.0]
     ids = [id(p) for group in groups for p in group["params"]]
     assert len(ids) == len(set(ids))
@@ -230,10 +270,17 @@ def test_heads_that_all_have_a_multiplier_leave_no_empty_group():
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("sise", "; did you mean 'size'?"), ("encoders", "; did you mean 'encoder'?"), ("qqqqq", "nor a task$")]
+    ("name", "hint"),
+    [
+        ("sise", "; did you mean 'size'?"),
+        ("encoders", "; did you mean 'encoder'?"),
+        ("qqqqq", "nor a task$"),
+    ],
 )
 def test_an_unknown_multiplier_is_named_with_the_nearest_name(name, hint):
-    with pytest.raises(ValueError, match=f"model.lr_multipliers names '{name}'.*{hint.replace('?', '[?]')}"):
+    with pytest.raises(
+        ValueError, match=f"model.lr_multipliers names '{name}'.*{hint.replace('?', '[?]')}"
+    ):
         model_of(lr_multipliers={name: 2.0})
 
 
@@ -248,15 +295,28 @@ def test_a_task_with_the_name_of_a_group(name):
 
 
 def test_one_step_of_sgd_by_hand_at_each_groups_own_rate():
-    model = model_of(optimizer=partial(SGD, lr=0.1), scheduler=None, lr_multipliers={"encoder": 0.5, "tags": 0.0, "size": 4.0})
+    model = model_of(
+        optimizer=partial(SGD, lr=0.1),
+        scheduler=None,
+        lr_multipliers={"encoder": 0.5, "tags": 0.0, "size": 4.0},
+    )
     data = Tiny(batch_size=22)
     reference = built()
-    total = sum(TASKS[name].weight * value for name, value in plain_loop(reference, data.split("train")[torch.arange(22)]).items())
+    total = sum(
+        TASKS[name].weight * value
+        for name, value in plain_loop(reference, data.split("train")[torch.arange(22)]).items()
+    )
     total.backward()
     fit(model, data, max_epochs=1, limit_val_batches=0)
     for (name, p), q in zip(model.named_parameters(), reference.parameters(), strict=True):
-        rate = 0.05 if name.startswith("sharing") else {"size": 0.4, "tags": 0.0}.get(name.split(".")[1], 0.1)
-        np.testing.assert_allclose(p.detach(), (q - rate * q.grad).detach(), rtol=1e-4, atol=1e-6, err_msg=name)
+        rate = (
+            0.05
+            if name.startswith("sharing")
+            else {"size": 0.4, "tags": 0.0}.get(name.split(".")[1], 0.1)
+        )
+        np.testing.assert_allclose(
+            p.detach(), (q - rate * q.grad).detach(), rtol=1e-4, atol=1e-6, err_msg=name
+        )
 
 
 SCHEDULES = {
@@ -281,7 +341,12 @@ SCHEDULES = {
 def test_schedules_in_a_real_run(scheduler, interval, wanted):
     rates = Rates()
     optimizer = partial(SGD, lr=0.2)
-    model = model_of(optimizer=optimizer, scheduler=scheduler, scheduler_interval=interval, lr_multipliers={"encoder": 0.5})
+    model = model_of(
+        optimizer=optimizer,
+        scheduler=scheduler,
+        scheduler_interval=interval,
+        lr_multipliers={"encoder": 0.5},
+    )
     fit(model, callbacks=[rates], limit_val_batches=0)
     np.testing.assert_allclose(rates.steps, [[0.1 * w, 0.2 * w] for w in wanted], rtol=1e-9)
 
@@ -294,7 +359,9 @@ def test_one_cycle_in_a_real_run():
         callbacks=[rates],
         limit_val_batches=0,
     )
-    probe = OneCycleLR(SGD([nn.Parameter(torch.zeros(1))], lr=0.1), max_lr=1.0, total_steps=6, cycle_momentum=False)
+    probe = OneCycleLR(
+        SGD([nn.Parameter(torch.zeros(1))], lr=0.1), max_lr=1.0, total_steps=6, cycle_momentum=False
+    )
     wanted = []
     for _ in range(6):
         wanted.append(probe.get_last_lr() * 2)
@@ -307,8 +374,12 @@ def test_one_cycle_in_a_real_run():
 
 def test_plateau_watches_the_score_and_wants_mode_max():
     rates = Rates()
-    plateau = partial(ReduceLROnPlateau, mode="max", patience=0, factor=0.1, threshold=1e9)  # nothing is ever better
-    fit(model_of(optimizer=partial(SGD, lr=0.2), scheduler=plateau), callbacks=[rates], max_epochs=3)
+    plateau = partial(
+        ReduceLROnPlateau, mode="max", patience=0, factor=0.1, threshold=1e9
+    )  # nothing is ever better
+    fit(
+        model_of(optimizer=partial(SGD, lr=0.2), scheduler=plateau), callbacks=[rates], max_epochs=3
+    )
     assert [lr for lr, _ in rates.steps[::3]] == pytest.approx([0.2, 0.2, 0.02])
     with pytest.raises(ValueError, match=r"--model.scheduler.mode max"):
         fit(model_of(scheduler=ReduceLROnPlateau))
@@ -341,7 +412,11 @@ def test_a_run_is_a_function_of_its_seed():
 
     def weights(seed):
         torch.rand(int(seed) + 3)
-        model = model_of(encoder=partial(MLP, width=8, depth=1, dropout=0.5), optimizer=partial(Adam, lr=0.01), seed=seed)
+        model = model_of(
+            encoder=partial(MLP, width=8, depth=1, dropout=0.5),
+            optimizer=partial(Adam, lr=0.01),
+            seed=seed,
+        )
         fit(model, Tiny(seed=seed))
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
@@ -351,7 +426,7 @@ def test_a_run_is_a_function_of_its_seed():
     assert not torch.equal(first, weights(2))
 
 
-# -- evaluation ------------------------------------------------------------------------------------------------------------------
+# -- evaluation ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("eval_batch_size", [4, 11, 100])
 def test_validation_metrics_do_not_depend_on_the_batches(eval_batch_size):
     model = model_of()
@@ -369,10 +444,14 @@ def test_validation_metrics_do_not_depend_on_the_batches(eval_batch_size):
         scores.append(task.score(computed))
         assert logged[f"val/{name}/loss"] == pytest.approx(losses[name].item(), rel=1e-5)
         for metric, value in computed.items():
-            assert logged[f"val/{name}/{metric}"] == pytest.approx(value.item(), rel=1e-5, nan_ok=True), f"{name} {metric}"
+            assert logged[f"val/{name}/{metric}"] == pytest.approx(
+                value.item(), rel=1e-5, nan_ok=True
+            ), f"{name} {metric}"
     assert logged["val/score"] == pytest.approx(np.mean(scores), rel=1e-5)
     (again,) = trainer.test(model, data, verbose=False)
-    assert {key for key in again if "/" in key} == {key.replace("val/", "test/") for key in logged if "/" in key}
+    assert {key for key in again if "/" in key} == {
+        key.replace("val/", "test/") for key in logged if "/" in key
+    }
 
 
 def test_a_task_without_labels_has_no_metrics_and_leaves_the_score():
@@ -385,11 +464,16 @@ def test_a_task_without_labels_has_no_metrics_and_leaves_the_score():
             return rows
 
     (logged,) = trainer_of().validate(model_of(tasks), Unlabelled(tasks), verbose=False)
-    assert np.isnan([logged[f"val/{key}"] for key in ("flag/loss", "flag/auroc", "flag/accuracy")]).all()
+    assert np.isnan(
+        [logged[f"val/{key}"] for key in ("flag/loss", "flag/auroc", "flag/accuracy")]
+    ).all()
     assert logged["val/score"] == pytest.approx(logged["val/size/r2"])
 
 
-RARE = {"fraud": BinaryClassification(classes=("no", "yes")), "tags": MultilabelClassification(labels=("u", "v"), per_label=True)}
+RARE = {
+    "fraud": BinaryClassification(classes=("no", "yes")),
+    "tags": MultilabelClassification(labels=("u", "v"), per_label=True),
+}
 
 
 class Rare(Tiny):
@@ -428,12 +512,16 @@ def test_a_threshold_is_chosen_by_validation_and_kept_for_the_test():
         outputs = model.eval()(rows.inputs)
     guess = np.array(model.decode("fraud", outputs["fraud"])[""]) == "yes"
     assert test["test/fraud/f1"] == pytest.approx(f1_score(rows.targets["fraud"], guess))
-    assert test["test/fraud/accuracy"] == pytest.approx((guess == rows.targets["fraud"].numpy()).mean())
+    assert test["test/fraud/accuracy"] == pytest.approx(
+        (guess == rows.targets["fraud"].numpy()).mean()
+    )
     assert guess.any()
     assert model.chosen_tasks["fraud"].threshold == threshold
     tags = model.decode("tags", outputs["tags"])
     for label, column in zip("uv", rows.targets["tags"].T, strict=True):
-        assert test[f"test/tags/f1/{label}"] == pytest.approx(f1_score(column, tags[label], zero_division=NAN), nan_ok=True)
+        assert test[f"test/tags/f1/{label}"] == pytest.approx(
+            f1_score(column, tags[label], zero_division=NAN), nan_ok=True
+        )
     u, v = model.chosen_tasks["tags"].thresholds
     assert model.lines() == [
         f"threshold of fraud: {threshold:.4g}, chosen on validation rows",
@@ -445,9 +533,13 @@ def test_thresholds_come_with_the_checkpoint(tmp_path):
     model, trainer = learnt()
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     other = model_of(RARE)
-    trainer_of().test(other, Rare(RARE), ckpt_path=tmp_path / "a.ckpt", verbose=False, weights_only=False)
+    trainer_of().test(
+        other, Rare(RARE), ckpt_path=tmp_path / "a.ckpt", verbose=False, weights_only=False
+    )
     assert other.chosen_tasks == model.chosen_tasks
-    by_hand = model_of({**RARE, "fraud": BinaryClassification(classes=("no", "yes"), threshold=0.25)})
+    by_hand = model_of(
+        {**RARE, "fraud": BinaryClassification(classes=("no", "yes"), threshold=0.25)}
+    )
     by_hand.on_load_checkpoint(torch.load(tmp_path / "a.ckpt", weights_only=False))
     assert by_hand.chosen_tasks["fraud"].threshold == 0.25
     assert by_hand.chosen_tasks["tags"] == model.chosen_tasks["tags"]
@@ -469,8 +561,35 @@ def test_only_validation_chooses_thresholds():
 
 # names that mean something elsewhere: stages, keys, attributes, parts of the model, metrics
 NAMES = (
-    *("loss", "score", "test", "val", "id", "step", "epoch", "f1", "r2", "train", "penalty", "weight", "lr", "metrics"),
-    *("heads", "encoder", "balancer", "sharing", "tasks", "names", "gradient", "throughput", "type", "training", "forward"),
+    *(
+        "loss",
+        "score",
+        "test",
+        "val",
+        "id",
+        "step",
+        "epoch",
+        "f1",
+        "r2",
+        "train",
+        "penalty",
+        "weight",
+        "lr",
+        "metrics",
+    ),
+    *(
+        "heads",
+        "encoder",
+        "balancer",
+        "sharing",
+        "tasks",
+        "names",
+        "gradient",
+        "throughput",
+        "type",
+        "training",
+        "forward",
+    ),
 )
 
 
@@ -481,7 +600,9 @@ def test_tasks_of_any_name_have_values_of_their_own(sharing):
 
     class Named(Tiny):
         def split(self, name):
-            x = torch.tensor(np.random.default_rng(len(name)).normal(size=(16, 5)), dtype=torch.float32)
+            x = torch.tensor(
+                np.random.default_rng(len(name)).normal(size=(16, 5)), dtype=torch.float32
+            )
             targets = {name: (k + 1) * (x[:, 0] > 0).float() for k, name in enumerate(NAMES)}
             return Rows(x, targets)
 
@@ -495,13 +616,21 @@ def test_tasks_of_any_name_have_values_of_their_own(sharing):
             outputs = model.eval()(rows.inputs)
         for name in NAMES:
             error = (outputs[name].squeeze(-1) - rows.targets[name]).double()
-            assert float(logged[f"{stage}/{name}/loss"]) == pytest.approx(error.square().mean().item(), rel=1e-4), name
-            assert float(logged[f"{stage}/{name}/mae"]) == pytest.approx(error.abs().mean().item(), rel=1e-4), name
+            assert float(logged[f"{stage}/{name}/loss"]) == pytest.approx(
+                error.square().mean().item(), rel=1e-4
+            ), name
+            assert float(logged[f"{stage}/{name}/mae"]) == pytest.approx(
+                error.abs().mean().item(), rel=1e-4
+            ), name
         scores = [max(-1.0, float(logged[f"{stage}/{name}/r2"])) for name in NAMES]
         assert float(logged[f"{stage}/score"]) == pytest.approx(np.mean(scores), rel=1e-4)
         assert {key for key in logged if "/" in key} == {
             f"{stage}/score",
-            *(f"{stage}/{name}/{metric}" for name in NAMES for metric in ("loss", "mae", "rmse", "r2")),
+            *(
+                f"{stage}/{name}/{metric}"
+                for name in NAMES
+                for metric in ("loss", "mae", "rmse", "r2")
+            ),
         }
     checkpoint = {}
     model.on_save_checkpoint(checkpoint)
@@ -513,7 +642,9 @@ def test_the_score_is_not_ruled_by_one_hopeless_task():
 
     class Hopeless(Tiny):
         def split(self, name):
-            x = torch.tensor(np.random.default_rng(len(name)).normal(size=(11, 5)), dtype=torch.float32)
+            x = torch.tensor(
+                np.random.default_rng(len(name)).normal(size=(11, 5)), dtype=torch.float32
+            )
             tiny = torch.full((11,), NAN)
             tiny[:2] = torch.tensor([50.0, 50.1])
             return Rows(x, {"size": x[:, 0], "tiny": tiny})
@@ -531,7 +662,9 @@ def test_prediction_gives_row_numbers_and_outputs():
     assert ids.tolist() == list(range(11))
     outputs = torch.cat([part[1]["size"] for part in parts])
     with torch.no_grad():
-        np.testing.assert_allclose(outputs, model.eval()(data.split("predict").inputs)["size"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            outputs, model.eval()(data.split("predict").inputs)["size"], rtol=1e-5, atol=1e-6
+        )
 
 
 def test_training_learns():
@@ -547,18 +680,24 @@ def test_training_learns():
     assert trainer.global_step == 75
 
 
-# -- checkpoints -----------------------------------------------------------------------------------------------------------------
+# -- checkpoints -----------------------------------------------------------------------------------
 def test_a_checkpoint_of_other_tasks_is_refused():
     model = built()
     plain = {"tasks": {name: task.describe() for name, task in TASKS.items()}}
     model.on_load_checkpoint(plain)
-    with pytest.raises(ValueError, match=r"the checkpoint is of the tasks kind, .*, but this run has size"):
+    with pytest.raises(
+        ValueError, match=r"the checkpoint is of the tasks kind, .*, but this run has size"
+    ):
         built(tasks={"size": TASKS["size"]}).on_load_checkpoint(plain)
-    swapped = TASKS | {"kind": Classification(classes=("b", "a", "c"), class_weights=(1.0, 2.0, 0.5))}
+    swapped = TASKS | {
+        "kind": Classification(classes=("b", "a", "c"), class_weights=(1.0, 2.0, 0.5))
+    }
     with pytest.raises(ValueError, match="task 'kind' has classes"):
         built(tasks=swapped).on_load_checkpoint(plain)
     with pytest.raises(ValueError, match=r"task 'size' has kind Regression"):
-        built(tasks=TASKS | {"size": BinaryClassification(classes=(0, 1))}).on_load_checkpoint(plain)
+        built(tasks=TASKS | {"size": BinaryClassification(classes=(0, 1))}).on_load_checkpoint(
+            plain
+        )
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 4])
@@ -566,12 +705,15 @@ def test_weights_after_a_resume_are_those_of_an_uninterrupted_run(tmp_path, stop
     """Three batches an epoch: stopped in the first one, at its end, and in the second one."""
 
     def run(steps, resume=None):
-        model = model_of(encoder=partial(MLP, width=8, depth=1, dropout=0.3), optimizer=partial(Adam, lr=0.01))
+        model = model_of(
+            encoder=partial(MLP, width=8, depth=1, dropout=0.3), optimizer=partial(Adam, lr=0.01)
+        )
         trainer = trainer_of(max_steps=steps)
         trainer.fit(model, Tiny(), ckpt_path=resume, weights_only=False)
         return model, trainer
 
-    # a step's rate is WarmupCosine's at the planned number of steps, so the first run plans for all of them, too
+    # a step's rate is WarmupCosine's at the planned number of steps, so the first run plans for all
+    # of them, too
     class Stop(L.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             if trainer.global_step == stop:
@@ -579,17 +721,25 @@ def test_weights_after_a_resume_are_those_of_an_uninterrupted_run(tmp_path, stop
                 trainer.should_stop = True
 
     whole, _ = run(6)
-    half = model_of(encoder=partial(MLP, width=8, depth=1, dropout=0.3), optimizer=partial(Adam, lr=0.01))
+    half = model_of(
+        encoder=partial(MLP, width=8, depth=1, dropout=0.3), optimizer=partial(Adam, lr=0.01)
+    )
     trainer_of(max_steps=6, callbacks=[Stop()]).fit(half, Tiny())
     resumed, trainer = run(6, tmp_path / "a.ckpt")
     assert trainer.global_step == 6
     for (name, p), q in zip(whole.named_parameters(), resumed.parameters(), strict=True):
         assert torch.equal(p, q), name
-    assert not torch.equal(half.heads["size"].linears[0].weight, whole.heads["size"].linears[0].weight)
+    assert not torch.equal(
+        half.heads["size"].linears[0].weight, whole.heads["size"].linears[0].weight
+    )
 
 
 def test_batches_move_as_a_whole():
-    batch = Batch({"dense": torch.ones(2, 1), "categorical": torch.ones(2, 1)}, {"y": torch.ones(2)}, torch.arange(2))
+    batch = Batch(
+        {"dense": torch.ones(2, 1), "categorical": torch.ones(2, 1)},
+        {"y": torch.ones(2)},
+        torch.arange(2),
+    )
     moved = batch.to(torch.float64)
     assert moved.inputs["dense"].dtype == moved.targets["y"].dtype == torch.float64
     assert batch.inputs["dense"].dtype == torch.float32
@@ -602,7 +752,9 @@ def test_an_optimizer_is_fused_unless_something_else_was_asked_for():
     for settings in ({}, {"foreach": True}, {"fused": False}):
         model = model_of(optimizer=partial(AdamW, lr=0.01, **settings), scheduler=None)
         trainer = fit(model, max_epochs=2)
-        assert [bool(group["fused"]) for group in trainer.optimizers[0].param_groups] == [not settings] * 2
+        assert [bool(group["fused"]) for group in trainer.optimizers[0].param_groups] == [
+            not settings
+        ] * 2
         states.append(model.state_dict())
     for key, value in states[0].items():
         torch.testing.assert_close(value, states[1][key], rtol=1e-5, atol=1e-6)

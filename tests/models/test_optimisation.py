@@ -11,25 +11,50 @@ from src.balancing import StaticWeights, UPGrad
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.models.optimisation import stage_of
-from src.models.sharing import MTAN, PLE, HardSharing, Separate, SoftSharing, TaskAdapters, WeightedSharing
+from src.models.sharing import (
+    MTAN,
+    PLE,
+    HardSharing,
+    Separate,
+    SoftSharing,
+    TaskAdapters,
+    WeightedSharing,
+)
 from tests.models.test_gradients import QUIET, Data, batch_of
 
 
 def built(sharing=HardSharing, balancer=StaticWeights, encoder=MLP, **settings):
     data = Data()
     model = MultiTaskModel(
-        data.tasks, data.input_shape, partial(encoder, width=8, depth=2), sharing, balancer, partial(SGD, lr=0.5), None, **settings
+        data.tasks,
+        data.input_shape,
+        partial(encoder, width=8, depth=2),
+        sharing,
+        balancer,
+        partial(SGD, lr=0.5),
+        None,
+        **settings,
     )
-    model._trainer = L.Trainer(accelerator="cpu", devices=1, max_epochs=1, use_distributed_sampler=False, **QUIET)
+    model._trainer = L.Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, use_distributed_sampler=False, **QUIET
+    )
     model.configure_model()
     return model
 
 
-@pytest.mark.parametrize("sharing", [HardSharing, Separate, partial(HardSharing, until=2), TaskAdapters])
+@pytest.mark.parametrize(
+    "sharing", [HardSharing, Separate, partial(HardSharing, until=2), TaskAdapters]
+)
 def test_lower_stages_learn_more_slowly(sharing):
     model = built(sharing, stage_decay=0.5, lr_multipliers={"encoder": 0.1, "number": 3.0})
     groups = {group["name"]: group for group in model.parameter_groups(0.5)}
-    rates = {"encoder.0": 0.0125, "encoder.1": 0.025, "encoder.2": 0.05, "heads": 0.5, "number": 1.5}
+    rates = {
+        "encoder.0": 0.0125,
+        "encoder.1": 0.025,
+        "encoder.2": 0.05,
+        "heads": 0.5,
+        "number": 1.5,
+    }
     rates |= {"encoder": 0.05} if sharing is TaskAdapters else {}  # adapters belong to no stage
     assert {name: group["lr"] for name, group in groups.items()} == pytest.approx(rates)
     names = {id(p): name for name, p in model.named_parameters()}
@@ -44,7 +69,13 @@ def test_without_a_decay_stages_are_one_group():
 
 
 @pytest.mark.parametrize(
-    ("name", "stage"), [("encoder.stages.2.0.weight", 2), ("stages.11.bias", 11), ("gates.stages", None), ("substages.1.x", None)]
+    ("name", "stage"),
+    [
+        ("encoder.stages.2.0.weight", 2),
+        ("stages.11.bias", 11),
+        ("gates.stages", None),
+        ("substages.1.x", None),
+    ],
 )
 def test_stage_of_a_name(name, stage):
     assert stage_of(name) == stage
@@ -52,22 +83,47 @@ def test_stage_of_a_name(name, stage):
 
 @pytest.mark.parametrize("decay", [0.0, -0.5, 1.5])
 def test_a_bad_decay_is_named(decay):
-    with pytest.raises(ValueError, match=rf"model.stage_decay is {decay}; it must be above 0 and at most 1"):
+    with pytest.raises(
+        ValueError, match=rf"model.stage_decay is {decay}; it must be above 0 and at most 1"
+    ):
         built(stage_decay=decay)
 
 
-@pytest.mark.parametrize("balancer", [StaticWeights, partial(UPGrad, level="features"), partial(UPGrad, level="parameters")])
 @pytest.mark.parametrize(
-    "sharing", [HardSharing, Separate, partial(HardSharing, until=1), SoftSharing, WeightedSharing, TaskAdapters, MTAN, PLE]
+    "balancer",
+    [StaticWeights, partial(UPGrad, level="features"), partial(UPGrad, level="parameters")],
+)
+@pytest.mark.parametrize(
+    "sharing",
+    [
+        HardSharing,
+        Separate,
+        partial(HardSharing, until=1),
+        SoftSharing,
+        WeightedSharing,
+        TaskAdapters,
+        MTAN,
+        PLE,
+    ],
 )
 def test_stages_that_are_computed_twice_give_the_same_gradients(sharing, balancer):
     gradients = []
     for twice in (False, True):
-        model = built(sharing, balancer, partial(MLP, dropout=0.3), checkpoint_activations=twice).double()
-        if balancer is not StaticWeights and balancer.keywords["level"] == "features" and not model.sharing.one_feature:
+        model = built(
+            sharing, balancer, partial(MLP, dropout=0.3), checkpoint_activations=twice
+        ).double()
+        if (
+            balancer is not StaticWeights
+            and balancer.keywords["level"] == "features"
+            and not model.sharing.one_feature
+        ):
             pytest.skip("no one feature")
         calls = []
-        stage = next(m for m in model.modules() if isinstance(getattr(m, "stages", None), torch.nn.Sequential)).stages[0]
+        stage = next(
+            m
+            for m in model.modules()
+            if isinstance(getattr(m, "stages", None), torch.nn.Sequential)
+        ).stages[0]
         first = next(m for m in stage.modules() if hasattr(m, "weight"))
         first.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         torch.manual_seed(7)

@@ -12,7 +12,7 @@ from torch.optim import SGD
 
 import src.balancing
 from src.balancing import AutoLambda, Balancer
-from src.balancing.balancer import OnHost
+from src.balancing.balancer import CpuBalancer
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from tests.models.test_gradients import QUIET
@@ -27,7 +27,7 @@ KINDS: dict[str, Any] = {
 CASES = {
     f"{name} {level}" if level else name: partial(kind, level=level) if level else kind
     for name, kind in KINDS.items()
-    for level in (kind.levels if issubclass(kind, OnHost) else (None,))
+    for level in (kind.levels if issubclass(kind, CpuBalancer) else (None,))
 }
 
 
@@ -37,10 +37,21 @@ def trained(balancer, precision, steps, lr=0.01):
     scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=64.0))
     settings = {"plugins": scaled} if precision == "16-mixed" else {"precision": precision}
     model = MultiTaskModel(
-        data.tasks, data.input_shape, partial(MLP, width=12), balancer=balancer, optimizer=partial(SGD, lr=lr), scheduler=None
+        data.tasks,
+        data.input_shape,
+        partial(MLP, width=12),
+        balancer=balancer,
+        optimizer=partial(SGD, lr=lr),
+        scheduler=None,
     )
     trainer = L.Trainer(
-        accelerator="cpu", devices=1, max_steps=steps, limit_val_batches=0, use_distributed_sampler=False, **settings, **QUIET
+        accelerator="cpu",
+        devices=1,
+        max_steps=steps,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        **settings,
+        **QUIET,
     )
     trainer.fit(model, data)
     return model

@@ -18,7 +18,10 @@ def formula(step, peak, warmup, floor, total):
     warm = round(warmup * total)
     if step < warm:
         return peak * (step + 1) / warm
-    return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * min(1, (step - warm) / max(1, total - warm)))) / 2)
+    return peak * (
+        floor
+        + (1 - floor) * (1 + math.cos(math.pi * min(1, (step - warm) / max(1, total - warm)))) / 2
+    )
 
 
 def curve(schedule, steps):
@@ -35,13 +38,24 @@ def curve(schedule, steps):
 def test_closed_formula(warmup, floor, total):
     schedule = WarmupCosine(optimizer_of(0.1, 3.0), warmup, floor, total)
     for step, lrs in enumerate(curve(schedule, total + 3)):
-        assert lrs == pytest.approx([formula(step, peak, warmup, floor, total) for peak in (0.1, 3.0)], rel=1e-12, abs=1e-15)
+        assert lrs == pytest.approx(
+            [formula(step, peak, warmup, floor, total) for peak in (0.1, 3.0)], rel=1e-12, abs=1e-15
+        )
 
 
 def test_hand_computed_values():
     schedule = WarmupCosine(optimizer_of(1.0), warmup=0.4, floor=0.0, total_steps=10)
     half = (1 + math.cos(math.pi / 2)) / 2
-    wanted = [0.25, 0.5, 0.75, 1.0, 1.0, (1 + math.cos(math.pi / 6)) / 2, (1 + math.cos(math.pi / 3)) / 2, half]
+    wanted = [
+        0.25,
+        0.5,
+        0.75,
+        1.0,
+        1.0,
+        (1 + math.cos(math.pi / 6)) / 2,
+        (1 + math.cos(math.pi / 3)) / 2,
+        half,
+    ]
     assert [lr for (lr,) in curve(schedule, 8)] == pytest.approx(wanted)
 
 
@@ -71,12 +85,15 @@ def test_a_resumed_schedule_follows_the_new_plan_from_where_it_was(longer):
     second.load_state_dict(state)
     assert second.last_epoch == 6
     second.optimizer.step()
-    second.step()  # the rate of the very next step is the optimizer's state; from then on it is the plan's
+    # the rate of the very next step is the optimizer's state; from then on it is the plan's
+    second.step()
     lrs = [lr for (lr,) in curve(second, longer - 7)]
     assert lrs == pytest.approx([formula(step, 1.0, 0.2, 0.1, longer) for step in range(7, longer)])
 
 
-@pytest.mark.parametrize("settings", [{"warmup": -0.1}, {"warmup": 1.1}, {"floor": -1}, {"floor": 2}])
+@pytest.mark.parametrize(
+    "settings", [{"warmup": -0.1}, {"warmup": 1.1}, {"floor": -1}, {"floor": 2}]
+)
 def test_bad_settings_are_named(settings):
     key, value = next(iter(settings.items()))
     with pytest.raises(ValueError, match=f"WarmupCosine: .*{key} {value}"):

@@ -26,7 +26,9 @@ def test_each_category_is_hidden_with_the_same_probability():
     found = hidden(batch())
     deviation = (HIDDEN * (1 - HIDDEN) / ROWS) ** 0.5
     assert found.double().mean(0).sub(HIDDEN).abs().max() < 4 * deviation
-    together = (found[:, 0] & found[:, 1]).double().mean()  # columns are hidden independently of one another
+    together = (
+        (found[:, 0] & found[:, 1]).double().mean()
+    )  # columns are hidden independently of one another
     assert abs(together - HIDDEN**2) < 4 * (HIDDEN**2 / ROWS) ** 0.5
 
 
@@ -64,7 +66,9 @@ def test_two_ranks_hide_what_one_hides(monkeypatch):
     assert torch.equal(torch.cat([first, second]), one)
 
 
-@pytest.mark.parametrize("inputs", [torch.ones(3, 2), {"tokens": torch.ones(3, 2)}, {"dense": torch.ones(3, 2)}])
+@pytest.mark.parametrize(
+    "inputs", [torch.ones(3, 2), {"tokens": torch.ones(3, 2)}, {"dense": torch.ones(3, 2)}]
+)
 def test_other_inputs_draw_no_random_number(inputs):
     torch.manual_seed(0)
     state = torch.get_rng_state()

@@ -13,14 +13,30 @@ import yaml
 
 from src.data import Sources
 from src.monitoring import Budget, Figures, LastCheckpoint, Limits
-from src.run import Run
+from src.run.run import Run
 from tests.cli.calling import Ended, call, refused, table
-from tests.launch import ROOT, curves, read_json
+from tests.launching import ROOT, curves, read_json
 from tests.toy import RaiseAt, Toy
 
 # 14 steps an epoch
-TOY = ("--data", "tests.toy.Toy", "--model.encoder.width", 8, "--watch.figures_every", 0, "--accelerator", "cpu")
-SHORT = ("--budget.steps", 50, "--budget.min_epochs", 1, "--budget.validate_every", 20)  # every second epoch of four
+TOY = (
+    "--data",
+    "tests.toy.Toy",
+    "--model.encoder.width",
+    8,
+    "--watch.figures_every",
+    0,
+    "--accelerator",
+    "cpu",
+)
+SHORT = (
+    "--budget.steps",
+    50,
+    "--budget.min_epochs",
+    1,
+    "--budget.validate_every",
+    20,
+)  # every second epoch of four
 
 
 @pytest.mark.parametrize(
@@ -36,8 +52,12 @@ SHORT = ("--budget.steps", 50, "--budget.min_epochs", 1, "--budget.validate_ever
         "more seldom than there are epochs": (17, 500, (118, 500)),
     }.values(),
 )
-def test_epochs_follow_from_steps(steps_per_epoch: int, every: int | None, wanted: tuple[int, int]) -> None:
-    assert Budget(steps=2000, min_epochs=2, validate_every=25).epochs(steps_per_epoch, every) == wanted
+def test_epochs_follow_from_steps(
+    steps_per_epoch: int, every: int | None, wanted: tuple[int, int]
+) -> None:
+    assert (
+        Budget(steps=2000, min_epochs=2, validate_every=25).epochs(steps_per_epoch, every) == wanted
+    )
 
 
 def test_defaults_are_those_of_the_config() -> None:
@@ -76,18 +96,38 @@ def test_a_run_within_its_budget(tmp_path: Path) -> None:
     assert (session["epochs"], session["steps"]) == (4, 56)
     assert list(curves(run.path)["val/score"]) == [28, 56]
     state = torch.load(run.last, weights_only=True)
-    assert state["lr_schedulers"][0]["_last_lr"] == pytest.approx([0.0] * len(state["lr_schedulers"][0]["_last_lr"]), abs=1e-9)
+    assert state["lr_schedulers"][0]["_last_lr"] == pytest.approx(
+        [0.0] * len(state["lr_schedulers"][0]["_last_lr"]), abs=1e-9
+    )
     assert "max_epochs: null" in run.config.read_text()
 
 
 LIMITS: dict[str, tuple[dict[str, Any], str]] = {
-    "accumulation": ({"accumulate_grad_batches": 4}, "trains 60 steps: 15 epochs, validates every 5 epochs"),
-    "few batches": ({"limit_train_batches": 7}, "trains 63 steps: 9 epochs, validates every 3 epochs"),
-    "more batches than there are": ({"limit_train_batches": 99}, "trains 56 steps: 4 epochs, validates every 2 epochs"),
-    "a share of the batches": ({"limit_train_batches": 0.5}, "trains 63 steps: 9 epochs, validates every 3 epochs"),
-    "overfitting": ({"overfit_batches": 1}, "trains 60 steps: 60 epochs, validates every 20 epochs"),
+    "accumulation": (
+        {"accumulate_grad_batches": 4},
+        "trains 60 steps: 15 epochs, validates every 5 epochs",
+    ),
+    "few batches": (
+        {"limit_train_batches": 7},
+        "trains 63 steps: 9 epochs, validates every 3 epochs",
+    ),
+    "more batches than there are": (
+        {"limit_train_batches": 99},
+        "trains 56 steps: 4 epochs, validates every 2 epochs",
+    ),
+    "a share of the batches": (
+        {"limit_train_batches": 0.5},
+        "trains 63 steps: 9 epochs, validates every 3 epochs",
+    ),
+    "overfitting": (
+        {"overfit_batches": 1},
+        "trains 60 steps: 60 epochs, validates every 20 epochs",
+    ),
     "within epochs": ({"val_check_interval": 0.5}, "trains 56 steps: 4 epochs"),
-    "across epochs": ({"val_check_interval": 20, "check_val_every_n_epoch": None}, "trains 56 steps: 4 epochs"),
+    "across epochs": (
+        {"val_check_interval": 20, "check_val_every_n_epoch": None},
+        "trains 56 steps: 4 epochs",
+    ),
     "no validation": ({"limit_val_batches": 0}, "trains 56 steps: 4 epochs"),
 }
 
@@ -95,7 +135,9 @@ LIMITS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", LIMITS)
 def test_steps_are_counted_as_the_trainer_takes_them(name: str) -> None:
     settings, says = LIMITS[name]
-    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=-1, **settings)
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=-1, **settings
+    )
     trainer.datamodule = Toy()  # type: ignore[attr-defined]
     limits = Limits(Budget(steps=50, min_epochs=1, validate_every=20), None, None)
     limits.setup(trainer, L.LightningModule(), "validate")
@@ -120,12 +162,17 @@ def test_several_sources_are_counted_as_they_take_turns() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--trainer.accumulate_grad_batches", 4), "trains 60 steps: 15 epochs, validates every 5 epochs"),
+        (
+            ("--trainer.accumulate_grad_batches", 4),
+            "trains 60 steps: 15 epochs, validates every 5 epochs",
+        ),
         (("--trainer.check_val_every_n_epoch", 1), "validates every epoch, stops"),
         (("--watch.patience", 7), "stops after 7 validations without a better score"),
     ],
 )
-def test_settings_of_ones_own_are_kept(tmp_path: Path, words: tuple[object, ...], says: str) -> None:
+def test_settings_of_ones_own_are_kept(
+    tmp_path: Path, words: tuple[object, ...], says: str
+) -> None:
     ended, session, _ = trained(tmp_path, *SHORT, *words)
     assert says in line(ended)
     assert f"trains {session['steps']} steps: {session['epochs']} epochs" in line(ended)
@@ -142,7 +189,9 @@ def test_without_validation_there_is_no_patience(tmp_path: Path) -> None:
     [(("--max_epochs", 3), 42, [14, 28, 42]), (("--trainer.max_steps", 20), 20, [14])],
     ids=["epochs", "steps"],
 )
-def test_a_limit_of_ones_own_goes_before(tmp_path: Path, words: tuple[object, ...], steps: int, validations: list[int]) -> None:
+def test_a_limit_of_ones_own_goes_before(
+    tmp_path: Path, words: tuple[object, ...], steps: int, validations: list[int]
+) -> None:
     """Then each epoch validates, and nothing stops early."""
     ended, session, run = trained(tmp_path, "--budget.patience", 1, "--lr", 0, *words)
     assert line(ended) == ""
@@ -152,7 +201,9 @@ def test_a_limit_of_ones_own_goes_before(tmp_path: Path, words: tuple[object, ..
 
 def test_a_limit_of_time_cuts_the_budget_short(tmp_path: Path) -> None:
     """A schedule needs an end, which a time is not."""
-    ended, session, _ = trained(tmp_path, "--budget.steps", 1_000_000, "--trainer.max_time", "00:00:00:01")
+    ended, session, _ = trained(
+        tmp_path, "--budget.steps", 1_000_000, "--trainer.max_time", "00:00:00:01"
+    )
     assert line(ended).startswith("trains 1,000,020 steps: 71,430 epochs")
     assert 0 < session["steps"] < 100_000
 
@@ -176,7 +227,9 @@ def test_a_run_that_broke_goes_on_within_its_budget(tmp_path: Path) -> None:
     resumed = call("train", "--resume", broken.path)
     assert resumed.code == 0, resumed.err
     assert line(resumed).startswith("trains 56 steps: 4 epochs")
-    ours, theirs = (torch.load(run.last, weights_only=True)["state_dict"] for run in (broken, whole))
+    ours, theirs = (
+        torch.load(run.last, weights_only=True)["state_dict"] for run in (broken, whole)
+    )
     for name in theirs:
         assert torch.equal(ours[name], theirs[name]), name
 
@@ -191,7 +244,9 @@ def test_a_finished_run_can_be_lengthened(tmp_path: Path) -> None:
     assert read_json(run.record)["sessions"][-1]["steps"] == 84
 
 
-def test_a_small_table_trains_as_long_as_a_large_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_table_trains_as_long_as_a_large_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An epoch of one step is not saved by itself, but the last one is."""
     saved: list[int] = []
     real = LastCheckpoint._save
@@ -203,7 +258,9 @@ def test_a_small_table_trains_as_long_as_a_large_one(tmp_path: Path, monkeypatch
     monkeypatch.setattr(LastCheckpoint, "_save", save)
     (tmp_path / "small.csv").write_text(table(40))
     words = ("--data", "Table", "--data.path", tmp_path / "small.csv", "--data.targets", "[income]")
-    ended, session, run = trained(tmp_path, *words, "--budget.steps", 60, "--budget.validate_every", 30)
+    ended, session, run = trained(
+        tmp_path, *words, "--budget.steps", 60, "--budget.validate_every", 30
+    )
     assert line(ended).startswith("trains 60 steps: 60 epochs, validates every 30 epochs")
     assert session["steps"] == 60
     assert saved == [25, 50, 60]
@@ -214,14 +271,20 @@ def test_pictures_are_drawn_by_validations() -> None:
     """Every second validation, which come every third epoch, and the last one."""
 
     def drawn(max_epochs: int, **more: Any) -> list[int]:
-        trainer = SimpleNamespace(sanity_checking=False, fast_dev_run=False, max_epochs=max_epochs, **more)
+        trainer = SimpleNamespace(
+            sanity_checking=False, fast_dev_run=False, max_epochs=max_epochs, **more
+        )
         due = []
         for trainer.current_epoch in range(15):
             if Figures(every=2)._due(trainer):  # type: ignore[arg-type]
                 due.append(trainer.current_epoch + 1)
         return due
 
-    assert [epoch for epoch in drawn(15, check_val_every_n_epoch=3) if epoch % 3 == 0] == [6, 12, 15]
+    assert [epoch for epoch in drawn(15, check_val_every_n_epoch=3) if epoch % 3 == 0] == [
+        6,
+        12,
+        15,
+    ]
     assert drawn(-1, check_val_every_n_epoch=1) == [2, 4, 6, 8, 10, 12, 14]
     assert drawn(5, check_val_every_n_epoch=None)[:3] == [2, 4, 5]
 

@@ -15,10 +15,19 @@ from src.monitoring.dashboard import charts, later_events
 from src.monitoring.hparams import flat
 from src.tasks import BinaryClassification, Regression
 from tests.cli.calling import call
-from tests.launch import curves, only_run, read_json
+from tests.launching import curves, only_run, read_json
 from tests.toy import Toy
 
-TOY = ("--data", "tests.toy.Toy", "--max_epochs", 2, "--model.encoder.width", 16, "--watch.figures_every", 0)
+TOY = (
+    "--data",
+    "tests.toy.Toy",
+    "--max_epochs",
+    2,
+    "--model.encoder.width",
+    16,
+    "--watch.figures_every",
+    0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +79,13 @@ def test_a_point_is_the_mean_over_all_labels_since_the_last(runs: dict[int, Path
     batches = list(sampler)
     for name in ("number", "binary"):
         counts = [int((~rows[name][ids].isnan()).sum()) for ids in batches]
-        mean = sum(c * fine[f"train/{name}/loss"].get(s, 0.0) for c, s in zip(counts, order, strict=True)) / sum(counts)
+        mean = sum(
+            c * fine[f"train/{name}/loss"].get(s, 0.0) for c, s in zip(counts, order, strict=True)
+        ) / sum(counts)
         assert coarse[f"train/{name}/loss"][14] == pytest.approx(mean, rel=1e-5)
-        batch_means = [fine[f"train/{name}/loss"][s] for s in order if s in fine[f"train/{name}/loss"]]
+        batch_means = [
+            fine[f"train/{name}/loss"][s] for s in order if s in fine[f"train/{name}/loss"]
+        ]
         assert mean != pytest.approx(sum(batch_means) / len(batch_means), rel=1e-3)
 
 
@@ -100,7 +113,9 @@ def test_the_config_is_there_as_text(runs: dict[int, Path]) -> None:
     text = events(runs[5]).Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
     lines = text.splitlines()
     assert all(line.startswith("    ") for line in lines)  # Markdown shows it as it is
-    assert yaml.safe_load("\n".join(line[4:] for line in lines)) == yaml.safe_load((runs[5] / "config.yaml").read_text())
+    assert yaml.safe_load("\n".join(line[4:] for line in lines)) == yaml.safe_load(
+        (runs[5] / "config.yaml").read_text()
+    )
 
 
 def hparams(run: Path) -> dict[str, Any]:
@@ -117,7 +132,9 @@ def test_hparams_are_one_line_with_the_best_metrics(runs: dict[int, Path]) -> No
     line = runs[5] / "hparams"
     found = hparams(line)
     start = found["_hparams_/session_start_info"].session_start_info
-    settings = {key: getattr(value, value.WhichOneof("kind")) for key, value in start.hparams.items()}
+    settings = {
+        key: getattr(value, value.WhichOneof("kind")) for key, value in start.hparams.items()
+    }
     assert settings["model.encoder"] == "MLP"
     assert settings["model.encoder.width"] == 16
     assert settings["data"] == "Toy"
@@ -126,25 +143,50 @@ def test_hparams_are_one_line_with_the_best_metrics(runs: dict[int, Path]) -> No
     assert not any(key.startswith(("watch", "trainer.log_every", "name")) for key in settings)
     metrics, shown = read_json(runs[5] / "metrics.json"), curves(line)
     wanted = {"score", *(f"{name}/{task.monitor}" for name, task in Toy().tasks.items())}
-    assert set(shown) == {f"{part}/{key}" for part in ("val_best", "test") for key in wanted}  # no column but these
+    assert set(shown) == {
+        f"{part}/{key}" for part in ("val_best", "test") for key in wanted
+    }  # no column but these
     step = torch.load(runs[5] / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
     assert shown["val_best/score"] == {step: pytest.approx(metrics["validation"]["val/score"])}
     assert shown["test/number/r2"] == {step: pytest.approx(metrics["test"]["test/number/r2"])}
-    assert found["_hparams_/session_end_info"].session_end_info.status == Status.Value("STATUS_SUCCESS")
-    assert "_hparams_/experiment" not in found  # of several, TensorBoard would take one run's columns for all
+    assert found["_hparams_/session_end_info"].session_end_info.status == Status.Value(
+        "STATUS_SUCCESS"
+    )
+    assert (
+        "_hparams_/experiment" not in found
+    )  # of several, TensorBoard would take one run's columns for all
 
 
 def test_a_run_that_fails_has_a_line_too(tmp_path: Path) -> None:
     words = ("--logs", tmp_path, "--name", "x", "--data.nan_row", 3)
     assert call("train", *TOY, *words).code == 2
     found = hparams(only_run(tmp_path / "x") / "hparams")
-    assert found["_hparams_/session_start_info"].session_start_info.hparams["trainer.max_epochs"].number_value == 2
-    assert found["_hparams_/session_end_info"].session_end_info.status == Status.Value("STATUS_FAILURE")
+    assert (
+        found["_hparams_/session_start_info"]
+        .session_start_info.hparams["trainer.max_epochs"]
+        .number_value
+        == 2
+    )
+    assert found["_hparams_/session_end_info"].session_end_info.status == Status.Value(
+        "STATUS_FAILURE"
+    )
 
 
 def test_settings_by_dotted_key() -> None:
-    tree = {"model": {"encoder": {"class_path": "src.models.MLP", "init_args": {"width": 3}}, "x": None, "y": [1, 2]}, "a": True}
-    assert flat(tree) == {"model.encoder": "MLP", "model.encoder.width": 3, "model.y": "[1, 2]", "a": True}
+    tree = {
+        "model": {
+            "encoder": {"class_path": "src.models.MLP", "init_args": {"width": 3}},
+            "x": None,
+            "y": [1, 2],
+        },
+        "a": True,
+    }
+    assert flat(tree) == {
+        "model.encoder": "MLP",
+        "model.encoder.width": 3,
+        "model.y": "[1, 2]",
+        "a": True,
+    }
 
 
 def test_a_resumed_run_draws_no_point_twice(tmp_path: Path) -> None:
@@ -154,7 +196,10 @@ def test_a_resumed_run_draws_no_point_twice(tmp_path: Path) -> None:
     assert call("train", "--resume", run, "--max_epochs", 3).code == 0
     found = events(run)
     assert (
-        hparams(run / "hparams")["_hparams_/session_start_info"].session_start_info.hparams["trainer.max_epochs"].number_value == 3
+        hparams(run / "hparams")["_hparams_/session_start_info"]
+        .session_start_info.hparams["trainer.max_epochs"]
+        .number_value
+        == 3
     )
     for tag in ("train/labels/loss", "val/score", "lr/encoder"):
         steps = [event.step for event in found.Scalars(tag)]
@@ -173,7 +218,14 @@ def test_each_of_several_loggers_gets_the_curves(tmp_path: Path) -> None:
             "init_args": {"save_dir": str(tmp_path), "name": "board", "version": ""},
         },
     ]
-    words = ("--logs", tmp_path, "--name", "x", "--trainer.logger", yaml.safe_dump(loggers, default_flow_style=True))
+    words = (
+        "--logs",
+        tmp_path,
+        "--name",
+        "x",
+        "--trainer.logger",
+        yaml.safe_dump(loggers, default_flow_style=True),
+    )
     assert call("train", *TOY, *words).code == 0
     header = (tmp_path / "csv" / "metrics.csv").read_text().splitlines()[0]
     assert {"train/number/loss", "test/score", "epoch"} <= set(header.split(","))
@@ -197,6 +249,9 @@ def test_what_was_written_after_a_checkpoint_is_found(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"x" * 50)
     (tmp_path / name.format(4)).symlink_to(tmp_path / "elsewhere")
     sizes = {name.format(1): 10, name.format(2): 20, "gone": 7}
-    assert later_events(tmp_path, sizes) == {tmp_path / name.format(2): 20, tmp_path / name.format(3): 0}
+    assert later_events(tmp_path, sizes) == {
+        tmp_path / name.format(2): 20,
+        tmp_path / name.format(3): 0,
+    }
     for none in (None, [1], {name.format(1): "10"}, {name.format(1): -1}):
         assert later_events(tmp_path, none) == {}

@@ -5,11 +5,20 @@ from src.monitoring.drawing import matrix_figure, routes_figure, short
 
 
 def test_a_matrix_is_drawn_with_its_names_and_numbers():
-    axes = matrix_figure("gates", ["a", "b"], ["x", "y", "z"], np.array([[0.1, 0.2, 0.7], [0.5, 0.25, 0.25]])).axes[0]
+    axes = matrix_figure(
+        "gates", ["a", "b"], ["x", "y", "z"], np.array([[0.1, 0.2, 0.7], [0.5, 0.25, 0.25]])
+    ).axes[0]
     assert axes.get_title() == "gates"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "y", "z"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
-    assert [text.get_text() for text in axes.texts] == ["0.10", "0.20", "0.70", "0.50", "0.25", "0.25"]
+    assert [text.get_text() for text in axes.texts] == [
+        "0.10",
+        "0.20",
+        "0.70",
+        "0.50",
+        "0.25",
+        "0.25",
+    ]
     assert axes.images[0].get_clim() == (0, 1)  # shares look the same in every picture
 
 
@@ -21,7 +30,10 @@ def test_negative_values_have_another_colour():
 
 @pytest.mark.parametrize("values", [np.zeros((2, 2)), np.full((2, 2), np.nan)])
 def test_a_matrix_of_nothing(values):
-    assert matrix_figure("none", ["a", "b"], ["a", "b"], values).axes[0].images[0].get_clim() == (0, 1)
+    assert matrix_figure("none", ["a", "b"], ["a", "b"], values).axes[0].images[0].get_clim() == (
+        0,
+        1,
+    )
 
 
 def test_large_matrices_have_no_numbers():
@@ -29,18 +41,27 @@ def test_large_matrices_have_no_numbers():
 
 
 def test_numbers_above_1_have_colours_up_to_the_largest():
-    assert matrix_figure("load", ["a"], ["x", "y"], np.array([[1.0, 4.0]])).axes[0].images[0].get_clim() == (0, 4)
+    assert matrix_figure("load", ["a"], ["x", "y"], np.array([[1.0, 4.0]])).axes[0].images[
+        0
+    ].get_clim() == (0, 4)
 
 
 def test_of_many_columns_some_are_named():
-    axes = matrix_figure("attention", ["a"], [str(c) for c in range(256)], np.full((1, 256), 0.5)).axes[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == [str(c) for c in range(0, 256, 13)]
+    axes = matrix_figure(
+        "attention", ["a"], [str(c) for c in range(256)], np.full((1, 256), 0.5)
+    ).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        str(c) for c in range(0, 256, 13)
+    ]
 
 
 def test_routes_run_straight_on_until_they_part():
     """Whatever numbers the branches have."""
     axes = routes_figure(
-        "tree", ["a", "b", "c"], ["stage 1", "stage 2", "stage 3"], np.array([[2, 0, 1], [2, 0, 1], [2, 0, 0]])
+        "tree",
+        ["a", "b", "c"],
+        ["stage 1", "stage 2", "stage 3"],
+        np.array([[2, 0, 1], [2, 0, 1], [2, 0, 0]]),
     ).axes[0]
     lines = {line.get_label(): line.get_ydata() for line in axes.lines}
     assert list(lines) == ["a", "b", "c"]

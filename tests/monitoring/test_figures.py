@@ -15,11 +15,17 @@ from torchmetrics import MetricCollection
 from src.batch import Batch
 from src.data import Rows, Split
 from src.monitoring import Figures
+from src.monitoring.callback_group import CallbackGroup
 from src.monitoring.figures import class_counts, confusion_figure, scatter_figure
-from src.monitoring.together import Together
-from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression, Task
+from src.tasks import (
+    BinaryClassification,
+    Classification,
+    MultilabelClassification,
+    Regression,
+    Task,
+)
 from tests.cli.calling import call
-from tests.launch import only_run
+from tests.launching import only_run
 from tests.toy import Toy
 
 NAN = float("nan")
@@ -66,7 +72,11 @@ class Drawn(Figures):
 
 
 def small_trainer() -> L.Trainer:
-    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+    }
     return L.Trainer(max_epochs=1, accelerator="cpu", **quiet)
 
 
@@ -115,7 +125,9 @@ class Ordinal(Classification):
 
     def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         above = targets[..., None] > torch.arange(self.out_features)
-        losses = torch.nn.functional.binary_cross_entropy_with_logits(outputs, above.float(), reduction="none")
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(
+            outputs, above.float(), reduction="none"
+        )
         return losses.sum(-1) * (targets >= 0)
 
     def decode(self, outputs: torch.Tensor) -> dict[str, Any]:
@@ -161,9 +173,11 @@ class Broken(Classification):
 def test_a_picture_that_cannot_be_drawn_is_one_warning(capsys: pytest.CaptureFixture[str]) -> None:
     watched = Figures(every=1)
     model = Model({"kind": Broken(classes=("a", "b", "c"))})
-    collected(Together(watched), model)
-    assert capsys.readouterr().err == ("warning: Figures failed and is left out for the rest of the run: KeyError: 'nobody'\n")
-    collected(Together(watched), model)
+    collected(CallbackGroup(watched), model)
+    assert capsys.readouterr().err == (
+        "warning: Figures failed and is left out for the rest of the run: KeyError: 'nobody'\n"
+    )
+    collected(CallbackGroup(watched), model)
     assert capsys.readouterr().err == ""
 
 
@@ -174,7 +188,10 @@ class Graded(Toy):
 
     @property
     def tasks(self) -> dict[str, Task]:
-        return {"class": self.kind(classes=(0, 1, 2)), "binary": BinaryClassification(classes=("no", "yes"))}
+        return {
+            "class": self.kind(classes=(0, 1, 2)),
+            "binary": BinaryClassification(classes=("no", "yes")),
+        }
 
     def split(self, name: Split) -> Rows:
         rows = super().split(name)
@@ -189,7 +206,16 @@ class Undrawable(Graded):
 
 @pytest.mark.parametrize("data", [Graded, Undrawable])
 def test_a_kind_of_ones_own_in_a_run(tmp_path: Path, data: type[Graded]) -> None:
-    words = ("--data", f"{__name__}.{data.__name__}", "--max_epochs", 2, "--model.encoder.width", 8, "--logs", tmp_path)
+    words = (
+        "--data",
+        f"{__name__}.{data.__name__}",
+        "--max_epochs",
+        2,
+        "--model.encoder.width",
+        8,
+        "--logs",
+        tmp_path,
+    )
     ended = call("train", *words, "--name", "x", "--watch.figures_every", 1)
     assert ended.code == 0
     events = EventAccumulator(str(only_run(tmp_path / "x")), size_guidance={"images": 0}).Reload()
@@ -197,7 +223,12 @@ def test_a_kind_of_ones_own_in_a_run(tmp_path: Path, data: type[Graded]) -> None
         assert "warning:" not in ended.err
         assert [image.step for image in events.Images("val/class")] == [14, 28]
     else:
-        assert ended.err.count("warning: Figures failed and is left out for the rest of the run: KeyError: 'nobody'") == 1
+        assert (
+            ended.err.count(
+                "warning: Figures failed and is left out for the rest of the run: KeyError: 'nobody'"
+            )
+            == 1
+        )
         assert "val/binary" not in events.Tags()["images"]
 
 
@@ -216,10 +247,16 @@ def test_a_matrix_names_its_classes_rows_true() -> None:
     axes = confusion_figure("kind", TASKS["kind"], collected(Drawn()).counts["kind"]).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
-    texts = {(round(text.get_position()[1]), round(text.get_position()[0])): text.get_text() for text in axes.texts}
+    texts = {
+        (round(text.get_position()[1]), round(text.get_position()[0])): text.get_text()
+        for text in axes.texts
+    }
     assert texts[1, 0] == "1"  # the b that was taken for an a
     assert texts[0, 1] == "0"
-    titles = [axes.get_title() for axes in confusion_figure("tags", TASKS["tags"], collected(Drawn()).counts["tags"]).axes]
+    titles = [
+        axes.get_title()
+        for axes in confusion_figure("tags", TASKS["tags"], collected(Drawn()).counts["tags"]).axes
+    ]
     assert titles == ["tags: x", "tags: y"]
 
 
@@ -236,7 +273,9 @@ def test_a_vector_has_a_panel_per_output_and_a_kind_of_its_own_its_own_predictio
 
     task = Logarithm(names=("u", "v"), mean=(0.0, 100.0), std=(1.0, 10.0))
     figures, model, trainer = Figures(), Model({"two": task}), small_trainer()
-    batch = Batch(torch.zeros(1), {"two": torch.tensor([[1.0, NAN], [NAN, 2.0], [NAN, NAN]])}, torch.arange(3))
+    batch = Batch(
+        torch.zeros(1), {"two": torch.tensor([[1.0, NAN], [NAN, 2.0], [NAN, NAN]])}, torch.arange(3)
+    )
     figures.on_validation_batch_end(trainer, model, {"two": torch.zeros(3, 2)}, batch, 0)
     u, v = scatter_figure("two", task, torch.cat(figures.points["two"], 1)).axes
     assert (u.get_title(), v.get_title()) == ("two: u", "two: v")
@@ -245,7 +284,18 @@ def test_a_vector_has_a_panel_per_output_and_a_kind_of_its_own_its_own_predictio
 
 
 def test_pictures_are_drawn_on_schedule_and_after_the_last_epoch(tmp_path: Path) -> None:
-    words = ("--data", "tests.toy.Toy", "--max_epochs", 5, "--model.encoder.width", 8, "--logs", tmp_path, "--name", "x")
+    words = (
+        "--data",
+        "tests.toy.Toy",
+        "--max_epochs",
+        5,
+        "--model.encoder.width",
+        8,
+        "--logs",
+        tmp_path,
+        "--name",
+        "x",
+    )
     assert call("train", *words, "--watch.figures_every", 2).code == 0
     events = EventAccumulator(str(only_run(tmp_path / "x")), size_guidance={"images": 0}).Reload()
     for name in ("class", "labels", "number", "vector"):

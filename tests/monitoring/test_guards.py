@@ -11,10 +11,19 @@ from torch import Tensor
 from src.data import Rows, Split
 from src.monitoring.guards import Evidence, verdict
 from tests.cli.calling import call, refused
-from tests.launch import finish, only_run, read_json, start
+from tests.launching import finish, only_run, read_json, start
 from tests.toy import Toy
 
-TOY = ("--data", "tests.toy.Toy", "--max_epochs", 2, "--model.encoder.width", 16, "--watch.figures_every", 0)
+TOY = (
+    "--data",
+    "tests.toy.Toy",
+    "--max_epochs",
+    2,
+    "--model.encoder.width",
+    16,
+    "--watch.figures_every",
+    0,
+)
 
 
 class Nudge(L.Callback):
@@ -23,7 +32,9 @@ class Nudge(L.Callback):
     def __init__(self, step: int = 7) -> None:
         self.step = step
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object
+    ) -> None:
         if trainer.global_step == self.step and trainer.global_rank == 1:
             with torch.no_grad():
                 pl_module.get_parameter("heads.number.0.weight")[0, 0] += 1e-4
@@ -31,7 +42,15 @@ class Nudge(L.Callback):
 
 def test_a_loss_that_is_not_finite_is_named_with_its_rows(tmp_path: Path) -> None:
     ended = call("train", *TOY, "--data.nan_row", 7, "--logs", tmp_path, "--name", "x")
-    refused(ended, ["class", "number", "not finite at step", "training rows (counted from 0) whose loss is not: 7"])
+    refused(
+        ended,
+        [
+            "class",
+            "number",
+            "not finite at step",
+            "training rows (counted from 0) whose loss is not: 7",
+        ],
+    )
     run = only_run(tmp_path / "x")
     session = read_json(run / "run.json")["sessions"][-1]
     assert session["status"] == "failed"
@@ -39,20 +58,42 @@ def test_a_loss_that_is_not_finite_is_named_with_its_rows(tmp_path: Path) -> Non
 
 
 def test_weights_that_diverge_are_named_as_such(tmp_path: Path) -> None:
-    ended = call("train", *TOY, "--lr", 1e30, "--model.scheduler", "null", "--logs", tmp_path, "--name", "x")
+    ended = call(
+        "train", *TOY, "--lr", 1e30, "--model.scheduler", "null", "--logs", tmp_path, "--name", "x"
+    )
     refused(ended, ["not finite at step", "the weights are at fault"])
 
 
 def test_a_guard_may_look_rarely(tmp_path: Path) -> None:
-    words = (*TOY, "--data.nan_row", 7, "--logs", tmp_path, "--name", "x", "--watch.finite_every", 1000)
+    words = (
+        *TOY,
+        "--data.nan_row",
+        7,
+        "--logs",
+        tmp_path,
+        "--name",
+        "x",
+        "--watch.finite_every",
+        1000,
+    )
     assert "not finite" not in call("train", *words).err
 
 
 def test_ranks_that_drift_apart_are_found(tmp_path: Path) -> None:
-    words = ("--devices", 2, "--trainer.callbacks", "tests.monitoring.test_guards.Nudge", "--watch.ranks_every", 5)
+    words = (
+        "--devices",
+        2,
+        "--trainer.callbacks",
+        "tests.monitoring.test_guards.Nudge",
+        "--watch.ranks_every",
+        5,
+    )
     done = finish(start("src.train", *TOY, "--logs", tmp_path, "--name", "x", *words))
     assert done.returncode == 2
-    assert "after step 10 the ranks hold different weights, first in heads.number.0.weight" in done.stderr
+    assert (
+        "after step 10 the ranks hold different weights, first in heads.number.0.weight"
+        in done.stderr
+    )
 
 
 class Far(Toy):
@@ -77,23 +118,51 @@ class Far(Toy):
 
 
 @pytest.mark.parametrize(("what", "factor"), [("inputs", 1e30), ("labels", 1e30)])
-def test_data_that_are_too_large_are_named_and_not_the_weights(tmp_path: Path, what: str, factor: float) -> None:
-    words = ("--data", "tests.monitoring.test_guards.Far", f"--data.{what}", factor, *TOY[2:], "--logs", tmp_path)
+def test_data_that_are_too_large_are_named_and_not_the_weights(
+    tmp_path: Path, what: str, factor: float
+) -> None:
+    words = (
+        "--data",
+        "tests.monitoring.test_guards.Far",
+        f"--data.{what}",
+        factor,
+        *TOY[2:],
+        "--logs",
+        tmp_path,
+    )
     ended = call("train", *words)
-    refused(ended, ["not finite at step", f"{what} are as large as", "e+30, in training row", "bring them to a few units"])
+    refused(
+        ended,
+        [
+            "not finite at step",
+            f"{what} are as large as",
+            "e+30, in training row",
+            "bring them to a few units",
+        ],
+    )
     assert "weights are at fault" not in ended.err
 
 
 def seen(**changed: object) -> Evidence:
-    return Evidence(**({"rank": 0, "weight": None, "wrong": [], "rows": 8, "inputs": (1.0, 3), "labels": (1.0, 3)} | changed))  # type: ignore[arg-type]
+    usual: dict[str, object] = {"rank": 0, "weight": None, "wrong": [], "rows": 8}
+    usual |= {"inputs": (1.0, 3), "labels": (1.0, 3)}
+    return Evidence(**(usual | changed))  # type: ignore[arg-type]
 
 
 def test_a_verdict_names_what_is_broken_first() -> None:
     one_rank = verdict([seen(), seen(rank=1, weight="heads.a.weight", wrong=list(range(8)))])
     assert one_rank.startswith("the weights of rank 1 alone are not, first heads.a.weight")
-    everywhere = verdict([seen(weight="w", wrong=[1, 2, 3, 4]), seen(rank=1, weight="w", wrong=[5, 6, 7, 8])])
+    everywhere = verdict(
+        [seen(weight="w", wrong=[1, 2, 3, 4]), seen(rank=1, weight="w", wrong=[5, 6, 7, 8])]
+    )
     assert everywhere.startswith("first w: the weights are at fault")
     assert verdict([seen(wrong=[7]), seen(rank=1)]).endswith("whose loss is not: 7")
-    assert verdict([seen(wrong=[1, 2, 3, 4, 5])]).startswith("in 5 of 8 rows of the batch: the weights are at fault")
-    assert verdict([seen(wrong=[1, 2, 3, 4, 5], inputs=(1e30, 4))]).startswith("inputs are as large as 1e+30, in training row 4")
-    assert verdict([seen(wrong=[1, 2, 3, 4, 5], labels=(1e16, 2))]).startswith("labels are as large as 1e+16, in training row 2")
+    assert verdict([seen(wrong=[1, 2, 3, 4, 5])]).startswith(
+        "in 5 of 8 rows of the batch: the weights are at fault"
+    )
+    assert verdict([seen(wrong=[1, 2, 3, 4, 5], inputs=(1e30, 4))]).startswith(
+        "inputs are as large as 1e+30, in training row 4"
+    )
+    assert verdict([seen(wrong=[1, 2, 3, 4, 5], labels=(1e16, 2))]).startswith(
+        "labels are as large as 1e+16, in training row 2"
+    )

@@ -15,10 +15,20 @@ from torch.optim.lr_scheduler import CyclicLR, ExponentialLR, LRScheduler, OneCy
 from src.models.schedule import WarmupCosine
 from src.monitoring.learning_rate import go_on_from
 from tests.cli.calling import call, refused
-from tests.launch import curves, only_run
+from tests.launching import curves, only_run
 
 TOY = (
-    *("--data", "tests.toy.Toy", "--max_epochs", 1, "--model.encoder.width", 8, "--watch.figures_every", 0, "--no_test"),
+    *(
+        "--data",
+        "tests.toy.Toy",
+        "--max_epochs",
+        1,
+        "--model.encoder.width",
+        8,
+        "--watch.figures_every",
+        0,
+        "--no_test",
+    ),
     *("--trainer.log_every_n_steps", 1, "--model.lr_multipliers", "{deep: 0.5}"),
 )
 
@@ -40,7 +50,10 @@ def test_a_longer_schedule_says_where_it_jumps_to(run: Path) -> None:
     ended = call("train", "--resume", run, "--max_epochs", 2)
     assert ended.code == 0, ended.err
     after = 1e-3 * (1 + math.cos(math.pi * (14 - 1) / (28 - 1))) / 2
-    assert f"the learning rate goes back up from 0 to {after:.3g}: the schedule now ends at step 28" in ended.out
+    assert (
+        f"the learning rate goes back up from 0 to {after:.3g}: the schedule now ends at step 28"
+        in ended.out
+    )
     assert "--lr RATE" in ended.out
 
 
@@ -57,15 +70,24 @@ def test_a_rate_to_go_on_from(run: Path) -> None:
     assert "goes back up" not in ended.out
     rates, slow = curves(run)["lr/encoder"], curves(run)["lr/deep"]
     first = (1 + math.cos(math.pi * 13 / 27)) / 2
-    for step in (15, 20, 27):  # points stand at the number of steps taken, and show the rate of the next one
+    for step in (
+        15,
+        20,
+        27,
+    ):  # points stand at the number of steps taken, and show the rate of the next one
         expected = 2e-4 * (1 + math.cos(math.pi * (step - 1) / 27)) / 2 / first
         assert rates[step] == pytest.approx(expected, rel=1e-4)
         assert slow[step] == pytest.approx(expected / 2, rel=1e-4)
-    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["optimizer"]["init_args"]["lr"] == 2e-4
+    assert (
+        yaml.safe_load((run / "config.yaml").read_text())["model"]["optimizer"]["init_args"]["lr"]
+        == 2e-4
+    )
 
 
 def test_a_constant_rate_from_here(run: Path) -> None:
-    ended = call("train", "--resume", run, "--max_epochs", 2, "--lr", 1e-4, "--model.scheduler", "null")
+    ended = call(
+        "train", "--resume", run, "--max_epochs", 2, "--lr", 1e-4, "--model.scheduler", "null"
+    )
     assert ended.code == 0, ended.err
     rates = curves(run)["lr/encoder"]
     assert [rates[step] for step in (15, 28)] == pytest.approx([1e-4, 1e-4])
@@ -79,8 +101,15 @@ def test_without_a_schedule_a_rate_of_0_stays_0(run: Path) -> None:
 
 
 def test_nothing_else_of_the_model_changes(run: Path) -> None:
-    for words in (("--model.scheduler.floor", 0.1), ("--model.scheduler", "StepLR"), ("--model.optimizer", "SGD")):
-        refused(call("train", "--resume", run, *words), [str(words[0]), "--lr RATE and --model.scheduler null alone"])
+    for words in (
+        ("--model.scheduler.floor", 0.1),
+        ("--model.scheduler", "StepLR"),
+        ("--model.optimizer", "SGD"),
+    ):
+        refused(
+            call("train", "--resume", run, *words),
+            [str(words[0]), "--lr RATE and --model.scheduler null alone"],
+        )
 
 
 def test_a_run_that_is_killed_before_its_next_checkpoint_changes_its_rate_again(run: Path) -> None:

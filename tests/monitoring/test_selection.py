@@ -12,14 +12,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from src.batch import InputShape
+from src.cli.runs import load_run
 from src.models import MultiTaskModel
 from src.models.encoders import Encoder
 from src.models.sharing import CrossStitch, HardSharing, Separate
 from src.monitoring.checkpoints import put_back, task_of
 from src.monitoring.selection import ALL, Selection, Validation, mean_loss
-from src.runs import load_run
 from tests.cli.calling import call, refused
-from tests.launch import launch, only_run, read_json
+from tests.launching import launch, only_run, read_json
 from tests.toy import Toy
 
 
@@ -41,7 +41,9 @@ def seen(score: float, loss: float) -> Validation:
         ((-inf, nan), (nan, 0.4), False),
     ],
 )
-def test_which_of_two_is_better(ours: tuple[float, float], theirs: tuple[float, float], better: bool) -> None:
+def test_which_of_two_is_better(
+    ours: tuple[float, float], theirs: tuple[float, float], better: bool
+) -> None:
     assert seen(*ours).beats(seen(*theirs)) is better
 
 
@@ -52,22 +54,33 @@ def test_the_first_is_the_best_unless_it_shows_nothing() -> None:
 
 
 def test_the_loss_that_decides_is_weighed_as_in_training() -> None:
-    assert mean_loss({"a": 1.0, "b": 3.0, "c": nan}, {"a": 1.0, "b": 0.5, "c": 1.0}) == pytest.approx((1.0 + 1.5) / 1.5)
+    assert mean_loss(
+        {"a": 1.0, "b": 3.0, "c": nan}, {"a": 1.0, "b": 0.5, "c": 1.0}
+    ) == pytest.approx((1.0 + 1.5) / 1.5)
     assert mean_loss({"a": 1.0, "b": 3.0}, {"a": 1.0, "b": 0.0}) == 1.0
     assert isnan(mean_loss({"a": nan}, {"a": 1.0}))
 
 
-def followed(values: list[tuple[float, float]], patience: int | None = None) -> tuple[Selection, list[bool]]:
+def followed(
+    values: list[tuple[float, float]], patience: int | None = None
+) -> tuple[Selection, list[bool]]:
     """A selection that has seen these scores and losses, one an epoch, and after which of them it stopped the run."""
     selection, stops = Selection(patience), []
     model: Any = SimpleNamespace(names=("a",), weights={"a": 1.0}, own_weights=lambda: None)
     trainer: Any = SimpleNamespace(
-        state=SimpleNamespace(fn=TrainerFn.FITTING), sanity_checking=False, should_stop=False, strategy=None, global_step=0
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
+        sanity_checking=False,
+        should_stop=False,
+        strategy=None,
+        global_step=0,
     )
     selection.on_fit_start(trainer, model)
     for epoch, (score, loss) in enumerate(values):
         trainer.current_epoch, trainer.global_step = epoch, trainer.global_step + 10
-        trainer.callback_metrics = {"val/score": torch.tensor(score), "val/a/loss": torch.tensor(loss)}
+        trainer.callback_metrics = {
+            "val/score": torch.tensor(score),
+            "val/a/loss": torch.tensor(loss),
+        }
         selection.on_validation_end(trainer, model)
         stops.append(trainer.should_stop)
     return selection, stops
@@ -103,18 +116,40 @@ def rare(folder: Path) -> list[object]:
     """A table whose positive rows are all in training, as flags that train on it."""
     rows = ["a,b,fraud,split"]
     for i in range(160):
-        split, a, b = ("train", "train", "val", "test")[i % 4], i * 37 % 101 / 50 - 1, i * 53 % 97 / 48 - 1
+        split, a, b = (
+            ("train", "train", "val", "test")[i % 4],
+            i * 37 % 101 / 50 - 1,
+            i * 53 % 97 / 48 - 1,
+        )
         rows.append(f"{a:.3f},{b:.3f},{int(split == 'train' and a + b > 0.5)},{split}")
     (folder / "rare.csv").write_text("\n".join(rows) + "\n")
     return [
-        *("--data", "Table", "--data.path", folder / "rare.csv", "--data.targets", "[fraud]", "--data.split_column", "split"),
+        *(
+            "--data",
+            "Table",
+            "--data.path",
+            folder / "rare.csv",
+            "--data.targets",
+            "[fraud]",
+            "--data.split_column",
+            "split",
+        ),
         *("--model.encoder.width", 16, "--watch.figures_every", 0, "--logs", folder, "--lr", 0.01),
     ]
 
 
 def test_a_table_whose_rare_rows_are_all_in_training(tmp_path: Path) -> None:
     """AUROC of no positive row is NaN: the best epoch is that of the lowest loss, and patience does not end the run at once."""
-    words = ("--name", "x", "--max_epochs", 8, "--watch.patience", 5, "--trainer.callbacks", f"{__name__}.Losses")
+    words = (
+        "--name",
+        "x",
+        "--max_epochs",
+        8,
+        "--watch.patience",
+        5,
+        "--trainer.callbacks",
+        f"{__name__}.Losses",
+    )
     ended = call("train", *rare(tmp_path), *words)
     assert ended.code == 0, ended.err
     run = only_run(tmp_path / "x")
@@ -126,7 +161,9 @@ def test_a_table_whose_rare_rows_are_all_in_training(tmp_path: Path) -> None:
     assert kept["epoch"] == best
     assert f"best validation: epoch {best + 1} of 8 (step {kept['global_step']})" in ended.out
     assert "val/score is not defined in 8 validations" in ended.out
-    assert read_json(run / "metrics.json")["validation"]["val/fraud/loss"] == pytest.approx(min(losses))
+    assert read_json(run / "metrics.json")["validation"]["val/fraud/loss"] == pytest.approx(
+        min(losses)
+    )
 
 
 class Losses(L.Callback):
@@ -136,11 +173,19 @@ class Losses(L.Callback):
         self.losses: list[float] = []
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.losses.append(float(next(value for key, value in trainer.callback_metrics.items() if key.endswith("/loss"))))
+        self.losses.append(
+            float(
+                next(
+                    value
+                    for key, value in trainer.callback_metrics.items()
+                    if key.endswith("/loss")
+                )
+            )
+        )
         torch.save(self.losses, Path(trainer.default_root_dir) / "losses.pt")
 
 
-# -- tasks that share nothing ------------------------------------------------------------------------------------------------------
+# -- tasks that share nothing ----------------------------------------------------------------------
 class Epochs(L.Callback):
     """Keeps the weights and the tasks' scores of each validation."""
 
@@ -151,23 +196,54 @@ class Epochs(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.states.append({name: value.clone() for name, value in pl_module.state_dict().items()})
         self.scores.append(dict(pl_module.scores))  # type: ignore[arg-type]
-        metrics = [{key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}]
+        metrics = [
+            {
+                key: float(value)
+                for key, value in trainer.callback_metrics.items()
+                if key.startswith("val/")
+            }
+        ]
         kept = Path(trainer.default_root_dir) / "epochs.pt"
         before = torch.load(kept, weights_only=True)["metrics"] if kept.exists() else []
-        torch.save({"states": self.states, "scores": self.scores, "metrics": before + metrics}, kept)
+        torch.save(
+            {"states": self.states, "scores": self.scores, "metrics": before + metrics}, kept
+        )
 
 
 @pytest.mark.parametrize("alike", [True, False], ids=["encoders as one", "encoders in a loop"])
 def test_tasks_that_share_nothing_keep_their_own_best_epoch(tmp_path: Path, alike: bool) -> None:
     encoder = () if alike else ("--model.encoder", "tests.monitoring.test_selection.Normalised")
-    words = (*("--data", "tests.toy.Toy", "--model.sharing", "Separate", *encoder, "--model.encoder.width", 8), "--lr", 0.03)
-    watched = ("--watch.figures_every", 0, "--trainer.callbacks", f"{__name__}.Epochs", "--logs", tmp_path, "--name", "x")
+    words = (
+        *(
+            "--data",
+            "tests.toy.Toy",
+            "--model.sharing",
+            "Separate",
+            *encoder,
+            "--model.encoder.width",
+            8,
+        ),
+        "--lr",
+        0.03,
+    )
+    watched = (
+        "--watch.figures_every",
+        0,
+        "--trainer.callbacks",
+        f"{__name__}.Epochs",
+        "--logs",
+        tmp_path,
+        "--name",
+        "x",
+    )
     ended = call("train", *words, *watched, "--max_epochs", 5)
     assert ended.code == 0, ended.err
     run = only_run(tmp_path / "x")
     kept = torch.load(run / "epochs.pt", weights_only=True)
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    chosen = {task: max(range(5), key=lambda k: kept["scores"][k][task]) for task in kept["scores"][0]}  # the first of equals
+    chosen = {
+        task: max(range(5), key=lambda k: kept["scores"][k][task]) for task in kept["scores"][0]
+    }  # the first of equals
     assert len(set(chosen.values())) > 1  # or one epoch for all would pass, too
 
     model, data = load_run(run)
@@ -177,7 +253,10 @@ def test_tasks_that_share_nothing_keep_their_own_best_epoch(tmp_path: Path, alik
         for task, epoch in chosen.items():
             assert best["callbacks"]["selection"]["best"][task]["epoch"] == epoch + 1
             for key in ("loss", *data.tasks[task].metric_names):
-                ours, theirs = best["metrics"][f"val/{task}/{key}"], kept["metrics"][epoch][f"val/{task}/{key}"]
+                ours, theirs = (
+                    best["metrics"][f"val/{task}/{key}"],
+                    kept["metrics"][epoch][f"val/{task}/{key}"],
+                )
                 assert ours == theirs or (isnan(ours) and isnan(theirs))
         for epoch in set(chosen.values()):
             model.load_state_dict(kept["states"][epoch])
@@ -205,13 +284,40 @@ class Normalised(Encoder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", [("fsdp",), ("placement",), ("fsdp", "--strategy.checkpoint", "folder")])
-def test_tasks_keep_their_own_epochs_on_several_devices(tmp_path: Path, strategy: tuple[str, ...]) -> None:
-    words = ("--data", "tests.toy.Toy", "--model.sharing", "Separate", "--model.encoder.width", 8, "--lr", 0.03, "--max_epochs", 4)
+@pytest.mark.parametrize(
+    "strategy", [("fsdp",), ("placement",), ("fsdp", "--strategy.checkpoint", "folder")]
+)
+def test_tasks_keep_their_own_epochs_on_several_devices(
+    tmp_path: Path, strategy: tuple[str, ...]
+) -> None:
+    words = (
+        "--data",
+        "tests.toy.Toy",
+        "--model.sharing",
+        "Separate",
+        "--model.encoder.width",
+        8,
+        "--lr",
+        0.03,
+        "--max_epochs",
+        4,
+    )
     two = ("--devices", 2, "--strategy", *strategy)
     for name, more in (("one", ()), ("two", two)):
-        launch("src.train", *words, "--watch.figures_every", 0, "--logs", tmp_path, "--name", name, *more)
-    one, other = (read_json(only_run(tmp_path / name) / "metrics.json")["test"] for name in ("one", "two"))
+        launch(
+            "src.train",
+            *words,
+            "--watch.figures_every",
+            0,
+            "--logs",
+            tmp_path,
+            "--name",
+            name,
+            *more,
+        )
+    one, other = (
+        read_json(only_run(tmp_path / name) / "metrics.json")["test"] for name in ("one", "two")
+    )
     evaluated = tmp_path / "out.json"
     assert call("evaluate", "--run", only_run(tmp_path / "two"), "--out", evaluated).code == 0
     assert read_json(evaluated) == pytest.approx(other, rel=1e-5, nan_ok=True)
@@ -220,7 +326,14 @@ def test_tasks_keep_their_own_epochs_on_several_devices(tmp_path: Path, strategy
 
 
 def test_a_plateau_does_not_count_what_is_not_defined(tmp_path: Path) -> None:
-    plateau = ("--model.scheduler", "ReduceLROnPlateau", "--model.scheduler.mode", "max", "--model.scheduler.patience", 0)
+    plateau = (
+        "--model.scheduler",
+        "ReduceLROnPlateau",
+        "--model.scheduler.mode",
+        "max",
+        "--model.scheduler.patience",
+        0,
+    )
     ended = call("train", *rare(tmp_path), *plateau, "--max_epochs", 4, "--name", "x")
     assert ended.code == 0, ended.err
     last = torch.load(only_run(tmp_path / "x") / "checkpoints" / "last.ckpt", weights_only=True)
@@ -240,7 +353,9 @@ def test_whose_weights_are_whose() -> None:
     assert own is not None
     state = apart.state_dict()
     counted = sum(
-        state[name].numel() if part is None else state[name][part].numel() for places in own.values() for name, part in places
+        state[name].numel() if part is None else state[name][part].numel()
+        for places in own.values()
+        for name, part in places
     )
     assert counted == sum(p.numel() for p in apart.parameters())  # each weight once
     assert ("heads.number.0.weight", None) in own["number"]
@@ -266,7 +381,18 @@ def test_a_metric_belongs_to_the_longest_name_that_fits() -> None:
 
 def test_patience_has_waited_already(tmp_path: Path) -> None:
     """A run that patience has ended trains no epoch more each time that it is resumed, and tests once."""
-    words = ("--lr", 1e-9, "--model.scheduler", "null", "--watch.patience", 2, "--max_epochs", 9, "--name", "x")
+    words = (
+        "--lr",
+        1e-9,
+        "--model.scheduler",
+        "null",
+        "--watch.patience",
+        2,
+        "--max_epochs",
+        9,
+        "--name",
+        "x",
+    )
     ended = call("train", *rare(tmp_path)[:-2], *words)
     assert ended.code == 0, ended.err
     run = only_run(tmp_path / "x")
@@ -278,5 +404,8 @@ def test_patience_has_waited_already(tmp_path: Path) -> None:
     assert "nothing was left to train (no better validation in 2 (patience))" in again.out
     assert "test: score" not in again.out
     assert (run / "metrics.json").read_bytes() == metrics
-    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == last["global_step"]
+    assert (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+        == last["global_step"]
+    )
     refused(call("train", "--resume", run, "--max_epochs", 1), ["trainer.max_epochs is 1"])

@@ -10,7 +10,13 @@ from rich.console import Console
 from src.data import Digits
 from src.monitoring import results_table
 from src.monitoring.table import cut, number
-from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression, Task
+from src.tasks import (
+    BinaryClassification,
+    Classification,
+    MultilabelClassification,
+    Regression,
+    Task,
+)
 
 
 def printed(table: object, width: int = 80) -> list[str]:
@@ -22,8 +28,15 @@ def printed(table: object, width: int = 80) -> list[str]:
 
 def values(tasks: dict[str, Task], *stages: str) -> dict[str, float]:
     """Another number for each metric of each task and stage."""
-    keys = [f"{stage}/{name}/{key}" for stage in stages for name, task in tasks.items() for key in ("loss", *task.metric_names)]
-    return {key: 0.1 + k / 7919 for k, key in enumerate(keys)} | {f"{stage}/score": 0.5 for stage in stages}
+    keys = [
+        f"{stage}/{name}/{key}"
+        for stage in stages
+        for name, task in tasks.items()
+        for key in ("loss", *task.metric_names)
+    ]
+    return {key: 0.1 + k / 7919 for k, key in enumerate(keys)} | {
+        f"{stage}/score": 0.5 for stage in stages
+    }
 
 
 def numbers(lines: list[str]) -> list[str]:
@@ -40,7 +53,10 @@ KINDS: tuple[Task, ...] = (
 
 
 def test_one_stage() -> None:
-    tasks: dict[str, Task] = {"a": Regression(mean=(0.0,), std=(1.0,)), "b": BinaryClassification(classes=(0, 1))}
+    tasks: dict[str, Task] = {
+        "a": Regression(mean=(0.0,), std=(1.0,)),
+        "b": BinaryClassification(classes=(0, 1)),
+    }
     metrics = {f"test/{n}/{m}": 0.5 for n, task in tasks.items() for m in task.metric_names}
     metrics |= {"test/a/loss": 1.25, "test/b/loss": 2.0, "test/score": 0.75, "test/a/mae": nan}
     assert printed(results_table(tasks, metrics, "test")) == [
@@ -60,13 +76,17 @@ def test_the_main_job_fits_80_columns_with_both_stages_in_each_row() -> None:
     for name, task in tasks.items():
         (row,) = [line for line in lines if line.startswith(f"{name} ")]
         assert len(numbers([row])) == 2 * (1 + len(task.metric_names))
-    assert len(lines) == 1 + 3 * 2 + 4  # the score; of each of three kinds two lines of headings; a row per task
+    assert (
+        len(lines) == 1 + 3 * 2 + 4
+    )  # the score; of each of three kinds two lines of headings; a row per task
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
 @pytest.mark.parametrize("long", [False, True], ids=["short names", "long names"])
 def test_no_number_is_lost(width: int, long: bool) -> None:
-    names = [f"outcome_within_thirty_days_of_visit_{k}_in_ward" if long else f"t{k}" for k in range(5)]
+    names = [
+        f"outcome_within_thirty_days_of_visit_{k}_in_ward" if long else f"t{k}" for k in range(5)
+    ]
     tasks = dict(zip(names, KINDS, strict=True))
     metrics = values(tasks, "val", "test")
     lines = printed(results_table(tasks, metrics, "val", "test"), width)

@@ -7,7 +7,7 @@ import lightning as L
 import pytest
 
 from src.monitoring import BestCheckpoint, Dashboard, LastCheckpoint, Progress, Selection, Watch
-from src.monitoring.together import HOOKS, STEPS, Together
+from src.monitoring.callback_group import HOOKS, STEPS, CallbackGroup
 
 
 class Noisy(L.Callback):
@@ -20,7 +20,7 @@ class Noisy(L.Callback):
 
 def test_several_callbacks_as_one_keep_their_order():
     heard = []
-    both = Together(Noisy("a", heard), L.Callback(), Noisy("b", heard))
+    both = CallbackGroup(Noisy("a", heard), L.Callback(), Noisy("b", heard))
     for hook in HOOKS:
         assert callable(getattr(both, hook)) is (hook not in STEPS)
     both.on_train_start(None, None)
@@ -29,14 +29,21 @@ def test_several_callbacks_as_one_keep_their_order():
 
 def test_a_callback_with_state_is_not_swallowed() -> None:
     with pytest.raises(AssertionError, match="state that would be lost"):
-        Together(BestCheckpoint(Path("x"), Selection()))
+        CallbackGroup(BestCheckpoint(Path("x"), Selection()))
 
 
 def test_what_is_watched(tmp_path: Path) -> None:
     kinds = [type(c).__name__ for c in Watch(patience=3).callbacks(tmp_path, "", bar=True)]
-    assert kinds == ["Together", "Selection", "LearningRate", "Progress", "BestCheckpoint", "LastCheckpoint"]
+    assert kinds == [
+        "CallbackGroup",
+        "Selection",
+        "LearningRate",
+        "Progress",
+        "BestCheckpoint",
+        "LastCheckpoint",
+    ]
     kinds = [type(c).__name__ for c in Watch().callbacks(None, "", bar=False)]
-    assert kinds == ["Together", "Selection", "LearningRate"]
+    assert kinds == ["CallbackGroup", "Selection", "LearningRate"]
 
 
 @pytest.mark.parametrize("name", ["checkpoint_every", "finite_every", "ranks_every"])
@@ -46,7 +53,9 @@ def test_intervals_start_at_1(name: str) -> None:
 
 
 def test_the_bar_shows_the_score_and_a_few_tasks() -> None:
-    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
     dashboard = Dashboard()
     bar = Progress(dashboard, most_tasks=2)
     assert bar.get_metrics(trainer, L.LightningModule()) == {}

@@ -5,8 +5,8 @@ from typing import Any
 import lightning as L
 import pytest
 
-from src.monitoring import Dashboard, Figures, FiniteLossGuard, Geometry, HParams, Progress
-from src.monitoring.together import Together
+from src.monitoring import Dashboard, Figures, FiniteLossGuard, GradientConflicts, HParams, Progress
+from src.monitoring.callback_group import CallbackGroup
 from src.monitoring.watcher import Watcher, agree, attempt
 
 
@@ -44,13 +44,16 @@ class Counting(L.Callback):
 def test_a_watcher_that_fails_is_one_line_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[str] = []
     counting = Counting()
-    both: Any = Together(Failing(seen), counting)
+    both: Any = CallbackGroup(Failing(seen), counting)
     for _ in range(4):
         both.on_train_batch_end(None, None, None, None, 0)
     both.on_train_epoch_end(None, None)
     assert seen == ["step", "step"]
     assert counting.steps == 4
-    assert capsys.readouterr().err == "warning: Failing failed and is left out for the rest of the run: OSError: no space left\n"
+    assert (
+        capsys.readouterr().err
+        == "warning: Failing failed and is left out for the rest of the run: OSError: no space left\n"
+    )
     with pytest.raises(ValueError, match="a guard"):
         both.on_train_batch_end(None, None, None, None, 0)
 
@@ -61,25 +64,36 @@ class Stopping(Watcher):
 
 
 def test_a_person_who_stops_a_run_is_no_failure() -> None:
-    alone: Any = Together(Stopping())
+    alone: Any = CallbackGroup(Stopping())
     with pytest.raises(KeyboardInterrupt):
         alone.on_train_start(None, None)
 
 
 def test_who_only_watches() -> None:
-    assert all(issubclass(kind, Watcher) for kind in (Dashboard, Figures, Geometry, HParams))
+    assert all(
+        issubclass(kind, Watcher) for kind in (Dashboard, Figures, GradientConflicts, HParams)
+    )
     assert not issubclass(FiniteLossGuard, Watcher)
 
 
-def test_a_progress_bar_that_fails_takes_itself_off_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_progress_bar_that_fails_takes_itself_off_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     bar: Any = Progress(Dashboard())
-    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
     bar.setup(trainer, L.LightningModule(), "fit")
     stopped: list[bool] = []
     bar._stop_progress = lambda: stopped.append(True)
     bar.on_train_batch_end(trainer, None, None, None, "no number")
     bar.on_train_batch_end(trainer, None, None, None, "no number")
-    assert capsys.readouterr().err.count("warning: Progress failed and is left out for the rest of the run: ") == 1
+    assert (
+        capsys.readouterr().err.count(
+            "warning: Progress failed and is left out for the rest of the run: "
+        )
+        == 1
+    )
     assert stopped == [True]
 
 

@@ -1,7 +1,8 @@
 """Short runs on one process, on shards and on copies, and what they leave.
 
-python -m torch.distributed.run --nproc_per_node 2 -m tests.parallel.sharded FOLDER shards, or 4 and "tensor": runs its ``CASES``,
-and optimizers from every kind of checkpoint to every strategy. FOLDER holds the checkpoints of one process already.
+python -m torch.distributed.run --nproc_per_node 2 -m tests.parallel.sharded FOLDER shards, or 4 and
+"tensor": runs its ``CASES``, and optimizers from every kind of checkpoint to every strategy. FOLDER
+holds the checkpoints of one process already.
 """
 
 import sys
@@ -22,14 +23,14 @@ from torch.optim import SGD, Adam, AdamW
 from src.balancing import MGDA, PCGrad, UncertaintyWeights
 from src.batch import InputShape
 from src.checkpoint import SafeCheckpointIO
+from src.cli.entrypoint import quiet
+from src.collectives import gathered
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
 from src.models.encoders import MLP, Transformer
 from src.monitoring import FiniteLossGuard, RanksAgreeGuard
 from src.parallel import DDP, FSDP
-from src.parallel.replicas import gathered
-from src.parallel.shards import copies, dealt, local, piece, total_norm, whole
-from src.verb import quiet
+from src.parallel.dtensor import copies, dealt, local, piece, total_norm, whole
 from tests.integration.grid import Losses
 from tests.integration.test_pipeline import Sentences
 from tests.toy import Toy, bare_trainer
@@ -54,7 +55,9 @@ class AllFrozen(MLP):
 
 
 UNEVEN = partial(MLP, width=9, depth=1, dropout=0.1)  # neither it nor the heads divide by two
-EVEN = partial(MLP, width=10, depth=2, dropout=0.1)  # five units on each device, whose shards are uneven
+EVEN = partial(
+    MLP, width=10, depth=2, dropout=0.1
+)  # five units on each device, whose shards are uneven
 TOKENS = partial(Transformer, width=8, depth=2, heads=2, dropout=0.2)
 BY_PARAMETERS = partial(PCGrad, level="parameters")
 
@@ -87,46 +90,78 @@ CLIPPED: dict[str, dict[str, Any]] = {
 LEARNT = {"balancer": UncertaintyWeights}
 SHARDS = {
     "clipped by norm": Case(LEARNT, CLIPPED["norm"], looks=True),
-    "accumulated, gradients of tasks": Case({"balancer": BY_PARAMETERS}, {"accumulate_grad_batches": 3}, steps=5),
-    "frozen, gradients of tasks": Case({"encoder": partial(Frozen, width=9, depth=1), "balancer": BY_PARAMETERS}),
+    "accumulated, gradients of tasks": Case(
+        {"balancer": BY_PARAMETERS}, {"accumulate_grad_batches": 3}, steps=5
+    ),
+    "frozen, gradients of tasks": Case(
+        {"encoder": partial(Frozen, width=9, depth=1), "balancer": BY_PARAMETERS}
+    ),
     "recomputed": Case({"checkpoint_activations": True}),
-    "kept, gradients of tasks": Case({"balancer": BY_PARAMETERS}, strategy={"reshard_after_forward": False}),
-    "16 bits, gradients of tasks": Case({"balancer": BY_PARAMETERS}, strategy={"parameter_type": "bfloat16"}),
+    "kept, gradients of tasks": Case(
+        {"balancer": BY_PARAMETERS}, strategy={"reshard_after_forward": False}
+    ),
+    "16 bits, gradients of tasks": Case(
+        {"balancer": BY_PARAMETERS}, strategy={"parameter_type": "bfloat16"}
+    ),
     "double, gradients of tasks": Case({"balancer": BY_PARAMETERS}, {"precision": "64-true"}),
-    "one layer on both": Case({"encoder": TOKENS}, CLIPPED["norm"], {"tensor_parallel_size": 2}, data=Sentences, looks=True),
+    "one layer on both": Case(
+        {"encoder": TOKENS},
+        CLIPPED["norm"],
+        {"tensor_parallel_size": 2},
+        data=Sentences,
+        looks=True,
+    ),
 }
 MORE_SHARDS = {
     "clipped by value": Case(LEARNT, CLIPPED["value"]),
     "accumulated": Case({}, {"accumulate_grad_batches": 3}, steps=5),
     "frozen": Case({"encoder": partial(Frozen, width=9, depth=1)}),
     "all frozen": Case({"encoder": partial(AllFrozen, width=9, depth=1)}, CLIPPED["norm"]),
-    "all frozen, gradients of tasks": Case({"encoder": partial(AllFrozen, width=9, depth=1), "balancer": BY_PARAMETERS}),
-    "recomputed, gradients of tasks": Case({"checkpoint_activations": True, "balancer": BY_PARAMETERS}),
+    "all frozen, gradients of tasks": Case(
+        {"encoder": partial(AllFrozen, width=9, depth=1), "balancer": BY_PARAMETERS}
+    ),
+    "recomputed, gradients of tasks": Case(
+        {"checkpoint_activations": True, "balancer": BY_PARAMETERS}
+    ),
     "kept": Case({}, strategy={"reshard_after_forward": False}, looks=True),
     "16 bits": Case(LEARNT, strategy={"parameter_type": "bfloat16"}, looks=True),
-    "16 bits, gradients of features": Case({"balancer": PCGrad}, strategy={"parameter_type": "bfloat16"}),
-    "16 bits, sums in 32": Case({}, strategy={"parameter_type": "bfloat16", "reduce_type": "float32"}),
+    "16 bits, gradients of features": Case(
+        {"balancer": PCGrad}, strategy={"parameter_type": "bfloat16"}
+    ),
+    "16 bits, sums in 32": Case(
+        {}, strategy={"parameter_type": "bfloat16", "reduce_type": "float32"}
+    ),
     "mixed": Case({"balancer": BY_PARAMETERS}, {"precision": "bf16-mixed"}),
     "double": Case(LEARNT, CLIPPED["norm"] | {"precision": "64-true"}),
     "sentences": Case({"encoder": TOKENS}, CLIPPED["norm"], data=Sentences, looks=True),
 }
 TENSOR = {
     "clipped by norm": Case({"encoder": EVEN, **LEARNT}, CLIPPED["norm"], looks=True),
-    "by Gramian": Case({"encoder": EVEN, "balancer": partial(MGDA, level="parameters")}, CLIPPED["norm"]),
+    "by Gramian": Case(
+        {"encoder": EVEN, "balancer": partial(MGDA, level="parameters")}, CLIPPED["norm"]
+    ),
     "sentences": Case({"encoder": TOKENS}, CLIPPED["norm"], data=Sentences, looks=True),
 }
 MORE_TENSOR = {
     "clipped by value": Case({"encoder": EVEN, **LEARNT}, CLIPPED["value"]),
-    "accumulated, gradients of tasks": Case({"encoder": EVEN, "balancer": BY_PARAMETERS}, {"accumulate_grad_batches": 3}),
-    "sentences, recomputed": Case({"encoder": TOKENS, "checkpoint_activations": True}, data=Sentences),
-    "sentences, kept": Case({"encoder": TOKENS}, strategy={"reshard_after_forward": False}, data=Sentences),
+    "accumulated, gradients of tasks": Case(
+        {"encoder": EVEN, "balancer": BY_PARAMETERS}, {"accumulate_grad_batches": 3}
+    ),
+    "sentences, recomputed": Case(
+        {"encoder": TOKENS, "checkpoint_activations": True}, data=Sentences
+    ),
+    "sentences, kept": Case(
+        {"encoder": TOKENS}, strategy={"reshard_after_forward": False}, data=Sentences
+    ),
     "16 bits": Case({"encoder": EVEN}, strategy={"parameter_type": "bfloat16"}),
     "double": Case({"encoder": TOKENS}, {"precision": "64-true"}, data=Sentences),
 }
 CASES = {"shards": SHARDS, "tensor": TENSOR, "more shards": MORE_SHARDS, "more tensor": MORE_TENSOR}
 PROCESSES = {kind: 4 if "tensor" in kind else 2 for kind in CASES}
 ENCODERS = {kind: EVEN if "tensor" in kind else UNEVEN for kind in CASES}
-SETTINGS: dict[str, dict[str, Any]] = {kind: {"tensor_parallel_size": 2} if "tensor" in kind else {} for kind in CASES}
+SETTINGS: dict[str, dict[str, Any]] = {
+    kind: {"tensor_parallel_size": 2} if "tensor" in kind else {} for kind in CASES
+}
 # a floor that keeps rounding from turning signs where a gradient is next to nothing
 OPTIMIZERS: dict[str, Any] = {
     "AdamW": partial(AdamW, lr=0.01, eps=1e-3),
@@ -166,7 +201,11 @@ class Saves(L.Callback):
 
 
 def model_of(data: MultiTaskDataModule, **parts: Any) -> MultiTaskModel:
-    usual: dict[str, Any] = {"encoder": UNEVEN, "optimizer": partial(SGD, lr=0.05, momentum=0.9), "scheduler": None}
+    usual: dict[str, Any] = {
+        "encoder": UNEVEN,
+        "optimizer": partial(SGD, lr=0.05, momentum=0.9),
+        "scheduler": None,
+    }
     return MultiTaskModel(data.tasks, data.input_shape, **usual | parts)
 
 
@@ -175,7 +214,10 @@ def left_by(trainer: L.Trainer) -> Whole:
     strategy = trainer.strategy
     if isinstance(strategy, FSDP):
         strategy.checkpoint = "file"
-    weights, optimizer = strategy.lightning_module_state_dict(), strategy.optimizer_state(trainer.optimizers[0])
+    weights, optimizer = (
+        strategy.lightning_module_state_dict(),
+        strategy.optimizer_state(trainer.optimizers[0]),
+    )
     copied: Whole = torch.utils._pytree.tree_map_only(
         Tensor, lambda x: x.detach().clone(), {"weights": dict(weights), "optimizer": optimizer}
     )
@@ -188,7 +230,9 @@ def run(case: Case, devices: int, **more: Any) -> Whole:
     model, losses = model_of(data, **case.model), Losses()
     strategy: Any = FSDP(**{**more, **case.strategy}) if devices > 1 else "auto"
     settings = {"precision": "32-true", **case.trainer}
-    trainer = bare_trainer(devices, 10, strategy=strategy, callbacks=[losses], max_steps=case.steps, **settings)
+    trainer = bare_trainer(
+        devices, 10, strategy=strategy, callbacks=[losses], max_steps=case.steps, **settings
+    )
     model.check(trainer.accumulate_grad_batches)
     if devices > 1:
         strategy.check(model)
@@ -200,7 +244,13 @@ def run(case: Case, devices: int, **more: Any) -> Whole:
         trainer.limit_test_batches = trainer.limit_predict_batches = 1.0
         (found["metrics"],) = trainer.test(model, data, verbose=False)
         predicted: Any = trainer.predict(model, data)
-        mine = {(name, int(k)): out[name][j] for ids, out in predicted for j, k in enumerate(ids) if k >= 0 for name in out}
+        mine = {
+            (name, int(k)): out[name][j]
+            for ids, out in predicted
+            for j, k in enumerate(ids)
+            if k >= 0
+            for name in out
+        }
         everyone = [mine]
         if devices > 1:
             share = strategy.mesh["data"].get_group()
@@ -221,7 +271,11 @@ def leg(
     """From the start or a checkpoint to the end, saving on the way; with numbers that the balancer learns."""
     devices = 1 if strategy == "auto" else PROCESSES[kind]
     model = model_of(Toy(), encoder=ENCODERS[kind], optimizer=OPTIMIZERS[optimizer], **LEARNT)
-    settings: dict[str, Any] = {"callbacks": [Saves(at, saves or {})], "plugins": [SafeCheckpointIO()], **CLIPPED["norm"]}
+    settings: dict[str, Any] = {
+        "callbacks": [Saves(at, saves or {})],
+        "plugins": [SafeCheckpointIO()],
+        **CLIPPED["norm"],
+    }
     trainer = bare_trainer(devices, 10, strategy=strategy, max_steps=END, **settings)
     trainer.fit(model, Toy(), ckpt_path=start)
     return left_by(trainer)
@@ -236,14 +290,21 @@ def legs(folder: Path, kind: str) -> dict[tuple[str, str], Whole]:
         def path(kind: str) -> Path:
             return folder / f"{kind}-{name}.ckpt"  # noqa: B023
 
-        found[name, "fsdp"] = run(name, shards(), saves={path("fsdp"): "file", path("folder"): "folder"})
+        found[name, "fsdp"] = run(
+            name, shards(), saves={path("fsdp"): "file", path("folder"): "folder"}
+        )
         found[name, "ddp"] = run(name, DDP(), saves={path("ddp"): "file"})
         for start in STARTS:
             found[name, f"{start} -> fsdp"] = run(name, shards(), path(start))
         found[name, "fsdp -> ddp"] = run(name, DDP(), path("fsdp"))
         if name == "AdamW":  # before the first step there is no state
             found[name, "folder -> ddp"] = run(name, DDP(), path("folder"))
-            run(name, shards(), saves={path("first file"): "file", path("first folder"): "folder"}, at=0)
+            run(
+                name,
+                shards(),
+                saves={path("first file"): "file", path("first folder"): "folder"},
+                at=0,
+            )
             for start in ("first file", "first folder"):
                 found[name, f"{start} -> fsdp"] = run(name, shards(), path(start))
     return found
@@ -260,8 +321,13 @@ def said(run: Callable[[], Any]) -> str:
 
 def guarded(kind: str, strategy: Any, data: Toy, callback: L.Callback) -> str:
     """The error with which one epoch ends."""
-    model, devices = model_of(data, encoder=ENCODERS[kind], **LEARNT), 1 if strategy == "auto" else PROCESSES[kind]
-    return said(lambda: bare_trainer(devices, 1, strategy=strategy, callbacks=[callback]).fit(model, data))
+    model, devices = (
+        model_of(data, encoder=ENCODERS[kind], **LEARNT),
+        1 if strategy == "auto" else PROCESSES[kind],
+    )
+    return said(
+        lambda: bare_trainer(devices, 1, strategy=strategy, callbacks=[callback]).fit(model, data)
+    )
 
 
 # what all hold, and weights of which each has a part: those of tensor parallelism also twice
@@ -287,12 +353,17 @@ def norms(kind: str) -> Whole:
     found: Whole = {}
 
     class Looks(L.Callback):
-        def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
+        def on_before_optimizer_step(
+            self, trainer: L.Trainer, pl_module: Any, optimizer: Any
+        ) -> None:
             named = {name: p for name, p in pl_module.named_parameters() if p.grad is not None}
             found["ours"] = total_norm(p.grad for p in named.values()).item()
             wholes = {name: whole(p.grad).double() for name, p in named.items()}
             found["torch"] = torch.nn.utils.get_total_norm(wholes.values()).item()
-            found["parts"] = {name: (copies(p), tuple(local(p).shape), tuple(p.shape)) for name, p in named.items()}
+            found["parts"] = {
+                name: (copies(p), tuple(local(p).shape), tuple(p.shape))
+                for name, p in named.items()
+            }
             for p in pl_module.parameters():
                 counted = torch.arange(p.numel(), dtype=p.dtype).view(p.shape)
                 laid = dealt(counted, p)
@@ -304,7 +375,9 @@ def norms(kind: str) -> Whole:
                     assert not part.numel() or part.flatten()[0] == counted[first]
 
     model = model_of(Toy(), encoder=ENCODERS[kind], **LEARNT)
-    bare_trainer(PROCESSES[kind], 1, strategy=FSDP(**SETTINGS[kind]), callbacks=[Looks()], max_steps=1).fit(model, Toy())
+    bare_trainer(
+        PROCESSES[kind], 1, strategy=FSDP(**SETTINGS[kind]), callbacks=[Looks()], max_steps=1
+    ).fit(model, Toy())
     return found
 
 
@@ -323,14 +396,24 @@ if __name__ == "__main__":
     folder, kind = Path(sys.argv[1]), sys.argv[2]
     strategy = partial(FSDP, **SETTINGS[kind])
     todo: dict[str, Callable[[], Any]] = {
-        name: partial(run, case, PROCESSES[kind], **SETTINGS[kind]) for name, case in CASES[kind].items()
+        name: partial(run, case, PROCESSES[kind], **SETTINGS[kind])
+        for name, case in CASES[kind].items()
     }
     todo["legs"] = partial(legs, folder, kind)
     if not kind.startswith("more"):
         todo["norms"] = partial(norms, kind)
         todo["not finite"] = lambda: guarded(kind, strategy(), Toy(nan_row=7), FiniteLossGuard())
-        todo |= {f"drift of {what}": partial(guarded, kind, strategy(), Toy(), Drifts(what)) for what in DRIFTS}
+        todo |= {
+            f"drift of {what}": partial(guarded, kind, strategy(), Toy(), Drifts(what))
+            for what in DRIFTS
+        }
     left = {name: tried(job) for name, job in todo.items()}
-    held = gathered({name: value["held"] for name, value in left.items() if isinstance(value, dict) and "held" in value})
+    held = gathered(
+        {
+            name: value["held"]
+            for name, value in left.items()
+            if isinstance(value, dict) and "held" in value
+        }
+    )
     if dist.get_rank() == 0:
         torch.save({**left, "held": held}, folder / f"{kind}.pt")

@@ -17,7 +17,7 @@ from src.monitoring import FiniteLossGuard
 from src.parallel import FSDP
 from tests.integration.test_pipeline import Sentences
 from tests.integration.test_resume import assert_same, checkpoint
-from tests.launch import launch, only_run, port, read_json, train
+from tests.launching import launch, only_run, port, read_json, train
 from tests.parallel import sharded
 from tests.parallel.sharded import CASES, DRIFTS, NAMES, PROCESSES, STARTS, Whole
 from tests.toy import KillAt, Toy
@@ -68,8 +68,13 @@ def check(found: Any) -> Any:
 def assert_close(ours: Whole, theirs: Whole, rtol: float = 1e-5, atol: float = 1e-6) -> None:
     """Weights, optimizer states and the names of what they belong to."""
     torch.testing.assert_close(ours["weights"], theirs["weights"], rtol=rtol, atol=atol)
-    torch.testing.assert_close(ours["optimizer"]["state"], theirs["optimizer"]["state"], rtol=rtol, atol=atol)
-    groups = [[(g["name"], g["params"]) for g in found["optimizer"]["param_groups"]] for found in (ours, theirs)]
+    torch.testing.assert_close(
+        ours["optimizer"]["state"], theirs["optimizer"]["state"], rtol=rtol, atol=atol
+    )
+    groups = [
+        [(g["name"], g["params"]) for g in found["optimizer"]["param_groups"]]
+        for found in (ours, theirs)
+    ]
     assert groups[0] == groups[1]
 
 
@@ -82,10 +87,14 @@ STARTED = [marked(kind, name) for kind in CASES for name in NAMES[kind]]
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
-def test_the_run_of_one_process(several: Callable[[str], Whole], one: One, kind: str, name: str) -> None:
+def test_the_run_of_one_process(
+    several: Callable[[str], Whole], one: One, kind: str, name: str
+) -> None:
     ours, theirs, case = check(several(kind)[name]), one(kind, name), CASES[kind][name]
     half = name.startswith(("16 bits", "mixed"))
-    tolerance: dict[str, Any] = {"rtol": 0.05, "atol": 0.02} if half else {"rtol": 1e-5, "atol": 2e-6}
+    tolerance: dict[str, Any] = (
+        {"rtol": 0.05, "atol": 0.02} if half else {"rtol": 1e-5, "atol": 2e-6}
+    )
     if name.startswith("double"):
         tolerance = {"rtol": 1e-12, "atol": 1e-14}
     assert ours["losses"].isfinite().all()
@@ -95,16 +104,22 @@ def test_the_run_of_one_process(several: Callable[[str], Whole], one: One, kind:
     if half:
         assert float((ours["losses"] - theirs["losses"]).abs().max()) > 0  # and the passes have not
     if case.looks:
-        assert ours["metrics"] == pytest.approx(theirs["metrics"], rel=tolerance["rtol"], abs=tolerance["atol"])
+        assert ours["metrics"] == pytest.approx(
+            theirs["metrics"], rel=tolerance["rtol"], abs=tolerance["atol"]
+        )
         assert ours["rows"].keys() == theirs["rows"].keys()
         for row, output in ours["rows"].items():
             its = theirs["rows"][row]
-            length = min(len(output), len(its))  # sentences are filled up to the longest of a process
+            length = min(
+                len(output), len(its)
+            )  # sentences are filled up to the longest of a process
             torch.testing.assert_close(output[:length], its[:length], **tolerance)
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
-def test_what_each_process_holds(several: Callable[[str], Whole], one: One, kind: str, name: str) -> None:
+def test_what_each_process_holds(
+    several: Callable[[str], Whole], one: One, kind: str, name: str
+) -> None:
     """Parts of about one size, which are the whole together; tensor parallelism has some of it twice."""
     held = [of_rank[name] for of_rank in several(kind)["held"]]
     of_one = one(kind, name)["held"]
@@ -129,7 +144,9 @@ LEGS += [
 
 
 @pytest.mark.parametrize(("kind", "name", "leg"), LEGS)
-def test_from_everywhere_to_everywhere(several: Callable[[str], Whole], one: One, kind: str, name: str, leg: str) -> None:
+def test_from_everywhere_to_everywhere(
+    several: Callable[[str], Whole], one: One, kind: str, name: str, leg: str
+) -> None:
     """Resumed in the middle of an epoch: the run of one process that nothing interrupts; on the same shards to the bit."""
     legs = check(several(kind)["legs"])
     assert_close(legs[name, leg], one(kind, name))
@@ -150,9 +167,13 @@ def test_from_shards_to_one_process(
 
 
 @pytest.mark.parametrize(("kind", "name"), STARTED)
-def test_a_folder_holds_what_a_file_holds(several: Callable[[str], Whole], folder: Path, kind: str, name: str) -> None:
+def test_a_folder_holds_what_a_file_holds(
+    several: Callable[[str], Whole], folder: Path, kind: str, name: str
+) -> None:
     check(several(kind)["legs"])
-    file, parts = (load_checkpoint(folder / kind / f"{start}-{name}.ckpt") for start in ("fsdp", "folder"))
+    file, parts = (
+        load_checkpoint(folder / kind / f"{start}-{name}.ckpt") for start in ("fsdp", "folder")
+    )
     assert_same(parts, file)
     from_one = load_checkpoint(folder / kind / f"one-{name}.ckpt")
     assert file.keys() == from_one.keys()
@@ -162,7 +183,9 @@ def test_a_folder_holds_what_a_file_holds(several: Callable[[str], Whole], folde
     files = sorted((folder / kind / f"folder-{name}.ckpt").glob("*of*"))
     assert len(files) == PROCESSES[kind]
     if "shards" in kind:  # of what two hold alike one writes all
-        assert max(path.stat().st_size for path in files) < 2 * min(path.stat().st_size for path in files)
+        assert max(path.stat().st_size for path in files) < 2 * min(
+            path.stat().st_size for path in files
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -183,11 +206,15 @@ def test_rows_that_are_not_finite_are_named(several: Callable[[str], Whole], kin
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("what", DRIFTS)
-def test_ranks_that_drift_apart_are_noticed(several: Callable[[str], Whole], kind: str, what: str | None) -> None:
+def test_ranks_that_drift_apart_are_noticed(
+    several: Callable[[str], Whole], kind: str, what: str | None
+) -> None:
     """What a single process holds may be anything; with tensor parallelism two hold the same part."""
     said = several(kind)[f"drift of {what}"]
     alone = what is None or (kind == "shards" and not what.startswith("balancer"))
-    assert said.startswith("" if alone else f"after step 3 the ranks hold different weights, first in {what}"), said
+    assert said.startswith(
+        "" if alone else f"after step 3 the ranks hold different weights, first in {what}"
+    ), said
     assert bool(said) != alone, said
 
 
@@ -198,7 +225,9 @@ def strategy(devices: int = 2, **settings: Any) -> FSDP:
 
 
 def model(data: Any = Toy, **parts: Any) -> MultiTaskModel:
-    made = MultiTaskModel(data().tasks, data().input_shape, **{"encoder": partial(MLP, width=8, depth=1), **parts})
+    made = MultiTaskModel(
+        data().tasks, data().input_shape, **{"encoder": partial(MLP, width=8, depth=1), **parts}
+    )
     made.configure_model()
     return made
 
@@ -210,21 +239,39 @@ TOKENS = {"data": Sentences, "encoder": partial(Transformer, width=9, heads=3, d
 @pytest.mark.parametrize(
     ("settings", "parts", "says"),
     [
-        ({"tensor_parallel_size": 0}, {}, "strategy.tensor_parallel_size is 0; it must be at least 1"),
+        (
+            {"tensor_parallel_size": 0},
+            {},
+            "strategy.tensor_parallel_size is 0; it must be at least 1",
+        ),
         (
             {"tensor_parallel_size": 2, "devices": 3},
             {},
             "tensor_parallel_size is 2, which does not divide the 3 devices: use --devices 2 or 4",
         ),
-        (TWO, {"sharing": MMoE}, "no layer of MMoE with these encoders says how.*HardSharing.*or leave the setting at 1"),
+        (
+            TWO,
+            {"sharing": MMoE},
+            "no layer of MMoE with these encoders says how.*HardSharing.*or leave the setting at 1",
+        ),
         (TWO, {"sharing": LearningToBranch}, "no layer of LearningToBranch"),
-        (TWO, {"encoder": partial(MLP, width=9, depth=1)}, "size 2 does not divide the 9 pieces of encoder.stages.1.0: its width"),
-        (TWO, TOKENS, "size 2 does not divide the 3 pieces of encoder.stages.1.0: its width, or its attention heads"),
+        (
+            TWO,
+            {"encoder": partial(MLP, width=9, depth=1)},
+            "size 2 does not divide the 9 pieces of encoder.stages.1.0: its width",
+        ),
+        (
+            TWO,
+            TOKENS,
+            "size 2 does not divide the 3 pieces of encoder.stages.1.0: its width, or its attention heads",
+        ),
         ({"cpu_offload": True}, {}, "strategy.cpu_offload.*leave it out"),
         ({}, {"balancer": AutoLambda}, "AutoLambda moves whole parameters.*use --strategy ddp"),
     ],
 )
-def test_what_it_cannot_run_is_refused(settings: dict[str, Any], parts: dict[str, Any], says: str) -> None:
+def test_what_it_cannot_run_is_refused(
+    settings: dict[str, Any], parts: dict[str, Any], says: str
+) -> None:
     with pytest.raises(ValueError, match=says):
         strategy(**settings).check(model(**parts))
 
@@ -236,15 +283,35 @@ def test_what_it_can_run_is_not() -> None:
 
 # 14 steps an epoch; pictures, which read weights on the first rank alone
 BRANCHES = (
-    *("--data", "tests.toy.Toy", "--max_epochs", 3, "--model.encoder.width", 12, "--model.encoder.dropout", 0.2),
-    *("--watch.checkpoint_every", 4, "--watch.figures_every", 1, "--watch.geometry_every", 5, "--watch.ranks_every", 3),
+    *(
+        "--data",
+        "tests.toy.Toy",
+        "--max_epochs",
+        3,
+        "--model.encoder.width",
+        12,
+        "--model.encoder.dropout",
+        0.2,
+    ),
+    *(
+        "--watch.checkpoint_every",
+        4,
+        "--watch.figures_every",
+        1,
+        "--watch.geometry_every",
+        5,
+        "--watch.ranks_every",
+        3,
+    ),
     *("--strategy", "fsdp", "--devices", 2, "--accelerator", "cpu"),
 )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("sharing", "how"), [("MMoE", "file"), ("MMoE", "folder"), ("LearningToBranch", "file")], ids=["MMoE", "folder", "branches"]
+    ("sharing", "how"),
+    [("MMoE", "file"), ("MMoE", "folder"), ("LearningToBranch", "file")],
+    ids=["MMoE", "folder", "branches"],
 )
 def test_killed_in_mid_epoch_and_evaluated_on_one(tmp_path: Path, sharing: str, how: str) -> None:
     flags = (*BRANCHES, "--model.sharing", sharing, "--strategy.checkpoint", how)
@@ -255,20 +322,41 @@ def test_killed_in_mid_epoch_and_evaluated_on_one(tmp_path: Path, sharing: str, 
     assert load_checkpoint(killed / "checkpoints" / "last.ckpt")["global_step"] < 18
     launch("src.train", "--resume", killed)
     for which in ("last", "best"):
-        ours, theirs = (load_checkpoint(run / "checkpoints" / f"{which}.ckpt") for run in (killed, whole))
+        ours, theirs = (
+            load_checkpoint(run / "checkpoints" / f"{which}.ckpt") for run in (killed, whole)
+        )
         for part in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "metrics"):
             assert_same(ours[part], theirs[part], part)
     assert read_json(killed / "metrics.json") == read_json(whole / "metrics.json")
-    launch("src.evaluate", "--run", killed, "--devices", 1, "--strategy", "auto", "--out", tmp_path / "found.json")
-    assert read_json(tmp_path / "found.json") == pytest.approx(read_json(killed / "metrics.json")["test"], rel=1e-5)
+    launch(
+        "src.evaluate",
+        "--run",
+        killed,
+        "--devices",
+        1,
+        "--strategy",
+        "auto",
+        "--out",
+        tmp_path / "found.json",
+    )
+    assert read_json(tmp_path / "found.json") == pytest.approx(
+        read_json(killed / "metrics.json")["test"], rel=1e-5
+    )
 
 
 @pytest.mark.slow
 def test_the_run_as_a_person_starts_it(tmp_path: Path) -> None:
     """One process from the same flags, and from the checkpoint of two."""
     flags = (*BRANCHES[:-6], "--model.sharing", "MMoE", "--accelerator", "cpu")
-    one, two = train(tmp_path, *flags, name="one"), train(tmp_path, *BRANCHES, "--model.sharing", "MMoE", name="two")
+    one, two = (
+        train(tmp_path, *flags, name="one"),
+        train(tmp_path, *BRANCHES, "--model.sharing", "MMoE", name="two"),
+    )
     ours, theirs = checkpoint(two, "last"), checkpoint(one, "last")
-    torch.testing.assert_close(dict(ours["state_dict"]), dict(theirs["state_dict"]), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        dict(ours["state_dict"]), dict(theirs["state_dict"]), rtol=1e-5, atol=1e-6
+    )
     for stage in ("validation", "test"):
-        assert read_json(two / "metrics.json")[stage] == pytest.approx(read_json(one / "metrics.json")[stage], rel=1e-5)
+        assert read_json(two / "metrics.json")[stage] == pytest.approx(
+            read_json(one / "metrics.json")[stage], rel=1e-5
+        )

@@ -16,7 +16,7 @@ from src.models import MultiTaskModel
 from src.models.encoders import MLP, Transformer
 from src.models.sharing import HardSharing, MMoE, SoftSharing
 from src.parallel import Pipeline
-from src.parallel.schedule import Border, Chunk, Weighed, balanced, flat, tried, unflat
+from src.parallel.stages import Chunk, StageInterface, Weighed, balanced, flat, tried, unflat
 from tests.integration.test_pipeline import Sentences
 from tests.toy import Toy
 
@@ -29,7 +29,11 @@ def strategy(devices: int = 2, **settings: Any) -> Pipeline:
 
 def model(**parts: Any) -> MultiTaskModel:
     data = Toy()
-    made = MultiTaskModel(data.tasks, data.input_shape, **{"encoder": partial(MLP, width=8, depth=3, dropout=0.1), **parts})
+    made = MultiTaskModel(
+        data.tasks,
+        data.input_shape,
+        **{"encoder": partial(MLP, width=8, depth=3, dropout=0.1), **parts},
+    )
     made.configure_model()
     return made
 
@@ -54,8 +58,16 @@ class Roundabout(MLP):
     [
         ({}, {"balancer": PCGrad}, "PCGrad weighs gradients of tasks.*ddp"),
         ({}, {"balancer": AutoLambda}, "AutoLambda takes a step and takes it back.*ddp"),
-        ({"schedule": "1f1b"}, {"balancer": GeometricMean}, "GeometricMean.*strategy.schedule gpipe"),
-        ({}, {"sharing": MMoE}, "which MMoE with these settings is not: set --model.sharing HardSharing"),
+        (
+            {"schedule": "1f1b"},
+            {"balancer": GeometricMean},
+            "GeometricMean.*strategy.schedule gpipe",
+        ),
+        (
+            {},
+            {"sharing": MMoE},
+            "which MMoE with these settings is not: set --model.sharing HardSharing",
+        ),
         ({}, {"sharing": SoftSharing}, "SoftSharing with these settings is not"),
         ({}, {"sharing": partial(HardSharing, until=2)}, "HardSharing with these settings is not"),
         ({"devices": 5}, {}, "5 devices need a stage each, but MLP has 4: use --devices 4"),
@@ -64,16 +76,29 @@ class Roundabout(MLP):
         ({"cut": [2, 3]}, {}, "the sum is 4, the stages of MLP"),
         ({"micro_batches": 0}, {}, "strategy.micro_batches is 0; it must be at least 1"),
         ({"schedule": "2f2b"}, {}, "it must be gpipe or 1f1b"),
-        ({}, {"encoder": partial(Restless, width=8)}, "stage 1 of the encoder draws random numbers"),
-        ({}, {"encoder": partial(Roundabout, width=8)}, "HardSharing with this encoder does something else"),
+        (
+            {},
+            {"encoder": partial(Restless, width=8)},
+            "stage 1 of the encoder draws random numbers",
+        ),
+        (
+            {},
+            {"encoder": partial(Roundabout, width=8)},
+            "HardSharing with this encoder does something else",
+        ),
     ],
 )
-def test_what_it_cannot_run_is_refused(settings: dict[str, Any], parts: dict[str, Any], says: str) -> None:
+def test_what_it_cannot_run_is_refused(
+    settings: dict[str, Any], parts: dict[str, Any], says: str
+) -> None:
     with pytest.raises(ValueError, match=says):
         strategy(**settings).check(model(**parts))
 
 
-@pytest.mark.parametrize(("schedule", "balancer"), [("gpipe", GeometricMean), ("1f1b", StaticWeights), ("1f1b", RandomWeights)])
+@pytest.mark.parametrize(
+    ("schedule", "balancer"),
+    [("gpipe", GeometricMean), ("1f1b", StaticWeights), ("1f1b", RandomWeights)],
+)
 def test_what_it_can_run_stays_as_it_was(schedule: Any, balancer: Any) -> None:
     made = model(balancer=balancer)
     before, random = {k: v.clone() for k, v in made.state_dict().items()}, torch.get_rng_state()
@@ -87,7 +112,11 @@ def test_where_parts_lie() -> None:
     held = strategy(cut=[3, 1]).holds(made, 2)
     stages = [f"sharing.encoder.stages.{k}" for k in range(4)]
     assert list(held[0]) == [*stages[:3], "balancer"]
-    assert list(held[1]) == [stages[3], *(f"heads.{made.heads.paths[name]}" for name in made.tasks), "balancer"]
+    assert list(held[1]) == [
+        stages[3],
+        *(f"heads.{made.heads.paths[name]}" for name in made.tasks),
+        "balancer",
+    ]
     parts = [path for part in strategy().holds(made, 4) for path in part if path != "balancer"]
     assert parts == list(made.parts())
 
@@ -129,17 +158,17 @@ STATES = {
 
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES.keys())
 def test_a_state_arrives_as_it_left(state: Any) -> None:
-    border = Border.of(state)
+    border = StageInterface.of(state)
     x = border.pack(state)
     assert x.is_floating_point()
     assert (x.shape, x.dtype) == (border.empty(3, "cpu").shape, border.type)
     torch.testing.assert_close(border.unpack(x), state, rtol=0, atol=0)
-    assert Border.of(border.unpack(x)) == border
+    assert StageInterface.of(border.unpack(x)) == border
 
 
 def test_gradients_come_back_over_a_border() -> None:
     x, mask = torch.randn(3, 4, requires_grad=True), torch.rand(3, 4) < 0.5
-    border = Border.of((x, mask))
+    border = StageInterface.of((x, mask))
     arrived = border.pack((x, mask)).detach().requires_grad_()
     y, kept = border.unpack(arrived)
     (y.square() * kept).sum().backward()
@@ -151,7 +180,9 @@ def test_gradients_come_back_over_a_border() -> None:
 def test_slices_of_chunks_are_the_whole(recompute: bool) -> None:
     """Two chunks on slices in turn, backwards in another order: features and gradients with the masks of one whole pass."""
     data = Sentences()
-    parts: dict[str, Any] = {"encoder": partial(Transformer, width=8, depth=3, heads=2, dropout=0.3)}
+    parts: dict[str, Any] = {
+        "encoder": partial(Transformer, width=8, depth=3, heads=2, dropout=0.3)
+    }
     made = MultiTaskModel(data.tasks, data.input_shape, **parts)
     made.configure_model()
     inputs = data.split("train")[torch.arange(12)].inputs
@@ -166,8 +197,10 @@ def test_slices_of_chunks_are_the_whole(recompute: bool) -> None:
     draws, borders = tried(made, stages)
     assert draws == [1, 3, 3, 3]
 
-    def at(border: Border) -> Border:  # the example's sentences are shorter
-        return Border(tuple((z.shape[1], *shape[1:]) for shape in border.shapes), border.types, border.bare)
+    def at(border: StageInterface) -> StageInterface:  # the example's sentences are shorter
+        return StageInterface(
+            tuple((z.shape[1], *shape[1:]) for shape in border.shapes), border.types, border.bare
+        )
 
     below, middle, above = unflat(inputs), at(borders[1]), at(borders[3])
     chunks = (
@@ -188,7 +221,12 @@ def test_slices_of_chunks_are_the_whole(recompute: bool) -> None:
     for m in (2, 0, 1):
         tops[m].backward(along[4 * m : 4 * m + 4])
         left[m].backward(arrived[m].grad)
-    torch.testing.assert_close({n: p.grad for n, p in made.named_parameters() if p.grad is not None}, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        {n: p.grad for n, p in made.named_parameters() if p.grad is not None},
+        wanted,
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_weights_may_come_after_the_losses() -> None:

@@ -13,29 +13,34 @@ from torch.optim import SGD, AdamW
 
 from src.balancing import PCGrad, StaticWeights
 from src.batch import InputShape
+from src.launch.topology import topology
 from src.models import MultiTaskModel
 from src.models.encoders import MLP, ConvNet
 from src.models.sharing import MTAN, PLE, CrossStitch, HardSharing, Separate, SoftSharing
 from src.monitoring.checkpoints import LastCheckpoint
-from src.parallel import DDPPlacement, Placement, topology
-from src.parallel.borders import Borders
-from src.parallel.measure import REST
+from src.parallel import DDPPlacement, Placement
+from src.parallel.device_transfer import DeviceTransfer
 from src.parallel.placement import flat, named
+from src.planning.measure import REST
 from tests.cli.calling import call, refused
-from tests.launch import furthest, only_run, read_json, train, weights
+from tests.launching import furthest, only_run, read_json, train, weights
 from tests.toy import Toy, bare_trainer
 from tests.virtual_device import OnVirtual, Virtual, crossings
 
 ROOT, OTHER = torch.device("cpu"), torch.device("vdev:0")
 
 
-def model_of(sharing: Any = HardSharing, balancer: Any = StaticWeights, **more: Any) -> MultiTaskModel:
+def model_of(
+    sharing: Any = HardSharing, balancer: Any = StaticWeights, **more: Any
+) -> MultiTaskModel:
     data = Toy()
     settings: dict[str, Any] = {
         "encoder": partial(MLP, width=16, depth=3, dropout=0.3),
         "optimizer": partial(AdamW, lr=0.01),
     } | more
-    model = MultiTaskModel(data.tasks, data.input_shape, sharing=sharing, balancer=balancer, scheduler=None, **settings)
+    model = MultiTaskModel(
+        data.tasks, data.input_shape, sharing=sharing, balancer=balancer, scheduler=None, **settings
+    )
     model.configure_model()
     return model
 
@@ -52,7 +57,9 @@ def there_and_back(model: MultiTaskModel) -> dict[str, int]:
     parts = list(model.parts())
     stages = [path for path in parts if path.startswith("sharing.")]
     heads = [path for path in parts if path.startswith("heads.")]
-    return {path: (0, 1, 1, 0)[k % 4] for k, path in enumerate(stages)} | {path: k % 2 for k, path in enumerate(heads)}
+    return {path: (0, 1, 1, 0)[k % 4] for k, path in enumerate(stages)} | {
+        path: k % 2 for k, path in enumerate(heads)
+    }
 
 
 class Crossings(L.Callback):
@@ -73,7 +80,11 @@ def fit(model: MultiTaskModel, strategy: Any = "auto", **settings: Any) -> dict[
     trainer = bare_trainer(1 if strategy == "auto" else 2, 1, strategy=strategy, **settings)
     with OnVirtual():
         trainer.fit(model, Toy())
-    return {name: value.double() for name, value in model.state_dict().items() if value.is_floating_point()}
+    return {
+        name: value.double()
+        for name, value in model.state_dict().items()
+        if value.is_floating_point()
+    }
 
 
 def apart(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
@@ -90,7 +101,10 @@ CASES: dict[str, dict[str, Any]] = {
     "MTAN": {"sharing": MTAN},
     "CrossStitch": {"sharing": CrossStitch},
     "PLE": {"sharing": partial(PLE, shared=1, own=1)},
-    "until 2, parameters": {"sharing": partial(HardSharing, until=2), "balancer": partial(PCGrad, level="parameters")},
+    "until 2, parameters": {
+        "sharing": partial(HardSharing, until=2),
+        "balancer": partial(PCGrad, level="parameters"),
+    },
 }
 
 
@@ -98,13 +112,20 @@ CASES: dict[str, dict[str, Any]] = {
 def test_the_numbers_are_those_of_one_device(case: str) -> None:
     settings = {"optimizer": partial(SGD, lr=0.05), **CASES[case]}
     model = model_of(**settings)
-    assert apart(fit(model, on_two(placement=there_and_back(model))), fit(model_of(**settings))) < 1e-5
+    assert (
+        apart(fit(model, on_two(placement=there_and_back(model))), fit(model_of(**settings))) < 1e-5
+    )
     assert not any(isinstance(p, Virtual) for p in model.parameters())  # home again
 
 
 def test_an_architecture_that_cannot_be_cut_lies_in_one_piece() -> None:
     settings = {"sharing": partial(SoftSharing, strength=0.1), "optimizer": partial(SGD, lr=0.05)}
-    assert apart(fit(model_of(**settings), on_two(placement={"sharing": 1})), fit(model_of(**settings))) < 1e-5
+    assert (
+        apart(
+            fit(model_of(**settings), on_two(placement={"sharing": 1})), fit(model_of(**settings))
+        )
+        < 1e-5
+    )
 
 
 class Where(L.Callback):
@@ -116,25 +137,47 @@ class Where(L.Callback):
 
 def test_parts_lie_where_they_are_told_to() -> None:
     where = Where()
-    fit(model_of(), on_two(placement={"encoder.stages.*": 1, "encoder.stages.0": 0, "heads.deep": 1}), callbacks=[where])
+    fit(
+        model_of(),
+        on_two(placement={"encoder.stages.*": 1, "encoder.stages.0": 0, "heads.deep": 1}),
+        callbacks=[where],
+    )
     for name, device in where.places.items():
-        away = name.startswith(("sharing.encoder.stages.1", "sharing.encoder.stages.2", "sharing.encoder.stages.3", "heads.deep"))
+        away = name.startswith(
+            (
+                "sharing.encoder.stages.1",
+                "sharing.encoder.stages.2",
+                "sharing.encoder.stages.3",
+                "heads.deep",
+            )
+        )
         assert device == (OTHER if away else ROOT), name
 
 
 @pytest.mark.parametrize(
     ("placement", "there", "slices"),
     [
-        ({"encoder.stages.1": 1, "encoder.stages.2": 1}, 1, 1),  # from stage 1 to stage 2 nothing crosses
+        (
+            {"encoder.stages.1": 1, "encoder.stages.2": 1},
+            1,
+            1,
+        ),  # from stage 1 to stage 2 nothing crosses
         ({"encoder.stages.1": 1, "encoder.stages.3": 1}, 2, 1),
         ({"encoder.stages.1": 1, "heads.deep": 1}, 2, 1),
         ({"encoder.stages.1": 1, "encoder.stages.2": 1}, 1, 4),
         ({}, 0, 1),
     ],
 )
-def test_nothing_crosses_a_border_without_need(placement: dict[str, int], there: int, slices: int) -> None:
+def test_nothing_crosses_a_border_without_need(
+    placement: dict[str, int], there: int, slices: int
+) -> None:
     watch = Crossings()
-    fit(model_of(), on_two(placement=placement, micro_batches=slices), callbacks=[watch], gradient_clip_val=None)
+    fit(
+        model_of(),
+        on_two(placement=placement, micro_batches=slices),
+        callbacks=[watch],
+        gradient_clip_val=None,
+    )
     assert len(watch.last) == 4 * there * slices  # there and back, and gradients likewise
 
 
@@ -151,9 +194,13 @@ SLICED: dict[str, dict[str, Any]] = {
 def test_slices_give_the_numbers_of_the_whole_dropout_included(case: str) -> None:
     settings = {"optimizer": partial(SGD, lr=0.05), **SLICED[case]}
     model = model_of(**settings)
-    sliced = fit(model, on_two(placement=there_and_back(model), micro_batches=3))  # 16 rows: 6, 5 and 5
+    sliced = fit(
+        model, on_two(placement=there_and_back(model), micro_batches=3)
+    )  # 16 rows: 6, 5 and 5
     assert apart(sliced, fit(model_of(**settings))) < 1e-5
-    assert "forward" not in vars(model.sharing.get_submodule("encoders" if case == "separate" else "encoder"))
+    assert "forward" not in vars(
+        model.sharing.get_submodule("encoders" if case == "separate" else "encoder")
+    )
 
 
 def test_slices_of_encoders_in_a_loop() -> None:
@@ -163,13 +210,19 @@ def test_slices_of_encoders_in_a_loop() -> None:
     inputs = shape.example(5)
     results = []
     for slices in (None, 1, 3):
-        model = MultiTaskModel(tasks, shape, encoder=partial(ConvNet, width=4, depth=3), sharing=Separate)
+        model = MultiTaskModel(
+            tasks, shape, encoder=partial(ConvNet, width=4, depth=3), sharing=Separate
+        )
         model.configure_model()
         stages = [path for path in model.parts() if path.startswith("sharing.")]
         assert len(stages) == 6
         if slices is not None:
-            places = {path: (ROOT, OTHER, ROOT, OTHER, OTHER, ROOT)[k] for k, path in enumerate(stages)}
-            borders = Borders(model, places | {"heads.class": ROOT, "heads.number": OTHER}, ROOT, slices)
+            places = {
+                path: (ROOT, OTHER, ROOT, OTHER, OTHER, ROOT)[k] for k, path in enumerate(stages)
+            }
+            borders = DeviceTransfer(
+                model, places | {"heads.class": ROOT, "heads.number": OTHER}, ROOT, slices
+            )
         with OnVirtual():
             loss = sum(out.square().mean() for out in model(inputs).values())
             loss.backward()
@@ -185,21 +238,28 @@ def test_a_checkpoint_knows_of_no_devices(tmp_path: Path) -> None:
 
     def go(strategy: Any, epochs: int, ckpt: Path | None = None) -> dict[str, Tensor]:
         model = model_of()
-        trainer = bare_trainer(1 if strategy == "auto" else 2, epochs, strategy=strategy, limit_train_batches=5)
+        trainer = bare_trainer(
+            1 if strategy == "auto" else 2, epochs, strategy=strategy, limit_train_batches=5
+        )
         if epochs == 1:
             cast(Any, trainer).callbacks.append(LastCheckpoint(tmp_path))
         with OnVirtual():
             trainer.fit(model, Toy(), ckpt_path=ckpt)
         return model.state_dict()
 
-    placement = {"encoder.stages.1": 1}  # with heads there, autograd's two threads would add up in either order
+    placement = {
+        "encoder.stages.1": 1
+    }  # with heads there, autograd's two threads would add up in either order
     go(on_two(placement=placement), 1)
     kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
     leaves = [t for t in torch.utils._pytree.tree_leaves(kept) if isinstance(t, Tensor)]
     assert len(leaves) > 100
     assert {t.device for t in leaves} == {ROOT}
     assert not any(isinstance(t, Virtual) for t in leaves)
-    there, whole = go(on_two(placement=placement), 2, tmp_path / "last.ckpt"), go(on_two(placement=placement), 2)
+    there, whole = (
+        go(on_two(placement=placement), 2, tmp_path / "last.ckpt"),
+        go(on_two(placement=placement), 2),
+    )
     here = go("auto", 2, tmp_path / "last.ckpt")
     for name, value in whole.items():
         assert there[name].equal(value), name
@@ -212,12 +272,23 @@ def test_auto_deals_stages_and_heads() -> None:
     held = strategy.holds(model, 2)
     assert all(held)
     assert sorted(part for device in held for part in device) == sorted([*model.parts(), *REST])
-    assert apart(fit(model_of(optimizer=partial(SGD, lr=0.05)), on_two()), fit(model_of(optimizer=partial(SGD, lr=0.05)))) < 1e-5
+    assert (
+        apart(
+            fit(model_of(optimizer=partial(SGD, lr=0.05)), on_two()),
+            fit(model_of(optimizer=partial(SGD, lr=0.05))),
+        )
+        < 1e-5
+    )
 
 
 def test_the_most_specific_entry_counts() -> None:
     model = model_of()
-    nested: dict[str, Any] = {"encoder": {"stages": {"1": 1}}, "encoder.stages.*": "0", "heads": 1, "heads.r*": 0}
+    nested: dict[str, Any] = {
+        "encoder": {"stages": {"1": 1}},
+        "encoder.stages.*": "0",
+        "heads": 1,
+        "heads.r*": 0,
+    }
     plan = named(model, dict(flat(nested)), 2)
     assert [plan[f"sharing.encoder.stages.{k}"] for k in range(4)] == [0, 1, 0, 0]
     assert [plan[f"heads.{task}"] for task in ("class", "rare", "vector")] == [1, 0, 1]
@@ -229,21 +300,43 @@ def test_the_most_specific_entry_counts() -> None:
 @pytest.mark.parametrize(
     ("model", "settings", "says"),
     [
-        ({}, {"placement": {"encoder.stages.9": 1}}, "encoder.stages.9', which is no part that can be placed; did you mean"),
+        (
+            {},
+            {"placement": {"encoder.stages.9": 1}},
+            "encoder.stages.9', which is no part that can be placed; did you mean",
+        ),
         ({}, {"placement": {"heads.clas": 1}}, "did you mean 'heads.class'"),
         ({}, {"placement": {"balancer": 1}}, "no part that can be placed"),
-        ({}, {"placement": {"encoder": 2}}, "placement.encoder is 2, but there are 2 devices, 0 to 1"),
+        (
+            {},
+            {"placement": {"encoder": 2}},
+            "placement.encoder is 2, but there are 2 devices, 0 to 1",
+        ),
         ({}, {"placement": {"encoder": "elsewhere"}}, "or a name such as cpu or cuda:0"),
         ({}, {"placement": {"encoder": True}}, "or a name such as cpu or cuda:0"),
         ({}, {"micro_batches": 0}, "micro_batches is 0; it must be at least 1"),
-        ({"sharing": CrossStitch}, {"micro_batches": 2}, "CrossStitch acts between the stages of its encoders"),
-        ({"sharing": SoftSharing}, {"micro_batches": 2}, "SoftSharing reads the weights of its encoders"),
-        ({"sharing": SoftSharing}, {"placement": {"encoders.stages.0": 1}}, "cannot be cut: place 'sharing' as a whole"),
+        (
+            {"sharing": CrossStitch},
+            {"micro_batches": 2},
+            "CrossStitch acts between the stages of its encoders",
+        ),
+        (
+            {"sharing": SoftSharing},
+            {"micro_batches": 2},
+            "SoftSharing reads the weights of its encoders",
+        ),
+        (
+            {"sharing": SoftSharing},
+            {"placement": {"encoders.stages.0": 1}},
+            "cannot be cut: place 'sharing' as a whole",
+        ),
         ({}, {"save": "/nowhere/plan.yaml"}, "there is no folder /nowhere"),
         ({}, {"save": "/tmp/plan.txt"}, "the name must end in .yaml"),
     ],
 )
-def test_what_cannot_be_is_refused(model: dict[str, Any], settings: dict[str, Any], says: str) -> None:
+def test_what_cannot_be_is_refused(
+    model: dict[str, Any], settings: dict[str, Any], says: str
+) -> None:
     with pytest.raises(ValueError, match=r".") as error:
         on_two(**settings).check(model_of(**model))
     assert says in str(error.value)
@@ -259,7 +352,10 @@ def test_ddp_over_copies_that_lie_on_several_devices() -> None:
     assert held[:2] == held[2:]
     assert [part for part in held[1] if not part.startswith("heads.")] == []
     strategy.parallel_devices = [torch.device("cpu")] * 3
-    with pytest.raises(ValueError, match="--devices is 3, which does not divide into replicas of 2: use --devices 2"):
+    with pytest.raises(
+        ValueError,
+        match="--devices is 3, which does not divide into replicas of 2: use --devices 2",
+    ):
         _ = strategy.replicas
     mixed = DDPPlacement(placement={"heads": "vdev:0"})
     with pytest.raises(ValueError, match="cpu and vdev, between which ddp cannot average"):
@@ -276,37 +372,96 @@ def test_torchrun_starts_processes_of_several_devices() -> None:
     one = Namespace(class_path="x", init_args=Namespace(placement="auto"))
     with pytest.raises(ValueError, match="use --strategy ddp_placement"):
         topology(asked | {"strategy": one}, environment)
-    assert topology(asked | {"strategy": one}, environment | {"LOCAL_WORLD_SIZE": "1", "WORLD_SIZE": "1"}) == {}
+    assert (
+        topology(
+            asked | {"strategy": one}, environment | {"LOCAL_WORLD_SIZE": "1", "WORLD_SIZE": "1"}
+        )
+        == {}
+    )
 
 
-WORDS = ("--data", "tests.toy.Toy", "--max_epochs", 2, "--model.encoder.width", 16, "--model.encoder.dropout", 0.1)
+WORDS = (
+    "--data",
+    "tests.toy.Toy",
+    "--max_epochs",
+    2,
+    "--model.encoder.width",
+    16,
+    "--model.encoder.dropout",
+    0.1,
+)
 
 
 def test_a_plan_from_the_command_line_is_a_file_that_it_reads(tmp_path: Path) -> None:
     logs = ("--logs", tmp_path / "logs")
     plan = tmp_path / "plan.yaml"
-    first = call("train", *logs, "--name", "a", *WORDS, "--strategy", "placement", "--devices", 2, "--strategy.save", plan)
+    first = call(
+        "train",
+        *logs,
+        "--name",
+        "a",
+        *WORDS,
+        "--strategy",
+        "placement",
+        "--devices",
+        2,
+        "--strategy.save",
+        plan,
+    )
     assert first.code == 0, first.err
     assert "optimizer" in first.out  # the table
     kept = yaml.safe_load(plan.read_text())
     assert set(kept["strategy"]["placement"].values()) == {0, 1}
     for name, flag in (("b", "--config"), ("c", "--trainer")):
-        again = call("train", *logs, "--name", name, *WORDS, flag, plan, "--strategy.micro_batches", 2)
+        again = call(
+            "train", *logs, "--name", name, *WORDS, flag, plan, "--strategy.micro_batches", 2
+        )
         assert again.code == 0, again.err
-    ended = call("train", *logs, "--name", "d", *WORDS, "--config", plan, "--strategy.placement.heads.nothing", 1)
+    ended = call(
+        "train",
+        *logs,
+        "--name",
+        "d",
+        *WORDS,
+        "--config",
+        plan,
+        "--strategy.placement.heads.nothing",
+        1,
+    )
     refused(ended, ["'heads.nothing'", "no part that can be placed"])
     run = only_run(tmp_path / "logs" / "b")
     assert furthest(weights(run), weights(only_run(tmp_path / "logs" / "a"))) < 1e-5
     here = call("evaluate", "--run", run, "--out", tmp_path / "here.json")
-    there = call("evaluate", "--run", run, "--strategy", "placement", "--devices", 2, "--out", tmp_path / "there.json")
+    there = call(
+        "evaluate",
+        "--run",
+        run,
+        "--strategy",
+        "placement",
+        "--devices",
+        2,
+        "--out",
+        tmp_path / "there.json",
+    )
     assert (here.code, there.code) == (0, 0), there.err
-    assert read_json(tmp_path / "here.json") == pytest.approx(read_json(tmp_path / "there.json"), rel=1e-6)
+    assert read_json(tmp_path / "here.json") == pytest.approx(
+        read_json(tmp_path / "there.json"), rel=1e-6
+    )
 
 
 @pytest.mark.slow
 def test_ddp_placement_from_the_command_line(tmp_path: Path) -> None:
     one = train(tmp_path, *WORDS, name="one")
-    words = ("--strategy", "ddp_placement", "--devices", 4, "--strategy.devices_per_replica", 2, "--strategy.micro_batches", 2)
+    words = (
+        "--strategy",
+        "ddp_placement",
+        "--devices",
+        4,
+        "--strategy.devices_per_replica",
+        2,
+        "--strategy.micro_batches",
+        2,
+    )
     assert furthest(weights(train(tmp_path, *WORDS, *words, name="four")), weights(one)) < 1e-4
 
 
@@ -315,6 +470,9 @@ def test_ddp_placement_from_the_command_line(tmp_path: Path) -> None:
 def test_a_gpu_and_the_cpu(slices: int) -> None:
     settings = {"optimizer": partial(SGD, lr=0.05), "balancer": partial(PCGrad, level="parameters")}
     model = model_of(**settings)
-    strategy = Placement(there_and_back(model) | {"encoder.stages.1": "cuda:0", "heads.deep": "cuda:0"}, micro_batches=slices)
+    strategy = Placement(
+        there_and_back(model) | {"encoder.stages.1": "cuda:0", "heads.deep": "cuda:0"},
+        micro_batches=slices,
+    )
     strategy.parallel_devices = [ROOT, torch.device("cuda:0")]
     assert furthest(fit(model, strategy), fit(model_of(**settings))) < 1e-3

@@ -21,23 +21,33 @@ def measure(task, logits, targets, size=7):
 
 
 @settings(deadline=None)
-@given(seed=st.integers(0, 2**31), pos_weight=st.sampled_from([1.0, 0.3, 4.0]), missing=st.floats(0, 1))
+@given(
+    seed=st.integers(0, 2**31), pos_weight=st.sampled_from([1.0, 0.3, 4.0]), missing=st.floats(0, 1)
+)
 def test_losses_against_float64(seed, pos_weight, missing):
     rng = np.random.default_rng(seed)
     logits = rng.normal(scale=8, size=(5, 3, 1))
     targets = np.where(rng.random((5, 3)) < missing, NAN, rng.integers(2, size=(5, 3)))
-    got = BinaryClassification(pos_weight=pos_weight).losses(torch.tensor(logits), torch.tensor(targets))
+    got = BinaryClassification(pos_weight=pos_weight).losses(
+        torch.tensor(logits), torch.tensor(targets)
+    )
     x = logits[..., 0]
     wanted = np.where(targets == 1, pos_weight * np.logaddexp(0, -x), np.logaddexp(0, x))
-    np.testing.assert_allclose(got.numpy(), np.where(np.isnan(targets), 0, wanted), rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(
+        got.numpy(), np.where(np.isnan(targets), 0, wanted), rtol=1e-6, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("pos_weight", [1.0, 3.0])
 def test_missing_labels_have_no_loss_and_no_gradient(pos_weight):
     logits = torch.zeros(3, 1, requires_grad=True)
-    losses = BinaryClassification(pos_weight=pos_weight).losses(logits, torch.tensor([1.0, NAN, 0.0]))
+    losses = BinaryClassification(pos_weight=pos_weight).losses(
+        logits, torch.tensor([1.0, NAN, 0.0])
+    )
     losses.sum().backward()
-    np.testing.assert_allclose(losses.detach(), [pos_weight * math.log(2), 0, math.log(2)], rtol=1e-6)
+    np.testing.assert_allclose(
+        losses.detach(), [pos_weight * math.log(2), 0, math.log(2)], rtol=1e-6
+    )
     assert logits.grad.flatten().tolist() == [-pos_weight / 2, 0, 0.5]
 
 
@@ -69,7 +79,9 @@ def test_fit_takes_the_later_value_for_positive(values, classes):
 
 
 def test_fit_keeps_classes_set_by_hand():
-    task = BinaryClassification(classes=("yes", "no")).fit(np.array(["no", "yes"], dtype=object), ["y"])
+    task = BinaryClassification(classes=("yes", "no")).fit(
+        np.array(["no", "yes"], dtype=object), ["y"]
+    )
     assert task.classes == ("yes", "no")
     assert task.encode(np.array(["no", "yes"], dtype=object)).tolist() == [1, 0]
 
@@ -89,7 +101,9 @@ def test_encode_refuses_a_third_class():
 def test_decode():
     decoded = TASK.decode(torch.tensor([[0.0], [-3.0], [2.0]]))
     assert decoded[""] == ["no", "no", "yes"]  # at 0.5 it is no, as torchmetrics has it
-    np.testing.assert_allclose(decoded["p_yes"], [0.5, 1 / (1 + math.exp(3)), 1 / (1 + math.exp(-2))], rtol=1e-6)
+    np.testing.assert_allclose(
+        decoded["p_yes"], [0.5, 1 / (1 + math.exp(3)), 1 / (1 + math.exp(-2))], rtol=1e-6
+    )
 
 
 @settings(deadline=None)
@@ -98,14 +112,20 @@ def test_metrics_against_sklearn(seed, missing, ties):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=40).round(1 if ties else 6)
     targets = np.where(rng.random(40) < missing, NAN, rng.random(40) < 0.4)
-    got = measure(TASK, torch.tensor(logits, dtype=torch.float32)[:, None], torch.tensor(targets, dtype=torch.float32))
+    got = measure(
+        TASK,
+        torch.tensor(logits, dtype=torch.float32)[:, None],
+        torch.tensor(targets, dtype=torch.float32),
+    )
     known = ~np.isnan(targets)
     y, x = targets[known], logits[known]
     if not known.any():
         assert all(math.isnan(value) for value in got.values())
         return
     assert got["accuracy"] == pytest.approx(accuracy_score(y, x > 0), abs=1e-6)
-    assert got["f1"] == pytest.approx(f1_score(y, x > 0, zero_division=np.nan), abs=1e-6, nan_ok=True)
+    assert got["f1"] == pytest.approx(
+        f1_score(y, x > 0, zero_division=np.nan), abs=1e-6, nan_ok=True
+    )
     if len(set(y)) == 2:
         assert got["auroc"] == pytest.approx(roc_auc_score(y, x), abs=1e-6)
         assert got["average_precision"] == pytest.approx(average_precision_score(y, x), abs=1e-6)

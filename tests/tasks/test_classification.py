@@ -40,11 +40,16 @@ def measure(task, logits, targets):
 def test_losses_against_float64(seed, classes, smoothing, weighted, missing):
     rng = np.random.default_rng(seed)
     weights = tuple(rng.uniform(0.1, 3, classes).tolist()) if weighted else None
-    task = Classification(classes=tuple(range(classes)), label_smoothing=smoothing, class_weights=weights)
+    task = Classification(
+        classes=tuple(range(classes)), label_smoothing=smoothing, class_weights=weights
+    )
     logits = rng.normal(scale=5, size=(4, 3, classes))
     targets = np.where(rng.random((4, 3)) < missing, MISSING, rng.integers(classes, size=(4, 3)))
     got = task.losses(torch.tensor(logits), torch.tensor(targets))
-    wanted = [reference(x, y, smoothing, weights) for x, y in zip(logits.reshape(-1, classes), targets.ravel(), strict=True)]
+    wanted = [
+        reference(x, y, smoothing, weights)
+        for x, y in zip(logits.reshape(-1, classes), targets.ravel(), strict=True)
+    ]
     np.testing.assert_allclose(got.numpy().ravel(), wanted, rtol=1e-6, atol=1e-9)
 
 
@@ -56,7 +61,10 @@ def test_known_value():
     assert got == pytest.approx(-0.9 * log_p[0] - 0.1 * log_p[1])
 
 
-@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.3}, {"class_weights": (1.0, 2.0, 0.5), "label_smoothing": 0.1}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"label_smoothing": 0.3}, {"class_weights": (1.0, 2.0, 0.5), "label_smoothing": 0.1}],
+)
 def test_missing_labels_have_no_loss_and_no_gradient(settings):
     task = Classification(classes=("a", "b", "c"), **settings)
     logits = torch.randn(4, 3, requires_grad=True)
@@ -67,7 +75,9 @@ def test_missing_labels_have_no_loss_and_no_gradient(settings):
     assert logits.grad[[0, 2]].abs().min() > 0
     probabilities = logits.detach().softmax(-1)
     if not settings:
-        np.testing.assert_allclose(logits.grad[0], probabilities[0] - torch.tensor([1.0, 0, 0]), atol=1e-6)
+        np.testing.assert_allclose(
+            logits.grad[0], probabilities[0] - torch.tensor([1.0, 0, 0]), atol=1e-6
+        )
 
 
 def test_weights_first_used_in_an_evaluation_serve_in_training():
@@ -120,7 +130,9 @@ def test_metrics_against_sklearn(seed, classes, missing):
     y, guess = targets[known], logits.argmax(-1).numpy()[known]
     assert got["accuracy"] == pytest.approx(accuracy_score(y, guess), abs=1e-6)
     assert got["balanced_accuracy"] == pytest.approx(recall_of_present(y, guess), abs=1e-6)
-    assert got["f1"] == pytest.approx(f1_score(y, guess, average="macro", zero_division=0), abs=1e-6)
+    assert got["f1"] == pytest.approx(
+        f1_score(y, guess, average="macro", zero_division=0), abs=1e-6
+    )
     assert got.keys() == set(task.metric_names)
 
 
@@ -128,7 +140,9 @@ def test_f1_is_the_mean_over_classes_with_a_label_or_a_prediction():
     logits = 5 * torch.nn.functional.one_hot(torch.tensor([0, 0, 1, 1]), 4).float()
     task = Classification(classes=("a", "b", "c", "d"))
     got = measure(task, logits, torch.tensor([0, 0, 0, 2]))
-    assert got["f1"] == pytest.approx((4 / 5 + 0 + 0) / 3)  # a; b found but not there; c there but not found; not d
+    assert got["f1"] == pytest.approx(
+        (4 / 5 + 0 + 0) / 3
+    )  # a; b found but not there; c there but not found; not d
     assert got["balanced_accuracy"] == pytest.approx((2 / 3 + 0) / 2)  # only a and c have labels
     single = measure(task, logits[:2], torch.tensor([0, 0]))
     assert single["f1"] == single["balanced_accuracy"] == 1

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
 from src.tasks import MISSING, BinaryClassification, MultilabelClassification
-from src.tasks.decisions import Scores, best_threshold, best_thresholds, confusion_counts, decision_metrics
+from src.tasks.decisions import (
+    Scores,
+    best_threshold,
+    best_thresholds,
+    confusion_counts,
+    decision_metrics,
+)
 
 NAN = float("nan")
 
@@ -48,9 +54,17 @@ def test_no_threshold_has_a_higher_f1(seed, rows, places):
         ([0.6, 0.7, 0.8, 0.9], [0, 0, 1, 1], 0.75),
         ([0.2, 0.3], [1, 0], 0.1),  # all are taken for positive
         ([0.3, 0.3, 0.3], [1, 0, 0], 0.15),
-        ([0.1, 0.2, 0.7, 0.8], [1, 0, 0, 1], 0.75),  # F1 is 2/3 at 0.05 and at 0.75: the nearer to 0.5
+        (
+            [0.1, 0.2, 0.7, 0.8],
+            [1, 0, 0, 1],
+            0.75,
+        ),  # F1 is 2/3 at 0.05 and at 0.75: the nearer to 0.5
         ([0.0, 0.0, 1.0], [1, 0, 1], 0.5),
-        ([0.0, 0.4], [1, 0], 0.5),  # no threshold takes a probability of 0 for positive: F1 is 0 anywhere
+        (
+            [0.0, 0.4],
+            [1, 0],
+            0.5,
+        ),  # no threshold takes a probability of 0 for positive: F1 is 0 anywhere
         ([0.3, 0.6], [0, 0], 0.5),
         ([0.3, 0.4], [1, 1], 0.5),
         ([], [], 0.5),
@@ -66,7 +80,12 @@ def test_of_two_places_as_far_from_the_middle_the_lower_counts():
     scores = torch.tensor([0.125, 0.375, 0.625, 0.875], dtype=torch.float64)
     # positives at both ends: F1 of all is 2/3, of the last alone 2/3 too
     assert best_threshold(scores, torch.tensor([True, False, False, True])) == 0.75
-    assert best_threshold(torch.tensor([0.0, 0.25, 0.75, 1.0]), torch.tensor([False, True, False, True])) == 0.125
+    assert (
+        best_threshold(
+            torch.tensor([0.0, 0.25, 0.75, 1.0]), torch.tensor([False, True, False, True])
+        )
+        == 0.125
+    )
 
 
 def test_neighbouring_floats_are_told_apart():
@@ -108,7 +127,7 @@ def test_scores_hold_what_all_batches_brought():
     assert [part.shape for part in scores.held()] == [(0, 1), (0, 1)]
 
 
-# -- tasks ------------------------------------------------------------------------------------------
+# -- tasks -----------------------------------------------------------------------------------------
 def evaluated(task, outputs, targets):
     metrics = task.metrics()
     metrics.update(**task.measured(outputs, targets))
@@ -125,7 +144,9 @@ def test_validation_chooses_a_binary_tasks_threshold():
     low, high = (1 / (1 + math.exp(-x)) for x in (-3.0, -2.0))
     assert chosen.threshold == pytest.approx((low + high) / 2)
     assert chosen.compute(evaluated(task, LOGITS, LABELS))["f1"] == 1
-    assert task.compute(evaluated(task, LOGITS, LABELS))["f1"] == 0  # three positives, none found at 0.5
+    assert (
+        task.compute(evaluated(task, LOGITS, LABELS))["f1"] == 0
+    )  # three positives, none found at 0.5
     assert task.compute(evaluated(task, LOGITS, LABELS))["accuracy"] == 0.25
     assert chosen.decode(LOGITS)[""] == ["no", "yes", "yes", "yes", "yes"]
     assert chosen.choice_in_words("fraud") == "threshold of fraud: 0.08331"
@@ -146,20 +167,26 @@ def test_validation_chooses_a_threshold_for_each_label():
     assert [decoded[name] for name in "uvw"] == [[0, 1, 1], [0, 0, 1], [0, 0, 0]]
     assert chosen.compute(evaluated(task, outputs, targets))["f1"] == 1
     assert chosen.choice_in_words("tags") == f"thresholds of tags: u {u:.4g}, v {v:.4g}, w 0.5"
-    assert best_thresholds(evaluated(task, outputs, targets)["scores"].compute()) == chosen.thresholds
+    assert (
+        best_thresholds(evaluated(task, outputs, targets)["scores"].compute()) == chosen.thresholds
+    )
 
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**31), threshold=st.floats(0, 0.99))
 def test_a_table_of_predictions_has_the_accuracy_and_f1_that_are_reported(seed, threshold):
     rng = np.random.default_rng(seed)
-    outputs = torch.tensor(rng.normal(scale=1e-3, size=(40, 1)) + math.log(max(threshold, 1e-3) / (1 - threshold)))
+    outputs = torch.tensor(
+        rng.normal(scale=1e-3, size=(40, 1)) + math.log(max(threshold, 1e-3) / (1 - threshold))
+    )
     labels = rng.integers(2, size=40)
     task = BinaryClassification(classes=(0, 1), threshold=threshold)
     got = task.compute(evaluated(task, outputs.float(), torch.tensor(labels).float()))
     guess = task.decode(outputs.float())[""]
     assert got["accuracy"].item() == pytest.approx(accuracy_score(labels, guess))
-    assert got["f1"].item() == pytest.approx(f1_score(labels, guess, zero_division=NAN), nan_ok=True)
+    assert got["f1"].item() == pytest.approx(
+        f1_score(labels, guess, zero_division=NAN), nan_ok=True
+    )
 
 
 def test_a_description_brings_back_what_validation_chose():
@@ -195,10 +222,22 @@ def test_values_of_single_labels_on_request():
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        (BinaryClassification, {"threshold": 1.0}, "threshold 1.0 is a probability, from 0 to below 1"),
+        (
+            BinaryClassification,
+            {"threshold": 1.0},
+            "threshold 1.0 is a probability, from 0 to below 1",
+        ),
         (BinaryClassification, {"threshold": -0.1}, "threshold -0.1"),
-        (MultilabelClassification, {"labels": ("u", "v"), "thresholds": (0.5,)}, "1 thresholds for 2 labels"),
-        (MultilabelClassification, {"labels": ("u", "v"), "thresholds": (0.5, 2.0)}, r"thresholds \(0.5, 2.0\)"),
+        (
+            MultilabelClassification,
+            {"labels": ("u", "v"), "thresholds": (0.5,)},
+            "1 thresholds for 2 labels",
+        ),
+        (
+            MultilabelClassification,
+            {"labels": ("u", "v"), "thresholds": (0.5, 2.0)},
+            r"thresholds \(0.5, 2.0\)",
+        ),
     ],
 )
 def test_thresholds_by_hand_are_probabilities(kind, settings, message):

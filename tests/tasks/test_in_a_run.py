@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from src.checkpoint import load_checkpoint
 from tests.cli.calling import call
-from tests.launch import only_run
+from tests.launching import only_run
 
 
 def written(folder: Path) -> tuple[Path, pd.DataFrame]:
@@ -31,8 +31,28 @@ def written(folder: Path) -> tuple[Path, pd.DataFrame]:
 def trained(folder: Path, *words: str) -> tuple[Path, pd.DataFrame, str]:
     path, frame = written(folder)
     targets = "{fraud: fraud, tags: [u, v]}"
-    data = ("--data", "Table", "--data.path", path, "--data.targets", targets, "--data.split_column", "part")
-    small = ("--model.encoder.width", 8, "--max_epochs", 4, "--lr", 0.01, "--logs", folder / "logs", "--name", "x")
+    data = (
+        "--data",
+        "Table",
+        "--data.path",
+        path,
+        "--data.targets",
+        targets,
+        "--data.split_column",
+        "part",
+    )
+    small = (
+        "--model.encoder.width",
+        8,
+        "--max_epochs",
+        4,
+        "--lr",
+        0.01,
+        "--logs",
+        folder / "logs",
+        "--name",
+        "x",
+    )
     ended = call("train", *data, *small, *words)
     assert ended.code == 0, ended.err
     return only_run(folder / "logs" / "x"), frame, ended.out
@@ -47,7 +67,18 @@ def test_predictions_have_the_metrics_of_the_table(tmp_path: Path) -> None:
     assert f"thresholds of tags: u {u:.4g}, v {v:.4g}, chosen on validation rows" in out
     assert "score: mean over tasks of AUROC (fraud, tags)" in out
 
-    assert call("predict", "--run", run, "--data.path", tmp_path / "cases.csv", "--out", tmp_path / "p.csv").code == 0
+    assert (
+        call(
+            "predict",
+            "--run",
+            run,
+            "--data.path",
+            tmp_path / "cases.csv",
+            "--out",
+            tmp_path / "p.csv",
+        ).code
+        == 0
+    )
     predicted = pd.read_csv(tmp_path / "p.csv")
     assert len(predicted) == 240
     assert ((predicted["fraud.p_yes"] > threshold) == (predicted["fraud"] == "yes")).all()
@@ -57,17 +88,32 @@ def test_predictions_have_the_metrics_of_the_table(tmp_path: Path) -> None:
         true, guess = frame["fraud"][rows] == "yes", predicted["fraud"][rows] == "yes"
         values = metrics[stage]
         assert values[f"{part}/fraud/f1"] == pytest.approx(f1_score(true, guess), abs=1e-6)
-        assert values[f"{part}/fraud/accuracy"] == pytest.approx(accuracy_score(true, guess), abs=1e-6)
+        assert values[f"{part}/fraud/accuracy"] == pytest.approx(
+            accuracy_score(true, guess), abs=1e-6
+        )
         single = [f1_score(frame[label][rows], predicted[f"tags.{label}"][rows]) for label in "uv"]
         assert values[f"{part}/tags/f1"] == pytest.approx(np.mean(single), abs=1e-6)
-        assert [values[f"{part}/tags/f1/{label}"] for label in "uv"] == pytest.approx(single, abs=1e-6)
+        assert [values[f"{part}/tags/f1/{label}"] for label in "uv"] == pytest.approx(
+            single, abs=1e-6
+        )
 
 
 def test_thresholds_by_hand(tmp_path: Path) -> None:
     flags = ("--data.tasks.fraud.threshold", "0.3", "--data.tasks.tags.thresholds", "[0.2, 0.6]")
     run, _, out = trained(tmp_path, *flags)
     assert "chosen on validation rows" not in out
-    assert call("predict", "--run", run, "--data.path", tmp_path / "cases.csv", "--out", tmp_path / "p.csv").code == 0
+    assert (
+        call(
+            "predict",
+            "--run",
+            run,
+            "--data.path",
+            tmp_path / "cases.csv",
+            "--out",
+            tmp_path / "p.csv",
+        ).code
+        == 0
+    )
     predicted = pd.read_csv(tmp_path / "p.csv")
     assert ((predicted["fraud.p_yes"] > 0.3) == (predicted["fraud"] == "yes")).all()
     assert ((predicted["tags.p_u"] > 0.2) == (predicted["tags.u"] == 1)).all()

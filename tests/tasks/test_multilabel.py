@@ -21,21 +21,35 @@ def measure(task, logits, targets, size=7):
 
 
 @settings(deadline=None)
-@given(seed=st.integers(0, 2**31), pos_weight=st.sampled_from([1.0, 2.5, (0.5, 1.0, 4.0)]), missing=st.floats(0, 1))
+@given(
+    seed=st.integers(0, 2**31),
+    pos_weight=st.sampled_from([1.0, 2.5, (0.5, 1.0, 4.0)]),
+    missing=st.floats(0, 1),
+)
 def test_losses_against_float64(seed, pos_weight, missing):
     rng = np.random.default_rng(seed)
     x = rng.normal(scale=8, size=(5, 3))
     targets = np.where(rng.random((5, 3)) < missing, NAN, rng.integers(2, size=(5, 3)))
-    got = MultilabelClassification(pos_weight=pos_weight).losses(torch.tensor(x), torch.tensor(targets))
-    wanted = np.where(targets == 1, np.asarray(pos_weight) * np.logaddexp(0, -x), np.logaddexp(0, x))
-    np.testing.assert_allclose(got.numpy(), np.where(np.isnan(targets), 0, wanted), rtol=1e-6, atol=1e-12)
+    got = MultilabelClassification(pos_weight=pos_weight).losses(
+        torch.tensor(x), torch.tensor(targets)
+    )
+    wanted = np.where(
+        targets == 1, np.asarray(pos_weight) * np.logaddexp(0, -x), np.logaddexp(0, x)
+    )
+    np.testing.assert_allclose(
+        got.numpy(), np.where(np.isnan(targets), 0, wanted), rtol=1e-6, atol=1e-12
+    )
 
 
 def test_missing_labels_have_no_loss_and_no_gradient():
     logits = torch.zeros(2, 3, requires_grad=True)
-    losses = MultilabelClassification(pos_weight=(1.0, 2.0, 4.0)).losses(logits, torch.tensor([[1, NAN, 1], [NAN, 0, NAN]]))
+    losses = MultilabelClassification(pos_weight=(1.0, 2.0, 4.0)).losses(
+        logits, torch.tensor([[1, NAN, 1], [NAN, 0, NAN]])
+    )
     losses.sum().backward()
-    np.testing.assert_allclose(losses.detach(), math.log(2) * np.array([[1, 0, 4], [0, 1, 0]]), rtol=1e-6)
+    np.testing.assert_allclose(
+        losses.detach(), math.log(2) * np.array([[1, 0, 4], [0, 1, 0]]), rtol=1e-6
+    )
     assert logits.grad.tolist() == [[-0.5, 0, -2], [0, 0.5, 0]]
 
 
@@ -88,8 +102,12 @@ def test_metrics_against_sklearn(seed, missing):
     wanted = NAN if np.isnan(f1).all() else np.nanmean(f1)
     assert got["f1"] == pytest.approx(wanted, abs=1e-6, nan_ok=True)
     if both:
-        assert got["auroc"] == pytest.approx(np.mean([roc_auc_score(y, s) for y, s in both]), abs=1e-6)
-        assert got["average_precision"] == pytest.approx(np.mean([average_precision_score(y, s) for y, s in both]), abs=1e-6)
+        assert got["auroc"] == pytest.approx(
+            np.mean([roc_auc_score(y, s) for y, s in both]), abs=1e-6
+        )
+        assert got["average_precision"] == pytest.approx(
+            np.mean([average_precision_score(y, s) for y, s in both]), abs=1e-6
+        )
     else:
         assert math.isnan(got["auroc"])
         assert math.isnan(got["average_precision"])
@@ -108,7 +126,9 @@ def test_a_label_that_nobody_knows_does_not_count():
 def test_f1_is_the_mean_over_the_labels_for_which_it_is_defined():
     logits = torch.tensor([[1.0, -1.0, 1.0], [-1.0, -1.0, -1.0]])
     targets = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
-    got = measure(TASK, logits, targets)  # of the second label there is nothing to find, and nothing is found
+    got = measure(
+        TASK, logits, targets
+    )  # of the second label there is nothing to find, and nothing is found
     assert got["f1"] == pytest.approx((2 / 3 + 0) / 2)
     nothing = measure(TASK, torch.full((2, 3), -1.0), torch.zeros(2, 3))
     assert math.isnan(nothing["f1"])
@@ -125,7 +145,10 @@ def test_logits_that_all_lie_between_0_and_1_are_logits():
     [
         ({"pos_weight": 0.0}, "pos_weight 0.0"),
         ({"pos_weight": (1.0, -1.0)}, "pos_weight"),
-        ({"labels": ("a", "b"), "pos_weight": (1.0, 2.0, 3.0)}, "3 values of pos_weight for 2 labels"),
+        (
+            {"labels": ("a", "b"), "pos_weight": (1.0, 2.0, 3.0)},
+            "3 values of pos_weight for 2 labels",
+        ),
         ({"monitor": "loss"}, "monitor 'loss'"),
     ],
 )

@@ -55,7 +55,10 @@ def test_missing_labels_have_no_loss_and_no_gradient(loss):
     losses = Regression(loss=loss).losses(outputs, torch.tensor([1.0, NAN, 0.0]))
     losses.sum().backward()
     assert losses.tolist() == {"mse": [4, 0, 16], "mae": [2, 0, 4], "huber": [1.5, 0, 3.5]}[loss]
-    assert outputs.grad.flatten().tolist() == {"mse": [4, 0, -8], "mae": [1, 0, -1], "huber": [1, 0, -1]}[loss]
+    assert (
+        outputs.grad.flatten().tolist()
+        == {"mse": [4, 0, -8], "mae": [1, 0, -1], "huber": [1, 0, -1]}[loss]
+    )
 
 
 def test_fit_learns_mean_and_spread_of_the_known_labels():
@@ -74,7 +77,10 @@ def test_fit_keeps_what_was_set_by_hand():
     assert Regression(mean=(0.0,)).fit(values, ["y"]).std == (1.0,)
     assert Regression(std=(9.0,)).fit(values, ["y"]).std == (9.0,)
     assert Regression(std=(9.0,)).fit(np.array([2.0, 2.0]), ["y"]).mean == (2.0,)
-    assert Regression(names=("a", "b")).fit(np.array([[1.0, 2], [2, 3]]), ["u", "v"]).names == ("a", "b")
+    assert Regression(names=("a", "b")).fit(np.array([[1.0, 2], [2, 3]]), ["u", "v"]).names == (
+        "a",
+        "b",
+    )
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e9, -1 / 3])
@@ -90,23 +96,34 @@ def test_fit_refuses_an_output_without_labels():
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20, unique=True).filter(lambda v: max(v) - min(v) > 1e-3))
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20, unique=True).filter(
+        lambda v: max(v) - min(v) > 1e-3
+    )
+)
 def test_decode_undoes_encode(values):
     values = np.array(values)
     task = Regression().fit(values, ["y"])
     encoded = task.encode(values)
     np.testing.assert_allclose(encoded.double().mean(), 0, atol=1e-5)
     np.testing.assert_allclose(encoded.double().square().mean(), 1, rtol=1e-4)
-    np.testing.assert_allclose(task.decode(encoded[:, None])[""], values, rtol=1e-5, atol=1e-6 * np.abs(values).max())
+    np.testing.assert_allclose(
+        task.decode(encoded[:, None])[""], values, rtol=1e-5, atol=1e-6 * np.abs(values).max()
+    )
 
 
 def test_encode_and_decode_of_vectors():
     encoded = VECTOR.encode(np.array([[5.0, -1.0], [1.0, NAN]]))
     np.testing.assert_array_equal(encoded.numpy(), [[2, 2], [0, NAN]])
-    assert VECTOR.decode(torch.tensor([[2.0, 2.0], [0.0, -1.0]])) == {"u": [5.0, 1.0], "v": [-1.0, -2.5]}
+    assert VECTOR.decode(torch.tensor([[2.0, 2.0], [0.0, -1.0]])) == {
+        "u": [5.0, 1.0],
+        "v": [-1.0, -2.5],
+    }
 
 
-@pytest.mark.parametrize(("value", "message"), [("tall", "'tall' where a number"), (float("inf"), "must be finite")])
+@pytest.mark.parametrize(
+    ("value", "message"), [("tall", "'tall' where a number"), (float("inf"), "must be finite")]
+)
 def test_encode_refuses_what_is_no_finite_number(value, message):
     with pytest.raises(BadLabel, match=message) as caught:
         STANDARD.encode(np.array([1.0, None, value], dtype=object))
@@ -114,7 +131,12 @@ def test_encode_refuses_what_is_no_finite_number(value, message):
 
 
 @settings(deadline=None)
-@given(seed=st.integers(0, 2**31), missing=st.floats(0, 0.95), vector=st.booleans(), offset=st.sampled_from([0.0, 2000.0, 1e6]))
+@given(
+    seed=st.integers(0, 2**31),
+    missing=st.floats(0, 0.95),
+    vector=st.booleans(),
+    offset=st.sampled_from([0.0, 2000.0, 1e6]),
+)
 def test_metrics_against_sklearn(seed, missing, vector, offset):
     rng = np.random.default_rng(seed)
     y = offset + rng.normal(size=(30, 2 if vector else 1)) * ([3.0, 0.2] if vector else [7.0])
@@ -127,7 +149,9 @@ def test_metrics_against_sklearn(seed, missing, vector, offset):
     guess = outputs * np.array(task.std) + np.array(task.mean)
     known = ~np.isnan(y)
     assert got["mae"] == pytest.approx(mean_absolute_error(y[known], guess[known]), rel=1e-5)
-    assert got["rmse"] == pytest.approx(math.sqrt(mean_squared_error(y[known], guess[known])), rel=1e-5)
+    assert got["rmse"] == pytest.approx(
+        math.sqrt(mean_squared_error(y[known], guess[known])), rel=1e-5
+    )
     r2 = [r2_score(y[k, i], guess[k, i]) for i, k in enumerate(known.T)]
     assert got["r2"] == pytest.approx(np.mean(r2), rel=1e-4, abs=1e-5)
 
@@ -148,7 +172,12 @@ def test_r2_of_an_evaluation_far_from_the_training_mean():
     task = Regression().fit(np.arange(1900.0, 1951.0), ["year"])
     y = np.array([2020.0, 2021.0, 2022.0, 2023.0, 2024.0])
     guess = y + np.array([0.5, 0, -0.5, 0, 0.5])
-    got = measure(task, torch.tensor((guess - task.mean[0]) / task.std[0])[:, None].float(), task.encode(y), size=2)
+    got = measure(
+        task,
+        torch.tensor((guess - task.mean[0]) / task.std[0])[:, None].float(),
+        task.encode(y),
+        size=2,
+    )
     assert got["r2"] == pytest.approx(r2_score(y, guess), abs=1e-4)
 
 
@@ -160,7 +189,10 @@ def test_r2_without_two_distinct_labels_is_undefined(targets):
 
 
 def test_no_label_means_no_metric():
-    assert all(math.isnan(value) for value in measure(STANDARD, torch.zeros(2, 1), torch.tensor([NAN, NAN])).values())
+    assert all(
+        math.isnan(value)
+        for value in measure(STANDARD, torch.zeros(2, 1), torch.tensor([NAN, NAN])).values()
+    )
 
 
 def test_r2_is_the_mean_over_the_outputs_that_have_one():
@@ -198,7 +230,9 @@ def test_each_output_of_a_vector_is_bounded_by_itself():
     reported = VECTOR.compute(metrics)
     assert reported["r2"].item() == pytest.approx((1 - 1 / 8 + 1 - 99**2 / 8) / 2)
     assert VECTOR.in_score(metrics)["r2"].item() == pytest.approx((1 - 1 / 8 - 1) / 2)
-    assert VECTOR.score({**reported, **VECTOR.in_score(metrics)}) == pytest.approx((1 - 1 / 8 - 1) / 2)
+    assert VECTOR.score({**reported, **VECTOR.in_score(metrics)}) == pytest.approx(
+        (1 - 1 / 8 - 1) / 2
+    )
     assert STANDARD.in_score(STANDARD.metrics()) == {}
 
 

@@ -8,9 +8,27 @@ import pytest
 import torch
 from torchmetrics.classification import BinarySpecificity
 
-from src.tasks import MISSING, BadLabel, BinaryClassification, Classification, MultilabelClassification, Regression, Task, labelled
+from src.tasks import (
+    MISSING,
+    BadLabel,
+    BinaryClassification,
+    Classification,
+    MultilabelClassification,
+    Regression,
+    Task,
+    labelled,
+)
 from src.tasks.head import Head
-from src.tasks.task import LabelCount, as_numbers, classes_as_integers, constant, distinct, hashable, known, position_in
+from src.tasks.task import (
+    LabelCount,
+    as_numbers,
+    classes_as_integers,
+    constant,
+    distinct,
+    hashable,
+    known,
+    position_in,
+)
 
 NAN = float("nan")
 KINDS = [
@@ -33,11 +51,16 @@ def test_classes_as_integers():
 def test_known():
     assert known(np.array([1.0, NAN])).tolist() == [True, False]
     assert known(np.array([1, 2])).tolist() == [True, True]
-    assert known(np.array([["a", None], [NAN, 0]], dtype=object)).tolist() == [[True, False], [False, True]]
+    assert known(np.array([["a", None], [NAN, 0]], dtype=object)).tolist() == [
+        [True, False],
+        [False, True],
+    ]
 
 
 def test_as_numbers():
-    np.testing.assert_array_equal(as_numbers(np.array(["3.5", None, True, 2], dtype=object)), [3.5, NAN, 1, 2])
+    np.testing.assert_array_equal(
+        as_numbers(np.array(["3.5", None, True, 2], dtype=object)), [3.5, NAN, 1, 2]
+    )
     with pytest.raises(BadLabel, match="'x'") as caught:
         as_numbers(np.array([[1, 2], [3, "x"]], dtype=object))
     assert caught.value.row == 1
@@ -49,11 +72,17 @@ def test_distinct_orders_numbers_by_size_and_words_by_alphabet():
     assert distinct(np.array([10, 9, None, 10, -1], dtype=object)) == (-1, 9, 10)
     assert distinct(np.array(["b", "a", None], dtype=object)) == ("a", "b")
     assert distinct(np.array([2.5, NAN, 1.0])) == (1.0, 2.5)
-    assert all(type(v) is float for v in distinct(np.array([2.5, 1.0])))  # plain values, which JSON can hold
+    assert all(
+        type(v) is float for v in distinct(np.array([2.5, 1.0]))
+    )  # plain values, which JSON can hold
 
 
 def test_position_in():
-    assert position_in(("a", "b"), np.array(["b", None, "a"], dtype=object)).tolist() == [1, MISSING, 0]
+    assert position_in(("a", "b"), np.array(["b", None, "a"], dtype=object)).tolist() == [
+        1,
+        MISSING,
+        0,
+    ]
 
 
 def test_label_count_adds_up():
@@ -104,8 +133,14 @@ def test_tasks_that_differ_in_what_the_loss_depends_on_are_not_alike(task):
     ("task", "same"),
     [
         (Classification(classes=("a", "b")), {"classes": (0, 1), "monitor": "f1"}),
-        (BinaryClassification(classes=(0, 1)), {"classes": ("no", "yes"), "threshold": 0.25, "monitor": "f1"}),
-        (MultilabelClassification(labels=("a", "b")), {"labels": ("c", "d"), "thresholds": (0.1, 0.2), "per_label": True}),
+        (
+            BinaryClassification(classes=(0, 1)),
+            {"classes": ("no", "yes"), "threshold": 0.25, "monitor": "f1"},
+        ),
+        (
+            MultilabelClassification(labels=("a", "b")),
+            {"labels": ("c", "d"), "thresholds": (0.1, 0.2), "per_label": True},
+        ),
         (Regression(mean=(0.0,), std=(1.0,)), {"mean": (5.0,), "std": (2.0,), "monitor": "mae"}),
         (Regression(names=("u", "v")), {"names": ("x", "y"), "weight": 2.0}),
     ],
@@ -162,8 +197,12 @@ class Unhashable(Regression):
 def test_a_setting_of_a_kind_of_ones_own_keeps_tasks_apart():
     assert Quantile(tau=0.1).loss_key() != Quantile(tau=0.9).loss_key()
     assert Quantile(tau=0.1).loss_key() == Quantile(tau=0.1, weight=3.0).loss_key()
-    assert Quantile(note="a").loss_key() != Quantile(note="b").loss_key()  # nobody says that its loss does not read it
-    assert Quantile(mean=(1.0,)).loss_key() != Quantile(mean=(2.0,)).loss_key()  # a loss of its own may read them
+    assert (
+        Quantile(note="a").loss_key() != Quantile(note="b").loss_key()
+    )  # nobody says that its loss does not read it
+    assert (
+        Quantile(mean=(1.0,)).loss_key() != Quantile(mean=(2.0,)).loss_key()
+    )  # a loss of its own may read them
     assert Noted(note="a", mean=(1.0,)).loss_key() == Noted(note="b", mean=(2.0,)).loss_key()
     assert Noted(tau=0.1).loss_key() != Noted(tau=0.9).loss_key()
     assert Shifted(shift=1.0).loss_key() != Shifted().loss_key()
@@ -173,7 +212,9 @@ def test_a_setting_of_a_kind_of_ones_own_keeps_tasks_apart():
 
 def test_settings_without_a_hash_count_by_what_they_hold():
     task = Unhashable(knots=[1.0, 2.0], names_of={"a": [1]})
-    assert hash(task.loss_key()) == hash(Unhashable(knots=[1.0, 2.0], names_of={"a": [1]}).loss_key())
+    assert hash(task.loss_key()) == hash(
+        Unhashable(knots=[1.0, 2.0], names_of={"a": [1]}).loss_key()
+    )
     assert task.loss_key() != Unhashable(knots=[1.0, 3.0], names_of={"a": [1]}).loss_key()
     assert task.loss_key() != Unhashable(knots=[1.0, 2.0], names_of={"a": [2]}).loss_key()
     assert hashable(torch.ones(2)) == hashable(torch.ones(2)) != hashable(torch.zeros(2))
@@ -192,7 +233,10 @@ def test_a_metric_with_a_name_that_means_something_else_is_refused(name):
 def test_a_metric_may_be_added_to_a_kind():
     @dataclass(frozen=True, kw_only=True)
     class Careful(BinaryClassification):
-        metric_names: ClassVar[tuple[str, ...]] = (*BinaryClassification.metric_names, "specificity")
+        metric_names: ClassVar[tuple[str, ...]] = (
+            *BinaryClassification.metric_names,
+            "specificity",
+        )
 
         def metrics(self):
             metrics = super().metrics()
@@ -201,7 +245,11 @@ def test_a_metric_may_be_added_to_a_kind():
 
     task = Careful(classes=(0, 1))
     metrics = task.metrics()
-    metrics.update(**task.measured(torch.tensor([[1.0], [-1.0], [1.0], [2.0]]), torch.tensor([0.0, 0.0, 1.0, NAN])))
+    metrics.update(
+        **task.measured(
+            torch.tensor([[1.0], [-1.0], [1.0], [2.0]]), torch.tensor([0.0, 0.0, 1.0, NAN])
+        )
+    )
     got = task.compute(metrics)
     assert got["specificity"] == 0.5
     assert got["accuracy"].item() == pytest.approx(2 / 3)
@@ -211,13 +259,17 @@ def test_a_metric_may_be_added_to_a_kind():
 def test_what_a_score_is_in_words():
     assert Classification().score_in_words() == "accuracy"
     assert BinaryClassification().score_in_words() == "AUROC"
-    assert MultilabelClassification(monitor="average_precision").score_in_words() == "average precision"
+    assert (
+        MultilabelClassification(monitor="average_precision").score_in_words()
+        == "average precision"
+    )
     assert Regression().score_in_words() == "R2, at least -1"
     assert Regression(monitor="rmse").score_in_words() == "1 - RMSE / std, at least -1"
 
 
 @pytest.mark.parametrize(
-    ("depth", "parameters"), [(0, 5 * 3 + 3), (1, 5 * 8 + 8 + 8 * 3 + 3), (2, 5 * 8 + 8 + 8 * 8 + 8 + 8 * 3 + 3)]
+    ("depth", "parameters"),
+    [(0, 5 * 3 + 3), (1, 5 * 8 + 8 + 8 * 3 + 3), (2, 5 * 8 + 8 + 8 * 8 + 8 + 8 * 3 + 3)],
 )
 def test_head(depth, parameters):
     head = Head(5, 3, depth=depth, width=8)

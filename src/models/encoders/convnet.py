@@ -10,7 +10,9 @@ def stage(channels_in: int, channels: int, stride: int) -> nn.Sequential:
     """Two 3x3 convolutions, each with GroupNorm and ReLU; the first one halves the image if ``stride`` is 2."""
     layers: list[nn.Module] = []
     for i, s in enumerate((stride, 1)):
-        conv = nn.Conv2d(channels if i else channels_in, channels, kernel_size=3, stride=s, padding=1, bias=False)
+        conv = nn.Conv2d(
+            channels if i else channels_in, channels, kernel_size=3, stride=s, padding=1, bias=False
+        )
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         layers += [conv, nn.GroupNorm(min(8, channels), channels), nn.ReLU()]
     return nn.Sequential(*layers)
@@ -27,7 +29,8 @@ class Pool(nn.Module):
 class ConvNet(Encoder):
     """``depth`` stages of two 3x3 convolutions; each stage after the first halves the image and doubles the channels.
 
-    GroupNorm (Wu and He, ECCV 2018), not BatchNorm: the result must not depend on how the batch is dealt to devices.
+    GroupNorm (Wu and He, ECCV 2018), not BatchNorm: the result must not depend on how the batch is
+    dealt to devices.
 
     Args:
         shape: What one sample looks like; its dense part must be (channels, height, width).
@@ -41,7 +44,9 @@ class ConvNet(Encoder):
         if width < 1 or depth < 1:
             raise ValueError(f"ConvNet: width {width} and depth {depth} must be at least 1")
         if width % 8 and width not in (1, 2, 4):
-            raise ValueError(f"ConvNet: width {width} is neither 1, 2, 4 nor a multiple of 8, the number of its GroupNorm groups")
+            raise ValueError(
+                f"ConvNet: width {width} is neither 1, 2, 4 nor a multiple of 8, the number of its GroupNorm groups"
+            )
         sizes = [shape.dense[0], *(width * 2**i for i in range(depth))]
         stages = [stage(sizes[i], sizes[i + 1], stride=2 if i else 1) for i in range(depth)]
         stages[-1].append(Pool())

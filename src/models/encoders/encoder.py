@@ -1,8 +1,9 @@
 """The contract of every encoder: a sequence of stages and the size of what comes out.
 
-What travels from stage to stage is a tensor x, or a tuple (x, ...) whose other tensors ride along: masks of padding, skips.
-Between stages an image is (B, C, H, W), anything else (B, ..., C); the features that the last stage puts out are (B, ..., D), for
-images too, so that one head serves vectors, tokens and pixels.
+What travels from stage to stage is a tensor x, or a tuple (x, ...) whose other tensors ride along:
+masks of padding, skips. FeatureExchange stages an image is (B, C, H, W), anything else (B, ..., C);
+the features that the last stage puts out are (B, ..., D), for images too, so that one head serves
+vectors, tokens and pixels.
 """
 
 from abc import ABC, abstractmethod
@@ -32,7 +33,11 @@ def with_top(state: State, x: Tensor) -> State:
 
 def recomputed(function: Callable[[Any], Any], state: Any) -> Any:
     """Calls a function of which nothing but its input is kept for the backward pass (Chen et al., arXiv 1604.06174)."""
-    return checkpoint(function, state, use_reentrant=False) if torch.is_grad_enabled() else function(state)
+    return (
+        checkpoint(function, state, use_reentrant=False)
+        if torch.is_grad_enabled()
+        else function(state)
+    )
 
 
 @dataclass(frozen=True)
@@ -61,18 +66,17 @@ class Layout:
 class Encoder(nn.Module, ABC):
     """Inputs -> features (B, ..., D), through a stem and a sequence of stages.
 
-    Stages are the one seam that everything uses: architectures that share between layers act between stages, placement and FSDP
-    cut at stages, activation checkpointing wraps stages. An encoder draws its initial weights from torch's global generator and
-    from nothing else.
+    Stages are the one seam that everything uses: architectures that share between layers act
+    between stages, placement and FSDP cut at stages, activation checkpointing wraps stages. An
+    encoder draws its initial weights from torch's global generator and from nothing else.
 
-    A module within a stage may say how devices can compute it together, each a piece of it: ``cuts`` {path: what is cut, 'outputs'
-    or 'inputs' of a linear layer, or 'units', those that reach a dropout layer between two of these}, and ``pieces``, into how many
-    it may be cut.
+    A module within a stage may say how devices can compute it together, each a piece of it:
+    ``cuts`` {path: what is cut, 'outputs' or 'inputs' of a linear layer, or 'units', those that
+    reach a dropout layer between two of these}, and ``pieces``, into how many it may be cut.
 
-    Attributes:
-        stages: nn.Sequential; the first one reads the inputs as the batch holds them.
-        features: Size D of the last stage's output.
-        recompute: Whether each stage keeps its inputs alone, and is computed once more in a backward pass.
+    Attributes: stages: nn.Sequential; the first one reads the inputs as the batch holds them.
+        features: Size D of the last stage's output. recompute: Whether each stage keeps its inputs
+        alone, and is computed once more in a backward pass.
     """
 
     stages: nn.Sequential
@@ -125,21 +129,31 @@ class Encoder(nn.Module, ABC):
         Args:
             shape: What one sample looks like.
 
-        Raises:
-            ValueError: It lacks a part of the contract, or its features have another size than it says.
+        Raises: ValueError: It lacks a part of the contract, or its features have another size than
+            it says.
         """
         name = type(self).__name__
-        if not isinstance(getattr(self, "stages", None), nn.Module):  # a compiled one is no nn.Sequential
-            raise ValueError(f"{name} sets no self.stages: an encoder is an nn.Sequential of stages")
+        if not isinstance(
+            getattr(self, "stages", None), nn.Module
+        ):  # a compiled one is no nn.Sequential
+            raise ValueError(
+                f"{name} sets no self.stages: an encoder is an nn.Sequential of stages"
+            )
         if not isinstance(getattr(self, "features", None), int):
-            raise ValueError(f"{name} sets no self.features: the size of what its last stage puts out, a whole number")
+            raise ValueError(
+                f"{name} sets no self.features: the size of what its last stage puts out, a whole number"
+            )
         training = self.training
         self.eval()
         with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"):
             z = top(self.stages(shape.example()))
         self.train(training)
         if z.shape[-1] != self.features:
-            order = "; channels come last in features, for images too" if z.ndim > 3 and z.shape[1] == self.features else ""
+            order = (
+                "; channels come last in features, for images too"
+                if z.ndim > 3 and z.shape[1] == self.features
+                else ""
+            )
             raise ValueError(
                 f"{name} says that its features have size {self.features}, but its last stage puts out {z.shape[-1]} "
                 f"{tuple(z.shape)}: set self.features = {z.shape[-1]}, or mend the last stage{order}"
@@ -148,7 +162,9 @@ class Encoder(nn.Module, ABC):
 
 def checked(make: Callable[[InputShape], Encoder]) -> Callable[[InputShape], Encoder]:
     """Returns a factory that tries each encoder it makes, so that a wrong size is said where it arises."""
-    return partial(made, make)  # a function of its own could not be sent to a process that is spawned
+    return partial(
+        made, make
+    )  # a function of its own could not be sent to a process that is spawned
 
 
 def made(make: Callable[[InputShape], Encoder], shape: InputShape) -> Encoder:

@@ -17,7 +17,11 @@ class Block(nn.Module):
         super().__init__()
         self.pieces = width
         self.body = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), Dropout(dropout), nn.Linear(width, width)
+            nn.LayerNorm(width),
+            nn.Linear(width, width),
+            nn.GELU(),
+            Dropout(dropout),
+            nn.Linear(width, width),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,17 +41,22 @@ class MLP(Encoder):
         dropout: Share of hidden units dropped in each block.
     """
 
-    def __init__(self, shape: InputShape, width: int = 256, depth: int = 2, dropout: float = 0.0) -> None:
+    def __init__(
+        self, shape: InputShape, width: int = 256, depth: int = 2, dropout: float = 0.0
+    ) -> None:
         super().__init__(shape)
         if width < 1 or depth < 0:
             raise ValueError(f"MLP: width {width} and depth {depth} must be at least 1 and 0")
         if not 0 <= dropout < 1:
             raise ValueError(f"MLP: dropout {dropout} is outside [0, 1)")
         if shape.tokens:
-            raise ValueError("MLP reads vectors, but the data gives sequences of tokens: use --model.encoder Transformer")
+            raise ValueError(
+                "MLP reads vectors, but the data gives sequences of tokens: use --model.encoder Transformer"
+            )
         stem = VectorStem(shape)
         self.stages = nn.Sequential(
-            nn.Sequential(stem, nn.Linear(stem.features, width)), *(Block(width, dropout) for _ in range(depth))
+            nn.Sequential(stem, nn.Linear(stem.features, width)),
+            *(Block(width, dropout) for _ in range(depth)),
         )
         self.stages[-1] = nn.Sequential(self.stages[-1], nn.LayerNorm(width), nn.GELU())
         self.features = width

@@ -28,7 +28,11 @@ class Start(nn.Module):
 
     def __init__(self, embeddings: nn.Module, projection: nn.Module | None, padding: int) -> None:
         super().__init__()
-        self.embeddings, self.projection, self.padding = embeddings, projection or nn.Identity(), padding
+        self.embeddings, self.projection, self.padding = (
+            embeddings,
+            projection or nn.Identity(),
+            padding,
+        )
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> State:
         """Returns a state."""
@@ -48,9 +52,13 @@ class Blocks(nn.Module):
         """Returns a state of the same make."""
         x, mask = with_mask(state)
         hidden = {}
-        if mask is not None:  # as what is added to the scores, which every attention implementation takes
+        if (
+            mask is not None
+        ):  # as what is added to the scores, which every attention implementation takes
             scores = torch.zeros(mask.shape, dtype=x.dtype, device=x.device)
-            hidden["attention_mask"] = scores.masked_fill(~attended(mask), torch.finfo(x.dtype).min)[:, None, None]
+            hidden["attention_mask"] = scores.masked_fill(
+                ~attended(mask), torch.finfo(x.dtype).min
+            )[:, None, None]
         for block in self.blocks:
             found = block(x, **hidden)
             x = found[0] if isinstance(found, tuple) else found
@@ -83,33 +91,49 @@ class FixedStatistics(nn.BatchNorm2d):
 class Pretrained(Encoder):
     """A backbone of the transformers package (Wolf et al., EMNLP 2020): BERT, RoBERTa, ELECTRA, ViT, DINOv2, ConvNeXt, ResNet ...
 
-    One stage for the embeddings, then the blocks; the model's own pooler and heads are left out. When it is made, an example goes
-    through the stages and through the model itself: where these differ the backbone is refused. Parameters that the features do not
-    depend on do not train.
+    One stage for the embeddings, then the blocks; the model's own pooler and heads are left out.
+    When it is made, an example goes
+    through the stages and through the model itself: where these differ the backbone is refused.
+    Parameters that the features do not depend on do not train.
 
-    For the same run on any topology, ``nn.Dropout`` becomes :class:`~src.models.dropout.Dropout` with the same p, and dropout of
-    attention weights and of whole layers, which each device would draw for itself, is off. BatchNorm keeps the statistics that came
-    with the weights, as in detection (He et al., "Mask R-CNN", ICCV 2017): those of a batch depend on how it is dealt to devices.
+    For the same run on any topology, ``nn.Dropout`` becomes :class:`~src.models.dropout.Dropout`
+    with the same p, and dropout of attention weights and of whole layers, which each device would
+    draw for itself, is off. BatchNorm keeps the statistics that came with the weights, as in
+    detection (He et al., "Mask R-CNN", ICCV 2017): those of a batch depend on how it is dealt to
+    devices.
 
-    Token 0 fills up short sequences, so that 0 must be the backbone's ``pad_token_id``, as in BERT. Where that is another number
-    (RoBERTa: 1), it is that number which is masked, and which the data must fill up with. Parts of tokens are not read.
+    Token 0 fills up short sequences, so that 0 must be the backbone's ``pad_token_id``, as in BERT.
+    Where that is another number (RoBERTa: 1), it is that number which is masked, and which the data
+    must fill up with. Parts of tokens are not read.
 
-    Args:
-        shape: What one sample looks like: tokens, or images of a size that the backbone reads.
+    Args: shape: What one sample looks like: tokens, or images of a size that the backbone reads.
         name: A model id on the Hugging Face hub, or a folder with config.json and the weights.
-        weights: Whether to load the weights; else initial ones, from config.json alone.
-        stages: Number of stages that the blocks are cut into, behind the one of the embeddings; None: one per block.
-        freeze: Number of stages, from the first, that do not train; -1: all.
-        pool: mean: over the real tokens, or pixels, (B, D); first: the first token, in most [CLS], (B, D); none: features of each
+        weights: Whether to load the weights; else initial ones, from config.json alone. stages:
+        Number of stages that the blocks are cut into, behind the one of the embeddings; None: one
+        per block. freeze: Number of stages, from the first, that do not train; -1: all. pool: mean:
+        over the real tokens, or pixels, (B, D); first: the first token, in most [CLS], (B, D);
+        none: features of each
             token (B, S, D) or pixel (B, H, W, D).
     """
 
     def __init__(
-        self, shape: InputShape, name: str, weights: bool = True, stages: int | None = None, freeze: int = 0, pool: Pool = "mean"
+        self,
+        shape: InputShape,
+        name: str,
+        weights: bool = True,
+        stages: int | None = None,
+        freeze: int = 0,
+        pool: Pool = "mean",
     ) -> None:
         super().__init__(shape)
         if shape.categories or not (shape.tokens or len(shape.dense) == 3):
-            other = "TabularTransformer" if shape.categories else "Transformer" if len(shape.dense) == 2 else "MLP"
+            other = (
+                "TabularTransformer"
+                if shape.categories
+                else "Transformer"
+                if len(shape.dense) == 2
+                else "MLP"
+            )
             raise ValueError(
                 f"Pretrained reads tokens or images, but the data gives {describe(shape)}: use --model.encoder {other}"
             )
@@ -117,24 +141,39 @@ class Pretrained(Encoder):
             raise ValueError(f"Pretrained: pool {pool} is neither none nor mean nor first")
         model, missing = load(name, weights)
         title = f"'{name}' ({model.config.model_type})"
-        embeddings, projection, blocks, norm = (part(model, places) for places in (EMBEDDINGS, PROJECTION, BLOCKS, NORM))
+        embeddings, projection, blocks, norm = (
+            part(model, places) for places in (EMBEDDINGS, PROJECTION, BLOCKS, NORM)
+        )
         if embeddings is None or not isinstance(blocks, nn.ModuleList):
-            raise ValueError(f"Pretrained finds no embeddings and list of blocks in {title}: name a model like BERT, ViT or ResNet")
+            raise ValueError(
+                f"Pretrained finds no embeddings and list of blocks in {title}: name a model like BERT, ViT or ResNet"
+            )
         count = len(blocks) if stages is None else stages
         if not 1 <= count <= len(blocks):
-            raise ValueError(f"Pretrained: stages {count} is outside 1 ... {len(blocks)}, the blocks of {title}")
+            raise ValueError(
+                f"Pretrained: stages {count} is outside 1 ... {len(blocks)}, the blocks of {title}"
+            )
         if not -1 <= freeze <= count + 1:
-            raise ValueError(f"Pretrained: freeze {freeze} is neither in 0 ... {count + 1}, the stages of {title}, nor -1 for all")
+            raise ValueError(
+                f"Pretrained: freeze {freeze} is neither in 0 ... {count + 1}, the stages of {title}, nor -1 for all"
+            )
         padding = getattr(model.config, "pad_token_id", None) or 0
-        pieces = [Blocks(list(blocks)[a:b]) for a, b in pairwise(len(blocks) * k // count for k in range(count + 1))]
+        pieces = [
+            Blocks(list(blocks)[a:b])
+            for a, b in pairwise(len(blocks) * k // count for k in range(count + 1))
+        ]
         self.stages = nn.Sequential(Start(embeddings, projection, padding), *pieces)
         self.stages[-1] = nn.Sequential(pieces[-1], End(norm, pool))
         self._suit(weights, title)
         inputs, theirs = own_features(model, shape, padding, pool, title)
         reached = self._prove(inputs, theirs, model, title)
-        lacking = [key for key, p in model.named_parameters() if key in missing and id(p) in reached]
+        lacking = [
+            key for key, p in model.named_parameters() if key in missing and id(p) in reached
+        ]
         if lacking:
-            raise ValueError(f"Pretrained: the weights of {title} lack {lacking[0]}: set weights false, or name another model")
+            raise ValueError(
+                f"Pretrained: the weights of {title} lack {lacking[0]}: set weights false, or name another model"
+            )
         for p in self.parameters():
             p.requires_grad_(id(p) in reached)
         for stage in list(self.stages)[: freeze if freeze >= 0 else None]:
@@ -149,7 +188,9 @@ class Pretrained(Encoder):
                     setattr(parent, key, Dropout(child.p))
                 elif isinstance(child, nn.BatchNorm2d):
                     if not weights:
-                        raise ValueError(f"Pretrained: BatchNorm in {title} has its statistics from the weights: set weights true")
+                        raise ValueError(
+                            f"Pretrained: BatchNorm in {title} has its statistics from the weights: set weights true"
+                        )
                     fixed = FixedStatistics(child.num_features, child.eps)
                     fixed.load_state_dict(child.state_dict())
                     setattr(parent, key, fixed)
@@ -165,27 +206,39 @@ class Pretrained(Encoder):
         try:
             ours = self(inputs)
         except Exception as error:
-            raise ValueError(f"Pretrained: the blocks of {title} do not run one by one: {error}") from error
+            raise ValueError(
+                f"Pretrained: the blocks of {title} do not run one by one: {error}"
+            ) from error
         if not torch.equal(torch.get_rng_state(), before):
             raise ValueError(
                 f"Pretrained: {title} draws random numbers of its own in training: set dropouts in its config.json to 0"
             )
         reached = depends(ours, self)
         same = ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
-        if not same or depends(theirs, model) - reached:  # what starts near 0 would not show in the numbers
-            raise ValueError(f"Pretrained: {title} is more than its blocks one by one: name a model like BERT, ViT or ResNet")
+        if (
+            not same or depends(theirs, model) - reached
+        ):  # what starts near 0 would not show in the numbers
+            raise ValueError(
+                f"Pretrained: {title} is more than its blocks one by one: name a model like BERT, ViT or ResNet"
+            )
         self.train()
         return reached
 
 
 @torch.enable_grad()
-def own_features(model: Any, shape: InputShape, padding: int, pool: Pool, title: str) -> tuple[Any, Tensor]:
+def own_features(
+    model: Any, shape: InputShape, padding: int, pool: Pool, title: str
+) -> tuple[Any, Tensor]:
     """An example, and what the model itself makes of it, pooled."""
     inputs, found, mask = shape.example(), describe(shape), None
     if isinstance(inputs, Tensor):
         arguments = {"pixel_values": inputs}
     else:
-        tokens, known, found = inputs["tokens"], getattr(model.config, "vocab_size", 0), f"{shape.tokens} tokens"
+        tokens, known, found = (
+            inputs["tokens"],
+            getattr(model.config, "vocab_size", 0),
+            f"{shape.tokens} tokens",
+        )
         if known < shape.tokens:
             raise ValueError(
                 f"Pretrained: {title} knows {known} tokens, but the data has {shape.tokens}: use the model's tokenizer"
@@ -196,21 +249,31 @@ def own_features(model: Any, shape: InputShape, padding: int, pool: Pool, title:
     try:
         outputs = model.eval()(**arguments)
     except Exception as error:
-        size = f" with image_size {model.config.image_size}" if hasattr(model.config, "image_size") else ""
+        size = (
+            f" with image_size {model.config.image_size}"
+            if hasattr(model.config, "image_size")
+            else ""
+        )
         raise ValueError(f"Pretrained: {title}{size} does not read {found}: {error}") from error
     x = outputs.last_hidden_state
     if x.ndim == 3:
         return inputs, pooled(x, mask, pool)
     if pool == "first":
-        raise ValueError(f"Pretrained: pool first needs tokens, but {title} puts out images: set pool mean or none")
-    return inputs, x.movedim(1, -1) if pool == "none" else outputs.get("pooler_output", x.mean((-2, -1))).flatten(1)
+        raise ValueError(
+            f"Pretrained: pool first needs tokens, but {title} puts out images: set pool mean or none"
+        )
+    return inputs, x.movedim(1, -1) if pool == "none" else outputs.get(
+        "pooler_output", x.mean((-2, -1))
+    ).flatten(1)
 
 
 def depends(z: Tensor, module: nn.Module) -> set[int]:
     """The ids of the parameters that z depends on."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(z.sum(), parameters, allow_unused=True)
-    return {id(p) for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
+    return {
+        id(p) for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None
+    }
 
 
 def load(name: str, weights: bool) -> tuple[Any, set[str]]:
@@ -224,7 +287,9 @@ def load(name: str, weights: bool) -> tuple[Any, set[str]]:
         from transformers import AutoConfig, AutoModel
         from transformers.utils import logging
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("Pretrained needs the transformers package: pip install transformers") from error
+        raise ModuleNotFoundError(
+            "Pretrained needs the transformers package: pip install transformers"
+        ) from error
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise ValueError(f"Pretrained: name {name}: there is no such folder")
     logging.disable_progress_bar()
@@ -232,11 +297,17 @@ def load(name: str, weights: bool) -> tuple[Any, set[str]]:
     try:
         config = AutoConfig.from_pretrained(name)
         for key, value in config.to_dict().items():
-            if "drop" in key and any(what in key for what in ("att", "path", "layer")) and isinstance(value, float):
+            if (
+                "drop" in key
+                and any(what in key for what in ("att", "path", "layer"))
+                and isinstance(value, float)
+            ):
                 setattr(config, key, 0.0)
         if not weights:
             return AutoModel.from_config(config, dtype=torch.float32), set()
-        model, info = AutoModel.from_pretrained(name, config=config, dtype=torch.float32, output_loading_info=True)
+        model, info = AutoModel.from_pretrained(
+            name, config=config, dtype=torch.float32, output_loading_info=True
+        )
     except (OSError, ValueError) as error:
         raise ValueError(
             f"Pretrained: name '{name}' is neither a model id on the hub nor a folder with a model and its weights "

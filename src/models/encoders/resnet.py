@@ -8,9 +8,9 @@ from src.batch import InputShape
 from src.models.encoders.convnet import Pool, refuse_other_than_images
 from src.models.encoders.encoder import Encoder
 
-GROUPS = (
-    8  # of GroupNorm, as in ConvNet; on ImageNet 8 are within 0.3 % of 32 (Wu and He, Table 3), and narrow networks can have them
-)
+# of GroupNorm, as in ConvNet; on ImageNet 8 are within 0.3 % of 32 (Wu and He, Table 3), and narrow
+# networks can have them
+GROUPS = 8
 Norm = Literal["group", "batch"]
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
@@ -25,24 +25,35 @@ def check_images(name: str, shape: InputShape, width: int, groups: bool = True) 
     if width < 1:
         raise ValueError(f"{name}: width {width} must be at least 1")
     if groups and width % GROUPS and GROUPS % width:
-        raise ValueError(f"{name}: width {width} must be a multiple of {GROUPS}, the number of its GroupNorm groups, or 1, 2, 4")
+        raise ValueError(
+            f"{name}: width {width} must be a multiple of {GROUPS}, the number of its GroupNorm groups, or 1, 2, 4"
+        )
 
 
-def convolution(channels_in: int, channels: int, kernel: int, stride: int = 1, norm: Norm = "group") -> nn.Sequential:
+def convolution(
+    channels_in: int, channels: int, kernel: int, stride: int = 1, norm: Norm = "group"
+) -> nn.Sequential:
     """A convolution and its normalisation; the image keeps its size, or is halved if ``stride`` is 2."""
     conv = nn.Conv2d(channels_in, channels, kernel, stride, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(conv, nn.GroupNorm(min(GROUPS, channels), channels) if norm == "group" else nn.BatchNorm2d(channels))
+    return nn.Sequential(
+        conv,
+        nn.GroupNorm(min(GROUPS, channels), channels)
+        if norm == "group"
+        else nn.BatchNorm2d(channels),
+    )
 
 
 class Block(nn.Module):
     """ReLU(shortcut(x) + body(x)); the shortcut is the identity, or a 1x1 convolution where the shape changes.
 
-    The body is two 3x3 convolutions, or as a bottleneck a 1x1, a 3x3 and a 1x1 to four times the channels. The first 3x3 one has
-    the stride, as in torchvision.
+    The body is two 3x3 convolutions, or as a bottleneck a 1x1, a 3x3 and a 1x1 to four times the
+    channels. The first 3x3 one has the stride, as in torchvision.
     """
 
-    def __init__(self, channels_in: int, channels: int, stride: int, bottleneck: bool, norm: Norm) -> None:
+    def __init__(
+        self, channels_in: int, channels: int, stride: int, bottleneck: bool, norm: Norm
+    ) -> None:
         super().__init__()
         out = channels * 4 if bottleneck else channels
         same = stride == 1 and channels_in == out
@@ -72,17 +83,19 @@ class Block(nn.Module):
 class ResNet(Encoder):
     """A residual network: x <- ReLU(x + F(x)) (He et al., "Deep residual learning for image recognition", CVPR 2016).
 
-    Five stages: the stem and four groups of blocks, of which each after the first halves the image and doubles the channels; the
-    last one ends with the mean over the image. Depths 18 and 34 are of basic blocks, 50 of bottlenecks.
+    Five stages: the stem and four groups of blocks, of which each after the first halves the image
+    and doubles the channels; the last one ends with the mean over the image. Depths 18 and 34 are
+    of basic blocks, 50 of bottlenecks.
 
-    Args:
-        shape: What one sample looks like; its dense part must be (channels, height, width).
-        depth: Number of layers, by the names of the paper (its last one, the classifier, is the heads' business).
-        width: Channels of the stem, a multiple of 8 or 1, 2, 4; the features are 8 times as many (depth 50: 32 times).
-        stem: cifar: a 3x3 convolution that keeps the size, for small images. imagenet: a 7x7 one that halves it, and max pooling,
+    Args: shape: What one sample looks like; its dense part must be (channels, height, width).
+        depth: Number of layers, by the names of the paper (its last one, the classifier, is the
+        heads' business). width: Channels of the stem, a multiple of 8 or 1, 2, 4; the features are
+        8 times as many (depth 50: 32 times). stem: cifar: a 3x3 convolution that keeps the size,
+        for small images. imagenet: a 7x7 one that halves it, and max pooling,
             which halves it again.
-        norm: group: GroupNorm (Wu and He, ECCV 2018). batch: BatchNorm, which sees the rows of its own device alone, those that
-            fill up a batch included, so that a run depends on the number of devices.
+        norm: group: GroupNorm (Wu and He, ECCV 2018). batch: BatchNorm, which sees the rows of its
+            own device alone, those that fill up a batch included, so that a run depends on the
+            number of devices.
     """
 
     def __init__(
@@ -102,7 +115,9 @@ class ResNet(Encoder):
             raise ValueError(f"ResNet: norm '{norm}' must be group or batch")
         check_images("ResNet", shape, width, groups=norm == "group")
         kernel, stride = (3, 1) if stem == "cifar" else (7, 2)
-        stages = [nn.Sequential(convolution(shape.dense[0], width, kernel, stride, norm), nn.ReLU())]
+        stages = [
+            nn.Sequential(convolution(shape.dense[0], width, kernel, stride, norm), nn.ReLU())
+        ]
         if stem == "imagenet":
             stages[0].append(nn.MaxPool2d(3, stride=2, padding=1))
         bottleneck = depth == 50
@@ -110,7 +125,9 @@ class ResNet(Encoder):
         for i, count in enumerate(BLOCKS[depth]):
             stages.append(nn.Sequential())
             for j in range(count):
-                stages[-1].append(Block(size, width * 2**i, 2 if i and not j else 1, bottleneck, norm))
+                stages[-1].append(
+                    Block(size, width * 2**i, 2 if i and not j else 1, bottleneck, norm)
+                )
                 size = width * 2**i * (4 if bottleneck else 1)
         stages[-1].append(Pool())
         self.stages = nn.Sequential(*stages)

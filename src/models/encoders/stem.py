@@ -36,7 +36,9 @@ class VectorStem(nn.Module):
         """Returns (B, features)."""
         if isinstance(inputs, Tensor):
             return inputs.flatten(1)
-        columns = [e(c) for e, c in zip(self.embeddings, inputs["categorical"].unbind(1), strict=True)]
+        columns = [
+            e(c) for e, c in zip(self.embeddings, inputs["categorical"].unbind(1), strict=True)
+        ]
         dense = inputs["dense"]
         if columns:  # of several networks at once they are (K, B, ...)
             dense = dense.expand(*columns[0].shape[:-1], -1)

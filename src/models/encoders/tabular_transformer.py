@@ -14,7 +14,8 @@ from src.models.encoders.transformer import Block, Finish, check
 class Tokenizer(nn.Module):
     """A row as a [CLS] token and one token per column: x_j w_j + b_j of a number x_j, e_j(x_j) + b_j of a category.
 
-    All weights are uniform in +-width^-0.5 at first, as in the authors' package, of which the two kinds of columns come.
+    All weights are uniform in +-width^-0.5 at first, as in the authors' package, of which the two
+    kinds of columns come.
     """
 
     def __init__(self, columns: int, categories: tuple[int, ...], width: int) -> None:
@@ -24,7 +25,9 @@ class Tokenizer(nn.Module):
         if columns:
             self.columns["dense"] = LinearEmbeddings(columns, width)
         if categories:
-            self.columns["categorical"] = embeddings = CategoricalEmbeddings(list(categories), width)
+            self.columns["categorical"] = embeddings = CategoricalEmbeddings(
+                list(categories), width
+            )
             for embedding in embeddings.embeddings:
                 start_between(embedding.weight)
 
@@ -38,9 +41,10 @@ class Tokenizer(nn.Module):
 class TabularTransformer(Encoder):
     """FT-Transformer: the features of a row are its [CLS] token, which attended to all columns (Gorishniy et al., NeurIPS 2021).
 
-    "Revisiting deep learning models for tabular data". Each column is a token, without positions; blocks are those of
-    :class:`~src.models.encoders.Transformer`, with GELU where the paper has ReGLU. As in the paper the first block has no
-    LayerNorm in front of its attention, and the last one computes the [CLS] token alone. One stage for the tokens, one per block.
+    "Revisiting deep learning models for tabular data". Each column is a token, without positions;
+    blocks are those of :class:`~src.models.encoders.Transformer`, with GELU where the paper has
+    ReGLU. As in the paper the first block has no LayerNorm in front of its attention, and the last
+    one computes the [CLS] token alone. One stage for the tokens, one per block.
 
     Args:
         shape: What one sample looks like: table columns.
@@ -50,7 +54,14 @@ class TabularTransformer(Encoder):
         dropout: Share of units dropped in each MLP and of what each block adds.
     """
 
-    def __init__(self, shape: InputShape, width: int = 64, depth: int = 3, heads: int = 8, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        shape: InputShape,
+        width: int = 64,
+        depth: int = 3,
+        heads: int = 8,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__(shape)
         columns = sum(shape.dense)
         if shape.tokens or len(shape.dense) > 1 or not (columns or shape.categories):
@@ -59,7 +70,9 @@ class TabularTransformer(Encoder):
                 f"TabularTransformer reads table columns, but the data gives {describe(shape)}: use --model.encoder {other}"
             )
         check("TabularTransformer", width, depth, heads, dropout)
-        blocks = [Block(width, heads, dropout, rows=1 if k == depth - 1 else None) for k in range(depth)]
+        blocks = [
+            Block(width, heads, dropout, rows=1 if k == depth - 1 else None) for k in range(depth)
+        ]
         blocks[0].norm = nn.Identity()
         self.stages = nn.Sequential(Tokenizer(columns, shape.categories, width), *blocks)
         self.stages[-1] = nn.Sequential(self.stages[-1], Finish(width, "first"))

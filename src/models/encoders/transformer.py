@@ -46,7 +46,8 @@ def pooled(x: Tensor, mask: Tensor | None, pool: Literal["none", "mean", "first"
 class Block(nn.Module):
     """x + attention(LayerNorm(x)), then x + MLP(LayerNorm(x)), with GELU and a hidden layer four times as wide.
 
-    Dropout acts on what is added and within the MLP, not on the attention, which runs as one fused product.
+    Dropout acts on what is added and within the MLP, not on the attention, which runs as one fused
+    product.
 
     Args:
         width: D.
@@ -55,23 +56,37 @@ class Block(nn.Module):
         rows: Number of positions, from the first, that are wanted of it; None for all.
     """
 
-    cuts = {"queries_keys_values": "outputs", "out.0": "inputs", "mlp.1": "outputs", "mlp.3": "units", "mlp.4": "inputs"}
+    cuts = {
+        "queries_keys_values": "outputs",
+        "out.0": "inputs",
+        "mlp.1": "outputs",
+        "mlp.3": "units",
+        "mlp.4": "inputs",
+    }
 
     def __init__(self, width: int, heads: int, dropout: float, rows: int | None = None) -> None:
         super().__init__()
         self.pieces = heads
         self.heads, self.size, self.rows = heads, width // heads, rows
         self.norm: nn.Module = nn.LayerNorm(width)
-        self.queries_keys_values = nn.Linear(width, 3 * width)  # of each head side by side, so that devices can have whole heads
+        self.queries_keys_values = nn.Linear(
+            width, 3 * width
+        )  # of each head side by side, so that devices can have whole heads
         self.out = nn.Sequential(nn.Linear(width, width), Dropout(dropout))
         hidden = nn.Linear(width, 4 * width), nn.GELU(), Dropout(dropout)
-        self.mlp = nn.Sequential(nn.LayerNorm(width), *hidden, nn.Linear(4 * width, width), Dropout(dropout))
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), *hidden, nn.Linear(4 * width, width), Dropout(dropout)
+        )
 
     def forward(self, state: State) -> State:
         """(..., S, D) -> (..., S or rows, D)."""
         x, mask = with_mask(state)
-        q, k, v = self.queries_keys_values(self.norm(x)).unflatten(-1, (-1, 3, self.size)).unbind(-2)
-        x = x[..., : self.rows, :] + self.out(self._attention(q[..., : self.rows, :, :], k, v, mask))
+        q, k, v = (
+            self.queries_keys_values(self.norm(x)).unflatten(-1, (-1, 3, self.size)).unbind(-2)
+        )
+        x = x[..., : self.rows, :] + self.out(
+            self._attention(q[..., : self.rows, :, :], k, v, mask)
+        )
         return masked(x + self.mlp(x), mask)
 
     def _attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -103,7 +118,9 @@ class Parts(nn.Module):
     def __init__(self, vocabulary: int, width: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, PART_SIZE)
-        self.filters = nn.Linear(3 * PART_SIZE, width)  # a convolution as a product: copies of it can run as one
+        self.filters = nn.Linear(
+            3 * PART_SIZE, width
+        )  # a convolution as a product: copies of it can run as one
 
     def forward(self, parts: Tensor) -> Tensor:
         """(..., S, C) -> (..., S, width), zero where a token has no parts."""
@@ -150,17 +167,17 @@ class Positions(nn.Module):
 class Transformer(Encoder):
     """Embedding, ``depth`` blocks of attention and an MLP, LayerNorm (Vaswani et al., "Attention is all you need", NeurIPS 2017).
 
-    Each block normalises what it reads, not what it puts out: it needs no warm-up (Xiong et al., "On layer normalization in the
-    transformer architecture", ICML 2020). Positions are sines, so that there is no longest sequence. A token is its word's
-    embedding plus, if the data gives its parts, a convolution over them. One stage for the embedding and one per block.
+    Each block normalises what it reads, not what it puts out: it needs no warm-up (Xiong et al.,
+    "On layer normalization in the transformer architecture", ICML 2020). Positions are sines, so
+    that there is no longest sequence. A token is its word's embedding plus, if the data gives its
+    parts, a convolution over them. One stage for the embedding and one per block.
 
-    Args:
-        shape: What one sample looks like: tokens, or a sequence (steps, features) in which nothing is padded.
-        width: Width of all layers, and size of the features; a multiple of ``heads``.
-        depth: Number of blocks.
-        heads: Number of attention heads.
-        dropout: Share of units dropped behind the embedding, in each MLP and of what each block adds.
-        pool: none: features per token (B, S, D), for sequence labelling; mean: the mean over the real tokens (B, D).
+    Args: shape: What one sample looks like: tokens, or a sequence (steps, features) in which
+        nothing is padded. width: Width of all layers, and size of the features; a multiple of
+        ``heads``. depth: Number of blocks. heads: Number of attention heads. dropout: Share of
+        units dropped behind the embedding, in each MLP and of what each block adds. pool: none:
+        features per token (B, S, D), for sequence labelling; mean: the mean over the real tokens
+        (B, D).
     """
 
     def __init__(
@@ -174,7 +191,13 @@ class Transformer(Encoder):
     ) -> None:
         super().__init__(shape)
         if shape.categories or not (shape.tokens or len(shape.dense) == 2):
-            other = "TabularTransformer" if shape.categories else "ConvNet" if len(shape.dense) == 3 else "MLP"
+            other = (
+                "TabularTransformer"
+                if shape.categories
+                else "ConvNet"
+                if len(shape.dense) == 3
+                else "MLP"
+            )
             raise ValueError(
                 f"Transformer reads tokens or sequences (steps, features), but the data gives {describe(shape)}: "
                 f"use --model.encoder {other}"
@@ -183,7 +206,10 @@ class Transformer(Encoder):
         if pool not in ("none", "mean"):
             raise ValueError(f"Transformer: pool {pool} is neither none nor mean")
         first = Tokens(shape, width) if shape.tokens else nn.Linear(shape.dense[1], width)
-        self.stages = nn.Sequential(nn.Sequential(first, Positions(dropout)), *(Block(width, heads, dropout) for _ in range(depth)))
+        self.stages = nn.Sequential(
+            nn.Sequential(first, Positions(dropout)),
+            *(Block(width, heads, dropout) for _ in range(depth)),
+        )
         self.stages[-1] = nn.Sequential(self.stages[-1], Finish(width, pool))
         self.features = width
 
@@ -191,7 +217,9 @@ class Transformer(Encoder):
 def check(name: str, width: int, depth: int, heads: int, dropout: float) -> None:
     """Raises ValueError for sizes that cannot be."""
     if width < 1 or depth < 1 or heads < 1:
-        raise ValueError(f"{name}: width {width}, depth {depth} and heads {heads} must be at least 1")
+        raise ValueError(
+            f"{name}: width {width}, depth {depth} and heads {heads} must be at least 1"
+        )
     if width % heads:
         raise ValueError(f"{name}: width {width} is not a multiple of heads {heads}")
     if not 0 <= dropout < 1:

@@ -20,7 +20,8 @@ def resized(x: Tensor, like: Tensor) -> Tensor:
 class Down(nn.Module):
     """(x, *skips) -> (f(x at half the size), *skips, x): what comes in rides along until its size is reached again.
 
-    It is put aside here and not where it was made, so that whatever acts on x between the stages acts on the skip too.
+    It is put aside here and not where it was made, so that whatever acts on x between the stages
+    acts on the skip too.
     """
 
     def __init__(self, channels_in: int, channels: int) -> None:
@@ -67,27 +68,32 @@ class Pixels(nn.Module):
 class UNet(Encoder):
     """Features of each pixel: down to small images, up again, each level with what it was on the way down.
 
-    Level i has width 2^i channels at 1 / 2^i of the size: e_i = f(max pooling of e_i-1), d_i = f(e_i, up(d_i+1)) (Ronneberger et
-    al., "U-Net", MICCAI 2015). The convolutions keep the size and have GroupNorm, and up is a 1x1 convolution and bilinear resizing
-    to the size of e_i, so that any height and width will do. ``depth`` + 1 stages go down, ``depth`` go up; the skips e_i ride
+    Level i has width 2^i channels at 1 / 2^i of the size: e_i = f(max pooling of e_i-1), d_i =
+    f(e_i, up(d_i+1)) (Ronneberger et al., "U-Net", MICCAI 2015). The convolutions keep the size and
+    have GroupNorm, and up is a 1x1 convolution and bilinear resizing to the size of e_i, so that
+    any height and width will do. ``depth`` + 1 stages go down, ``depth`` go up; the skips e_i ride
     along between them.
 
-    Args:
-        shape: What one sample looks like; its dense part must be (channels, height, width).
-        width: Channels at full size, a multiple of 8 or 1, 2, 4.
-        depth: How often the image is halved.
-        multi_scale: The features of a pixel are those of all depth + 1 levels of the way up, resized to full size and side by
-            side (hypercolumns, Hariharan et al., CVPR 2015): width (2^(depth + 1) - 1) numbers instead of width.
+    Args: shape: What one sample looks like; its dense part must be (channels, height, width).
+        width: Channels at full size, a multiple of 8 or 1, 2, 4. depth: How often the image is
+        halved. multi_scale: The features of a pixel are those of all depth + 1 levels of the way
+        up, resized to full size and side by
+            side (hypercolumns, Hariharan et al., CVPR 2015): width (2^(depth + 1) - 1) numbers
+            instead of width.
     """
 
-    def __init__(self, shape: InputShape, width: int = 32, depth: int = 3, multi_scale: bool = False) -> None:
+    def __init__(
+        self, shape: InputShape, width: int = 32, depth: int = 3, multi_scale: bool = False
+    ) -> None:
         super().__init__(shape)
         check_images("UNet", shape, width)
         if depth < 1:
             raise ValueError(f"UNet: depth {depth} must be at least 1")
         sizes = [width * 2**i for i in range(depth + 1)]
         down = [Down(sizes[i], sizes[i + 1]) for i in range(depth)]
-        up: list[nn.Module] = [Up(sizes[i + 1], sizes[i], multi_scale) for i in reversed(range(depth))]
+        up: list[nn.Module] = [
+            Up(sizes[i + 1], sizes[i], multi_scale) for i in reversed(range(depth))
+        ]
         up[-1] = nn.Sequential(up[-1], Pixels())
         self.stages = nn.Sequential(stage(shape.dense[0], width, stride=1), *down, *up)
         self.features = sum(sizes) if multi_scale else width

@@ -1,7 +1,6 @@
 """How tasks share: from one input to the features of each task."""
 
 from src.models.sharing.adapters import TaskAdapters
-from src.models.sharing.copies import Copies
 from src.models.sharing.cross_stitch import CrossStitch
 from src.models.sharing.dselectk import DSelectK
 from src.models.sharing.hard import HardSharing
@@ -14,6 +13,7 @@ from src.models.sharing.separate import Separate
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing, check_owners
 from src.models.sharing.sluice import Sluice
 from src.models.sharing.soft import SoftSharing
+from src.models.sharing.stacked_encoders import StackedEncoders
 from src.models.sharing.weighted import WeightedSharing
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "MTAN",
     "NDDR",
     "PLE",
-    "Copies",
     "CrossStitch",
     "DSelectK",
     "EncoderFactory",
@@ -33,6 +32,7 @@ __all__ = [
     "Sharing",
     "Sluice",
     "SoftSharing",
+    "StackedEncoders",
     "TaskAdapters",
     "WeightedSharing",
     "check_owners",

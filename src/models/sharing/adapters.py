@@ -7,17 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from src.models.encoders.encoder import top, with_top
-from src.models.sharing.copies import Copies
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+from src.models.sharing.stacked_encoders import StackedEncoders
 
 
 class TaskAdapters(Sharing):
     """z_t = f(x; theta, phi_t): one encoder theta for all tasks, and few numbers phi_t of each task's own.
 
-    ``lora``: each matrix or kernel W of the encoder becomes W + B_t A_t for task t, with A_t (r, in) and B_t (out, r), B_t starting
-    at 0 (Hu et al., "LoRA", ICLR 2022; for several tasks: Liu et al., "Polyhistor", NeurIPS 2022). Rank 0 is hard sharing.
-    ``film``: behind each stage every channel c becomes (1 + gamma_tc) x_c + beta_tc, both starting at 0 (Perez et al., "FiLM",
-    AAAI 2018).
+    ``lora``: each matrix or kernel W of the encoder becomes W + B_t A_t for task t, with A_t (r,
+    in) and B_t (out, r), B_t starting at 0 (Hu et al., "LoRA", ICLR 2022; for several tasks: Liu et
+    al., "Polyhistor", NeurIPS 2022). Rank 0 is hard sharing.
+    ``film``: behind each stage every channel c becomes (1 + gamma_tc) x_c + beta_tc, both starting
+    at 0 (Perez et al., "FiLM", AAAI 2018).
 
     The encoder runs once for each task.
 
@@ -29,12 +30,18 @@ class TaskAdapters(Sharing):
     """
 
     def __init__(
-        self, encoder: EncoderFactory, tasks: Sequence[str], kind: Literal["lora", "film"] = "lora", rank: int | None = None
+        self,
+        encoder: EncoderFactory,
+        tasks: Sequence[str],
+        kind: Literal["lora", "film"] = "lora",
+        rank: int | None = None,
     ) -> None:
         super().__init__(encoder, tasks)
         if rank is not None and (kind == "film" or rank < 0):
-            raise ValueError(f"TaskAdapters: rank {rank} {'is of lora, not of film' if kind == 'film' else 'must be at least 0'}")
-        self.encoder, self.whole = Copies(encoder, 1), True
+            raise ValueError(
+                f"TaskAdapters: rank {rank} {'is of lora, not of film' if kind == 'film' else 'must be at least 0'}"
+            )
+        self.encoder, self.whole = StackedEncoders(encoder, 1), True
         self.feature_sizes = dict.fromkeys(tasks, self.encoder.features)
         self.down, self.up = nn.ParameterDict(), nn.ParameterDict()
         self.films = nn.ParameterList()
@@ -46,14 +53,19 @@ class TaskAdapters(Sharing):
             for name, p in self.encoder.together(k).items():
                 if p.ndim > 2:  # the first dimension is that of the one encoder
                     inputs = p[0, 0].numel()
-                    self.down[adapter(k, name)] = nn.Parameter(torch.randn(T, r, inputs) / inputs**0.5)
+                    self.down[adapter(k, name)] = nn.Parameter(
+                        torch.randn(T, r, inputs) / inputs**0.5
+                    )
                     self.up[adapter(k, name)] = nn.Parameter(torch.zeros(T, p.shape[1], r))
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
         """Returns each task's own features."""
         state: Any = inputs
         for k, layout in enumerate(self.encoder.layouts):
-            parameters = {name: self._adapted(p, adapter(k, name)) for name, p in self.encoder.together(k).items()}
+            parameters = {
+                name: self._adapted(p, adapter(k, name))
+                for name, p in self.encoder.together(k).items()
+            }
             state = self.encoder.called(k, parameters, state, k > 0, len(self.tasks))
             if self.films:
                 state = with_top(state, film(top(state), self.films[k], layout.image))

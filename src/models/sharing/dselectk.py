@@ -13,11 +13,13 @@ from src.models.sharing.sharing import EncoderFactory, Owned
 class DSelectK(Mixture):
     """z_t = sum_e g_te f_e(x) with gates of at most k experts, which are learned by their binary numbers.
 
-    g_t = sum_i softmax(w_t)_i r(z_ti), i = 1 ... k, with r(z)_e = prod_j S(z_j) where bit j of e is 1 and 1 - S(z_j) where it is 0,
-    and the smooth step S(z) = 1/2 + 3z / (2 gamma) - 2 z^3 / gamma^3, which is 0 below -gamma / 2 and 1 above gamma / 2 (Hazimeh et
-    al., "DSelect-k", NeurIPS 2021). Once all bits are 0 or 1 a task has k experts, and what others do reaches it no more.
+    g_t = sum_i softmax(w_t)_i r(z_ti), i = 1 ... k, with r(z)_e = prod_j S(z_j) where bit j of e is
+    1 and 1 - S(z_j) where it is 0, and the smooth step S(z) = 1/2 + 3z / (2 gamma) - 2 z^3 /
+    gamma^3, which is 0 below -gamma / 2 and 1 above gamma / 2 (Hazimeh et al., "DSelect-k", NeurIPS
+    2021). Once all bits are 0 or 1 a task has k experts, and what others do reaches it no more.
 
-    w and z are the same for all samples, as in the paper's multi-task experiments, or linear in the sample.
+    w and z are the same for all samples, as in the paper's multi-task experiments, or linear in the
+    sample.
 
     Args:
         encoder: Makes an encoder.
@@ -44,7 +46,9 @@ class DSelectK(Mixture):
         if not 1 <= k <= experts:
             raise ValueError(f"DSelectK: k {k} is outside 1 ... {experts}, the number of experts")
         if gamma <= 0 or entropy < 0:
-            raise ValueError(f"DSelectK: gamma {gamma} must be above 0 and entropy {entropy} at least 0")
+            raise ValueError(
+                f"DSelectK: gamma {gamma} must be above 0 and entropy {entropy} at least 0"
+            )
         if entropy and per_example:
             raise ValueError(
                 f"DSelectK: entropy {entropy} with per_example would be a mean over rows, which depends on the number of devices: "
@@ -56,7 +60,8 @@ class DSelectK(Mixture):
         features = self.read.features if self.read is not None else 0
         self.bits = Gates(len(tasks), k * (experts.bit_length() - 1), features, scale=gamma / 10)
         self.weights = Gates(len(tasks), k, features)
-        # near the middle of the smooth step, where its slope is largest, but not on it, where all selectors are alike
+        # near the middle of the smooth step, where its slope is largest, but not on it, where all
+        # selectors are alike
         nn.init.uniform_(self.bits.bias, -gamma / 100, gamma / 100)
         nn.init.uniform_(self.weights.bias, -0.05, 0.05)
 
@@ -79,7 +84,9 @@ class DSelectK(Mixture):
         if not self.entropy:
             return None
         r = self.selectors(self.bits(None))
-        return -self.entropy * (r * (r + 1e-6).log()).sum()  # the logarithm's slope at 0 is to be finite
+        return (
+            -self.entropy * (r * (r + 1e-6).log()).sum()
+        )  # the logarithm's slope at 0 is to be finite
 
     def owners(self) -> Iterator[Owned]:
         """The experts and what the gates read belong to all, a gate to its task."""

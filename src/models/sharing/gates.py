@@ -24,8 +24,8 @@ SIDE = 8  # pixels
 class GateInput(nn.Module):
     """Inputs of any kind as one vector per sample (B, features).
 
-    Vectors and table rows are put side by side as an encoder's stem does it, images are averaged to at most 8 x 8, and of a
-    sequence it is the mean of small learned vectors of its tokens.
+    Vectors and table rows are put side by side as an encoder's stem does it, images are averaged to
+    at most 8 x 8, and of a sequence it is the mean of small learned vectors of its tokens.
 
     Args:
         shape: What one sample looks like.
@@ -82,11 +82,9 @@ def pooled(x: Tensor, image: bool, inputs: Tensor | dict[str, Tensor]) -> Tensor
 class Gates(nn.Module):
     """T linear gates of O outputs, W_t x + b_t; row t of each parameter is gate t's.
 
-    Args:
-        gates: T.
-        outputs: O.
-        features: Size of x; 0: there is none, and the outputs are b_t.
-        scale: Standard deviation of an output at first, if the features have variance 1: near even gates.
+    Args: gates: T. outputs: O. features: Size of x; 0: there is none, and the outputs are b_t.
+        scale: Standard deviation of an output at first, if the features have variance 1: near even
+        gates.
     """
 
     def __init__(self, gates: int, outputs: int, features: int, scale: float = 0.1) -> None:
@@ -100,7 +98,9 @@ class Gates(nn.Module):
         if x is None or self.weight is None:
             return self.bias
         if x.ndim == 2:
-            return F.linear(x, self.weight.flatten(0, 1), self.bias.flatten()).unflatten(-1, self.bias.shape)
+            return F.linear(x, self.weight.flatten(0, 1), self.bias.flatten()).unflatten(
+                -1, self.bias.shape
+            )
         return torch.bmm(x, self.weight.mT).transpose(0, 1) + self.bias
 
 
@@ -122,7 +122,9 @@ def _mixed(weights: Tensor, x: Tensor) -> Tensor:
         return x[:1].expand(weights.shape[-2], *x.shape[1:])
     if weights.ndim == 2:
         return (weights @ x.flatten(1)).unflatten(1, x.shape[1:])
-    return torch.bmm(weights, x.flatten(2).transpose(0, 1)).transpose(0, 1).unflatten(2, x.shape[2:])
+    return (
+        torch.bmm(weights, x.flatten(2).transpose(0, 1)).transpose(0, 1).unflatten(2, x.shape[2:])
+    )
 
 
 def one_more(encoder: EncoderFactory) -> Encoder:

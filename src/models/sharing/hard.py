@@ -4,15 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
-from src.models.sharing.copies import Copies
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+from src.models.sharing.stacked_encoders import StackedEncoders
 
 
 class HardSharing(Sharing):
     """z = f(x) for every task; only the heads are the tasks' own (Caruana, Machine Learning 1997).
 
-    With ``until: k`` the first k stages are shared and the rest is each task's own: z_t = f_t(f(x)) (Vandenhende et al.,
-    "Branched multi-task networks", BMVC 2020, with one branching point).
+    With ``until: k`` the first k stages are shared and the rest is each task's own: z_t = f_t(f(x))
+    (Vandenhende et al., "Branched multi-task networks", BMVC 2020, with one branching point).
 
     Args:
         encoder: Makes an encoder.
@@ -20,14 +20,20 @@ class HardSharing(Sharing):
         until: Number of shared stages; None shares all.
     """
 
-    def __init__(self, encoder: EncoderFactory, tasks: Sequence[str], until: int | None = None) -> None:
+    def __init__(
+        self, encoder: EncoderFactory, tasks: Sequence[str], until: int | None = None
+    ) -> None:
         super().__init__(encoder, tasks)
         self.encoder = encoder()
         stages = len(self.encoder.stages) if until is not None else 0
         if until is not None and not 1 <= until <= stages:
-            raise ValueError(f"HardSharing: until {until} is outside 1 ... {stages}, the stages of {type(self.encoder).__name__}")
+            raise ValueError(
+                f"HardSharing: until {until} is outside 1 ... {stages}, the stages of {type(self.encoder).__name__}"
+            )
         self.one_feature = until is None or until == stages
-        self.branches = None if self.one_feature else Copies(encoder, len(tasks), first=until or 0)
+        self.branches = (
+            None if self.one_feature else StackedEncoders(encoder, len(tasks), first=until or 0)
+        )
         if self.branches is not None:
             self.encoder.cut(0, until)
         self.feature_sizes = dict.fromkeys(tasks, self.encoder.features)

@@ -7,33 +7,34 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from src.models.sharing.copies import Copies
 from src.models.sharing.gates import mix, table
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+from src.models.sharing.stacked_encoders import StackedEncoders
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-COLDEST = 0.1  # samples are nearly one node; far below it gradients vanish, and in the end tau would be 0
+COLDEST = (
+    0.1  # samples are nearly one node; far below it gradients vanish, and in the end tau would be 0
+)
 
 
 class LearningToBranch(Sharing):
     """Each node of a stage, and in the end each task, learns which node of the stage before it goes on from.
 
-    Stage l has N nodes, copies of it. Node j of the next stage reads sum_i d_ji x_i with d_j = softmax((alpha_j + G) / tau), G
-    Gumbel noise: nearly one node i, drawn with probability softmax(alpha_j)_i, when tau is small (Guo, Lee and Ulbricht, "Learning
-    to branch for multi-task learning", ICML 2020). Noise is drawn once per step for all rows. In evaluation the most probable node
-    is taken. All nodes of the first stage read the inputs.
+    Stage l has N nodes, copies of it. Node j of the next stage reads sum_i d_ji x_i with d_j =
+    softmax((alpha_j + G) / tau), G
+    Gumbel noise: nearly one node i, drawn with probability softmax(alpha_j)_i, when tau is small
+    (Guo, Lee and Ulbricht, "Learning to branch for multi-task learning", ICML 2020). Noise is drawn
+    once per step for all rows. In evaluation the most probable node is taken. All nodes of the
+    first stage read the inputs.
 
     The paper trains weights and alpha on batches in turn; here they are trained together.
 
-    Args:
-        encoder: Makes an encoder.
-        tasks: The tasks' names.
-        branches: N; None: as many as tasks.
-        temperature: tau at first.
-        cooling: Factor on tau at the end of each epoch, down to 0.1.
-        speed: alpha is so many times a parameter: it has further to go than weights, at the same learning rate.
+    Args: encoder: Makes an encoder. tasks: The tasks' names. branches: N; None: as many as tasks.
+        temperature: tau at first. cooling: Factor on tau at the end of each epoch, down to 0.1.
+        speed: alpha is so many times a parameter: it has further to go than weights, at the same
+        learning rate.
     """
 
     temperature: Tensor
@@ -49,7 +50,9 @@ class LearningToBranch(Sharing):
     ) -> None:
         super().__init__(encoder, tasks)
         if branches is not None and branches < 1:
-            raise ValueError(f"LearningToBranch: branches {branches} must be at least 1, or null for as many as tasks")
+            raise ValueError(
+                f"LearningToBranch: branches {branches} must be at least 1, or null for as many as tasks"
+            )
         if temperature < COLDEST or not 0 < cooling <= 1:
             raise ValueError(
                 f"LearningToBranch: temperature {temperature} must be at least {COLDEST} and cooling {cooling} in (0, 1]"
@@ -57,7 +60,7 @@ class LearningToBranch(Sharing):
         if speed <= 0:
             raise ValueError(f"LearningToBranch: speed {speed} must be above 0")
         count = len(tasks) if branches is None else branches
-        self.nodes = Copies(encoder, count)
+        self.nodes = StackedEncoders(encoder, count)
         self.feature_sizes = dict.fromkeys(tasks, self.nodes.features)
         choosers = [count] * (len(self.nodes.layouts) - 1) + [len(tasks)]
         self.choices = nn.ParameterList(torch.zeros(n, count) for n in choosers)
@@ -75,7 +78,13 @@ class LearningToBranch(Sharing):
             elif k < len(between):
                 state = of_nodes(state, choice.argmax(1))
         z = state.unbind()
-        return dict(zip(self.tasks, z if self.training else [z[i] for i in last.argmax(1).tolist()], strict=True))
+        return dict(
+            zip(
+                self.tasks,
+                z if self.training else [z[i] for i in last.argmax(1).tolist()],
+                strict=True,
+            )
+        )
 
     def _drawn(self, choice: Tensor) -> Tensor:
         """A soft sample of each row's node: noise from the CPU's generator is the same on every rank."""
@@ -106,7 +115,9 @@ class LearningToBranch(Sharing):
         """The branch of each task in each stage, from 0 on, and how sure the tasks are of the last one."""
         routes, sure = self.routes(), (self.speed * self.choices[-1].detach()).softmax(-1)
         return {
-            "branches": table(routes, self.tasks, [f"stage {k + 1}" for k in range(routes.shape[1])]),
+            "branches": table(
+                routes, self.tasks, [f"stage {k + 1}" for k in range(routes.shape[1])]
+            ),
             "last branch": table(sure, self.tasks, [f"branch {i}" for i in range(sure.shape[1])]),
         }
 
@@ -114,8 +125,13 @@ class LearningToBranch(Sharing):
         """The tree."""
         stages = []
         for k, nodes in enumerate(self.routes().T.tolist()):
-            groups = {i: [task for task, node in zip(self.tasks, nodes, strict=True) if node == i] for i in dict.fromkeys(nodes)}
-            stages.append(f"stage {k + 1} " + " ".join(f"{{{', '.join(group)}}}" for group in groups.values()))
+            groups = {
+                i: [task for task, node in zip(self.tasks, nodes, strict=True) if node == i]
+                for i in dict.fromkeys(nodes)
+            }
+            stages.append(
+                f"stage {k + 1} " + " ".join(f"{{{', '.join(group)}}}" for group in groups.values())
+            )
         return ["tree: " + "; ".join(stages)]
 
 

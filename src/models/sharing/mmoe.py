@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from src.models.sharing.copies import Copies
 from src.models.sharing.gates import GateInput, Gates, mix, table
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+from src.models.sharing.stacked_encoders import StackedEncoders
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -27,7 +27,7 @@ class Mixture(Sharing):
         super().__init__(encoder, tasks)
         if experts < 1:
             raise ValueError(f"{type(self).__name__}: experts {experts} must be at least 1")
-        self.experts = Copies(encoder, experts)
+        self.experts = StackedEncoders(encoder, experts)
         self.feature_sizes = dict.fromkeys(tasks, self.experts.features)
         self.latest: dict[str, Tensor] = {}
 
@@ -56,7 +56,10 @@ class Mixture(Sharing):
             return {}
         load_E = means["gates"].mean(0)
         names = [f"expert {e + 1}" for e in range(len(self.experts))]
-        return {"gates": table(means["gates"], self.tasks, names), "load": table(load_E[None], ["all tasks"], names)}
+        return {
+            "gates": table(means["gates"], self.tasks, names),
+            "load": table(load_E[None], ["all tasks"], names),
+        }
 
     def lines(self, means: Mapping[str, Tensor]) -> list[str]:
         """How evenly the experts are used."""
@@ -71,9 +74,9 @@ class Mixture(Sharing):
 class MMoE(Mixture):
     """Multi-gate mixture of experts: z_t = sum_e g_te(x) f_e(x) with g_t(x) = softmax(W_t x + b_t).
 
-    Each task weighs E encoders anew for every sample (Ma et al., "Modeling task relationships in multi-task learning with
-    multi-gate mixture-of-experts", KDD 2018). The gates read the sample as a vector, see :class:`GateInput`. With one expert this
-    is hard sharing.
+    Each task weighs E encoders anew for every sample (Ma et al., "Modeling task relationships in
+    multi-task learning with multi-gate mixture-of-experts", KDD 2018). The gates read the sample as
+    a vector, see :class:`GateInput`. With one expert this is hard sharing.
 
     Args:
         encoder: Makes an encoder.

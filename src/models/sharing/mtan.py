@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from src.models.encoders.encoder import top
 from src.models.sharing.gates import over_places, table
-from src.models.sharing.grouped import group
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+from src.models.sharing.stacked_layers import group
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 class MTAN(Sharing):
     """a_tk = sigmoid(h_tk(g_tk([p_k; f_k(a_tk-1 * p_k-1)]))), z_t = a_tK * p_K.
 
-    p_k is what stage k of the one shared encoder puts out; without the second half for k = 1 (Liu et al., "End-to-end multi-task
-    learning with attention", CVPR 2019).
+    p_k is what stage k of the one shared encoder puts out; without the second half for k = 1 (Liu
+    et al., "End-to-end multi-task learning with attention", CVPR 2019).
 
-    g and h are 1x1 convolutions of each task's own, f one that all tasks share, as in the paper. Where it has BatchNorm behind f
-    and g, which would make a sample's features depend on the others in its batch, there is LayerNorm; behind h there is none, as
-    it would forbid to open or to shut all channels of a place. f is 1x1 instead of 3x3, so that any encoder will do, and works on
-    features that were brought to the size of stage k before: images by adaptive mean pooling; where the number of dimensions
-    changes, by the mean over all places (of a sequence, over its tokens without what fills it up). The paper's p inside the
-    brackets is an earlier layer of the stage; stages have no inside here.
+    g and h are 1x1 convolutions of each task's own, f one that all tasks share, as in the paper.
+    Where it has BatchNorm behind f and g, which would make a sample's features depend on the others
+    in its batch, there is LayerNorm; behind h there is none, as it would forbid to open or to shut
+    all channels of a place. f is 1x1 instead of 3x3, so that any encoder will do, and works on
+    features that were brought to the size of stage k before: images by adaptive mean pooling; where
+    the number of dimensions changes, by the mean over all places (of a sequence, over its tokens
+    without what fills it up). The paper's p inside the brackets is an earlier layer of the stage;
+    stages have no inside here.
 
     Args:
         encoder: Makes an encoder.
@@ -41,9 +43,12 @@ class MTAN(Sharing):
         self.layouts = self.encoder.layouts()
         channels = [layout.channels for layout in self.layouts]
         self.carry = nn.ModuleList(
-            nn.Sequential(nn.Linear(before, C), nn.LayerNorm(C), nn.ReLU()) for before, C in pairwise(channels)
+            nn.Sequential(nn.Linear(before, C), nn.LayerNorm(C), nn.ReLU())
+            for before, C in pairwise(channels)
         )
-        self.attend = nn.ModuleList(group([attention(2 * C if k else C, C) for _ in tasks]) for k, C in enumerate(channels))
+        self.attend = nn.ModuleList(
+            group([attention(2 * C if k else C, C) for _ in tasks]) for k, C in enumerate(channels)
+        )
         self.feature_sizes = dict.fromkeys(tasks, self.encoder.features)
         self._seen: dict[str, Tensor] = {}
 
@@ -64,7 +69,10 @@ class MTAN(Sharing):
             attended = a * p
             if not self.training:
                 means = over_places(a.detach(), tokens).unbind()
-                self._seen |= {f"attention.{task}.{k + 1}": mean for task, mean in zip(self.tasks, means, strict=True)}
+                self._seen |= {
+                    f"attention.{task}.{k + 1}": mean
+                    for task, mean in zip(self.tasks, means, strict=True)
+                }
         assert attended is not None
         return dict(zip(self.tasks, attended.unbind(), strict=True))
 
@@ -109,5 +117,9 @@ def brought(x: Tensor, places: torch.Size, tokens: Tensor | None) -> Tensor:
         mean = over_places(x, tokens)
         return mean.view(*mean.shape[:2], *[1] * len(places), -1).expand(-1, -1, *places, -1)
     maps = x.flatten(0, 1).movedim(-1, 1)
-    pooled = F.adaptive_avg_pool1d(maps, places[0]) if len(places) == 1 else F.adaptive_avg_pool2d(maps, (places[0], places[1]))
+    pooled = (
+        F.adaptive_avg_pool1d(maps, places[0])
+        if len(places) == 1
+        else F.adaptive_avg_pool2d(maps, (places[0], places[1]))
+    )
     return pooled.movedim(1, -1).unflatten(0, x.shape[:2])

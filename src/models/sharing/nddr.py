@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from src.models.encoders.encoder import Layout
-from src.models.sharing.between import Between, mostly_own
+from src.models.sharing.feature_exchange import FeatureExchange, mostly_own
 from src.models.sharing.gates import table
-from src.models.sharing.grouped import GroupedNorm
 from src.models.sharing.sharing import EncoderFactory
+from src.models.sharing.stacked_layers import StackedNorm
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -27,21 +27,26 @@ class Reduction(nn.Module):
     def __init__(self, layout: Layout, start_TT: Tensor) -> None:
         super().__init__()
         if layout.channels == 1:
-            raise ValueError("NDDR: a stage puts out 1 channel, of which LayerNorm leaves nothing: widen the encoder")
-        self.weight = nn.Parameter(torch.einsum("ts,cd->tcsd", start_TT, torch.eye(layout.channels)))
-        self.norm = GroupedNorm([nn.LayerNorm(layout.channels) for _ in start_TT])
+            raise ValueError(
+                "NDDR: a stage puts out 1 channel, of which LayerNorm leaves nothing: widen the encoder"
+            )
+        self.weight = nn.Parameter(
+            torch.einsum("ts,cd->tcsd", start_TT, torch.eye(layout.channels))
+        )
+        self.norm = StackedNorm([nn.LayerNorm(layout.channels) for _ in start_TT])
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, ..., C) -> the same."""
         return self.norm(torch.einsum("tcsd,s...d->t...c", self.weight, x))
 
 
-class NDDR(Between):
+class NDDR(FeatureExchange):
     """x_t <- Norm_t(W_t [x_1; ...; x_T]) behind each stage: W_t (C, T C) is a 1x1 convolution (Gao et al., "NDDR-CNN", CVPR 2019).
 
-    W_t starts with ``own`` on the diagonal of the task's own block and equal parts of the rest on those of the others. Norm_t is a
-    LayerNorm over the channels of each place. The paper's BatchNorm would make a sample's features depend on the others in its
-    batch, and so on the number of devices.
+    W_t starts with ``own`` on the diagonal of the task's own block and equal parts of the rest on
+    those of the others. Norm_t is a LayerNorm over the channels of each place. The paper's
+    BatchNorm would make a sample's features depend on the others in its batch, and so on the number
+    of devices.
 
     Args:
         encoder: Makes an encoder.
@@ -50,11 +55,15 @@ class NDDR(Between):
     """
 
     def __init__(self, encoder: EncoderFactory, tasks: Sequence[str], own: float = 0.9) -> None:
-        super().__init__(encoder, tasks, own, lambda layout: Reduction(layout, mostly_own(own, len(tasks))))
+        super().__init__(
+            encoder, tasks, own, lambda layout: Reduction(layout, mostly_own(own, len(tasks)))
+        )
 
     def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
         """Mean absolute weight of each block behind each stage: row t takes so much of column s."""
         return {
-            f"weights of stage {k + 1}": table(exchange.get_parameter("weight").abs().mean((1, 3)), self.tasks, self.tasks)
+            f"weights of stage {k + 1}": table(
+                exchange.get_parameter("weight").abs().mean((1, 3)), self.tasks, self.tasks
+            )
             for k, exchange in enumerate(self.exchanges)
         }

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from src.models.encoders.encoder import top
-from src.models.sharing.copies import Copies, share
 from src.models.sharing.gates import GateInput, Gates, mix, one_more, pooled, table
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+from src.models.sharing.stacked_encoders import StackedEncoders, share
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -31,25 +31,32 @@ class Level(nn.Module):
     """
 
     def __init__(
-        self, encoder: EncoderFactory, count: int, shared: int, own: int, stages: tuple[int, int], features: int, last: bool
+        self,
+        encoder: EncoderFactory,
+        count: int,
+        shared: int,
+        own: int,
+        stages: tuple[int, int],
+        features: int,
+        last: bool,
     ) -> None:
         super().__init__()
-        self.own = Copies(encoder, count * own, *stages, apart=stages[0] > 0)
-        self.shared = Copies(encoder, shared, *stages)
+        self.own = StackedEncoders(encoder, count * own, *stages, apart=stages[0] > 0)
+        self.shared = StackedEncoders(encoder, shared, *stages)
         self.gates = Gates(count, own + shared, features)
         self.shared_gate = None if last else Gates(1, count * own + shared, features)
 
-    def forward(self, state: Any, shared: Any, read: Tensor, read_shared: Tensor) -> tuple[Any, Any, Tensor]:
+    def forward(
+        self, state: Any, shared: Any, read: Tensor, read_shared: Tensor
+    ) -> tuple[Any, Any, Tensor]:
         """One level up.
 
-        Args:
-            state: Inputs, or behind the first level what each of the tasks' own experts reads, (T x own, B, ...).
-            shared: What all shared experts read.
-            read: What the tasks' gates read.
+        Args: state: Inputs, or behind the first level what each of the tasks' own experts reads, (T
+            x own, B, ...). shared: What all shared experts read. read: What the tasks' gates read.
             read_shared: What the shared gate reads.
 
-        Returns:
-            The tasks' mixtures (T, B, ...), that for the next shared experts (1, B, ...), None at the end, and the gates.
+        Returns: The tasks' mixtures (T, B, ...), that for the next shared experts (1, B, ...), None
+            at the end, and the gates.
         """
         own, shared = self.own(state, self.own.apart), self.shared(shared)
         gates = self.gates(read).softmax(-1)
@@ -63,11 +70,12 @@ class Level(nn.Module):
 class PLE(Sharing):
     """Progressive layered extraction: each task mixes experts of its own with shared ones, again and again.
 
-    The encoder's stages are cut into L parts, one for each level. With K own experts f_tk of task t and the shared ones f_sk,
-    h_t <- sum_k g_tk f_tk(h_t) + sum_k g_t,K+k f_sk(h_s) for each task, and h_s <- such a sum over the experts of all tasks and the
-    shared ones, with gates g = softmax(W v + b) (Tang et al., "Progressive layered extraction", RecSys 2020). h_t and h_s start as
-    the inputs, and z_t is the last h_t. v is the sample as a vector in the first level, see :class:`GateInput`, and then the mean
-    of h_t, or of h_s, over places.
+    The encoder's stages are cut into L parts, one for each level. With K own experts f_tk of task t
+    and the shared ones f_sk, h_t <- sum_k g_tk f_tk(h_t) + sum_k g_t,K+k f_sk(h_s) for each task,
+    and h_s <- such a sum over the experts of all tasks and the shared ones, with gates g =
+    softmax(W v + b) (Tang et al., "Progressive layered extraction", RecSys 2020). h_t and h_s start
+    as the inputs, and z_t is the last h_t. v is the sample as a vector in the first level, see
+    :class:`GateInput`, and then the mean of h_t, or of h_s, over places.
 
     Args:
         encoder: Makes an encoder.
@@ -77,24 +85,46 @@ class PLE(Sharing):
         levels: L, at most the number of stages.
     """
 
-    def __init__(self, encoder: EncoderFactory, tasks: Sequence[str], shared: int = 2, own: int = 2, levels: int = 2) -> None:
+    def __init__(
+        self,
+        encoder: EncoderFactory,
+        tasks: Sequence[str],
+        shared: int = 2,
+        own: int = 2,
+        levels: int = 2,
+    ) -> None:
         super().__init__(encoder, tasks)
         kind, one = type(self).__name__, one_more(encoder)
         stages, layouts = len(one.stages), one.layouts()
         if shared < 1 or own < 1:
             raise ValueError(f"{kind}: shared {shared} and own {own} must be at least 1")
         if not 1 <= levels <= stages:
-            raise ValueError(f"{kind}: levels {levels} is outside 1 ... {stages}, the stages of {type(one).__name__}")
+            raise ValueError(
+                f"{kind}: levels {levels} is outside 1 ... {stages}, the stages of {type(one).__name__}"
+            )
         self.feature_sizes = dict.fromkeys(tasks, one.features)
         cuts = [k * stages // levels for k in range(levels + 1)]
         self.ends = [layouts[cut - 1] for cut in cuts[1:]]
         self.read = GateInput(one.shape)
         sizes = [self.read.features, *(end.channels for end in self.ends)]
         self.levels = nn.ModuleList(
-            Level(encoder, len(tasks), shared, own, (cuts[k], cuts[k + 1]), sizes[k], last=k == levels - 1) for k in range(levels)
+            Level(
+                encoder,
+                len(tasks),
+                shared,
+                own,
+                (cuts[k], cuts[k + 1]),
+                sizes[k],
+                last=k == levels - 1,
+            )
+            for k in range(levels)
         )
         self.own = own
-        self.experts = [f"{kind} {k + 1}" for kind, count in (("own", own), ("shared", shared)) for k in range(count)]
+        self.experts = [
+            f"{kind} {k + 1}"
+            for kind, count in (("own", own), ("shared", shared))
+            for k in range(count)
+        ]
         self.latest: dict[str, Tensor] = {}
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
@@ -106,8 +136,14 @@ class PLE(Sharing):
         for k, level in enumerate(self.levels):
             if k:
                 image = self.ends[k - 1].image
-                read, read_shared = pooled(top(state), image, inputs), pooled(top(shared), image, inputs)[0]
-                state, shared = tree_map(lambda x: x.repeat_interleave(self.own, 0), state), share(shared, 0)
+                read, read_shared = (
+                    pooled(top(state), image, inputs),
+                    pooled(top(shared), image, inputs)[0],
+                )
+                state, shared = (
+                    tree_map(lambda x: x.repeat_interleave(self.own, 0), state),
+                    share(shared, 0),
+                )
             state, shared, gates = level(state, shared, read, read_shared)
             latest[f"gates of level {k + 1}"] = gates.detach()
         self.latest = {} if self.training else latest
@@ -120,7 +156,8 @@ class PLE(Sharing):
         for k, level in enumerate(cast(Iterable[Level], self.levels)):
             yield from level.own.owners(each if k == last else [self.tasks] * len(each))
             yield from level.shared.owners([self.tasks] * len(level.shared))
-            # a task's gate feeds its own experts of the next level: the last ones no other task sees
+            # a task's gate feeds its own experts of the next level: the last ones no other task
+            # sees
             yield Owned(self.tasks, list(level.gates.parameters()), slices=k >= last - 1)
             if level.shared_gate is not None:
                 yield Owned(self.tasks, list(level.shared_gate.parameters()))
@@ -138,14 +175,18 @@ class PLE(Sharing):
         lines = []
         for title, gates in means.items():
             shares = zip(self.tasks, gates[:, self.own :].sum(-1).tolist(), strict=True)
-            lines.append(f"{title}: share of the shared experts " + ", ".join(f"{task} {part:.2f}" for task, part in shares))
+            lines.append(
+                f"{title}: share of the shared experts "
+                + ", ".join(f"{task} {part:.2f}" for task, part in shares)
+            )
         return lines
 
 
 class CGC(PLE):
     """Customised gate control: z_t = sum_k g_tk(x) f_tk(x) + sum_k g_t,K+k(x) f_sk(x) with g_t(x) = softmax(W_t x + b_t).
 
-    Each task mixes experts of its own with shared ones: PLE of one level (Tang et al., RecSys 2020).
+    Each task mixes experts of its own with shared ones: PLE of one level (Tang et al., RecSys
+    2020).
 
     Args:
         encoder: Makes an encoder.
@@ -154,7 +195,9 @@ class CGC(PLE):
         own: Experts of each task.
     """
 
-    def __init__(self, encoder: EncoderFactory, tasks: Sequence[str], shared: int = 2, own: int = 2) -> None:
+    def __init__(
+        self, encoder: EncoderFactory, tasks: Sequence[str], shared: int = 2, own: int = 2
+    ) -> None:
         super().__init__(encoder, tasks, shared, own, levels=1)
 
 
@@ -176,4 +219,6 @@ def own_and_shared(gates: Tensor, own: Tensor, shared: Tensor) -> Tensor:
     if not own.is_floating_point():
         return mixed
     weights = gates[..., :count].permute(1, 2, 0)
-    return mixed + (weights.view(*weights.shape, *[1] * (own.ndim - 2)) * own.unflatten(0, (T, count))).sum(1)
+    return mixed + (
+        weights.view(*weights.shape, *[1] * (own.ndim - 2)) * own.unflatten(0, (T, count))
+    ).sum(1)

@@ -4,21 +4,22 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
-from src.models.sharing.copies import Copies
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+from src.models.sharing.stacked_encoders import StackedEncoders
 
 
 class Separate(Sharing):
     """z_t = f_t(x): T single-task networks in one run, the baseline that every other architecture is to be compared with.
 
-    Each network is as good as alone: best.ckpt keeps for each task the weights of its own best epoch, which the table of
-    results names. The learning rate, the number of steps and the order of batches are the run's; patience waits until no task
-    gets better. Where processes write a checkpoint in parts (``--strategy.checkpoint folder``), one epoch counts for all tasks.
+    Each network is as good as alone: best.ckpt keeps for each task the weights of its own best
+    epoch, which the table of results names. The learning rate, the number of steps and the order of
+    batches are the run's; patience waits until no task gets better. Where processes write a
+    checkpoint in parts (``--strategy.checkpoint folder``), one epoch counts for all tasks.
     """
 
     def __init__(self, encoder: EncoderFactory, tasks: Sequence[str]) -> None:
         super().__init__(encoder, tasks)
-        self.encoders = Copies(encoder, len(tasks))
+        self.encoders = StackedEncoders(encoder, len(tasks))
         self.feature_sizes = dict.fromkeys(tasks, self.encoders.features)
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:

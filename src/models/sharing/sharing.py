@@ -21,10 +21,9 @@ EncoderFactory = Callable[[], Encoder]
 class Owned:
     """Parameters, and the tasks whose losses reach them.
 
-    Attributes:
-        tasks: The tasks.
-        parameters: Reached by all of these tasks, unless:
-        slices: of each parameter the part k along its first dimension is reached by ``tasks[k]`` alone.
+    Attributes: tasks: The tasks. parameters: ParameterJacobian by all of these tasks, unless:
+        slices: of each parameter the part k along its first dimension is reached by ``tasks[k]``
+        alone.
     """
 
     tasks: tuple[str, ...]
@@ -35,10 +34,9 @@ class Owned:
 class Sharing(nn.Module, ABC):
     """Inputs -> {task: features}. Built from a factory, so that an architecture makes as many encoders as it needs.
 
-    Attributes:
-        feature_sizes: {task: size D of its features}, filled by the subclass.
-        one_feature: Whether all tasks read the same features.
-        whole: Whether it reads parameters of its encoders besides running them, so that these cannot lie elsewhere.
+    Attributes: feature_sizes: {task: size D of its features}, filled by the subclass. one_feature:
+        Whether all tasks read the same features. whole: Whether it reads parameters of its encoders
+        besides running them, so that these cannot lie elsewhere.
 
     Args:
         encoder: Makes a fresh encoder at each call.
@@ -79,7 +77,8 @@ class Sharing(nn.Module, ABC):
     def penalty(self) -> Tensor | None:
         """Returns a scalar that the step minimises besides the losses, or None.
 
-        It must depend on parameters alone: rows that fill up a batch differ with the number of devices.
+        It must depend on parameters alone: rows that fill up a batch differ with the number of
+        devices.
         """
         return None
 
@@ -93,7 +92,8 @@ class Sharing(nn.Module, ABC):
     def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
         """What can be drawn, {title: a table with named rows and columns}.
 
-        Numbers are drawn as a map of colours. Integers are routes: row r goes through place (r, c) at column c.
+        Numbers are drawn as a map of colours. Integers are routes: row r goes through place (r, c)
+        at column c.
 
         Args:
             means: Averages over the validation rows of what :meth:`seen` gave.
@@ -112,8 +112,8 @@ def check_owners(sharing: Sharing, inputs: Tensor | dict[str, Tensor]) -> None:
         sharing: The architecture.
         inputs: Some samples.
 
-    Raises:
-        ValueError: A parameter is in no group or in two; a task's features reach one that is not theirs, or not one that is; tasks
+    Raises: ValueError: A parameter is in no group or in two; a task's features reach one that is
+        not theirs, or not one that is; tasks
             that are said to share a parameter reach a part of their own each.
     """
     kind, owner = type(sharing).__name__, owner_names(sharing)
@@ -126,7 +126,11 @@ def check_owners(sharing: Sharing, inputs: Tensor | dict[str, Tensor]) -> None:
     if not near:  # a frozen encoder
         return
     buffers = {name: buffer.clone() for name, buffer in sharing.named_buffers()}
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.enable_grad(),
+        torch.compiler.set_stance("force_eager"),
+    ):
         features = functional_call(sharing, near | buffers, (inputs,))
     rows: dict[int, list[Tensor]] = {}  # per features and parameter, which of its parts they reach
     reached: dict[str, dict[str, Tensor]] = {name: {} for name in near}
@@ -134,7 +138,9 @@ def check_owners(sharing: Sharing, inputs: Tensor | dict[str, Tensor]) -> None:
         if id(z) not in rows:
             weights = torch.randn(z.shape, generator=generator).to(z)
             places = list(near.values())
-            gradients = torch.autograd.grad((z * weights).sum(), places, retain_graph=True, materialize_grads=True)
+            gradients = torch.autograd.grad(
+                (z * weights).sum(), places, retain_graph=True, materialize_grads=True
+            )
             rows[id(z)] = [g.reshape(len(g) if g.ndim else 1, -1).any(1) for g in gradients]
         for name, parts in zip(near, rows[id(z)], strict=True):
             if parts.any():
@@ -144,12 +150,20 @@ def check_owners(sharing: Sharing, inputs: Tensor | dict[str, Tensor]) -> None:
         for k in range(len(near[name])) if sliced else [-1]:
             place = f"{name}[{k}]" if sliced else name
             tasks = {task for task, parts in parts_of.items() if not sliced or parts[k]}
-            if tasks and tasks != owner[place]:  # a dead one, which no task reaches, belongs to whom it may
+            if (
+                tasks and tasks != owner[place]
+            ):  # a dead one, which no task reaches, belongs to whom it may
                 task = min(tasks ^ owner[place])
                 verb = "reaches" if task in tasks else "does not reach"
                 raise ValueError(f"{kind}.owners() is wrong: task '{task}' {verb} {place}")
-        if not sliced and len(parts_of) > 1 and torch.stack(list(parts_of.values())).sum(0).max() == 1:
-            raise ValueError(f"{kind}.owners() is wrong: each task reaches a part of its own of {name}; say slices=True")
+        if (
+            not sliced
+            and len(parts_of) > 1
+            and torch.stack(list(parts_of.values())).sum(0).max() == 1
+        ):
+            raise ValueError(
+                f"{kind}.owners() is wrong: each task reaches a part of its own of {name}; say slices=True"
+            )
 
 
 def owner_names(sharing: Sharing) -> dict[str, set[str]]:
@@ -165,8 +179,14 @@ def owner_names(sharing: Sharing) -> dict[str, set[str]]:
         for p in owned.parameters:
             name = names.pop(id(p), None)
             if name is None:
-                raise ValueError(f"{kind}.owners() has a parameter of shape {tuple(p.shape)} twice, or one that it does not hold")
-            owner |= {f"{name}[{k}]": {task} for k, task in enumerate(owned.tasks)} if owned.slices else {name: set(owned.tasks)}
+                raise ValueError(
+                    f"{kind}.owners() has a parameter of shape {tuple(p.shape)} twice, or one that it does not hold"
+                )
+            owner |= (
+                {f"{name}[{k}]": {task} for k, task in enumerate(owned.tasks)}
+                if owned.slices
+                else {name: set(owned.tasks)}
+            )
     if names:
         raise ValueError(f"{kind}.owners() leaves out {', '.join(names.values())}")
     return owner

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from src.models.encoders.encoder import Layout
-from src.models.sharing.between import Between, mostly_own
+from src.models.sharing.feature_exchange import FeatureExchange, mostly_own
 from src.models.sharing.gates import table
 from src.models.sharing.sharing import EncoderFactory, Owned
 
@@ -29,8 +29,12 @@ class Alphas(nn.Module):
     def __init__(self, layout: Layout, tasks: int, subspaces: int, own: float) -> None:
         super().__init__()
         if subspaces < 1 or layout.channels % subspaces:
-            raise ValueError(f"Sluice: subspaces {subspaces} must divide the {layout.channels} channels of a stage")
-        self.weight = nn.Parameter(mostly_own(own, tasks * subspaces).view(tasks, subspaces, tasks, subspaces))
+            raise ValueError(
+                f"Sluice: subspaces {subspaces} must divide the {layout.channels} channels of a stage"
+            )
+        self.weight = nn.Parameter(
+            mostly_own(own, tasks * subspaces).view(tasks, subspaces, tasks, subspaces)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, ..., C) -> the same."""
@@ -38,30 +42,35 @@ class Alphas(nn.Module):
         return torch.einsum("tasb,s...bc->t...ac", self.weight, parts).flatten(-2)
 
 
-class Sluice(Between):
+class Sluice(FeatureExchange):
     """x_ta <- sum_sb alpha_ta,sb x_sb behind each stage k, and z_t = sum_k beta_tk x_tk.
 
-    The C channels of every stage are cut into S subspaces a of C / S channels, and each is made of those of all tasks; z_t mixes
-    stages whose output has the shape of the last one's, channels last (Ruder et al., "Latent multi-task architecture learning",
-    AAAI 2019).
+    The C channels of every stage are cut into S subspaces a of C / S channels, and each is made of
+    those of all tasks; z_t mixes stages whose output has the shape of the last one's, channels last
+    (Ruder et al., "Latent multi-task architecture learning", AAAI 2019).
 
-    The penalty is ``orthogonality`` times the sum over tasks, stages and pairs of subspaces of |W_a W_b'|^2 (Frobenius). W_a are
-    the rows for subspace a of the stage's last parameter that has two dimensions or more and C as its first; a stage without one
-    has no penalty.
+    The penalty is ``orthogonality`` times the sum over tasks, stages and pairs of subspaces of |W_a
+    W_b'|^2 (Frobenius). W_a are the rows for subspace a of the stage's last parameter that has two
+    dimensions or more and C as its first; a stage without one has no penalty.
 
-    Args:
-        encoder: Makes an encoder.
-        tasks: The tasks' names.
-        subspaces: S, which must divide the channels of every stage.
-        own: Initial weight of a subspace itself in alpha, and of the last stage in beta, in [0, 1]; the others have equal parts of
+    Args: encoder: Makes an encoder. tasks: The tasks' names. subspaces: S, which must divide the
+        channels of every stage. own: Initial weight of a subspace itself in alpha, and of the last
+        stage in beta, in [0, 1]; the others have equal parts of
             the rest.
         orthogonality: Strength of the penalty; 0: there is none.
     """
 
     def __init__(
-        self, encoder: EncoderFactory, tasks: Sequence[str], subspaces: int = 2, own: float = 0.9, orthogonality: float = 0.01
+        self,
+        encoder: EncoderFactory,
+        tasks: Sequence[str],
+        subspaces: int = 2,
+        own: float = 0.9,
+        orthogonality: float = 0.01,
     ) -> None:
-        super().__init__(encoder, tasks, own, lambda layout: Alphas(layout, len(tasks), subspaces, own))
+        super().__init__(
+            encoder, tasks, own, lambda layout: Alphas(layout, len(tasks), subspaces, own)
+        )
         if not orthogonality >= 0:
             raise ValueError(f"Sluice: orthogonality {orthogonality} must be at least 0")
         self.subspaces, self.orthogonality = subspaces, orthogonality
@@ -72,13 +81,20 @@ class Sluice(Between):
         self.read = [k for k, shape in enumerate(shapes) if shape == shapes[-1]]
         self.betas = nn.Parameter(mostly_own(own, len(self.read))[-1].repeat(len(tasks), 1))
         self.matrices: dict[int, str] = {}
-        for k, layout in enumerate(self.encoders.layouts if orthogonality and subspaces > 1 else []):
+        for k, layout in enumerate(
+            self.encoders.layouts if orthogonality and subspaces > 1 else []
+        ):
             for name, p in self.encoders.together(k).items():
-                if p.ndim > 2 and p.shape[1] == layout.channels:  # the first dimension is that of the encoders
+                if (
+                    p.ndim > 2 and p.shape[1] == layout.channels
+                ):  # the first dimension is that of the encoders
                     self.matrices[k] = name
         self.whole = bool(self.matrices)
         if orthogonality and subspaces > 1 and not self.matrices:
-            warnings.warn(f"Sluice: orthogonality {orthogonality} has no matrix of any stage to act on", stacklevel=2)
+            warnings.warn(
+                f"Sluice: orthogonality {orthogonality} has no matrix of any stage to act on",
+                stacklevel=2,
+            )
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
         """Returns each task's mixture of stages."""
@@ -108,4 +124,6 @@ class Sluice(Between):
             f"alphas of stage {k + 1}": table(weight.flatten(2).flatten(0, 1), names, names)
             for k, weight in enumerate(self.exchanges.parameters())
         }
-        return alphas | {"betas": table(self.betas, self.tasks, [f"stage {k + 1}" for k in self.read])}
+        return alphas | {
+            "betas": table(self.betas, self.tasks, [f"stage {k + 1}" for k in self.read])
+        }

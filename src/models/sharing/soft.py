@@ -7,20 +7,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from src.models.sharing.copies import Copies
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+from src.models.sharing.stacked_encoders import StackedEncoders
 
 
 class SoftSharing(Sharing):
     """z_t = f(x; theta_t), with a penalty sum_k s_k Omega(theta_1k, ..., theta_Tk) over the stages k.
 
-    ``l2``: Omega = sum_t |theta_tk - mean_t theta_tk|^2, the squared distance from their mean (Duong et al., ACL 2015).
-    ``trace``: Omega = sum over the stage's tensors of the trace norm (sum of singular values) of the matrix that has each task's
-    tensor as a row, which makes the tasks' weights linearly dependent (Yang and Hospedales, "Trace norm regularised deep
-    multi-task learning", ICLR workshop 2017); singular values far below 0.01 count as 0.
+    ``l2``: Omega = sum_t |theta_tk - mean_t theta_tk|^2, the squared distance from their mean
+    (Duong et al., ACL 2015).
+    ``trace``: Omega = sum over the stage's tensors of the trace norm (sum of singular values) of
+    the matrix that has each task's tensor as a row, which makes the tasks' weights linearly
+    dependent (Yang and Hospedales, "Trace norm regularised deep multi-task learning", ICLR workshop
+    2017); singular values far below 0.01 count as 0.
 
-    A strength of 0 leaves a stage to each task; an infinite one (.inf, l2 alone) makes the encoders move alike: all of them run
-    with their mean.
+    A strength of 0 leaves a stage to each task; an infinite one (.inf, l2 alone) makes the encoders
+    move alike: all of them run with their mean.
 
     Args:
         encoder: Makes an encoder.
@@ -37,11 +39,13 @@ class SoftSharing(Sharing):
         strength: float | list[float] = 0.01,
     ) -> None:
         super().__init__(encoder, tasks)
-        self.encoders = Copies(encoder, len(tasks))
+        self.encoders = StackedEncoders(encoder, len(tasks))
         stages = len(self.encoders.names)
         self.strengths = strength if isinstance(strength, list) else [strength] * stages
         if len(self.strengths) != stages:
-            raise ValueError(f"SoftSharing: strength has {len(self.strengths)} entries, but the encoder has {stages} stages")
+            raise ValueError(
+                f"SoftSharing: strength has {len(self.strengths)} entries, but the encoder has {stages} stages"
+            )
         if any(not s >= 0 for s in self.strengths):
             raise ValueError(f"SoftSharing: strength {strength} must be at least 0")
         if norm == "trace" and inf in self.strengths:
@@ -54,7 +58,10 @@ class SoftSharing(Sharing):
         state: Any = inputs
         for k, strength in enumerate(self.strengths):
             if strength == inf:
-                means = {name: p.mean(0, keepdim=True).expand_as(p) for name, p in self.encoders.together(k).items()}
+                means = {
+                    name: p.mean(0, keepdim=True).expand_as(p)
+                    for name, p in self.encoders.together(k).items()
+                }
                 state = self.encoders.called(k, means, state, k > 0, len(self.tasks))
             else:
                 state = self.encoders(state, apart=k > 0, first=k, last=k + 1)
@@ -63,7 +70,9 @@ class SoftSharing(Sharing):
     def owners(self) -> Iterator[Owned]:
         """Each encoder belongs to its task, but for stages that always have their mean."""
         for k, strength in enumerate(self.strengths):
-            yield from self.encoders.owners([self.tasks if strength == inf else (task,) for task in self.tasks], stage=k)
+            yield from self.encoders.owners(
+                [self.tasks if strength == inf else (task,) for task in self.tasks], stage=k
+            )
 
     def penalty(self) -> Tensor | None:
         """Returns sum_k s_k Omega_k."""
@@ -81,7 +90,8 @@ def distance(p: Tensor, norm: str) -> Tensor:
     if norm == "l2":
         return (p - p.mean(0)).square().sum()
     M = p.flatten(1).double()  # alike rows differ in what fp32 rounds
-    # tr (M M' + e I)^1/2, whose gradient is (M M' + e I)^-1/2 M: for e = 0 any direction would do where tensors are alike, or 0
+    # tr (M M' + e I)^1/2, whose gradient is (M M' + e I)^-1/2 M: for e = 0 any direction would do
+    # where tensors are alike, or 0
     with torch.no_grad():
         values, vectors = torch.linalg.eigh(M @ M.T)
         root = (vectors * (values.clamp(min=0) + 1e-4).rsqrt()) @ vectors.T

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from src.models.sharing.copies import Copies
 from src.models.sharing.gates import table
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+from src.models.sharing.stacked_encoders import StackedEncoders
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -18,21 +18,22 @@ if TYPE_CHECKING:
 class WeightedSharing(Sharing):
     """z_t = f(x; sum_i w_tki theta_ik at stage k): task t runs with a mean of all tasks' parameters, weighted on a simplex.
 
-    Weights w_tk = softmax of learned numbers, one row per task and stage. Equal weights are hard sharing, one-hot ones separate
-    networks, and the data say where between them each stage belongs (parameters shared by soft combination: Savarese and Maire,
-    "Learning implicitly recurrent CNNs through parameter sharing", ICLR 2019, over layers; here over tasks).
+    Weights w_tk = softmax of learned numbers, one row per task and stage. Equal weights are hard
+    sharing, one-hot ones separate networks, and the data say where between them each stage belongs
+    (parameters shared by soft combination: Savarese and Maire, "Learning implicitly recurrent CNNs
+    through parameter sharing", ICLR 2019, over layers; here over tasks).
 
-    Args:
-        encoder: Makes an encoder.
-        tasks: The tasks' names.
-        own: Initial weight of a task's own parameters, in (0, 1); the others have equal parts of the rest.
+    Args: encoder: Makes an encoder. tasks: The tasks' names. own: Initial weight of a task's own
+        parameters, in (0, 1); the others have equal parts of the rest.
     """
 
     def __init__(self, encoder: EncoderFactory, tasks: Sequence[str], own: float = 0.5) -> None:
         super().__init__(encoder, tasks)
         if not 0 < own < 1:
-            raise ValueError(f"WeightedSharing: own {own} is outside (0, 1); for 1, which shares nothing, use Separate")
-        self.encoders = Copies(encoder, len(tasks))
+            raise ValueError(
+                f"WeightedSharing: own {own} is outside (0, 1); for 1, which shares nothing, use Separate"
+            )
+        self.encoders = StackedEncoders(encoder, len(tasks))
         T = len(tasks)
         start = torch.full((T, len(self.encoders.names), T), log((1 - own) / max(T - 1, 1)))
         start.diagonal(dim1=0, dim2=2).fill_(log(own))
@@ -44,7 +45,10 @@ class WeightedSharing(Sharing):
         """Returns the features that each task's mean of the parameters makes."""
         state: Any = inputs
         for k, weights_TT in enumerate(self.logits.softmax(-1).unbind(1)):
-            mixed = {name: torch.tensordot(weights_TT, p, 1) for name, p in self.encoders.together(k).items()}
+            mixed = {
+                name: torch.tensordot(weights_TT, p, 1)
+                for name, p in self.encoders.together(k).items()
+            }
             state = self.encoders.called(k, mixed, state, k > 0, len(self.tasks))
         return dict(zip(self.tasks, state.unbind(), strict=True))
 
@@ -56,4 +60,7 @@ class WeightedSharing(Sharing):
     def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
         """The weights of each stage: row t's parameters are so much of column i's."""
         weights = self.logits.softmax(-1).unbind(1)
-        return {f"weights of stage {k + 1}": table(w, self.tasks, self.tasks) for k, w in enumerate(weights)}
+        return {
+            f"weights of stage {k + 1}": table(w, self.tasks, self.tasks)
+            for k, w in enumerate(weights)
+        }

@@ -22,7 +22,11 @@ def inputs_for(shape, rows, seed=0):
 
 
 def some(inputs, rows):
-    return inputs[rows] if isinstance(inputs, torch.Tensor) else {key: value[rows] for key, value in inputs.items()}
+    return (
+        inputs[rows]
+        if isinstance(inputs, torch.Tensor)
+        else {key: value[rows] for key, value in inputs.items()}
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,7 +62,10 @@ def test_the_features_depend_on_every_input():
     inputs["dense"].requires_grad_()
     encoder(inputs).square().sum().backward()
     assert inputs["dense"].grad.abs().min() > 0
-    other = {"dense": inputs["dense"], "categorical": (inputs["categorical"] + 1) % torch.tensor([4, 2])}
+    other = {
+        "dense": inputs["dense"],
+        "categorical": (inputs["categorical"] + 1) % torch.tensor([4, 2]),
+    }
     assert (encoder(other) - encoder(inputs)).abs().max() > 1e-3
 
 
@@ -94,11 +101,26 @@ def test_initial_weights_come_from_torchs_generator_alone(kind):
 @pytest.mark.parametrize(
     ("kind", "shape", "settings", "message"),
     [
-        (ConvNet, InputShape((5,)), {}, r"the data gives inputs of shape \(5,\): use --model.encoder MLP"),
+        (
+            ConvNet,
+            InputShape((5,)),
+            {},
+            r"the data gives inputs of shape \(5,\): use --model.encoder MLP",
+        ),
         (ConvNet, InputShape((3, 8, 8), (4,)), {}, "and 1 categorical columns"),
-        (ConvNet, InputShape((1, 8, 8)), {"width": 12}, "width 12 is neither 1, 2, 4 nor a multiple of 8"),
+        (
+            ConvNet,
+            InputShape((1, 8, 8)),
+            {"width": 12},
+            "width 12 is neither 1, 2, 4 nor a multiple of 8",
+        ),
         (ConvNet, InputShape((1, 8, 8)), {"width": 6}, "width 6 is neither"),
-        (ConvNet, InputShape(tokens=5), {}, "the data gives sequences of tokens: use --model.encoder Transformer"),
+        (
+            ConvNet,
+            InputShape(tokens=5),
+            {},
+            "the data gives sequences of tokens: use --model.encoder Transformer",
+        ),
         (MLP, InputShape(tokens=5), {}, "sequences of tokens: use --model.encoder Transformer"),
         (ConvNet, InputShape((1, 8, 8)), {"depth": 0}, "depth 0"),
         (ConvNet, InputShape((1, 8, 8)), {"width": 0}, "width 0"),
@@ -113,12 +135,19 @@ def test_bad_settings_are_named(kind, shape, settings, message):
 
 
 @settings(deadline=None, max_examples=30)
-@given(dense=st.integers(0, 4), categories=st.lists(st.integers(1, 30), max_size=4), rows=st.integers(0, 5))
+@given(
+    dense=st.integers(0, 4),
+    categories=st.lists(st.integers(1, 30), max_size=4),
+    rows=st.integers(0, 5),
+)
 def test_vector_stem_puts_columns_side_by_side(dense, categories, rows):
     shape = InputShape((dense,), tuple(categories))
     stem = VectorStem(shape)
     assert stem.features == dense + sum(embedding_size(n) for n in categories)
-    table = {"dense": torch.randn(rows, dense), "categorical": torch.zeros(rows, len(categories), dtype=torch.long)}
+    table = {
+        "dense": torch.randn(rows, dense),
+        "categorical": torch.zeros(rows, len(categories), dtype=torch.long),
+    }
     for i, n in enumerate(categories):
         table["categorical"][:, i] = torch.randint(n, (rows,))
     x = stem(table)

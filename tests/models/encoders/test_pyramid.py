@@ -21,7 +21,9 @@ class Flat(Encoder):
 
     def __init__(self, shape):
         super().__init__(shape)
-        self.stages = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Unflatten(1, shape.dense), Pool()))
+        self.stages = nn.Sequential(
+            nn.Flatten(), nn.Sequential(nn.Unflatten(1, shape.dense), Pool())
+        )
         self.features = shape.dense[0]
 
 
@@ -73,7 +75,9 @@ def test_by_hand():
     for k in reversed(range(5)):
         p = torch.einsum("bchw,dc->bdhw", levels[k], w[f"lateral.{k}.weight"][:, :, 0, 0])
         if above is not None:
-            rows, columns = (torch.arange(n) * m // n for n, m in zip(p.shape[2:], above.shape[2:], strict=True))
+            rows, columns = (
+                torch.arange(n) * m // n for n, m in zip(p.shape[2:], above.shape[2:], strict=True)
+            )
             p = p + above[:, :, rows][..., columns]
         above = p
         s = F.conv2d(p, w[f"smooth.{k}.0.0.weight"], padding=1)
@@ -90,8 +94,12 @@ def test_learns_which_half_of_the_image_is_brighter_at_every_pixel():
     head = nn.Linear(16, 2)
     optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=1e-2)
     x = torch.randn(32, *shape.dense)
-    far = (x[..., :8].mean((1, 2, 3)) > x[..., 8:].mean((1, 2, 3)))[:, None, None].expand(-1, 16, 16)
-    y = torch.stack([far, x[:, 0] > 0], -1).float()  # one label of the whole image, one of the pixel alone
+    far = (x[..., :8].mean((1, 2, 3)) > x[..., 8:].mean((1, 2, 3)))[:, None, None].expand(
+        -1, 16, 16
+    )
+    y = torch.stack(
+        [far, x[:, 0] > 0], -1
+    ).float()  # one label of the whole image, one of the pixel alone
     losses = []
     for _ in range(60):
         loss = F.binary_cross_entropy_with_logits(head(encoder(x)), y)
@@ -106,7 +114,11 @@ def test_learns_which_half_of_the_image_is_brighter_at_every_pixel():
 @pytest.mark.parametrize(
     ("shape", "settings", "message"),
     [
-        (InputShape((5,)), {}, r"reads images .* gives inputs of shape \(5,\): use --model.encoder MLP"),
+        (
+            InputShape((5,)),
+            {},
+            r"reads images .* gives inputs of shape \(5,\): use --model.encoder MLP",
+        ),
         (IMAGE, {"width": 12}, "width 12 must be a multiple of 8"),
         (IMAGE, {"backbone": MLP}, r"backbone MLP must put out images \(B, C, H, W\)"),
         (IMAGE, {"backbone": UNet}, "backbone UNet must put out images"),

@@ -13,7 +13,11 @@ from src.models.sharing.separate import Separate
 from src.models.sharing.sharing import check_owners
 
 IMAGE = InputShape((3, 9, 7))
-SHARINGS = [lambda make: HardSharing(make, "ab"), lambda make: Separate(make, "ab"), lambda make: HardSharing(make, "ab", until=1)]
+SHARINGS = [
+    lambda make: HardSharing(make, "ab"),
+    lambda make: Separate(make, "ab"),
+    lambda make: HardSharing(make, "ab", until=1),
+]
 
 
 def check_encoder(make, shape, size):
@@ -23,7 +27,9 @@ def check_encoder(make, shape, size):
     torch.manual_seed(3)
     np.random.seed(None)
     again = make()
-    assert all(torch.equal(p, q) for p, q in zip(encoder.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(encoder.parameters(), again.parameters(), strict=True)
+    )
 
     x = torch.randn(3, *shape.dense, generator=torch.Generator().manual_seed(0))
     z = encoder(x)
@@ -34,11 +40,17 @@ def check_encoder(make, shape, size):
     state, layouts = x, encoder.layouts()
     for stage, layout in zip(encoder.stages, layouts, strict=True):
         state = stage(state)
-        assert layout == Layout(top(state).shape[1 if layout.image else -1], stage is not encoder.stages[-1], top(state).ndim)
+        assert layout == Layout(
+            top(state).shape[1 if layout.image else -1],
+            stage is not encoder.stages[-1],
+            top(state).ndim,
+        )
     assert torch.equal(state, z)
 
     (z * torch.randn(z.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
-    assert [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert [
+        name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.any()
+    ] == []
 
 
 def check_sharings(make):
@@ -52,7 +64,12 @@ def check_sharings(make):
 
 @pytest.mark.parametrize(
     ("settings", "features"),
-    [({}, 64), ({"depth": 34, "width": 4}, 32), ({"depth": 50, "stem": "imagenet"}, 256), ({"width": 1}, 8)],
+    [
+        ({}, 64),
+        ({"depth": 34, "width": 4}, 32),
+        ({"depth": 50, "stem": "imagenet"}, 256),
+        ({"width": 1}, 8),
+    ],
 )
 def test_contract(settings, features):
     check_encoder(lambda: ResNet(IMAGE, **{"width": 8} | settings), IMAGE, (features,))
@@ -63,12 +80,22 @@ def test_sharings():
 
 
 @pytest.mark.parametrize(
-    ("stem", "sizes"), [("cifar", [(33, 18), (33, 18), (17, 9), (9, 5), (5, 3)]), ("imagenet", [(9, 5), (9, 5), (5, 3), (3, 2)])]
+    ("stem", "sizes"),
+    [
+        ("cifar", [(33, 18), (33, 18), (17, 9), (9, 5), (5, 3)]),
+        ("imagenet", [(9, 5), (9, 5), (5, 3), (3, 2)]),
+    ],
 )
 def test_the_size_at_each_stage(stem, sizes):
     x = torch.randn(1, 3, 33, 18)
-    for k, (stage, size) in enumerate(zip(ResNet(InputShape((3, 33, 18)), width=8, stem=stem).stages, sizes, strict=False)):
-        assert (x := stage[:-1](x) if k == 4 else stage(x)).shape == (1, 8 * 2 ** max(0, k - 1), *size)
+    for k, (stage, size) in enumerate(
+        zip(ResNet(InputShape((3, 33, 18)), width=8, stem=stem).stages, sizes, strict=False)
+    ):
+        assert (x := stage[:-1](x) if k == 4 else stage(x)).shape == (
+            1,
+            8 * 2 ** max(0, k - 1),
+            *size,
+        )
 
 
 @pytest.mark.parametrize(("depth", "count"), [(18, 11_176_512), (34, 21_284_672), (50, 23_508_032)])
@@ -96,7 +123,9 @@ def test_equals_the_one_of_transformers(depth):
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 2)
     ours = ResNet(InputShape((3, 45, 64)), depth, width=8, stem="imagenet", norm="batch").eval()
-    state = zip(ours.state_dict(), theirs.state_dict().values(), strict=True)  # both in the order of the layers
+    state = zip(
+        ours.state_dict(), theirs.state_dict().values(), strict=True
+    )  # both in the order of the layers
     ours.load_state_dict(dict(state))
     x = torch.randn(2, 3, 45, 64)
     with torch.no_grad():
@@ -107,10 +136,16 @@ def test_equals_the_one_of_transformers(depth):
 
 def test_group_norm_stands_where_batch_norm_does():
     kinds = {"group": nn.GroupNorm, "batch": nn.BatchNorm2d}
-    found = {norm: [type(m) for m in ResNet(IMAGE, 50, width=8, norm=norm).modules()] for norm in kinds}
-    assert [kinds["batch"] if kind is kinds["group"] else kind for kind in found["group"]] == found["batch"]
+    found = {
+        norm: [type(m) for m in ResNet(IMAGE, 50, width=8, norm=norm).modules()] for norm in kinds
+    }
+    assert [kinds["batch"] if kind is kinds["group"] else kind for kind in found["group"]] == found[
+        "batch"
+    ]
     assert found["group"].count(nn.GroupNorm) == 53
-    assert {m.num_groups for m in ResNet(IMAGE, width=16).modules() if isinstance(m, nn.GroupNorm)} == {8}
+    assert {
+        m.num_groups for m in ResNet(IMAGE, width=16).modules() if isinstance(m, nn.GroupNorm)
+    } == {8}
 
 
 def test_a_block_by_hand():
@@ -136,7 +171,11 @@ def test_a_block_by_hand():
 @pytest.mark.parametrize(
     ("shape", "settings", "message"),
     [
-        (InputShape((5,)), {}, r"reads images .* gives inputs of shape \(5,\): use --model.encoder MLP"),
+        (
+            InputShape((5,)),
+            {},
+            r"reads images .* gives inputs of shape \(5,\): use --model.encoder MLP",
+        ),
         (InputShape((3, 8, 8), (4,)), {}, "and 1 categorical columns"),
         (IMAGE, {"depth": 20}, "depth 20 must be 18, 34 or 50"),
         (IMAGE, {"stem": "big"}, "stem 'big' must be cifar or imagenet"),

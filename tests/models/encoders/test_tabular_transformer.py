@@ -12,12 +12,18 @@ from src.models.sharing.sharing import check_owners
 from tests.models.encoders.test_transformer import kind_by_kind
 
 MIXED, NUMBERS, CATEGORIES = InputShape((3,), (4, 2)), InputShape((3,)), InputShape((0,), (5, 3))
-SHAPES = pytest.mark.parametrize("shape", [MIXED, NUMBERS, CATEGORIES], ids=["mixed", "numbers", "categories"])
+SHAPES = pytest.mark.parametrize(
+    "shape", [MIXED, NUMBERS, CATEGORIES], ids=["mixed", "numbers", "categories"]
+)
 
 
 def inputs_of(shape, rows=5):
     found = shape.example(rows)
-    return found.double() if isinstance(found, torch.Tensor) else {**found, "dense": found["dense"].double()}
+    return (
+        found.double()
+        if isinstance(found, torch.Tensor)
+        else {**found, "dense": found["dense"].double()}
+    )
 
 
 def authors(encoder):
@@ -45,14 +51,24 @@ def authors(encoder):
     for k, block in enumerate(blocks):
         model.backbone.blocks[k]["ffn"].activation = nn.GELU()
         qkv = block.queries_keys_values
-        qkv_weight, qkv_bias = (kind_by_kind(p, block.heads).chunk(3) for p in (qkv.weight, qkv.bias))
+        qkv_weight, qkv_bias = (
+            kind_by_kind(p, block.heads).chunk(3) for p in (qkv.weight, qkv.bias)
+        )
         for name, weight, bias in zip("qkv", qkv_weight, qkv_bias, strict=True):
             weights |= {f"backbone.blocks.{k}.attention.W_{name}.weight": weight}
             weights |= {f"backbone.blocks.{k}.attention.W_{name}.bias": bias}
-        parts = {"attention.W_out": block.out[0], "ffn.linear1": block.mlp[1], "ffn.linear2": block.mlp[4]}
-        parts |= {"ffn_normalization": block.mlp[0]} | ({"attention_normalization": block.norm} if k else {})
+        parts = {
+            "attention.W_out": block.out[0],
+            "ffn.linear1": block.mlp[1],
+            "ffn.linear2": block.mlp[4],
+        }
+        parts |= {"ffn_normalization": block.mlp[0]} | (
+            {"attention_normalization": block.norm} if k else {}
+        )
         for name, module in parts.items():
-            weights |= {f"backbone.blocks.{k}.{name}.{key}": p for key, p in module.named_parameters()}
+            weights |= {
+                f"backbone.blocks.{k}.{name}.{key}": p for key, p in module.named_parameters()
+            }
     model.double().load_state_dict(weights)
     return model
 
@@ -71,18 +87,25 @@ def test_equals_the_authors_model(shape, depth):
     norm = encoder.stages[-1][1].norm
     z = encoder(inputs)
     assert z.shape == (5, 12)
-    torch.testing.assert_close(z, F.layer_norm(cls, (12,), norm.weight, norm.bias), atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        z, F.layer_norm(cls, (12,), norm.weight, norm.bias), atol=1e-10, rtol=0
+    )
 
 
 def test_tokens_are_columns():
     torch.manual_seed(0)
     first = TabularTransformer(MIXED, width=8).double().stages[0]
-    table = {"dense": torch.tensor([[2.0, 0.0, -1.0]]).double(), "categorical": torch.tensor([[3, 1]])}
+    table = {
+        "dense": torch.tensor([[2.0, 0.0, -1.0]]).double(),
+        "categorical": torch.tensor([[3, 1]]),
+    }
     tokens = first(table)[0]
     numbers, categories = first.columns["dense"], first.columns["categorical"]
     expected = [first.cls]
     expected += [table["dense"][0, j] * numbers.weight[j] + numbers.bias[j] for j in range(3)]
-    expected += [categories.embeddings[j].weight[i] + categories.bias[j] for j, i in enumerate([3, 1])]
+    expected += [
+        categories.embeddings[j].weight[i] + categories.bias[j] for j, i in enumerate([3, 1])
+    ]
     torch.testing.assert_close(tokens, torch.stack(expected))
     assert all(p.abs().max() <= 8**-0.5 for p in first.parameters())
 
@@ -97,7 +120,11 @@ def test_every_parameter_gets_a_gradient_and_rows_are_independent(shape, depth):
     (z * torch.randn(z.shape, dtype=z.dtype)).sum().backward()
     assert [name for name, p in encoder.named_parameters() if not p.grad.any()] == []
     rows = torch.tensor([3, 0])
-    some = inputs[rows] if isinstance(inputs, torch.Tensor) else {name: x[rows] for name, x in inputs.items()}
+    some = (
+        inputs[rows]
+        if isinstance(inputs, torch.Tensor)
+        else {name: x[rows] for name, x in inputs.items()}
+    )
     torch.testing.assert_close(encoder(some), z[rows], atol=1e-12, rtol=0)
 
 
@@ -139,7 +166,11 @@ def test_initial_weights_come_from_torchs_generator_alone():
 @pytest.mark.parametrize(
     ("shape", "settings", "message"),
     [
-        (InputShape(tokens=9), {}, "the data gives sequences of tokens: use --model.encoder Transformer"),
+        (
+            InputShape(tokens=9),
+            {},
+            "the data gives sequences of tokens: use --model.encoder Transformer",
+        ),
         (InputShape((6, 3)), {}, r"inputs of shape \(6, 3\): use --model.encoder Transformer"),
         (InputShape((3, 8, 8)), {}, r"inputs of shape \(3, 8, 8\): use --model.encoder ConvNet"),
         (MIXED, {"width": 20}, "width 20 is not a multiple of heads 8"),

@@ -44,7 +44,14 @@ def torch_layer(block):
     """torch's own layer with the weights of a block."""
     width = block.norm.weight.numel()
     layer = nn.TransformerEncoderLayer(
-        width, block.heads, 4 * width, dropout=0.0, activation="gelu", norm_first=True, batch_first=True, dtype=torch.float64
+        width,
+        block.heads,
+        4 * width,
+        dropout=0.0,
+        activation="gelu",
+        norm_first=True,
+        batch_first=True,
+        dtype=torch.float64,
     )
     qkv = block.queries_keys_values
     names = {
@@ -91,7 +98,9 @@ def test_equals_layers_of_torch_with_the_same_weights(shape, pool):
     norm = encoder.stages[3][1].norm
     x = F.layer_norm(x, (12,), norm.weight, norm.bias) * mask[..., None]
     expected = x if pool == "none" else x.sum(1) / mask.sum(1, keepdim=True)
-    torch.testing.assert_close(encoder(inputs), expected, atol=1e-7, rtol=0)  # positions are float32
+    torch.testing.assert_close(
+        encoder(inputs), expected, atol=1e-7, rtol=0
+    )  # positions are float32
 
 
 def test_parts_are_a_convolution_with_the_largest_answer():
@@ -101,7 +110,11 @@ def test_parts_are_a_convolution_with_the_largest_answer():
     found = parts(ids)
     for b, s in np.ndindex(2, 2):
         real = [int(i) for i in ids[b, s] if i]
-        padded = [torch.zeros(32, dtype=torch.float64), *(parts.embedding.weight[i] for i in real), torch.zeros(32).double()]
+        padded = [
+            torch.zeros(32, dtype=torch.float64),
+            *(parts.embedding.weight[i] for i in real),
+            torch.zeros(32).double(),
+        ]
         answers = [parts.filters(torch.cat(padded[k : k + 3])) for k in range(len(real))]
         expected = torch.stack(answers).amax(0) if real else torch.zeros(5, dtype=torch.float64)
         torch.testing.assert_close(found[b, s], expected, atol=1e-12, rtol=0)
@@ -117,7 +130,10 @@ def test_more_padding_changes_nothing(pool):
     torch.manual_seed(0)
     encoder = stirred(Transformer(PARTS, width=12, depth=3, heads=2, pool=pool).double())
     inputs = inputs_of(PARTS)
-    longer = {"tokens": F.pad(inputs["tokens"], (0, 4)), "parts": F.pad(inputs["parts"], (0, 3, 0, 4))}
+    longer = {
+        "tokens": F.pad(inputs["tokens"], (0, 4)),
+        "parts": F.pad(inputs["parts"], (0, 3, 0, 4)),
+    }
     z, more = encoder(inputs), encoder(longer)
     if pool == "none":
         assert not more[:, 5:].any()
@@ -146,7 +162,10 @@ def test_what_fills_up_never_matters():
 
 @pytest.mark.parametrize("pool", ["none", "mean"])
 def test_a_row_without_tokens_is_finite_and_leaves_the_others_alone(pool):
-    assert attended(torch.tensor([[True, False], [False, False]])).tolist() == [[True, False], [True, True]]
+    assert attended(torch.tensor([[True, False], [False, False]])).tolist() == [
+        [True, False],
+        [True, True],
+    ]
     torch.manual_seed(0)
     encoder = Transformer(PARTS, width=8, depth=2, heads=2, pool=pool).double()
     inputs = {name: torch.cat([x, torch.zeros_like(x[:1])]) for name, x in inputs_of(PARTS).items()}
@@ -167,7 +186,11 @@ def test_every_parameter_gets_a_gradient_and_rows_are_independent(shape, pool):
     (z * torch.randn(z.shape, dtype=z.dtype)).sum().backward()
     assert [name for name, p in encoder.named_parameters() if not p.grad.any()] == []
     rows = torch.tensor([2, 0])
-    some = inputs[rows] if isinstance(inputs, torch.Tensor) else {name: x[rows] for name, x in inputs.items()}
+    some = (
+        inputs[rows]
+        if isinstance(inputs, torch.Tensor)
+        else {name: x[rows] for name, x in inputs.items()}
+    )
     torch.testing.assert_close(encoder(some), z[rows], atol=1e-12, rtol=0)
 
 
@@ -182,7 +205,9 @@ def test_initial_weights_come_from_torchs_generator_alone():
     def weights(seed):
         torch.manual_seed(seed)
         np.random.seed(None)
-        return torch.cat([p.flatten() for p in Transformer(PARTS, width=8, depth=2, heads=2).parameters()])
+        return torch.cat(
+            [p.flatten() for p in Transformer(PARTS, width=8, depth=2, heads=2).parameters()]
+        )
 
     assert torch.equal(weights(3), weights(3))
     assert not torch.equal(weights(3), weights(4))
@@ -234,7 +259,12 @@ def test_layouts_and_sharing(shape, pool):
     tasks = ["a", "b", "c"]
     copies = Separate(make, tasks)
     assert copies.encoders.stages is not None  # three of them run as one
-    for sharing in (HardSharing(make, tasks), copies, HardSharing(make, tasks, until=1), HardSharing(make, tasks, until=2)):
+    for sharing in (
+        HardSharing(make, tasks),
+        copies,
+        HardSharing(make, tasks, until=1),
+        HardSharing(make, tasks, until=2),
+    ):
         check_owners(sharing, shape.example(4))
 
 
@@ -253,7 +283,9 @@ def test_copies_that_run_as_one_are_what_each_is():
     for k in range(3):  # stage by stage too: each encoder has its own mask
         state, apart = together.encoders(state, apart, k, k + 1), True
         assert k == 2 or [x.shape for x in state] == [(3, 3, 5, 8), (3, 3, 5)]
-    torch.testing.assert_close(state, torch.stack([encoder(inputs) for encoder in each]), atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        state, torch.stack([encoder(inputs) for encoder in each]), atol=1e-10, rtol=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -261,7 +293,11 @@ def test_copies_that_run_as_one_are_what_each_is():
     [
         (InputShape((5,)), {}, r"the data gives inputs of shape \(5,\): use --model.encoder MLP"),
         (InputShape((3, 8, 8)), {}, r"inputs of shape \(3, 8, 8\): use --model.encoder ConvNet"),
-        (InputShape((3,), (4, 2)), {}, "and 2 categorical columns: use --model.encoder TabularTransformer"),
+        (
+            InputShape((3,), (4, 2)),
+            {},
+            "and 2 categorical columns: use --model.encoder TabularTransformer",
+        ),
         (TOKENS, {"width": 10}, "width 10 is not a multiple of heads 4"),
         (TOKENS, {"width": 0}, "width 0"),
         (TOKENS, {"depth": 0}, "depth 0"),

@@ -13,7 +13,8 @@ IMAGE = InputShape((2, 9, 7))
 
 @pytest.mark.parametrize("size", [(9, 7), (16, 16), (1, 5), (2, 3)])
 @pytest.mark.parametrize(
-    ("settings", "features"), [({}, 8), ({"multi_scale": True}, 120), ({"depth": 1, "width": 4, "multi_scale": True}, 12)]
+    ("settings", "features"),
+    [({}, 8), ({"multi_scale": True}, 120), ({"depth": 1, "width": 4, "multi_scale": True}, 12)],
 )
 def test_contract(size, settings, features):
     shape = InputShape((2, *size))
@@ -33,7 +34,10 @@ def test_what_travels_between_the_stages(multi_scale):
         found.append([tuple(x.shape[1:]) for x in (state if isinstance(state, tuple) else [state])])
     full, half, quarter = (8, 9, 7), (16, 5, 4), (32, 3, 2)
     down = [[full], [half, full], [quarter, full, half]]
-    assert found == [*down, *([[half, quarter, full], [(9, 7, 56)]] if multi_scale else [[half, full], [(9, 7, 8)]])]
+    assert found == [
+        *down,
+        *([[half, quarter, full], [(9, 7, 56)]] if multi_scale else [[half, full], [(9, 7, 8)]]),
+    ]
 
 
 @pytest.mark.parametrize("multi_scale", [False, True])
@@ -60,7 +64,9 @@ def test_by_hand(multi_scale):
     d1 = up(e2, e1, "3")
     d0 = up(d1, e0, "4.0")
     levels = [d0, d1, e2] if multi_scale else [d0]
-    z = torch.cat([F.interpolate(d, (9, 7), mode="bilinear") for d in levels], 1).permute(0, 2, 3, 1)
+    z = torch.cat([F.interpolate(d, (9, 7), mode="bilinear") for d in levels], 1).permute(
+        0, 2, 3, 1
+    )
     torch.testing.assert_close(encoder(x), z, atol=1e-10, rtol=1e-10)
 
 
@@ -110,7 +116,11 @@ def test_learns_which_pixels_are_above_the_mean_around_them(multi_scale):
 @pytest.mark.parametrize(
     ("shape", "settings", "message"),
     [
-        (InputShape((5,)), {}, r"reads images .* gives inputs of shape \(5,\): use --model.encoder MLP"),
+        (
+            InputShape((5,)),
+            {},
+            r"reads images .* gives inputs of shape \(5,\): use --model.encoder MLP",
+        ),
         (IMAGE, {"width": 12}, "width 12 must be a multiple of 8"),
         (IMAGE, {"width": 0}, "width 0 must be at least 1"),
         (IMAGE, {"depth": 0}, "depth 0 must be at least 1"),

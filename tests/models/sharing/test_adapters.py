@@ -37,7 +37,12 @@ def test_adapters_begin_as_hard_sharing_and_rank_0_stays_it(kind, settings):
     one = HardSharing(partial(kind, SHAPES[kind], width=4), TASKS).double()
     sum(z.square().sum() for z in one(x).values()).backward()
     ours = [p.grad.flatten() for p in sharing.encoder.parameters()]
-    torch.testing.assert_close(torch.cat(ours), torch.cat([p.grad.flatten() for p in one.parameters()]), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        torch.cat(ours),
+        torch.cat([p.grad.flatten() for p in one.parameters()]),
+        rtol=1e-9,
+        atol=1e-12,
+    )
     assert (not sharing.down and not sharing.films) == (settings == {"rank": 0})
 
 
@@ -54,9 +59,15 @@ def test_lora_adds_a_product_to_each_matrix(kind):
             _, stage, inside = name.split(".", 2)
             key = f"{stage}_{inside.replace('.', '_')}"
             assert (key in sharing.down) == (p.ndim > 1)
-            theta[name] = p + (sharing.up[key][t] @ sharing.down[key][t]).view_as(p) if p.ndim > 1 else p
+            theta[name] = (
+                p + (sharing.up[key][t] @ sharing.down[key][t]).view_as(p) if p.ndim > 1 else p
+            )
         torch.testing.assert_close(z, functional_call(encoder, theta, (x,)), rtol=1e-9, atol=1e-12)
-    assert {p.shape[1] for p in sharing.down.values()} == {p.shape[2] for p in sharing.up.values()} == {2}
+    assert (
+        {p.shape[1] for p in sharing.down.values()}
+        == {p.shape[2] for p in sharing.up.values()}
+        == {2}
+    )
 
 
 @pytest.mark.parametrize("kind", [MLP, ConvNet])
@@ -104,7 +115,11 @@ def test_an_adapter_of_one_task_is_not_reached_by_another():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"), [({"rank": -1}, "rank -1 must be at least 0"), ({"kind": "film", "rank": 4}, "rank 4 is of lora")]
+    ("settings", "message"),
+    [
+        ({"rank": -1}, "rank -1 must be at least 0"),
+        ({"kind": "film", "rank": 4}, "rank 4 is of lora"),
+    ],
 )
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=f"TaskAdapters: {message}"):
@@ -121,5 +136,7 @@ def test_an_encoder_whose_first_stage_has_no_parameters():
     sharing = TaskAdapters(partial(Flat, SHAPES[MLP], width=4), TASKS).double()
     torch.manual_seed(0)
     x = SHAPES[MLP].example(5).double()
-    torch.testing.assert_close(sharing(x)["c"], Flat(SHAPES[MLP], 4).double()(x), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        sharing(x)["c"], Flat(SHAPES[MLP], 4).double()(x), rtol=1e-10, atol=1e-12
+    )
     check_owners(sharing.float(), SHAPES[MLP].example())

@@ -6,8 +6,8 @@ from src.batch import InputShape
 from src.models.encoders import MLP, ConvNet, Encoder
 from src.models.encoders.encoder import top, with_top
 from src.models.sharing import Separate, check_owners
-from src.models.sharing.between import mostly_own
 from src.models.sharing.cross_stitch import CrossStitch
+from src.models.sharing.feature_exchange import mostly_own
 
 TASKS = ["a", "b", "c"]
 
@@ -90,7 +90,9 @@ class Images(Encoder):
     def __init__(self):
         super().__init__(InputShape((2, 5, 4)))
         self.stages = nn.Sequential(
-            nn.Conv2d(2, 4, 3, padding=1), nn.Sequential(nn.Tanh(), nn.Conv2d(4, 6, 3, padding=1, stride=2)), ToPixels()
+            nn.Conv2d(2, 4, 3, padding=1),
+            nn.Sequential(nn.Tanh(), nn.Conv2d(4, 6, 3, padding=1, stride=2)),
+            ToPixels(),
         )
         self.features = 4
 
@@ -150,11 +152,14 @@ def check_contract(sharing, make):
     assert {task: z.shape[-1] for task, z in features.items()} == sharing.feature_sizes
     assert not sharing.one_feature
     loss = sum(
-        (z * torch.randn(z.shape, generator=torch.Generator().manual_seed(i))).sum() for i, z in enumerate(features.values())
+        (z * torch.randn(z.shape, generator=torch.Generator().manual_seed(i))).sum()
+        for i, z in enumerate(features.values())
     )
     penalty = sharing.penalty()
     (loss if penalty is None else loss + penalty).backward()
-    assert [name for name, p in sharing.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert [
+        name for name, p in sharing.named_parameters() if p.grad is None or not p.grad.any()
+    ] == []
 
 
 def gradients(sharing, inputs):
@@ -175,13 +180,17 @@ def same_as_separate(sharing, make):
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_contract_over_every_kind_of_encoder(name, per_channel, tasks):
-    check_contract(seeded(CrossStitch, ENCODERS[name], tasks, per_channel=per_channel), ENCODERS[name])
+    check_contract(
+        seeded(CrossStitch, ENCODERS[name], tasks, per_channel=per_channel), ENCODERS[name]
+    )
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_identities_are_separate_encoders(name, per_channel):
-    same_as_separate(seeded(CrossStitch, ENCODERS[name], own=1.0, per_channel=per_channel), ENCODERS[name])
+    same_as_separate(
+        seeded(CrossStitch, ENCODERS[name], own=1.0, per_channel=per_channel), ENCODERS[name]
+    )
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
@@ -212,7 +221,9 @@ def test_who_reaches_what():
     sharing(rows_of(ENCODERS["vectors"], double=False))["b"].sum().backward()
     assert last.grad.any(1).tolist() == [False, True, False]
     assert first.grad.all()
-    assert {id(p) for p in sharing.shared_parameters()} == {id(p) for p in sharing.parameters()} - {id(last)}
+    assert {id(p) for p in sharing.shared_parameters()} == {id(p) for p in sharing.parameters()} - {
+        id(last)
+    }
 
 
 def test_initial_weights():

@@ -20,18 +20,25 @@ def selector(bits, gamma, experts):
     """The weight of each expert, by the binary digits of its number."""
     digits = [format(e, f"0{len(bits)}b") for e in range(experts)]
     steps = [smooth_step(z, gamma) for z in bits]
-    return [math.prod(s if d == "1" else 1 - s for s, d in zip(steps, word, strict=True)) for word in digits]
+    return [
+        math.prod(s if d == "1" else 1 - s for s, d in zip(steps, word, strict=True))
+        for word in digits
+    ]
 
 
 def gate(bits, weights, gamma, experts):
     shares = [math.exp(w) / sum(math.exp(v) for v in weights) for w in weights]
     each = [selector(z, gamma, experts) for z in bits]
-    return [sum(share * r[e] for share, r in zip(shares, each, strict=True)) for e in range(experts)]
+    return [
+        sum(share * r[e] for share, r in zip(shares, each, strict=True)) for e in range(experts)
+    ]
 
 
 @pytest.mark.parametrize("per_example", [False, True])
 def test_contract(per_example):
-    check_contract(lambda encoder, tasks: DSelectK(encoder, tasks, experts=4, per_example=per_example))
+    check_contract(
+        lambda encoder, tasks: DSelectK(encoder, tasks, experts=4, per_example=per_example)
+    )
 
 
 @pytest.mark.parametrize(("experts", "k", "gamma"), [(2, 1, 1.0), (8, 2, 0.7), (4, 3, 3.0)])
@@ -46,7 +53,9 @@ def test_static_gates_are_the_papers(experts, k, gamma):
         bits = sharing.bits.bias[t].view(k, -1).tolist()
         expected = gate(bits, sharing.weights.bias[t].tolist(), gamma, experts)
         assert sum(expected) == pytest.approx(1)
-        torch.testing.assert_close(found[task], sum(expected[e] * outputs[e] for e in range(experts)))
+        torch.testing.assert_close(
+            found[task], sum(expected[e] * outputs[e] for e in range(experts))
+        )
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
@@ -62,7 +71,9 @@ def test_each_sample_can_have_its_own_gates(kind):
             bits = (sharing.bits.weight[t] @ x[b] + sharing.bits.bias[t]).view(2, 2).tolist()
             weights = (sharing.weights.weight[t] @ x[b] + sharing.weights.bias[t]).tolist()
             expected = gate(bits, weights, 1.0, 4)
-            torch.testing.assert_close(found[task][b], sum(expected[e] * outputs[e, b] for e in range(4)))
+            torch.testing.assert_close(
+                found[task][b], sum(expected[e] * outputs[e, b] for e in range(4))
+            )
 
 
 def test_binary_codes_leave_a_task_k_experts():
@@ -109,7 +120,9 @@ def test_the_penalty_is_the_selectors_entropy_and_drives_them_to_one_expert():
         sharing.penalty().backward()
         optimizer.step()
     assert sharing.penalty().item() == pytest.approx(0, abs=1e-5)
-    torch.testing.assert_close(sharing.selectors(sharing.bits(None)).amax(-1), torch.ones(3, 2, dtype=torch.float64))
+    torch.testing.assert_close(
+        sharing.selectors(sharing.bits(None)).amax(-1), torch.ones(3, 2, dtype=torch.float64)
+    )
     assert DSelectK(ENCODERS["vector"], TASKS).penalty() is None
 
 

@@ -51,7 +51,9 @@ class Riding(Encoder):
 
     def __init__(self, shape=WORDS, width=4):
         super().__init__(shape)
-        self.stages = nn.Sequential(Put(shape.tokens, width), Middle(width), Middle(width), Take(width))
+        self.stages = nn.Sequential(
+            Put(shape.tokens, width), Middle(width), Middle(width), Take(width)
+        )
         self.features = width
 
 
@@ -64,7 +66,11 @@ ENCODERS = {
 
 
 def rows(inputs, chosen):
-    return inputs[chosen] if isinstance(inputs, torch.Tensor) else {key: value[chosen] for key, value in inputs.items()}
+    return (
+        inputs[chosen]
+        if isinstance(inputs, torch.Tensor)
+        else {key: value[chosen] for key, value in inputs.items()}
+    )
 
 
 def doubled(inputs):
@@ -134,7 +140,13 @@ def test_a_gate_reads_a_vector_of_every_kind_of_input(shape, features):
 
 def test_images_are_averaged_and_flattened():
     x = torch.randn(2, 3, 16, 6, dtype=torch.float64)
-    expected = torch.stack([torch.stack([x[..., 2 * i : 2 * i + 2, j].mean(-1) for j in range(6)], -1) for i in range(8)], -2)
+    expected = torch.stack(
+        [
+            torch.stack([x[..., 2 * i : 2 * i + 2, j].mean(-1) for j in range(6)], -1)
+            for i in range(8)
+        ],
+        -2,
+    )
     torch.testing.assert_close(GateInput(InputShape((3, 16, 6)))(x), expected.flatten(1))
 
 
@@ -163,13 +175,21 @@ def test_gates_are_linear_and_nearly_even_at_first():
 
 
 def test_states_are_mixed_with_what_rides_along():
-    x, skip = torch.randn(3, 5, 4, dtype=torch.float64), torch.randn(3, 5, 2, 7, 7, dtype=torch.float64)
+    x, skip = (
+        torch.randn(3, 5, 4, dtype=torch.float64),
+        torch.randn(3, 5, 2, 7, 7, dtype=torch.float64),
+    )
     mask = torch.tensor([True, False, True, True, False]).expand(3, 5)
     size = torch.zeros(3, 5, 0, 7, 7, dtype=torch.float64)
     per_row, fixed = torch.rand(5, 2, 3, dtype=torch.float64), torch.rand(2, 3, dtype=torch.float64)
     for weights in (per_row, fixed):
         mixed = mix(weights, (x, skip, mask, size))
-        assert [tuple(part.shape) for part in mixed] == [(2, 5, 4), (2, 5, 2, 7, 7), (2, 5), (2, 5, 0, 7, 7)]
+        assert [tuple(part.shape) for part in mixed] == [
+            (2, 5, 4),
+            (2, 5, 2, 7, 7),
+            (2, 5),
+            (2, 5, 0, 7, 7),
+        ]
         assert torch.equal(mixed[2], mask[:2])
         for t in range(2):
             for b in range(5):
@@ -187,7 +207,9 @@ def test_places_are_averaged():
     found = pooled(x[..., 0, :], False, {"tokens": tokens})
     for b, length in enumerate((2, 4, 1)):
         torch.testing.assert_close(found[:, b], x[:, b, :length, 0].mean(1))
-    torch.testing.assert_close(pooled(x[..., 0, :], False, {"tokens": tokens[:, :2]}), x[..., 0, :].mean(2))
+    torch.testing.assert_close(
+        pooled(x[..., 0, :], False, {"tokens": tokens[:, :2]}), x[..., 0, :].mean(2)
+    )
 
 
 def test_one_more_encoder_leaves_the_initial_weights_as_they_were():

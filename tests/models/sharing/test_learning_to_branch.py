@@ -27,7 +27,11 @@ def node(sharing, k, i, state):
 
 def weighted(shares, states):
     def add(*parts):
-        return sum(w * x for w, x in zip(shares, parts, strict=True)) if parts[0].is_floating_point() else parts[0]
+        return (
+            sum(w * x for w, x in zip(shares, parts, strict=True))
+            if parts[0].is_floating_point()
+            else parts[0]
+        )
 
     return tree_map(add, *states)
 
@@ -40,21 +44,30 @@ def test_contract(branches):
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_soft_samples_are_the_papers(kind):
     torch.manual_seed(0)
-    sharing = LearningToBranch(ENCODERS[kind], TASKS, branches=2, temperature=0.7, speed=1.5).double()
+    sharing = LearningToBranch(
+        ENCODERS[kind], TASKS, branches=2, temperature=0.7, speed=1.5
+    ).double()
     for alpha in sharing.choices:
         nn.init.normal_(alpha)
     inputs = example(ENCODERS[kind])
     torch.manual_seed(4)
     found = sharing(inputs)
     torch.manual_seed(4)
-    noise = [-torch.empty(alpha.shape, dtype=torch.float64).exponential_().log() for alpha in sharing.choices]
+    noise = [
+        -torch.empty(alpha.shape, dtype=torch.float64).exponential_().log()
+        for alpha in sharing.choices
+    ]
     states = [node(sharing, 0, i, inputs) for i in range(2)]
     for k, alpha in enumerate(sharing.choices):
         mixed = []
         for row, g in zip(alpha, noise[k], strict=True):
             terms = [((1.5 * row[i] + g[i]) / 0.7).exp() for i in range(2)]
             mixed.append(weighted([term / sum(terms) for term in terms], states))
-        states = [node(sharing, k + 1, j, mixed[j]) for j in range(2)] if k + 1 < len(sharing.choices) else mixed
+        states = (
+            [node(sharing, k + 1, j, mixed[j]) for j in range(2)]
+            if k + 1 < len(sharing.choices)
+            else mixed
+        )
     for task, z in zip(TASKS, states, strict=True):
         torch.testing.assert_close(found[task], z)
 
@@ -105,7 +118,9 @@ def test_in_training_all_is_reached_and_the_last_choice_is_the_tasks_own():
     sharing = LearningToBranch(ENCODERS["vector"], TASKS).double()
     x = example(ENCODERS["vector"])
     *between, last = sharing.choices
-    gradients = torch.autograd.grad(sharing(x)["b"].square().sum(), [*sharing.nodes.parameters(), *between])
+    gradients = torch.autograd.grad(
+        sharing(x)["b"].square().sum(), [*sharing.nodes.parameters(), *between]
+    )
     assert all(gradient.flatten(1).any(1).all() for gradient in gradients)
     gradient = torch.autograd.grad(sharing(x)["b"].square().sum(), last)[0]
     assert gradient[1].all()
@@ -146,7 +161,9 @@ def test_the_tree_is_drawn_and_told():
     assert list(frame.index) == TASKS
     assert list(frame.columns) == ["stage 1", "stage 2", "stage 3"]
     assert frame.to_numpy().tolist() == [[1, 1, 0], [0, 2, 1], [1, 1, 0]]
-    assert pictures["last branch"].loc["b"].tolist() == pytest.approx(torch.tensor([0.0, 2.0, 0.0]).softmax(0).tolist())
+    assert pictures["last branch"].loc["b"].tolist() == pytest.approx(
+        torch.tensor([0.0, 2.0, 0.0]).softmax(0).tolist()
+    )
     assert sharing.lines({}) == ["tree: stage 1 {a, c} {b}; stage 2 {a, c} {b}; stage 3 {a, c} {b}"]
     choose(sharing, [1, 1, 0], [1, 1, 0], [0, 1, 2])
     assert sharing.lines({}) == ["tree: stage 1 {a, b, c}; stage 2 {a, b} {c}; stage 3 {a} {b} {c}"]

@@ -3,14 +3,14 @@ import torch
 from torch import nn
 
 from src.models.sharing import HardSharing
-from src.models.sharing.copies import Copies
 from src.models.sharing.mmoe import MMoE
+from src.models.sharing.stacked_encoders import StackedEncoders
 from tests.models.sharing.test_gates import ENCODERS, check_contract, example, rows, short
 
 TASKS = ["a", "b", "c"]
 
 
-def apart(experts: Copies, inputs):
+def apart(experts: StackedEncoders, inputs):
     """What each expert puts out, from one row at a time."""
     return [[experts(rows(inputs, [b]))[e, 0] for b in range(6)] for e in range(len(experts))]
 
@@ -31,7 +31,9 @@ def test_each_task_weighs_the_experts_for_each_sample(kind):
         for b in range(6):
             logits = [sharing.gate.weight[t, e] @ x[b] + sharing.gate.bias[t, e] for e in range(3)]
             shares = [logit.exp() / sum(other.exp() for other in logits) for logit in logits]
-            torch.testing.assert_close(found[task][b], sum(shares[e] * outputs[e][b] for e in range(3)))
+            torch.testing.assert_close(
+                found[task][b], sum(shares[e] * outputs[e][b] for e in range(3))
+            )
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
@@ -54,7 +56,9 @@ def test_gates_are_nearly_even_at_first():
 
 def test_a_gate_learns_from_its_task_alone():
     sharing = MMoE(ENCODERS["table"], TASKS, experts=2).double()
-    gradients = torch.autograd.grad(sharing(example(ENCODERS["table"]))["b"].square().sum(), list(sharing.gate.parameters()))
+    gradients = torch.autograd.grad(
+        sharing(example(ENCODERS["table"]))["b"].square().sum(), list(sharing.gate.parameters())
+    )
     for gradient in gradients:
         assert gradient[1].abs().min() > 0
         assert not gradient[[0, 2]].any()

@@ -70,7 +70,9 @@ def test_against_products_by_hand(name):
             if a.ndim > 2 and tokens is None:
                 a = a.flatten(1, -2).mean(1)
             elif a.ndim > 2:
-                a = torch.stack([row[real > 0].mean(0) for row, real in zip(a, tokens, strict=True)])
+                a = torch.stack(
+                    [row[real > 0].mean(0) for row, real in zip(a, tokens, strict=True)]
+                )
             torch.testing.assert_close(seen[f"attention.{task}.{k + 1}"], a)
         torch.testing.assert_close(found[task], attended)
 
@@ -83,7 +85,9 @@ def test_what_is_each_tasks_own():
     for p in (*sharing.encoder.parameters(), *sharing.carry.parameters()):
         assert p.grad.any()
     own = {id(p) for p in sharing.attend.parameters()}
-    assert {id(p) for p in sharing.shared_parameters()} == {id(p) for p in sharing.parameters()} - own
+    assert {id(p) for p in sharing.shared_parameters()} == {
+        id(p) for p in sharing.parameters()
+    } - own
 
 
 def test_attention_is_seen_in_evaluation_alone():
@@ -110,7 +114,11 @@ def test_pictures():
     sharing(rows_of(ENCODERS["images"], double=False))
     means = {name: a.mean(0) for name, a in sharing.seen().items()}
     pictures = sharing.pictures(means)
-    assert list(pictures) == ["attention of stage 1", "attention of stage 2", "attention of stage 3"]
+    assert list(pictures) == [
+        "attention of stage 1",
+        "attention of stage 2",
+        "attention of stage 3",
+    ]
     table = pictures["attention of stage 2"]
     assert (list(table.index), list(table.columns)) == (TASKS, [str(c) for c in range(8)])
     assert table.loc["c", "5"] == pytest.approx(float(means["attention.c.2"][5]))
@@ -127,14 +135,22 @@ def test_what_fills_up_a_sequence_changes_nothing(pool):
     torch.testing.assert_close(long_seen, short_seen)
 
 
-@pytest.mark.parametrize(("places", "to"), [((6, 4), (3, 2)), ((5, 3), (2, 2)), ((3, 2), (6, 4)), ((7,), (3,)), ((4,), (4,))])
+@pytest.mark.parametrize(
+    ("places", "to"),
+    [((6, 4), (3, 2)), ((5, 3), (2, 2)), ((3, 2), (6, 4)), ((7,), (3,)), ((4,), (4,))],
+)
 def test_places_of_one_kind_are_pooled(places, to):
     x = torch.randn(2, 3, *places, 5, dtype=torch.float64)
     expected = torch.empty(2, 3, *to, 5, dtype=torch.float64)
-    windows = [[slice(i * old // new, -(-(i + 1) * old // new)) for i in range(new)] for old, new in zip(places, to, strict=True)]
+    windows = [
+        [slice(i * old // new, -(-(i + 1) * old // new)) for i in range(new)]
+        for old, new in zip(places, to, strict=True)
+    ]
     for place in torch.cartesian_prod(*map(torch.arange, to)).view(-1, len(to)).tolist():
         window = tuple(windows[d][i] for d, i in enumerate(place))
-        expected[(slice(None), slice(None), *place)] = x[(slice(None), slice(None), *window)].flatten(2, -2).mean(2)
+        expected[(slice(None), slice(None), *place)] = (
+            x[(slice(None), slice(None), *window)].flatten(2, -2).mean(2)
+        )
     torch.testing.assert_close(brought(x, torch.Size(to), None), expected)
 
 
@@ -143,7 +159,9 @@ def test_places_of_another_kind_get_the_mean():
     mean = x.mean((2, 3))
     torch.testing.assert_close(brought(x, torch.Size(), None), mean)
     torch.testing.assert_close(brought(x, torch.Size([2]), None), torch.stack([mean, mean], 2))
-    torch.testing.assert_close(brought(mean, torch.Size([1, 2]), None), torch.stack([mean, mean], 2)[:, :, None])
+    torch.testing.assert_close(
+        brought(mean, torch.Size([1, 2]), None), torch.stack([mean, mean], 2)[:, :, None]
+    )
 
 
 def test_a_row_without_tokens_has_a_mean_of_0():
@@ -157,7 +175,9 @@ class Flat(Encoder):
 
     def __init__(self):
         super().__init__(InputShape((4,)))
-        self.stages = nn.Sequential(nn.Linear(4, 6), nn.Sequential(nn.Unflatten(-1, (3, 2)), nn.Linear(2, 3)))
+        self.stages = nn.Sequential(
+            nn.Linear(4, 6), nn.Sequential(nn.Unflatten(-1, (3, 2)), nn.Linear(2, 3))
+        )
         self.features = 3
 
 

@@ -5,7 +5,15 @@ from src.batch import InputShape
 from src.models.encoders import MLP
 from src.models.encoders.encoder import top, with_top
 from src.models.sharing.nddr import NDDR
-from tests.models.sharing.test_cross_stitch import ENCODERS, TASKS, check_contract, rows_of, seeded, separate_encoders, stir
+from tests.models.sharing.test_cross_stitch import (
+    ENCODERS,
+    TASKS,
+    check_contract,
+    rows_of,
+    seeded,
+    separate_encoders,
+    stir,
+)
 
 
 @pytest.mark.parametrize("tasks", [TASKS, ["only"]])
@@ -31,7 +39,9 @@ def test_against_products_by_hand(name):
         both = torch.cat([layout.last(top(state)) for state in states], -1)
         for t in range(2):
             reduced = both @ torch.cat([W[t, :, 0], W[t, :, 1]], 1).T
-            states[t] = with_top(states[t], layout.back(normalised(reduced) * norm.weight[t] + norm.bias[t]))
+            states[t] = with_top(
+                states[t], layout.back(normalised(reduced) * norm.weight[t] + norm.bias[t])
+            )
     found = sharing(rows_of(make))
     torch.testing.assert_close(found["a"], states[0])
     torch.testing.assert_close(found["b"], states[1])
@@ -41,7 +51,9 @@ def test_starts_with_mostly_own_features_normalised():
     make = ENCODERS["one stage"]
     sharing = seeded(NDDR, make, own=0.8).double()
     x, y, z = (encoder(rows_of(make)) for encoder in separate_encoders(make, 3))
-    torch.testing.assert_close(sharing(rows_of(make))["b"], normalised(0.1 * x + 0.8 * y + 0.1 * z), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        sharing(rows_of(make))["b"], normalised(0.1 * x + 0.8 * y + 0.1 * z), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_a_sample_does_not_depend_on_its_batch():
@@ -59,7 +71,9 @@ def test_what_follows_the_last_stage_is_each_tasks_own():
     for p in first.parameters():
         assert p.grad.flatten(1).any(1).all()
     own = {id(p) for p in last.parameters()}
-    assert {id(p) for p in sharing.shared_parameters()} == {id(p) for p in sharing.parameters()} - own
+    assert {id(p) for p in sharing.shared_parameters()} == {
+        id(p) for p in sharing.parameters()
+    } - own
 
 
 def test_pictures():
@@ -68,11 +82,15 @@ def test_pictures():
     assert list(pictures) == ["weights of stage 1", "weights of stage 2", "weights of stage 3"]
     for table, exchange in zip(pictures.values(), sharing.exchanges, strict=True):
         assert (list(table.index), list(table.columns)) == (TASKS, TASKS)
-        assert table.loc["c", "a"] == pytest.approx(exchange.weight[2, :, 0].abs().sum().item() / 64)
+        assert table.loc["c", "a"] == pytest.approx(
+            exchange.weight[2, :, 0].abs().sum().item() / 64
+        )
 
 
 def test_bad_settings_are_named():
     with pytest.raises(ValueError, match=r"NDDR: own 2.0 is outside \[0, 1\]"):
         seeded(NDDR, ENCODERS["vectors"], own=2.0)
-    with pytest.raises(ValueError, match="NDDR: a stage puts out 1 channel, of which LayerNorm leaves nothing"):
+    with pytest.raises(
+        ValueError, match="NDDR: a stage puts out 1 channel, of which LayerNorm leaves nothing"
+    ):
         seeded(NDDR, lambda: MLP(InputShape((5,)), width=1))

@@ -10,9 +10,9 @@ from torch.utils._pytree import tree_map
 from src.batch import InputShape
 from src.models.encoders import MLP
 from src.models.encoders.encoder import top
-from src.models.sharing.copies import Copies
 from src.models.sharing.ple import CGC, PLE
 from src.models.sharing.sharing import check_owners
+from src.models.sharing.stacked_encoders import StackedEncoders
 from tests.models.sharing.test_gates import ENCODERS, check_contract, example, rows, short
 
 TASKS = ["a", "b", "c"]
@@ -30,7 +30,7 @@ def test_owners_of_three_levels_and_more():
             check_owners(sharing, example(encoder))
 
 
-def expert(copies: Copies, k, state):
+def expert(copies: StackedEncoders, k, state):
     """What expert k makes of a state."""
     each = tree_map(lambda x: x.expand(len(copies), *x.shape), state) if copies.apart else state
     return tree_map(lambda x: x[k], copies(each, copies.apart))
@@ -38,7 +38,11 @@ def expert(copies: Copies, k, state):
 
 def weighted(shares, states):
     def add(*parts):
-        return sum(w * x for w, x in zip(shares, parts, strict=True)) if parts[0].is_floating_point() else parts[0]
+        return (
+            sum(w * x for w, x in zip(shares, parts, strict=True))
+            if parts[0].is_floating_point()
+            else parts[0]
+        )
 
     return tree_map(add, *states)
 
@@ -48,7 +52,9 @@ def softmax(logits):
 
 
 def gates(module, t, v):
-    return softmax([module.weight[t, e] @ v + module.bias[t, e] for e in range(module.bias.shape[1])])
+    return softmax(
+        [module.weight[t, e] @ v + module.bias[t, e] for e in range(module.bias.shape[1])]
+    )
 
 
 def places(state, image, tokens):
@@ -67,11 +73,15 @@ def by_hand(sharing: PLE, inputs, image):
     states = [inputs] * (T + 1)
     level: Any
     for level in sharing.levels:
-        of_tasks = [[expert(level.own, t * own + k, states[t]) for k in range(own)] for t in range(T)]
+        of_tasks = [
+            [expert(level.own, t * own + k, states[t]) for k in range(own)] for t in range(T)
+        ]
         of_all = [expert(level.shared, k, states[T]) for k in range(len(level.shared))]
         mixed = [weighted(gates(level.gates, t, read[t]), of_tasks[t] + of_all) for t in range(T)]
         if level.shared_gate is not None:
-            mixed.append(weighted(gates(level.shared_gate, 0, read[T]), [*chain(*of_tasks), *of_all]))
+            mixed.append(
+                weighted(gates(level.shared_gate, 0, read[T]), [*chain(*of_tasks), *of_all])
+            )
             read = [places(state, image, tokens) for state in mixed]
         states = mixed
     return states
@@ -88,12 +98,19 @@ def test_levels_are_the_papers(kind, shared, own, levels):
     inputs = example(ENCODERS[kind])
     found = sharing(inputs)
     for b in range(6):
-        for task, z in zip(TASKS, by_hand(sharing, rows(inputs, [b]), kind == "image"), strict=True):
+        for task, z in zip(
+            TASKS, by_hand(sharing, rows(inputs, [b]), kind == "image"), strict=True
+        ):
             torch.testing.assert_close(found[task][b], z[0])
 
 
 def test_stages_are_cut_into_levels_as_equal_as_can_be():
-    for depth, levels, lengths in [(4, 2, [2, 3]), (3, 4, [1, 1, 1, 1]), (7, 3, [2, 3, 3]), (0, 1, [1])]:
+    for depth, levels, lengths in [
+        (4, 2, [2, 3]),
+        (3, 4, [1, 1, 1, 1]),
+        (7, 3, [2, 3, 3]),
+        (0, 1, [1]),
+    ]:
         sharing = PLE(partial(MLP, InputShape((5,)), width=2, depth=depth), ["a"], 1, 1, levels)
         assert [len(level.shared.names) for level in sharing.levels] == lengths
 
@@ -114,7 +131,9 @@ def test_a_task_reaches_its_own_experts_and_gate_alone():
     loss = sharing(example(ENCODERS["vector"]))["b"].square().sum()
     level = sharing.levels[0]
     for p, gradient in zip(
-        level.own.parameters(), torch.autograd.grad(loss, list(level.own.parameters()), retain_graph=True), strict=True
+        level.own.parameters(),
+        torch.autograd.grad(loss, list(level.own.parameters()), retain_graph=True),
+        strict=True,
     ):
         assert gradient.shape == p.shape
         assert gradient[2:4].flatten(1).any(1).all()
@@ -129,12 +148,23 @@ def test_a_task_reaches_its_own_experts_and_gate_alone():
 
 def test_the_gates_of_the_last_two_levels_are_the_tasks_own():
     torch.manual_seed(0)
-    sharing = PLE(partial(MLP, InputShape((5,)), width=3, depth=3), TASKS, shared=1, own=1, levels=4).double()
+    sharing = PLE(
+        partial(MLP, InputShape((5,)), width=3, depth=3), TASKS, shared=1, own=1, levels=4
+    ).double()
     z = sharing(torch.randn(4, 5, dtype=torch.float64))
     for k, level in enumerate(sharing.levels):
-        rows = [torch.autograd.grad(z[t].sin().sum(), level.gates.weight, retain_graph=True)[0].flatten(1).any(1) for t in TASKS]
+        rows = [
+            torch.autograd.grad(z[t].sin().sum(), level.gates.weight, retain_graph=True)[0]
+            .flatten(1)
+            .any(1)
+            for t in TASKS
+        ]
         assert torch.equal(torch.stack(rows), torch.eye(3) > 0 if k >= 2 else torch.ones(3, 3) > 0)
-        groups = [owned for owned in sharing.owners() if any(p is level.gates.weight for p in owned.parameters)]
+        groups = [
+            owned
+            for owned in sharing.owners()
+            if any(p is level.gates.weight for p in owned.parameters)
+        ]
         assert [owned.slices for owned in groups] == [k >= 2]
 
 

@@ -32,12 +32,21 @@ def sliced(sharing, tasks):
     [
         (lambda sharing: [], r"leaves out encoders\.stages\.0"),
         (lambda sharing: [sliced(sharing, ("a", "b"))] * 2, "twice, or one that it does not hold"),
-        (lambda sharing: [Owned(("a",), [*sharing.parameters(), nn.Parameter(torch.ones(2))])], r"shape \(2,\) twice, or one"),
         (
-            lambda sharing: [Owned(("a", "b"), list(sharing.parameters())[:1]), Owned(("a",), list(sharing.parameters())[1:])],
+            lambda sharing: [Owned(("a",), [*sharing.parameters(), nn.Parameter(torch.ones(2))])],
+            r"shape \(2,\) twice, or one",
+        ),
+        (
+            lambda sharing: [
+                Owned(("a", "b"), list(sharing.parameters())[:1]),
+                Owned(("a",), list(sharing.parameters())[1:]),
+            ],
             "reaches",
         ),
-        (lambda sharing: [sliced(sharing, ("b", "a"))], r"task 'a' reaches encoders\.stages\.\d.*\[0\]"),
+        (
+            lambda sharing: [sliced(sharing, ("b", "a"))],
+            r"task 'a' reaches encoders\.stages\.\d.*\[0\]",
+        ),
     ],
 )
 def test_wrong_claims_are_found(says, message):
@@ -74,11 +83,17 @@ def test_checking_leaves_weights_random_numbers_and_frozen_parameters_alone():
     drawn = torch.rand(3)
     torch.manual_seed(5)
     assert torch.equal(torch.rand(3), drawn)
-    assert all(torch.equal(p, before[name]) and p.grad is None for name, p in sharing.named_parameters())
+    assert all(
+        torch.equal(p, before[name]) and p.grad is None for name, p in sharing.named_parameters()
+    )
 
 
 def test_a_single_task_shares_everything_with_itself():
-    for sharing in (HardSharing(MAKE, ["a"]), Separate(MAKE, ["a"]), HardSharing(MAKE, ["a"], until=1)):
+    for sharing in (
+        HardSharing(MAKE, ["a"]),
+        Separate(MAKE, ["a"]),
+        HardSharing(MAKE, ["a"], until=1),
+    ):
         check_owners(sharing, SHAPE.example())
         assert {id(p) for p in sharing.shared_parameters()} == {id(p) for p in sharing.parameters()}
 
@@ -108,5 +123,7 @@ def test_sharing_up_to_a_stage():
     assert len(list(sharing.shared_parameters())) == len(list(trunk.stages[0].parameters()))
     assert HardSharing(MAKE, ["a", "b"], until=2).one_feature
     for wrong in (0, 3):
-        with pytest.raises(ValueError, match=rf"HardSharing: until {wrong} is outside 1 ... 2, the stages of MLP"):
+        with pytest.raises(
+            ValueError, match=rf"HardSharing: until {wrong} is outside 1 ... 2, the stages of MLP"
+        ):
             HardSharing(MAKE, ["a", "b"], until=wrong)

@@ -62,7 +62,9 @@ def test_against_sums_by_hand(name, subspaces):
         states = [encoder.stages[k](state) for encoder, state in zip(encoders, states, strict=True)]
         alpha = sharing.exchanges[k].weight.reshape(2 * subspaces, 2 * subspaces)
         parts = [part for state in states for part in layout.last(top(state)).chunk(subspaces, -1)]
-        mixed = [sum(alpha[i, j] * part for j, part in enumerate(parts)) for i in range(2 * subspaces)]
+        mixed = [
+            sum(alpha[i, j] * part for j, part in enumerate(parts)) for i in range(2 * subspaces)
+        ]
         for t in range(2):
             x = torch.cat(mixed[t * subspaces : (t + 1) * subspaces], -1)
             states[t] = with_top(states[t], layout.back(x))
@@ -81,7 +83,9 @@ def test_what_is_each_tasks_own():
         assert p.grad.flatten(1).any(1).tolist() == [False, True, False]
     assert sharing.exchanges[0].weight.grad.flatten(1).any(1).all()
     own = {id(last), id(sharing.betas)}
-    assert {id(p) for p in sharing.shared_parameters()} == {id(p) for p in sharing.parameters()} - own
+    assert {id(p) for p in sharing.shared_parameters()} == {
+        id(p) for p in sharing.parameters()
+    } - own
 
 
 @pytest.mark.parametrize("name", ["vectors", "images"])
@@ -100,7 +104,9 @@ def test_penalty_by_hand(name):
                         expected = expected + 0.5 * (rows[i] @ rows[j]) ** 2
     torch.testing.assert_close(sharing.penalty(), expected)
     sharing.penalty().backward()
-    reached = {name for name, p in sharing.named_parameters() if p.grad is not None and p.grad.any()}
+    reached = {
+        name for name, p in sharing.named_parameters() if p.grad is not None and p.grad.any()
+    }
     assert reached
     assert all(name.endswith("weight") and "exchanges" not in name for name in reached)
 
@@ -129,7 +135,9 @@ class Scale(Encoder):
 
 
 def test_a_penalty_of_nothing_warns():
-    with pytest.warns(UserWarning, match=r"Sluice: orthogonality 0.01 has no matrix of any stage to act on"):
+    with pytest.warns(
+        UserWarning, match=r"Sluice: orthogonality 0.01 has no matrix of any stage to act on"
+    ):
         sharing = seeded(Sluice, Scale)
     assert sharing.penalty() is None
 
@@ -144,13 +152,23 @@ def test_finding_shapes_out_takes_nothing_from_the_generator():
 def test_pictures():
     sharing = stir(seeded(Sluice, ENCODERS["pixels"], TASKS[:2]))
     pictures = sharing.pictures({})
-    assert list(pictures) == ["alphas of stage 1", "alphas of stage 2", "alphas of stage 3", "betas"]
+    assert list(pictures) == [
+        "alphas of stage 1",
+        "alphas of stage 2",
+        "alphas of stage 3",
+        "betas",
+    ]
     names = ["a.1", "a.2", "b.1", "b.2"]
     for k in range(3):
         table = pictures[f"alphas of stage {k + 1}"]
         assert (list(table.index), list(table.columns)) == (names, names)
-        assert table.loc["b.1", "a.2"] == pytest.approx(sharing.exchanges[k].weight[1, 0, 0, 1].item())
-    assert (list(pictures["betas"].index), list(pictures["betas"].columns)) == (["a", "b"], ["stage 1", "stage 3"])
+        assert table.loc["b.1", "a.2"] == pytest.approx(
+            sharing.exchanges[k].weight[1, 0, 0, 1].item()
+        )
+    assert (list(pictures["betas"].index), list(pictures["betas"].columns)) == (
+        ["a", "b"],
+        ["stage 1", "stage 3"],
+    )
     assert pictures["betas"].loc["b", "stage 3"] == pytest.approx(sharing.betas[1, 1].item())
 
 

@@ -33,15 +33,23 @@ def test_the_penalty_is_its_formula(kind, norm):
         for same in zip(*(encoder.stages[k].parameters() for encoder in encoders), strict=True):
             M = torch.stack([p.flatten() for p in same])
             mean = M.mean(0)
-            omega = sum(((row - mean) ** 2).sum() for row in M) if norm == "l2" else torch.linalg.svdvals(M).sum()
+            omega = (
+                sum(((row - mean) ** 2).sum() for row in M)
+                if norm == "l2"
+                else torch.linalg.svdvals(M).sum()
+            )
             expected = expected + strength * omega
-    torch.testing.assert_close(sharing.penalty(), expected, rtol=1e-10 if norm == "l2" else 1e-4, atol=1e-12)
+    torch.testing.assert_close(
+        sharing.penalty(), expected, rtol=1e-10 if norm == "l2" else 1e-4, atol=1e-12
+    )
     assert made(kind, norm=norm, strength=0.0).penalty() is None
     sharing.penalty().backward()
     for name, p in sharing.named_parameters():
         reached = p.grad is not None and bool(p.grad.any())
         assert not (reached and "stages.1." in name)
-        assert reached or "stages.1." in name or name.endswith("bias") or p.unique().numel() == 1  # norms begin alike
+        assert (
+            reached or "stages.1." in name or name.endswith("bias") or p.unique().numel() == 1
+        )  # norms begin alike
 
 
 def test_the_trace_norms_gradient_is_u_v():
@@ -112,7 +120,9 @@ def test_a_stronger_penalty_keeps_encoders_closer():
             loss = sum((z - t).square().mean() for z, t in zip(sharing(x).values(), y, strict=True))
             (loss + (sharing.penalty() if strength else 0.0)).backward()
             optimizer.step()
-        distances.append(sum(float((p - p.mean(0)).detach().square().sum()) for p in sharing.parameters()))
+        distances.append(
+            sum(float((p - p.mean(0)).detach().square().sum()) for p in sharing.parameters())
+        )
     assert distances[0] > 1.2 * distances[1] > 5 * distances[2]
 
 

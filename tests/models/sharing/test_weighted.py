@@ -29,10 +29,15 @@ def test_each_task_runs_with_its_mean_of_all_parameters(kind):
     weights = weights / weights.sum(-1, keepdim=True)  # (tasks, stages, tasks)
     for t, z in enumerate(sharing(x).values()):
         theta = {
-            name: sum(weights[t, int(name.split(".")[1]), i] * e.get_parameter(name) for i, e in enumerate(encoders))
+            name: sum(
+                weights[t, int(name.split(".")[1]), i] * e.get_parameter(name)
+                for i, e in enumerate(encoders)
+            )
             for name, _ in encoders[0].named_parameters()
         }
-        torch.testing.assert_close(z, functional_call(encoders[0], theta, (x,)), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(
+            z, functional_call(encoders[0], theta, (x,)), rtol=1e-10, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("kind", [MLP, ConvNet])
@@ -50,7 +55,13 @@ def test_one_hot_weights_are_separate_networks(kind):
     theirs["b"].square().sum().backward()
     pairs = zip(sharing.encoders.named_parameters(), separate.encoders.parameters(), strict=True)
     for (name, p), q in pairs:
-        torch.testing.assert_close(p.grad, torch.zeros_like(p) if q.grad is None else q.grad, rtol=1e-9, atol=1e-12, msg=name)
+        torch.testing.assert_close(
+            p.grad,
+            torch.zeros_like(p) if q.grad is None else q.grad,
+            rtol=1e-9,
+            atol=1e-12,
+            msg=name,
+        )
 
 
 def test_even_weights_are_hard_sharing():
@@ -73,7 +84,9 @@ def test_weights_start_as_told_and_are_drawn():
 def test_owners(kind, tasks):
     sharing = made(kind, tasks).float()
     check_owners(sharing, SHAPES[kind].example())
-    assert len(list(sharing.shared_parameters())) == len(list(sharing.parameters())) - (len(tasks) > 1)
+    assert len(list(sharing.shared_parameters())) == len(list(sharing.parameters())) - (
+        len(tasks) > 1
+    )
 
 
 @pytest.mark.parametrize("own", [0.0, 1.0, -1.0, 2.0])

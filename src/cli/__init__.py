@@ -1,0 +1,1 @@
+"""The one command line that all commands share."""

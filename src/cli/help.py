@@ -1,0 +1,278 @@
+"""Help: what a verb can be told. Two pages by ``--help``, all by ``--help all``, one key by ``--KEY.help``."""
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from jsonargparse import ArgumentParser
+
+from src.cli.config import ALIASES, ConfigError
+from src.cli.messages import CHOICES, called, choices, hint_at, path_of
+from src.cli.settings import Required, as_typed, described, in_words, settings
+from src.cli.texts import Hints, at, bases, kinds_of, value_at
+
+WIDTH = 110  # of a line
+MEANING, BRIEF = (
+    26,
+    42,
+)  # the columns where the meaning of a flag begins, or of a flag and its value
+ELSEWHERE = {
+    "data": ("seed", "schema_path"),
+    "model": ("tasks", "input_shape", "seed"),
+}  # not to be set
+EVERYDAY = {
+    "devices": "processes on CPUs, or GPUs; auto takes all GPUs [1]",
+    "strategy": "how they work together [auto: ddp while the model fits on each, else fsdp]",
+    "accelerator": "cpu or gpu [auto]",
+    "num_nodes": "machines [1]",
+    "precision": "32-true, bf16-mixed, 16-mixed, 64-true [32-true]",
+    "max_epochs": "passes over the training rows",
+    "fast_dev_run": "one batch of everything, nothing is kept",
+    "overfit_batches": "train and validate on these few batches alone",
+    "batch_size": "rows per step over all devices together",
+    "lr": "peak learning rate",
+    "seed": "initial weights, order of batches, dropout [0]",
+}
+WITHOUT_TRAINING = ("devices", "strategy", "accelerator", "num_nodes", "precision")
+GENERAL = {
+    "config FILE": "settings; several files are merged, and flags win over files, whatever their order",
+    "name NAME": "groups runs: logs/<name>/<date-time> [the name of the data]",
+    "logs FOLDER": "where run folders go [logs]",
+    "print_config": "show what would run, as a file for --config",
+    "help all": "everything that can be set",
+    "KEY.help": "one key: --model.help, --trainer.help, --data.help Table, --data.tasks.TASK.help ...",
+}
+
+
+class Help:
+    """Answers for help, where a command line has some.
+
+    Args:
+        types: The types of the topmost keys.
+        tree: The settings as files and flags have them so far.
+        extra: Adds the verb's own flags to a parser.
+        trains: Whether the verb trains; to the others a run's model is settled.
+    """
+
+    def __init__(
+        self,
+        types: Mapping[str, Hints],
+        tree: Mapping[str, Any],
+        extra: Callable[[Any], None] | None,
+        trains: bool,
+    ) -> None:
+        self.types, self.tree, self.extra, self.trains = types, tree, extra, trains
+
+    def answer(self, key: str, value: str | None) -> str:
+        """Returns the help of a flag: ``help``, or ``KEY.help``.
+
+        Raises:
+            ConfigError: There is no such key, or no such class.
+        """
+        if key != "help":
+            return self.about(key.removesuffix(".help"), value)
+        if value not in (None, "all"):
+            raise ConfigError(f"--help {value}: write --help, --help all, or --{value}.help")
+        return self.overview(everything=value == "all")
+
+    # -- all of a verb -----------------------------------------------------------------------------
+    def overview(self, everything: bool) -> str:
+        """Returns the help of the verb, with or without what each setting is for at length."""
+        keys = EVERYDAY if self.trains else WITHOUT_TRAINING
+        everyday = {key: f"{EVERYDAY[key]} (--{ALIASES[key]})" for key in keys}
+        parts = [
+            f"usage: python -m {verb_name()} [--config FILE ...] [--KEY VALUE ...]",
+            titled("its own flags", own_flags(self.extra)),
+            titled("everyday flags", everyday),
+            titled("all flags are keys of one configuration", GENERAL),
+        ]
+        sections: list[str] = ["data"]
+        if self.trains:
+            parts.append(titled("classes to choose from, by name or class path", self.classes()))
+            sections = ["model", "data", "budget", "watch"]
+        for section in [*sections, "trainer"] if everything else sections:
+            kind = self.kinds(section)[0]
+            title = f"{section} ({kind.__name__})" if section == "data" else section
+            parts.append("\n".join([f"{title}:", *self.lines(section, kind, brief=not everything)]))
+        if not everything:
+            parts.append("trainer: every setting of Lightning's Trainer; --trainer.help lists them")
+        return "\n\n".join(parts)
+
+    def classes(self) -> dict[str, str]:
+        """Returns the classes that a key may name."""
+        keys = {"data": "data", "strategy": "strategy", "tasks": "data.tasks.TASK"}
+        return {keys.get(name, f"model.{name}"): ", ".join(choices(name)) for name in CHOICES}
+
+    # -- one key -----------------------------------------------------------------------------------
+    def about(self, key: str, name: str | None) -> str:
+        """Returns the help of one key, or of a class that it may name."""
+        hints = at(key, self.types, self.tree)
+        if not hints and key.startswith("data.tasks."):  # of data that has tasks to be set
+            self.tree = {**self.tree, "data": {"class_path": "Table"}}
+            hints = at(key, self.types, self.tree)
+        if not hints:
+            raise ConfigError(f"--{key}.help: unknown key '{key}'; --help all lists the keys")
+        if not any(True for hint in hints for _ in bases(hint)):
+            return self.setting(key)
+        known = self.names(key)
+        if name is not None and not [kind for kind in kinds_of(hints, name) if is_of(kind, hints)]:
+            raise ConfigError(
+                f"--{key}.help {name}: unknown class '{name}'; {hint_at(name, known)}"
+            )
+        kinds = kinds_of(hints, name)[:1] if name is not None else self.kinds(key)
+        parts = (
+            []
+            if len(kinds) == 1
+            else [
+                f"{shortest(key)}: one of {', '.join(known)}; --{shortest(key)}.help CLASS shows one"
+            ]
+        )
+        for kind in kinds:
+            lines = self.lines(key, kind) or ["  no settings"]
+            parts += [
+                f"{shortest(key)}: {kind.__name__} ({path_of(kind)})\n\n{described(kind)}",
+                "\n".join(lines),
+            ]
+        if len(kinds) == 1 and len(known) > 1:
+            parts.append(textwrap.fill(f"to choose from: {', '.join(known)}", WIDTH))
+        return "\n\n".join(parts)
+
+    def setting(self, key: str) -> str:
+        """Returns the help of a setting that is no class."""
+        owner, _, name = key.rpartition(".")
+        for kind in self.kinds(owner) if owner else []:
+            for line in self.lines(owner, kind):
+                if line.split()[0] == f"--{key}":
+                    return line
+        return titled(name, {key: in_words(at(key, self.types, self.tree))})
+
+    def names(self, key: str) -> list[str]:
+        """Returns the names of the classes that a key may name."""
+        last = "tasks" if key.startswith("data.tasks.") else key.rpartition(".")[2]
+        makeable = [
+            kind
+            for kind in kinds_of(at(key, self.types, self.tree), None)
+            if not inspect.isabstract(kind)
+        ]
+        names = choices(last) or sorted({called(kind)[0] for kind in makeable})
+        return [name for name in names if not name.startswith("_")]
+
+    def kinds(self, key: str) -> list[Any]:
+        """Returns the class that a key has now; all of ours where none is chosen yet."""
+        hints, value = at(key, self.types, self.tree), value_at(key, self.tree)
+        if value is None:
+            value = self.default(key)
+        if inspect.isclass(value):
+            return [value]
+        kinds = kinds_of(hints, value)
+        chosen = isinstance(value, str) or (isinstance(value, dict) and "class_path" in value)
+        if chosen or len(kinds) < 2 or not inspect.isabstract(kinds[0]):
+            return kinds[:1]
+        return [
+            kind
+            for kind in kinds
+            if kind.__module__.startswith("src.") and not inspect.isabstract(kind)
+        ]
+
+    def default(self, key: str) -> Any:
+        """Returns what a class takes for a setting that nobody has stated."""
+        owner, _, name = key.rpartition(".")
+        for kind in self.kinds(owner)[:1] if owner else []:
+            for setting in settings(kind):
+                if setting.name == name and setting.default is not Required:
+                    return setting.default
+        return None
+
+    def lines(self, key: str, kind: Any, brief: bool = False) -> list[str]:
+        """Returns the settings of a class as one types them, with the values that they have now."""
+        hints, value = at(key, self.types, self.tree), value_at(key, self.tree)
+        given = max((number_given(hint) for hint in hints), default=0)
+        stated = (
+            value.get("init_args", value)
+            if isinstance(value, dict) and kind in kinds_of(hints, value)
+            else {}
+        )
+        lines = []
+        for setting in settings(kind, given):
+            if setting.name in ELSEWHERE.get(key, ()):
+                continue
+            deeper = any(True for hint in setting.hints for _ in bases(hint))
+            now = stated.get(setting.name, setting.default)
+            shown = "required" if now is Required else as_typed(now)
+            shown = shown.rpartition(".")[2] if deeper else shown
+            flag = f"{key}.{setting.name}"
+            if brief:
+                lines.append(entry(f"{flag} [{shown}]", first_clause(setting.doc), brief=True))
+                continue
+            more = f"; more by --{flag}.help" if deeper else ""
+            lines.append(
+                entry(flag, f"{setting.doc} ({in_words(setting.hints)}) [{shown}]{more}".strip())
+            )
+        return lines
+
+
+def own_flags(extra: Callable[[Any], None] | None) -> dict[str, str]:
+    """Returns the flags that a verb alone knows, with their help.
+
+    Args:
+        extra: Adds them to a parser.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    before = set(parser._actions)
+    if extra:
+        extra(parser)
+    return {action.dest: action.help or "" for action in parser._actions if action not in before}
+
+
+def number_given(hint: Any) -> int:
+    """Returns how many arguments the caller of a factory gives."""
+    arguments = get_args(hint)
+    return len(arguments[0]) if arguments and isinstance(arguments[0], list) else 0
+
+
+def is_of(kind: Any, hints: Hints) -> bool:
+    """Returns whether a class is what one of these types asks for."""
+    return inspect.isclass(kind) and any(
+        issubclass(kind, base) for hint in hints for base in bases(hint)
+    )
+
+
+def verb_name() -> str:
+    """Returns the module that is run, such as src.train."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec and spec.name.startswith("src.") else sys.argv[0]
+
+
+def titled(title: str, entries: Mapping[str, str]) -> str:
+    """Returns flags and their meanings below a title."""
+    return "\n".join([f"{title}:", *(entry(flag, meaning) for flag, meaning in entries.items())])
+
+
+def shortest(key: str) -> str:
+    """Returns a key as one types it: the strategy goes by its short name."""
+    return key.removeprefix("trainer.") if key.startswith("trainer.strategy") else key
+
+
+def first_clause(text: str) -> str:
+    """Returns the beginning of a sentence, up to where it goes into detail."""
+    for mark in (". ", "; ", ": "):
+        head = text.partition(mark)[0]
+        if head.count("{") == head.count("}"):
+            text = head
+    return text.rstrip(".")
+
+
+def entry(flag: str, meaning: str, brief: bool = False) -> str:
+    """Returns a flag and its meaning, on as many lines as they need, or on one."""
+    indent = BRIEF if brief else MEANING
+    head = f"  --{shortest(flag)}"
+    head = head.ljust(indent) if len(head) < indent - 1 else f"{head}  "
+    if brief:
+        return head + textwrap.shorten(meaning, WIDTH - len(head), placeholder=" ...")
+    lines = textwrap.wrap(meaning, WIDTH - indent) or [""]
+    if len(head) > indent:
+        lines.insert(0, "")
+        head = head.rstrip()
+    return "\n".join([(head + lines[0]).rstrip(), *(" " * indent + line for line in lines[1:])])

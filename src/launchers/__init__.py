@@ -1,1 +1,0 @@
-"""What starts the processes of a run, where it is not Lightning, torchrun or SLURM."""

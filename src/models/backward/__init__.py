@@ -1,0 +1,1 @@
+"""How gradients of tasks become one backward pass."""

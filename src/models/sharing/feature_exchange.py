@@ -1,0 +1,81 @@
+"""What architectures have in common whose tasks exchange features between the stages of their own encoders."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from src.models.encoders.encoder import Layout, top, with_top
+from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+from src.models.sharing.stacked_encoders import StackedEncoders
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class FeatureExchange(Sharing):
+    """T encoders side by side; behind each stage, the last one included, e_k mixes what they put out.
+
+    Only the features themselves are mixed. What rides along (masks, skips) stays each task's own.
+
+    Args: encoder: Makes an encoder. tasks: The tasks' names. own: Initial weight of a task's own
+        features, in [0, 1]; the others have equal parts of the rest. exchange: Makes e_k: (T, B,
+        ..., C) -> the same, from what stage k puts out. The first dimension of all its parameters
+        is
+            that of the tasks whose features they make.
+
+    Attributes:
+        encoders: The encoders.
+        exchanges: e_k of each stage.
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderFactory,
+        tasks: Sequence[str],
+        own: float,
+        exchange: Callable[[Layout], nn.Module],
+    ) -> None:
+        super().__init__(encoder, tasks)
+        if not 0 <= own <= 1:
+            raise ValueError(f"{type(self).__name__}: own {own} is outside [0, 1]")
+        self.encoders = StackedEncoders(encoder, len(tasks))
+        self.exchanges = nn.ModuleList(exchange(layout) for layout in self.encoders.layouts)
+        self.feature_sizes = dict.fromkeys(tasks, self.encoders.features)
+
+    def outputs(self, inputs: Tensor | dict[str, Tensor]) -> list[Tensor]:
+        """Returns what each stage puts out, mixed, (T, B, ..., C)."""
+        state: Any = inputs
+        mixed = []
+        for k, (layout, exchange) in enumerate(
+            zip(self.encoders.layouts, self.exchanges, strict=True)
+        ):
+            state = self.encoders(state, apart=k > 0, first=k, last=k + 1)
+            mixed.append(exchange(layout.last(top(state))))
+            state = with_top(state, layout.back(mixed[-1]))
+        return mixed
+
+    def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns each task's features."""
+        return dict(zip(self.tasks, self.outputs(inputs)[-1].unbind(), strict=True))
+
+    def owners(self) -> Iterator[Owned]:
+        """All tasks reach all encoders and what is mixed before the last stage; behind it each task mixes for itself."""
+        *earlier, last = self.exchanges
+        yield from self.encoders.owners([self.tasks] * len(self.tasks))
+        yield Owned(self.tasks, [p for exchange in earlier for p in exchange.parameters()])
+        yield Owned(self.tasks, list(last.parameters()), slices=True)
+
+    @abstractmethod
+    def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
+        """How much each task takes of each, {title: table}."""
+
+
+def mostly_own(own: float, count: int) -> Tensor:
+    """(count, count) with ``own`` on the diagonal and equal parts of the rest elsewhere: every row sums to 1."""
+    if count == 1:
+        return torch.ones(1, 1)
+    others = (1 - own) / (count - 1)
+    return torch.full((count, count), others).fill_diagonal_(own)

@@ -1,0 +1,57 @@
+"""What a strategy of ours says before a run starts."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, Protocol, runtime_checkable
+
+from lightning.pytorch.callbacks import WeightAveraging
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A strategy that knows before any process starts whether it can run a model.
+
+    Attributes:
+        replicas: Into how many shares the global batch is cut.
+    """
+
+    replicas: int
+
+    def check(self, model: Any) -> None:
+        """Looks at a model that has been built, on the CPU, where its network still is whole.
+
+        Raises:
+            ValueError: This strategy cannot run it; the message names the way out.
+        """
+
+
+def patience(strategy: Any) -> float:
+    """Returns the seconds that a process waits for one that works for it alone: less than for other ranks, so that it says why."""
+    timeout = getattr(strategy, "_timeout", None)
+    return 600.0 if timeout is None else 0.9 * float(timeout.total_seconds())
+
+
+def refuse_timeout(timeout: timedelta | None) -> None:
+    """Looks at how long processes are to wait for one another.
+
+    Raises:
+        ValueError: Not at all.
+    """
+    if timeout is not None and timeout <= timedelta(0):
+        raise ValueError(
+            f"strategy.timeout is {timeout.total_seconds()}; it must be more than 0 seconds"
+        )
+
+
+def refuse_second_models(callbacks: Iterable[Any], strategy: str) -> None:
+    """Looks for callbacks that keep a whole model besides the one that is trained.
+
+    Raises:
+        ValueError: There is one, and a process of this strategy has a part.
+    """
+    for callback in callbacks:
+        if isinstance(callback, WeightAveraging):
+            name = type(callback).__name__
+            raise ValueError(
+                f"{name} keeps a second whole model, of which a process has a part under {strategy}: use --strategy ddp"
+            )

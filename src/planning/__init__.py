@@ -1,0 +1,1 @@
+"""What a run will take on its devices, and how it is laid out there."""

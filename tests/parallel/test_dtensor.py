@@ -1,0 +1,166 @@
+"""Where parts of parameters lie, on eight processes of which one is there, and on one where all is whole."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from src.parallel.dtensor import (
+    assembled,
+    clip_gradients,
+    copies,
+    dealt,
+    in_shards,
+    like,
+    local,
+    piece,
+    scaled,
+    sum_of_all,
+    total_norm,
+    whole,
+)
+
+
+@contextmanager
+def process(rank: int) -> Iterator[None]:
+    """One of eight, none of which sends anything."""
+    dist.init_process_group("fake", rank=rank, world_size=8, store=FakeStore())
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+class Layers(nn.Module):
+    """Sizes that neither two nor four divide, but for what tensor parallelism cuts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.up, self.down, self.head = (
+            nn.LayerNorm(5),
+            nn.Linear(5, 14),
+            nn.Linear(14, 5),
+            nn.Linear(5, 3),
+        )
+
+
+def on_eight(tensor_parallel: bool) -> Layers:
+    model = Layers()
+    data, tensor = (
+        f"data of {dist.get_rank()}",
+        f"tensor of {dist.get_rank()}",
+    )  # else torch would take one mesh for another's
+    if tensor_parallel:
+        mesh = init_device_mesh("cpu", (4, 2), mesh_dim_names=(data, tensor))
+        parallelize_module(model.up, mesh[tensor], ColwiseParallel())
+        parallelize_module(model.down, mesh[tensor], RowwiseParallel())
+        fully_shard(model, mesh=mesh[data])
+    else:
+        fully_shard(model, mesh=init_device_mesh("cpu", (8,), mesh_dim_names=(data,)))
+    return model
+
+
+@pytest.mark.parametrize("tensor_parallel", [False, True])
+def test_pieces_lie_as_torch_lays_them(tensor_parallel: bool) -> None:
+    """All pieces together are the whole: each number as often as some process holds a copy of it."""
+    seen: dict[str, Tensor] = {}
+    for rank in range(8):
+        with process(rank):
+            for name, p in on_eight(tensor_parallel).named_parameters():
+                assert isinstance(p, DTensor)
+                counted = torch.arange(float(p.numel())).view(p.shape)
+                part, first = piece(counted, p)
+                shape, offset = compute_local_shape_and_global_offset(
+                    p.shape, p.device_mesh, p.placements
+                )
+                assert part.shape == local(p).shape == shape
+                assert not part.numel() or first == offset
+                laid = dealt(counted, p)
+                assert isinstance(laid, DTensor)
+                assert (laid.placements, laid.shape, laid.stride()) == (
+                    p.placements,
+                    p.shape,
+                    p.stride(),
+                )
+                assert torch.equal(local(laid), part)
+                times = seen.setdefault(name, torch.zeros(p.shape)).view(-1)
+                times[part.flatten().long()] += 1 / copies(p)
+    torch.testing.assert_close(seen, {name: torch.ones_like(times) for name, times in seen.items()})
+
+
+def test_how_many_hold_the_same() -> None:
+    with process(5):
+        found = {
+            name: (copies(p), tuple(local(p).shape))
+            for name, p in on_eight(True).named_parameters()
+        }
+        assert copies(torch.ones(2)) == 8
+    assert found == {  # the third of four in the data dimension, the second of two in the other
+        "norm.weight": (2, (1,)),
+        "norm.bias": (2, (1,)),
+        "up.weight": (1, (2, 5)),
+        "up.bias": (1, (2,)),
+        "down.weight": (1, (1, 7)),
+        "down.bias": (2, (1,)),
+        "head.weight": (2, (1, 5)),
+        "head.bias": (2, (1,)),
+    }
+
+
+def test_parts_keep_where_they_lie() -> None:
+    with process(0):
+        p = next(on_eight(False).parameters())
+        twice = scaled(p.detach(), torch.tensor(2.0))
+        assert isinstance(twice, DTensor)
+        assert isinstance(p, DTensor)
+        assert twice.placements == p.placements
+        assert torch.equal(local(twice), 2 * local(p.detach()))
+        made = like(torch.zeros(1), p)
+        assert isinstance(made, DTensor)
+        assert made.shape == (5,)
+
+
+def test_whole_tensors_pass() -> None:
+    x = torch.arange(4.0)
+    for same in (local(x), whole(x), like(x, x), dealt(x, x), sum_of_all(x)):
+        assert same is x or torch.equal(same, x)
+    assert copies(x) == 1
+    assert torch.equal(scaled(x, torch.tensor(3.0)), 3 * x)
+    module = nn.Linear(2, 2)
+    with assembled(module):
+        in_shards(module)
+
+
+@pytest.mark.parametrize("by", ["norm", "value", None])
+@pytest.mark.parametrize("limit", [0.3, 100.0])
+def test_clipping_on_one_process_is_that_of_torch(by: str | None, limit: float) -> None:
+    parameters = [
+        nn.Parameter(torch.zeros(3)),
+        nn.Parameter(torch.zeros(2, 2)),
+        nn.Parameter(torch.zeros(1)),
+    ]
+    ours, theirs = [torch.randn(3), torch.randn(2, 2)], []
+    theirs = [gradient.clone() for gradient in ours]
+    for gradients, clip in ((ours, clip_gradients), (theirs, None)):
+        for p, gradient in zip(parameters, gradients, strict=False):  # the last one has none
+            p.grad = gradient
+        if clip is not None:
+            assert float(total_norm(ours)) == pytest.approx(
+                float(torch.nn.utils.get_total_norm(ours))
+            )
+            clip(iter(parameters), limit, by)
+        elif by == "value":
+            torch.nn.utils.clip_grad_value_(parameters, limit)
+        else:
+            torch.nn.utils.clip_grad_norm_(parameters, limit)
+    torch.testing.assert_close(ours, theirs)
+    assert float(total_norm([])) == 0
