@@ -1,7 +1,10 @@
-"""Imports run downwards only, and the top level stays as it is."""
+"""The rules of the house: who may import whom, how long a file is, how its sentences read."""
 
 import ast
+import io
+import re
 import subprocess
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,52 @@ def test_public_names_are_documented(path: Path) -> None:
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
+
+
+MOST_LINES = 400
+# openings and phrases that hide the subject of a sentence
+OPENINGS = re.compile(r"(What|Those|That which|As above|The same|Likewise|Has|Is)\b")
+PHRASES = re.compile(
+    r"\b(those (that|who|which)|of which|of whom|as above|so many|that which)\b", re.I
+)
+
+
+def sentences(path: Path) -> list[tuple[int, str]]:
+    """Returns the docstrings and the blocks of comments of a file, each with its first line."""
+    source = path.read_text()
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                found.append((getattr(node, "lineno", 1), text))
+    last = None
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            line, text = token.start[0], token.string.lstrip("# ")
+            if last == line - 1:
+                found[-1] = (found[-1][0], f"{found[-1][1]} {text}")
+            else:
+                found.append((line, text))
+            last = line
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_can_be_held_in_the_head(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_sentences_have_a_subject_and_a_verb(path: Path) -> None:
+    wrong = []
+    for line, text in sentences(path):
+        phrase = PHRASES.search(text)
+        if OPENINGS.match(text) or phrase:
+            wrong.append(
+                f"{path}:{line}: {phrase[0] if phrase else text.split()[0]!r} in {text[:60]!r}"
+            )
+    assert not wrong, "\n".join(wrong)
 
 
 def test_top_level() -> None:
