@@ -13,7 +13,15 @@ from typing import Any
 SOURCES = Path(__file__).resolve().parent
 
 
-class BrokenFile(ValueError):
+class UserError(ValueError):
+    """A mistake of the user; its message is one line that names the key or file, and the way out.
+
+    A command prints the message without a traceback and ends with exit code 2. Every other error
+    is a fault of this project or of a library, and keeps its traceback.
+    """
+
+
+class BrokenFile(UserError):
     """A file of ours that cannot be imported; the message is one line."""
 
 
