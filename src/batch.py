@@ -13,11 +13,14 @@ PADDING = -1  # the id of a row that only fills up a batch; all its labels are m
 class InputShape:
     """What an encoder reads: the shape of one sample's dense input, the vocabularies of categorical columns or of tokens.
 
-    Attributes: dense: Shape without the batch: (features,), (channels, height, width) ...
+    Attributes:
+        dense: Shape without the batch: (features,), (channels, height, width) ...
         categories: One vocabulary size per categorical column, the bucket for unseen values
-        included. tokens: Vocabulary size of a sequence of tokens; 0: there is none. Token 0 fills
-        up short sequences. parts: Vocabulary size of what each token is made of (characters,
-        subwords); 0: there is none. Part 0 fills up short tokens.
+            included.
+        tokens: Vocabulary size of a sequence of tokens; 0: there is none. Token 0 fills up short
+            sequences.
+        parts: Vocabulary size of what each token is made of (characters, subwords); 0: there is
+            none. Part 0 fills up short tokens.
     """
 
     dense: tuple[int, ...] = ()
@@ -57,9 +60,9 @@ class InputShape:
 class Batch:
     """One rank's share of a global batch.
 
-    Attributes: inputs: The dense input (B, *shape); or a dict, of 'dense' (B, F) and 'categorical'
-        (B, columns), or of 'tokens' (B, S)
-            and 'parts' (B, S, P).
+    Attributes:
+        inputs: The dense input (B, *shape); or a dict, of 'dense' (B, F) and 'categorical' (B,
+            columns), or of 'tokens' (B, S) and 'parts' (B, S, P).
         targets: {task: (B,) or (B, L), or a label for each token or pixel (B, ..., S)}; missing
             labels are NaN in float and -100 in integer targets.
         ids: (B,) row numbers in the data set; ``PADDING`` marks rows that only fill up the batch.

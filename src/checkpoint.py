@@ -224,9 +224,14 @@ def save_folder(
 
     The folder holds the checkpoint before until the new one is whole.
 
-    Args: folder: The checkpoint. checkpoint: What it holds. name: What the names of its files begin
-        with, the same on all processes and new for each save. rank: This process. ranks: How many
-        there are. agree: Waits for all processes, and raises on all of them the error that one has.
+    Args:
+        folder: The checkpoint.
+        checkpoint: What it holds.
+        name: What the names of its files begin with, the same on all processes and new for each
+            save.
+        rank: This process.
+        ranks: How many there are.
+        agree: Waits for all processes, and raises on all of them the error that one has.
     """
     names = [f"{name}-{k}of{ranks}.ckpt" for k in range(ranks)]
     mine: dict[str, Any] = {}

@@ -16,9 +16,12 @@ from src.collectives import replica
 class Slice:
     """Some of this replica's rows.
 
-    Attributes: first: The place of the first of them among this replica's rows. rows: How many this
-        replica has in all. keys: What random layers have drawn for the step, in the order of their
-        calls; the first slice to come draws. calls: How many of them this slice has used.
+    Attributes:
+        first: The place of the first of them among this replica's rows.
+        rows: How many this replica has in all.
+        keys: What random layers have drawn for the step, in the order of their calls; the first
+            slice to come draws.
+        calls: How many of them this slice has used.
     """
 
     first: int
@@ -53,9 +56,14 @@ def on_slice(
 ) -> Any:
     """Runs a stage on a slice, see :func:`slice_of_rows`.
 
-    Args: run: The stage. state: The slice of what it reads. first: The place of the slice's first
-        row. rows: How many rows there are in all. keys: Of this stage. recompute: Whether it keeps
-        its inputs alone, and is computed once more in the backward pass.
+    Args:
+        run: The stage.
+        state: The slice of what it reads.
+        first: The place of the slice's first row.
+        rows: How many rows there are in all.
+        keys: Of this stage.
+        recompute: Whether it keeps its inputs alone, and is computed once more in the backward
+            pass.
     """
 
     def inside(state: Any) -> Any:

@@ -181,8 +181,10 @@ class Fate:
 def end(children: list[subprocess.Popen[bytes]], seconds: float) -> list[Fate]:
     """Waits for the end of children, kills those that do not end in time, and says how each has ended.
 
-    Args: children: In the order of their ranks, from 1. The list is emptied: nobody else is to look
-        after them. seconds: For how long.
+    Args:
+        children: In the order of their ranks, from 1. The list is emptied: nobody else is to look
+            after them.
+        seconds: For how long.
     """
     until, mine = time.monotonic() + seconds, list(children)
     children.clear()

@@ -51,8 +51,10 @@ class StartedAgain(Exception):
 class Training:
     """One run from the command line to its results.
 
-    Args: args: The command line after the verb. begun: The run that goes on where ``args`` names
-        none; it need not have come as far as a checkpoint.
+    Args:
+        args: The command line after the verb.
+        begun: The run that goes on where ``args`` names none; it need not have come as far as a
+            checkpoint.
     """
 
     def __init__(self, args: list[str], begun: Run | None = None) -> None:
@@ -305,8 +307,9 @@ class Training:
         Args:
             before: Optimizer steps that a resumed run had taken.
 
-        Returns: The best checkpoint, the last one, and whether a resumed run has trained no further
-            than when its results were taken.
+        Returns:
+            The best checkpoint, the last one, and whether a resumed run has trained no further than
+            when its results were taken.
         """
         run = self.run
         if run is None:

@@ -21,9 +21,12 @@ class AutoLambda(LossBalancer):
     lambda_t L_t (Liu, James, Davison and Johns, "Auto-Lambda: disentangling dynamic task
     relationships", TMLR 2022). It costs about four plain steps.
 
-    Args: tasks: {task: likelihood}. lr: Adam's learning rate for lambda. first: Where lambda
-        starts. batches: Where the other batch comes from: other training rows, so that validation
-        stays out of training, or val.
+    Args:
+        tasks: {task: likelihood}.
+        lr: Adam's learning rate for lambda.
+        first: Where lambda starts.
+        batches: Where the other batch comes from: other training rows, so that validation stays out
+            of training, or val.
     """
 
     accumulates = False
@@ -50,8 +53,10 @@ class AutoLambda(LossBalancer):
     def learn(self, slopes_T: Tensor, rate: float) -> None:
         """Moves the weights.
 
-        Args: slopes_T: <v, g_t>, by how much each loss grows along v; 0 for a task without labels,
-            whose weight stays. rate: Learning rate of the network.
+        Args:
+            slopes_T: <v, g_t>, by how much each loss grows along v; 0 for a task without labels,
+                whose weight stays.
+            rate: Learning rate of the network.
         """
         if slopes_T.isfinite().all():
             moved = self.adam.step(-rate * slopes_T.double(), slopes_T != 0)

@@ -30,10 +30,10 @@ Level = Literal["features", "parameters"]
 class TaskLosses:
     """The losses of one step, as every rank sees them; fixed weights are in them already.
 
-    Attributes: local_T: (T,) This rank's share, in the graph: sum of the valid element losses x
-        world size / global count of valid
-            elements. Its mean over the ranks, which is what DDP and FSDP take of gradients, is the
-            loss over the global batch.
+    Attributes:
+        local_T: (T,) This rank's share, in the graph: sum of the valid element losses x world size
+            / global count of valid elements. Its mean over the ranks, which is what DDP and FSDP
+            take of gradients, is the loss over the global batch.
         global_T: (T,) The losses over the global batch, detached, the same on every rank.
         present_T: (T,) bool, whether the task has a label anywhere in the global batch; an absent
             task has loss 0.
@@ -73,9 +73,11 @@ class Problem:
 class Coordinates:
     """Says which coordinates of the gradients lie on this rank.
 
-    Attributes: first: The place of the first one among those of all ranks. features_BF: At features
-        level the features of this rank's samples; None at parameters level. sum_over_ranks: Sums a
-        tensor over all ranks, in place.
+    Attributes:
+        first: The place of the first one among those of all ranks.
+        features_BF: At features level the features of this rank's samples; None at parameters
+            level.
+        sum_over_ranks: Sums a tensor over all ranks, in place.
     """
 
     first: int = 0
@@ -111,13 +113,15 @@ class Balancer(nn.Module, ABC):
     A balancer must treat all ranks alike: what it decides may depend on ``global_T``,
     ``present_T``, its own state and randomness drawn from ``key``, never on ``local_T``'s value.
 
-    Args: tasks: {task: likelihood}, in the order of T; the likelihood that the task's loss is the
-        negative logarithm of, up to a
-            scale: 'gaussian', 'laplace' or 'categorical'.
+    Args:
+        tasks: {task: likelihood}, in the order of T; the likelihood that the task's loss is the
+            negative logarithm of, up to a scale: 'gaussian', 'laplace' or 'categorical'.
 
-    Attributes: level: Where gradients are taken; None for a method that looks at losses alone.
-        accumulates: Whether a step over several micro-batches is right. needs_lookahead: Whether it
-        takes a step and takes it back, to see what that does to another batch.
+    Attributes:
+        level: Where gradients are taken; None for a method that looks at losses alone.
+        accumulates: Whether a step over several micro-batches is right.
+        needs_lookahead: Whether it takes a step and takes it back, to see what that does to another
+            batch.
     """
 
     level: Level | None = None
@@ -139,9 +143,10 @@ class Balancer(nn.Module, ABC):
 class LossBalancer(Balancer):
     """The step minimises sum_t w_t L_t, with w from the losses' values.
 
-    Attributes: needs_reevaluation: Whether it sees the same batch once more, after the optimizer's
-        step. known_before: Whether the weights of a step depend neither on that step's losses nor
-        on how often they are asked for.
+    Attributes:
+        needs_reevaluation: Whether it sees the same batch once more, after the optimizer's step.
+        known_before: Whether the weights of a step depend neither on that step's losses nor on how
+            often they are asked for.
     """
 
     needs_reevaluation: ClassVar[bool] = False
@@ -267,9 +272,10 @@ class GradientBalancer(CpuBalancer):
     def combine(self, rows_TN: Tensor, losses: TaskLosses, where: Coordinates) -> Tensor:
         """Returns the direction (N,).
 
-        Args: rows_TN: The tasks' gradients, 0 for absent ones. At parameters level they are whole
-            and the same on every rank; at
-                features level these are the coordinates of this rank's samples.
+        Args:
+            rows_TN: The tasks' gradients, 0 for absent ones. At parameters level they are whole and
+                the same on every rank; at features level these are the coordinates of this rank's
+                samples.
             losses: The losses.
             where: Which coordinates these are.
         """

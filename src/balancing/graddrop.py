@@ -27,10 +27,12 @@ class GradDrop(GradientBalancer):
 
     U is a hash of (seed, step, coordinate of the global batch), the same on any topology.
 
-    Args: tasks: {task: likelihood}. level: Where gradients are taken: features or parameters. leak:
-        Share of what would be dropped that passes all the same; of all tasks, or {task: share}, 0
-        for the others. per_sample: Whether each sample has a draw of its own, from its gradients
-        alone.
+    Args:
+        tasks: {task: likelihood}.
+        level: Where gradients are taken: features or parameters.
+        leak: Share of what would be dropped that passes all the same; of all tasks, or {task:
+            share}, 0 for the others.
+        per_sample: Whether each sample has a draw of its own, from its gradients alone.
     """
 
     def __init__(

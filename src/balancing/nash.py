@@ -36,9 +36,11 @@ class FairGrad(GramianBalancer):
     other, d = 0.
     With ``level: features`` gains are measured on the features' gradients.
 
-    Args: tasks: {task: likelihood}. level: Where gradients are taken: features or parameters.
+    Args:
+        tasks: {task: likelihood}.
+        level: Where gradients are taken: features or parameters.
         alpha: Degree of fairness, above 0; solved to rounding from 0.1 to 20, also for lengths of
-        gradients six orders apart.
+            gradients six orders apart.
     """
 
     def __init__(

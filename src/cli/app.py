@@ -42,11 +42,14 @@ OF_A_CALL = ("resume", "plan", "trust")
 class CLI(LightningCLI):
     """Builds data, model and trainer from ``configs/train.yaml``, files named by --config, and flags.
 
-    Args: args: The command line after the verb. base: Layer under --config; a verb that starts from
-        a run folder gives the run's config. extra: Adds a verb's own arguments. parsed: Looks at
-        the configuration before anything is built of it. trains: Whether the verb trains, so that
-        the devices must hold gradients, too. trainer_settings: Says what the verb adds to the
-        Trainer's settings, once data and model are built.
+    Args:
+        args: The command line after the verb.
+        base: Layer under --config; a verb that starts from a run folder gives the run's config.
+        extra: Adds a verb's own arguments.
+        parsed: Looks at the configuration before anything is built of it.
+        trains: Whether the verb trains, so that the devices must hold gradients, too.
+        trainer_settings: Says what the verb adds to the Trainer's settings, once data and model are
+            built.
     """
 
     def __init__(

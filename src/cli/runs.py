@@ -218,8 +218,9 @@ def load_run(
         checkpoint: Which one; the best where there is one, unless told otherwise.
         trust: Packages whose classes the run's configuration may name, besides ours.
 
-    Raises: ValueError: There is no run, none of its checkpoints is whole, or it names classes that
-        are not trusted.
+    Raises:
+        ValueError: There is no run, none of its checkpoints is whole, or it names classes that are
+            not trusted.
     """
     run = Run.open(path)
     weights = load_checkpoint(run.checkpoint(checkpoint))
@@ -246,9 +247,10 @@ def value_of(key: str, args: list[str]) -> str | None:
 def output_file(path: str, endings: Sequence[str], cli: CLI) -> Path:
     """Where a verb's results go, looked at before any work is done.
 
-    Raises: ValueError: The name ends in something else, there is no such folder, a folder has this
-        name, a file of the run or of its
-            data does, or another one that --overwrite does not give up.
+    Raises:
+        ValueError: The name ends in something else, there is no such folder, a folder has this
+            name, a file of the run or of its data does, or another one that --overwrite does not
+            give up.
     """
     out = Path(path)
     if out.suffix not in endings:

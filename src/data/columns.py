@@ -79,8 +79,10 @@ class Numeric:
 class Categorical:
     """Positions in the training vocabulary; 0 is the bucket for values never seen in training.
 
-    Attributes: column: The column of the file. vocabulary: The words of the training rows, as
-        written; None: missing was seen in training, and is a value of its own.
+    Attributes:
+        column: The column of the file.
+        vocabulary: The words of the training rows, as written; None: missing was seen in training,
+            and is a value of its own.
     """
 
     column: str

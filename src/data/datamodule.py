@@ -26,9 +26,12 @@ MOST_WORKERS = 256  # processes that prepare batches: more would be a slip, or a
 class Rows(Dataset[Batch]):
     """A split in memory: row numbers (B,) -> Batch, by one indexing operation per tensor.
 
-    Args: inputs: The dense input (N, *shape), or a dict of tensors. targets: {task: (N,) or (N,
-        L)}. extras: What rides along, by name. beside: What stands beside predictions of the rows:
-        'id', their names, and 'split', where they are of several.
+    Args:
+        inputs: The dense input (N, *shape), or a dict of tensors.
+        targets: {task: (N,) or (N, L)}.
+        extras: What rides along, by name.
+        beside: What stands beside predictions of the rows: 'id', their names, and 'split', where
+            they are of several.
     """
 
     def __init__(
@@ -83,11 +86,12 @@ class Rows(Dataset[Batch]):
 class MultiTaskDataModule(L.LightningDataModule, ABC):
     """Base of all data modules: a subclass declares its tasks and gives its splits.
 
-    Args: batch_size: Rows per step over all devices together, so that a run does not depend on
-        their number. eval_batch_size: Rows per validation, test or prediction step, over all
-        devices. num_workers: Processes that prepare batches; 0 is fastest for data in memory. A
-        batch of theirs is waited for 600 s, or
-            0.9 times the strategy's timeout, and then the run ends.
+    Args:
+        batch_size: Rows per step over all devices together, so that a run does not depend on their
+            number.
+        eval_batch_size: Rows per validation, test or prediction step, over all devices.
+        num_workers: Processes that prepare batches; 0 is fastest for data in memory. A batch of
+            theirs is waited for 600 s, or 0.9 times the strategy's timeout, and then the run ends.
         seed: Seed of the order of training batches; the command line links it to --seed_everything.
     """
 

@@ -174,7 +174,8 @@ def reads_any(texts: list[str], form: str) -> bool:
 def several_forms(series: pd.Series) -> tuple[str, str, bool] | None:
     """Finds a column of dates that no one format reads.
 
-    Returns: A date, a text of another form, and whether that is a date, too; None if it is no such
+    Returns:
+        A date, a text of another form, and whether that is a date, too; None if it is no such
         column.
     """
     import pandas as pd

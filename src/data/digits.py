@@ -23,10 +23,13 @@ class Digits(MultiTaskDataModule):
     ``quadrants``, which of the four quarters hold more ink than their median over the training
     images.
 
-    Args: split_seed: Seed of the split; apart from the run's seed, so that runs with several seeds
-        see the same test images. batch_size: Rows per step over all devices together.
-        eval_batch_size: Rows per evaluation step over all devices together. num_workers: Processes
-        that prepare batches. seed: Seed of the order of training batches.
+    Args:
+        split_seed: Seed of the split; apart from the run's seed, so that runs with several seeds
+            see the same test images.
+        batch_size: Rows per step over all devices together.
+        eval_batch_size: Rows per evaluation step over all devices together.
+        num_workers: Processes that prepare batches.
+        seed: Seed of the order of training batches.
     """
 
     def __init__(

@@ -52,10 +52,15 @@ class BadColumn(ValueError):
 class InputReader:
     """Decides what each column becomes, from the training rows alone.
 
-    Args: frame: All rows. rows: Which of them train. written: How the numbers of each column are
-        written. forced: Whether the columns were named by hand, so that none is left out for what
-        it looks like. categorical: Columns that are categories whatever they look like. dates:
-        refuse or expand. date_format: The format of dates, where it is set by hand.
+    Args:
+        frame: All rows.
+        rows: Which of them train.
+        written: How the numbers of each column are written.
+        forced: Whether the columns were named by hand, so that none is left out for what it looks
+            like.
+        categorical: Columns that are categories whatever they look like.
+        dates: refuse or expand.
+        date_format: The format of dates, where it is set by hand.
     """
 
     frame: pd.DataFrame

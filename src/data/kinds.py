@@ -108,8 +108,9 @@ def expected(kind: Any) -> list[str]:
 def task_from_plain(values: dict[str, Any]) -> Task:
     """Returns the task that ``Task.describe`` wrote down.
 
-    Raises: ValueError: Nothing that has been imported defines its kind: a file of strangers imports
-        nothing.
+    Raises:
+        ValueError: Nothing that has been imported defines its kind: a file of strangers imports
+            nothing.
     """
     kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in all_kinds(Task)}
     kind = kinds.get(values["kind"])

@@ -37,10 +37,12 @@ WHOLE = r"[-+]?(?:0|[1-9]\d*)(?:\.0+)?"
 class Labels:
     """How the labels of one task are read.
 
-    Attributes: columns: The columns of the file. single: Whether the task is one column, and not a
-        list of them. classes: Whether labels are classes, words as written; else they are numbers.
+    Attributes:
+        columns: The columns of the file.
+        single: Whether the task is one column, and not a list of them.
+        classes: Whether labels are classes, words as written; else they are numbers.
         formats: How the numbers of each column are written; of classes none, unless all of them are
-        numbers.
+            numbers.
     """
 
     columns: tuple[str, ...]
@@ -65,8 +67,10 @@ class Labels:
     def values(self, frame: pd.DataFrame, known: Sequence[Label] = ()) -> np.ndarray:
         """Reads labels as a task takes them.
 
-        Args: frame: Rows of the table. known: The classes of the task, where it has some: words
-            become these, as their author wrote them.
+        Args:
+            frame: Rows of the table.
+            known: The classes of the task, where it has some: words become these, as their author
+                wrote them.
 
         Returns:
             (N,) or (N, L): floats with NaN where missing, or classes with None.

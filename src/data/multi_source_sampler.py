@@ -19,10 +19,14 @@ class SourceBatches(GlobalBatches):
     The p-th pass over source i in an epoch has the order of (seed, epoch, i, p), so that a run
     resumes from (epoch, step) alone.
 
-    Args: rows: Number of rows of each source. sizes: Size of each source's batches. sampler: Whose
-        turn it is, as in :class:`~src.data.sources.Sources`. temperature: As in :class:`Sources`.
+    Args:
+        rows: Number of rows of each source.
+        sizes: Size of each source's batches.
+        sampler: Whose turn it is, as in :class:`~src.data.sources.Sources`.
+        temperature: As in :class:`Sources`.
         shuffle: Draw new orders each epoch; otherwise rows come in order, and the sources' turns
-        are spread evenly. seed: Seed of the orders.
+            are spread evenly.
+        seed: Seed of the orders.
     """
 
     def __init__(

@@ -66,10 +66,12 @@ class BadValue(ValueError):
 class NumberFormat:
     """How the numbers of one column are written.
 
-    Attributes: decimal: The mark before decimals: a dot or a comma. thousands: The mark between
-        thousands: '', a comma, a dot, a space or an apostrophe. unit: A currency or a percent sign
-        that stands beside the numbers, and is left out; '' for none. truth: Whether the column
-        holds the words true and false, which count as 1 and 0.
+    Attributes:
+        decimal: The mark before decimals: a dot or a comma.
+        thousands: The mark between thousands: '', a comma, a dot, a space or an apostrophe.
+        unit: A currency or a percent sign that stands beside the numbers, and is left out; '' for
+            none.
+        truth: Whether the column holds the words true and false, which count as 1 and 0.
     """
 
     decimal: str = "."
@@ -329,10 +331,12 @@ def find_formats(
 ) -> dict[str, Written]:
     """Finds how the numbers of each column are written; columns that leave no doubt settle what others may mean.
 
-    Args: columns: Columns of the training rows, by name. decimal: The mark before decimals, where
-        it is set by hand. thousands: The mark between thousands, where it is set by hand.
+    Args:
+        columns: Columns of the training rows, by name.
+        decimal: The mark before decimals, where it is set by hand.
+        thousands: The mark between thousands, where it is set by hand.
         comma_file: Whether commas separate the columns of the file, so that a comma inside a number
-        is a rare thing.
+            is a rare thing.
     """
     found: dict[str, dict[NumberFormat, float]] = {}
     result: dict[str, Written] = {}

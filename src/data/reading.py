@@ -53,11 +53,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
 class FileFormat:
     """How the files of a table are laid out.
 
-    Attributes: format: csv, tsv, parquet or arff; None: what the ending of the name says.
+    Attributes:
+        format: csv, tsv, parquet or arff; None: what the ending of the name says.
         delimiter: FeatureExchange the columns of a text file; None: a comma, or a tab in .tsv
-        files. names: Names of the columns of a text file without a header. missing: Further words
-        that mean that a value is missing. missing_defaults: Whether ``MISSING_WORDS`` mean that,
-        too.
+            files.
+        names: Names of the columns of a text file without a header.
+        missing: Further words that mean that a value is missing.
+        missing_defaults: Whether ``MISSING_WORDS`` mean that, too.
     """
 
     format: str | None = None
@@ -118,8 +120,9 @@ def read_table(path: str | Path, layout: FileFormat | None = None) -> pd.DataFra
         path: The file, compressed or not.
         layout: How it is laid out.
 
-    Raises: ValueError: The file is missing, empty, of another kind, or not a table with unique
-        column names.
+    Raises:
+        ValueError: The file is missing, empty, of another kind, or not a table with unique column
+            names.
     """
     import pandas as pd  # half a second to import: only where it is used
 

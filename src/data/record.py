@@ -142,8 +142,9 @@ def seal(schema: Mapping[str, Any]) -> str:
 def read_schema(path: str) -> dict[str, Any]:
     """Reads the schema.json of a run on a table.
 
-    Raises: Damaged: It is not what a run has written, and where that can be told the message says
-        where and what belongs there.
+    Raises:
+        Damaged: It is not what a run has written, and where that can be told the message says where
+            and what belongs there.
     """
     saved: dict[str, Any] = read_json(path, Schema)
     if (wrong := contradiction(saved)) is not None:

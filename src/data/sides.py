@@ -115,9 +115,12 @@ def class_codes(
 ) -> np.ndarray | None:
     """The classes of a column of labels as integers (N,), -1 where missing; None if its labels are numbers or free text.
 
-    Args: series: The labels of all rows. train: Which of them train: (N,) bool. The kind of a task
-        is found from these, however many more values the others have. surely: Whether it is known
-        that they are classes. decimal: The mark before decimals, where it is set by hand.
+    Args:
+        series: The labels of all rows.
+        train: Which of them train: (N,) bool. The kind of a task is found from these, however many
+            more values the others have.
+        surely: Whether it is known that they are classes.
+        decimal: The mark before decimals, where it is set by hand.
         thousands: The mark between thousands, where it is set by hand.
     """
     import pandas as pd

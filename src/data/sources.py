@@ -36,13 +36,16 @@ class Sources(MultiTaskDataModule):
     A source that is through before the epoch is begins again, in another order. Validation, test
     and prediction go through the rows of all sources, one source after the other, each row once.
 
-    Args: sources: {name: data module}, each with its own batch size. sampler: Whose turn it is in
-        training. temperature: T of the sampler ``temperature``; the others have none. prefix: Let
-        each task's name begin with its source's, where sources have tasks of the same name.
+    Args:
+        sources: {name: data module}, each with its own batch size.
+        sampler: Whose turn it is in training.
+        temperature: T of the sampler ``temperature``; the others have none.
+        prefix: Let each task's name begin with its source's, where sources have tasks of the same
+            name.
         schema_path: A run's schema.json: the sources must read their columns as that run did.
-        eval_batch_size: Rows per evaluation step over all devices, for all sources. num_workers:
-        Processes that prepare batches, for all sources. seed: Seed of the order of training
-        batches, for all sources.
+        eval_batch_size: Rows per evaluation step over all devices, for all sources.
+        num_workers: Processes that prepare batches, for all sources.
+        seed: Seed of the order of training batches, for all sources.
     """
 
     def __init__(

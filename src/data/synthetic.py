@@ -35,17 +35,24 @@ class Synthetic(MultiTaskDataModule):
 
     The labels are not standardised: the losses of task t are of the order of s_t^2.
 
-    Args: tasks: Number of tasks T, at most ``features`` - 1. rows: Number of rows of all splits
-        together. features: Size D of the input. conflict: How far the private parts of the tasks
-        oppose each other, in [-1, 1]. shared: Share of the signal's variance that all tasks have in
-        common, in [0, 1]. frequency: How crooked the private parts are: near 0 linear; at 1 a line
-        explains 85 % of their variance, at 2 15 %. scales: Scale s_t of the labels per task; or one
-        number, the ratio of each task's scale to that of the task before. noise: Standard deviation
-        n_t of the noise as a share of the signal's, one for all or per task. missing: Share of the
-        labels that are missing at random, one for all or per task. data_seed: Seed of everything
-        that is drawn, the split included; apart from the run's seed. batch_size: Rows per step over
-        all devices together. eval_batch_size: Rows per evaluation step over all devices together.
-        num_workers: Processes that prepare batches. seed: Seed of the order of training batches.
+    Args:
+        tasks: Number of tasks T, at most ``features`` - 1.
+        rows: Number of rows of all splits together.
+        features: Size D of the input.
+        conflict: How far the private parts of the tasks oppose each other, in [-1, 1].
+        shared: Share of the signal's variance that all tasks have in common, in [0, 1].
+        frequency: How crooked the private parts are: near 0 linear; at 1 a line explains 85 % of
+            their variance, at 2 15 %.
+        scales: Scale s_t of the labels per task; or one number, the ratio of each task's scale to
+            that of the task before.
+        noise: Standard deviation n_t of the noise as a share of the signal's, one for all or per
+            task.
+        missing: Share of the labels that are missing at random, one for all or per task.
+        data_seed: Seed of everything that is drawn, the split included; apart from the run's seed.
+        batch_size: Rows per step over all devices together.
+        eval_batch_size: Rows per evaluation step over all devices together.
+        num_workers: Processes that prepare batches.
+        seed: Seed of the order of training batches.
     """
 
     def __init__(

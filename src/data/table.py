@@ -42,9 +42,11 @@ class Table(MultiTaskDataModule):
     the table is read as the run read it; another file is new rows, all of which are evaluated; a
     file that has changed since is refused.
 
-    Args: path: A .csv, .tsv, .parquet or .arff file. targets: Columns to predict: a list, or {task:
-        column or columns}; several columns form one task (multi-label if they hold
-            0 and 1, else a vector regression). A name may be a pattern, such as Class*.
+    Args:
+        path: A .csv, .tsv, .parquet or .arff file.
+        targets: Columns to predict: a list, or {task: column or columns}; several columns form one
+            task (multi-label if they hold 0 and 1, else a vector regression). A name may be a
+            pattern, such as Class*.
         tasks: {task: what is set by hand}: the name of a kind (Regression), settings ({weight: 2}),
             or both ({class_path: Regression, init_args: {loss: huber}}); a Task object from Python.
         inputs: Columns to learn from; None: all that are neither targets nor named otherwise.

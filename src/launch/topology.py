@@ -50,9 +50,10 @@ def topology(
     Returns:
         What to change in the Trainer's settings.
 
-    Raises: ValueError: No device is asked for, more GPUs than there are, a kind of device that has
-        no 64-bit numbers, other numbers
-            than SLURM has started, or several nodes that do not know where to meet.
+    Raises:
+        ValueError: No device is asked for, more GPUs than there are, a kind of device that has no
+            64-bit numbers, other numbers than SLURM has started, or several nodes that do not know
+            where to meet.
     """
     if "TORCHELASTIC_RUN_ID" in environment:
         local, world = int(environment["LOCAL_WORLD_SIZE"]), int(environment["WORLD_SIZE"])

@@ -16,8 +16,9 @@ class Dropout(nn.Dropout):
     which the model seeds with (seed, step) on every rank alike, and which activation checkpointing
     restores.
 
-    Attributes: part: Which part of the last dimension reaches this layer, and of how many, where
-        devices compute a layer together.
+    Attributes:
+        part: Which part of the last dimension reaches this layer, and of how many, where devices
+            compute a layer together.
     """
 
     part: tuple[int, int] = (0, 1)

@@ -47,8 +47,9 @@ class Heads(nn.Module):
         tasks: {name: task}.
         feature_sizes: {name: size of the features its head reads}.
 
-    Attributes: groups: Alike tasks; their names, one group after the other, are the order of T
-        throughout the model.
+    Attributes:
+        groups: Alike tasks; their names, one group after the other, are the order of T throughout
+            the model.
     """
 
     def __init__(self, tasks: Mapping[str, Task], feature_sizes: Mapping[str, int]) -> None:
@@ -183,9 +184,9 @@ class HeadActivations:
     layers, gives every task's gradient delta there; that with respect to the features is delta_k
     W_k.
 
-    Attributes: first: Per group the first layers' outputs (B, ..., K, H) and weights (K, H, D); a
-        head of another make has its own copy of
-            the features (B, ..., 1, D) there, and None.
+    Attributes:
+        first: Per group the first layers' outputs (B, ..., K, H) and weights (K, H, D); a head of
+            another make has its own copy of the features (B, ..., 1, D) there, and None.
         later: Per group the weights and biases behind the first layer, each (K, ...), or the
             parameters of a head of another make.
     """

@@ -75,19 +75,25 @@ def full_precision(device_type: str) -> AbstractContextManager[Any]:
 class MultiTaskModel(L.LightningModule):
     """A shared encoder, one head per task, and a balancer.
 
-    Args: tasks: {name: task}, as the data module declares them. input_shape: What one sample looks
-        like, as the data module says. encoder: Makes an encoder from the input shape. sharing:
-        Makes the sharing architecture from an encoder factory and the task names. balancer: Makes
-        the balancer from {task: likelihood of its loss}. optimizer: Makes the optimizer from
-        parameter groups; any torch optimizer. scheduler: Makes the learning-rate schedule from the
-        optimizer; any torch scheduler, or None for a constant rate. scheduler_interval: When the
-        schedule moves; None: what the class says, else every epoch. lr_multipliers: {'encoder',
-        'balancer' or a task's name: factor on the learning rate of those parameters}. stage_decay:
-        Factor on the learning rate from each of the encoder's stages to the one below it, for
-        fine-tuning. checkpoint_activations: Keep of each stage its inputs alone, and compute it
-        once more in the backward pass: less memory. weights: {task: fixed weight}, in place of what
-        the task says. seed: Seed of the initial weights and of dropout; the command line links it
-        to --seed_everything.
+    Args:
+        tasks: {name: task}, as the data module declares them.
+        input_shape: What one sample looks like, as the data module says.
+        encoder: Makes an encoder from the input shape.
+        sharing: Makes the sharing architecture from an encoder factory and the task names.
+        balancer: Makes the balancer from {task: likelihood of its loss}.
+        optimizer: Makes the optimizer from parameter groups; any torch optimizer.
+        scheduler: Makes the learning-rate schedule from the optimizer; any torch scheduler, or None
+            for a constant rate.
+        scheduler_interval: When the schedule moves; None: what the class says, else every epoch.
+        lr_multipliers: {'encoder', 'balancer' or a task's name: factor on the learning rate of
+            those parameters}.
+        stage_decay: Factor on the learning rate from each of the encoder's stages to the one below
+            it, for fine-tuning.
+        checkpoint_activations: Keep of each stage its inputs alone, and compute it once more in the
+            backward pass: less memory.
+        weights: {task: fixed weight}, in place of what the task says.
+        seed: Seed of the initial weights and of dropout; the command line links it to
+            --seed_everything.
     """
 
     def __init__(
@@ -226,8 +232,9 @@ class MultiTaskModel(L.LightningModule):
     def on_fit_start(self) -> None:
         """Counts where the losses are, and refuses what cannot be right.
 
-        Raises: ValueError: The balancer does not go with the sharing architecture, or with
-            accumulation.
+        Raises:
+            ValueError: The balancer does not go with the sharing architecture, or with
+                accumulation.
         """
         self.train_sums_2T = self.train_sums_2T.to(self.device)
         self.__dict__.pop("reached", None)
@@ -239,9 +246,9 @@ class MultiTaskModel(L.LightningModule):
         Args:
             micro_batches: Batches per optimizer step.
 
-        Raises: ValueError: A part of the network cannot be made, a task's loss does not leave out
-            missing labels, or the balancer would
-                see no shared feature, or micro-batches.
+        Raises:
+            ValueError: A part of the network cannot be made, a task's loss does not leave out
+                missing labels, or the balancer would see no shared feature, or micro-batches.
         """
         self.configure_model()
         check_losses(self.heads.groups)
@@ -450,8 +457,9 @@ class MultiTaskModel(L.LightningModule):
     ) -> tuple[Tensor, Tensor]:
         """Returns the sums of the element losses and the counts of known labels on this rank, both (T,).
 
-        Raises: ValueError: The encoder gives features for each pixel or token, and the data one
-            label for all of them, or otherwise.
+        Raises:
+            ValueError: The encoder gives features for each pixel or token, and the data one label
+                for all of them, or otherwise.
         """
         sums, counts = [], []
         for group, output in zip(self.heads.groups, outputs, strict=True):

@@ -139,8 +139,9 @@ def optimizer_and_schedule(
         interval: When it moves; None: what its class says, else every epoch.
         steps: The number of steps of the whole run.
 
-    Raises: ValueError: A setting that torch refuses, a plateau schedule that waits for less, a
-        schedule without an end.
+    Raises:
+        ValueError: A setting that torch refuses, a plateau schedule that waits for less, a schedule
+            without an end.
     """
     try:
         lr = make_optimizer([nn.Parameter(torch.zeros(1))]).defaults["lr"]

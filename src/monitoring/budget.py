@@ -18,11 +18,12 @@ from src.monitoring.say import say
 class Budget:
     """How long a run trains where trainer.max_epochs and max_steps are null.
 
-    Args: steps: Optimizer steps at least, in whole epochs. min_epochs: Epochs at least, which count
-        where an epoch has many steps. validate_every: Fewest optimizer steps between two
-        validations, each at the end of an epoch. patience: Stop after this many validations without
-        a better score; None never stops early. Where watch.patience is set, it
-            counts instead.
+    Args:
+        steps: Optimizer steps at least, in whole epochs.
+        min_epochs: Epochs at least, which count where an epoch has many steps.
+        validate_every: Fewest optimizer steps between two validations, each at the end of an epoch.
+        patience: Stop after this many validations without a better score; None never stops early.
+            Where watch.patience is set, it counts instead.
     """
 
     steps: int = 1000

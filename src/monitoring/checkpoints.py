@@ -132,8 +132,11 @@ class LastCheckpoint(Checkpoint):
 
     Epochs of a few steps are not saved one by one: a save may take longer than such an epoch.
 
-    Args: folder: Where it is kept. every_n_steps: How many steps may be lost; where a validation is
-        about to come, it is waited for. then: What comes last in an epoch, after this.
+    Args:
+        folder: Where it is kept.
+        every_n_steps: How many steps may be lost; where a validation is about to come, it is waited
+            for.
+        then: What comes last in an epoch, after this.
     """
 
     def __init__(

@@ -18,8 +18,10 @@ SCALED = ("initial_lr", "max_lr", "min_lr")  # what schedules keep in an optimiz
 class LearningRate(Quiet):
     """Goes on from a rate that is asked for when a run is resumed; says where the schedule of a longer run jumps.
 
-    Args: configured: The optimizer's rate in the configuration; None where it is the optimizer's
-        own default. asked: Whether this session asks for it.
+    Args:
+        configured: The optimizer's rate in the configuration; None where it is the optimizer's own
+            default.
+        asked: Whether this session asks for it.
     """
 
     state_key = "learning rate"

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 class ObservedModel(Protocol):
     """The part of the model that watchers read.
 
-    Attributes: names: Task names in the order of T. tasks: {name: task}. losses_T: Losses of the
-        latest training step, over the global batch. weights_T: Weights of the losses, or of the
-        tasks' gradients in what they share, in the latest step; None where there are
-            none.
+    Attributes:
+        names: Task names in the order of T.
+        tasks: {name: task}.
+        losses_T: Losses of the latest training step, over the global batch.
+        weights_T: Weights of the losses, or of the tasks' gradients in what they share, in the
+            latest step; None where there are none.
         penalty: What the step minimised besides the losses in the latest training step; None where
             there is nothing.
         train_sums_2T: Sums of losses and counts of labels, over all ranks, since it was last set to

@@ -52,13 +52,17 @@ class Validation:
 class Selection(Quiet):
     """Compares each validation with the best so far; where tasks share no weights, each task's with its own best.
 
-    Args: patience: Stops the run after this many validations without a better one; None never stops
-        it.
+    Args:
+        patience: Stops the run after this many validations without a better one; None never stops
+            it.
 
-    Attributes: best: The best validation, by task where each has its own, else under :data:`ALL`.
+    Attributes:
+        best: The best validation, by task where each has its own, else under :data:`ALL`.
         apart: The names of each task's own weights, where tasks are selected one by one; None: all
-        together. improved: What the latest validation has improved, keys of ``best``. waited:
-        Validations since the last that improved anything. undefined: Validations without a score.
+            together.
+        improved: What the latest validation has improved, keys of ``best``.
+        waited: Validations since the last that improved anything.
+        undefined: Validations without a score.
     """
 
     state_key = "selection"

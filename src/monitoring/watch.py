@@ -22,10 +22,11 @@ from src.monitoring.selection import Selection
 class Watch:
     """How a run is watched.
 
-    Args: checkpoint_every: Optimizer steps between two saves of last.ckpt; the end of an epoch
-        saves it too, unless it was short. patience: Stop after this many validations that are no
-        better than the best; None never stops early. Where no label
-            defines the score, the validation loss says what is better.
+    Args:
+        checkpoint_every: Optimizer steps between two saves of last.ckpt; the end of an epoch saves
+            it too, unless it was short.
+        patience: Stop after this many validations that are no better than the best; None never
+            stops early. Where no label defines the score, the validation loss says what is better.
         geometry_every: Optimizer steps between two looks at how the tasks' gradients lie to one
             another; 0 never looks.
         figures_every: Validations between two sets of pictures in TensorBoard; 0 for none.

@@ -17,9 +17,10 @@ from src.planning.measure import holdings
 class DDP(Launches, DDPStrategy):
     """Lightning's DDP for a model in which every parameter is used in every step: nothing is searched for, nothing copied twice.
 
-    Args: static_graph: Whether each step uses the same parameters in the same order; not used where
-        gradients are accumulated, since
-            torch wants the first of all backward passes to be followed by a sum.
+    Args:
+        static_graph: Whether each step uses the same parameters in the same order; not used where
+            gradients are accumulated, since torch wants the first of all backward passes to be
+            followed by a sum.
         gradient_as_bucket_view: Keep gradients in the buffers that are sent, not beside them.
         find_unused_parameters: Look in each step for parameters without a gradient; here every head
             runs in every step.

@@ -16,11 +16,14 @@ class DDPPlacement(Placed, DDP):
     ``--devices`` counts all devices of a node. Under torchrun or srun, which start the processes,
     it follows from how many these are.
 
-    Args: devices_per_replica: How many devices a copy lies on. placement: {path of a part: place of
-        its device among those of a copy, counted from 0}, or auto, as for placement. balance: What
-        auto deals: bytes or time. micro_batches: Slices of each copy's rows that follow one another
-        through the stages. save: A YAML file to write the plan to, which --config and --trainer
-        read. timeout: Seconds that a process waits for the others before it gives up.
+    Args:
+        devices_per_replica: How many devices a copy lies on.
+        placement: {path of a part: place of its device among those of a copy, counted from 0}, or
+            auto, as for placement.
+        balance: What auto deals: bytes or time.
+        micro_batches: Slices of each copy's rows that follow one another through the stages.
+        save: A YAML file to write the plan to, which --config and --trainer read.
+        timeout: Seconds that a process waits for the others before it gives up.
     """
 
     strategy_name = "ddp_placement"

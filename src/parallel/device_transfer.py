@@ -33,8 +33,9 @@ class Runner:
     While it runs, what a stage puts out stays where it is for the next stage to read, and the last
     one brings it home.
 
-    Args: module: The module, with ``stages``, or ``encoders`` that have them and whose results it
-        puts side by side.
+    Args:
+        module: The module, with ``stages``, or ``encoders`` that have them and whose results it
+            puts side by side.
     """
 
     def __init__(self, module: Any) -> None:
@@ -80,10 +81,12 @@ class Runner:
 class DeviceTransfer:
     """Lays a model's parts on devices, and carries tensors over the borders between them.
 
-    Args: model: The model, on the CPU. devices: {path of a part, as ``model.parts()`` has it, or
-        'sharing' for the rest of the architecture: its device}. root: The device of everything
-        else: losses, balancer, metrics. slices: Into how many slices the rows are cut, see
-        :class:`InProcessPipeline`.
+    Args:
+        model: The model, on the CPU.
+        devices: {path of a part, as ``model.parts()`` has it, or 'sharing' for the rest of the
+            architecture: its device}.
+        root: The device of everything else: losses, balancer, metrics.
+        slices: Into how many slices the rows are cut, see :class:`InProcessPipeline`.
     """
 
     def __init__(

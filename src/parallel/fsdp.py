@@ -55,9 +55,10 @@ class FSDP(Launches, DDPStrategy):
     every process holds, and its gradients are averaged. Checkpoints are those that one device
     writes.
 
-    Args: tensor_parallel_size: Devices that compute one layer together, where the encoder says how
-        its layers are cut (Shoeybi et
-            al., "Megatron-LM", arXiv 1909.08053); the others share the batch.
+    Args:
+        tensor_parallel_size: Devices that compute one layer together, where the encoder says how
+            its layers are cut (Shoeybi et al., "Megatron-LM", arXiv 1909.08053); the others share
+            the batch.
         reshard_after_forward: Let go of a stage's whole parameters after its forward pass, and
             fetch them again in the backward pass: less memory for more traffic.
         parameter_type: In which precision the forward and backward pass run but for the heads;
@@ -104,8 +105,9 @@ class FSDP(Launches, DDPStrategy):
     def check(self, model: Any) -> None:
         """Looks at the model.
 
-        Raises: ValueError: Devices do not divide, a balancer needs what shards cannot give, or the
-            encoder cannot be cut in its layers.
+        Raises:
+            ValueError: Devices do not divide, a balancer needs what shards cannot give, or the
+                encoder cannot be cut in its layers.
         """
         refuse_timeout(self._timeout)
         devices, size = self.num_nodes * self.num_processes, self.tensor_parallel_size

@@ -21,9 +21,11 @@ class InProcessPipeline:
     that both are busy. What comes out is put together again, and losses, balancers and all that
     follows see the whole batch.
 
-    Args: module: An encoder, or several side by side. slices: Into how many slices the rows are
-        cut; they differ by one row where it does not divide them. devices: For each stage, its
-        device in each of the encoders that run side by side.
+    Args:
+        module: An encoder, or several side by side.
+        slices: Into how many slices the rows are cut; they differ by one row where it does not
+            divide them.
+        devices: For each stage, its device in each of the encoders that run side by side.
     """
 
     def __init__(self, module: Any, slices: int, devices: Sequence[Sequence[torch.device]]) -> None:

@@ -43,9 +43,9 @@ class Pipeline(Launches, DDPStrategy):
     optimizer states. Losses, balancer and metrics are the same on all ranks, and checkpoints those
     that one device writes.
 
-    Args: micro_batches: Into how many slices a step's rows are cut. Of M slices on R ranks a share
-        (R - 1) / (M + R - 1) of the time
-            is spent waiting.
+    Args:
+        micro_batches: Into how many slices a step's rows are cut. Of M slices on R ranks a share (R
+            - 1) / (M + R - 1) of the time is spent waiting.
         schedule: gpipe: all slices forward, then all backward (Huang et al., "GPipe", NeurIPS
             2019). 1f1b: one backward as soon as one forward is through, so that a rank keeps what
             at most R slices need (Narayanan et al., "PipeDream", SOSP 2019); for balancers whose
@@ -86,8 +86,9 @@ class Pipeline(Launches, DDPStrategy):
     def check(self, model: Any) -> None:
         """Looks at the model.
 
-        Raises: ValueError: It is no chain of stages, the balancer needs what slices cannot give, or
-            a setting does not fit.
+        Raises:
+            ValueError: It is no chain of stages, the balancer needs what slices cannot give, or a
+                setting does not fit.
         """
         refuse_timeout(self._timeout)
         if self.rows is not None:
@@ -407,8 +408,9 @@ class Pipeline(Launches, DDPStrategy):
     def _step(self, batch: Any) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
         """Runs the schedule, and takes the gradients out again: Lightning's own backward pass puts them where they belong.
 
-        Returns: The value of what the step minimises, gradients, the parameters that they belong
-            to, sums and counts (2, T).
+        Returns:
+            The value of what the step minimises, gradients, the parameters that they belong to,
+            sums and counts (2, T).
         """
         model, slices = self._network, self.micro_batches
         rows = rows_of(batch.inputs)

@@ -59,9 +59,9 @@ class Placed(Strategy):
     def check(self, model: Any) -> None:
         """Finds out what lies where, and writes the plan if that was asked for.
 
-        Raises: ValueError: The placement names what cannot be placed or a device that is not there,
-            rows cannot go through this network
-                in slices, or the plan cannot be written.
+        Raises:
+            ValueError: The placement names what cannot be placed or a device that is not there,
+                rows cannot go through this network in slices, or the plan cannot be written.
         """
         if self.micro_batches < 1:
             raise ValueError(
@@ -212,10 +212,11 @@ class Placed(Strategy):
 class Placement(Placed, SingleDeviceStrategy):
     """One process over the Trainer's devices; what is not placed lies on the first of them, with the losses and the balancer.
 
-    Args: placement: {path of a part: place of its device among the Trainer's, counted from 0, or a
-        device's name}. Paths may be
-            prefixes and hold wildcards (encoder.stages.*, heads.income); the most specific one
-            counts. Or auto: stages and heads are dealt so that the fullest device has the least.
+    Args:
+        placement: {path of a part: place of its device among the Trainer's, counted from 0, or a
+            device's name}. Paths may be prefixes and hold wildcards (encoder.stages.*,
+            heads.income); the most specific one counts. Or auto: stages and heads are dealt so that
+            the fullest device has the least.
         balance: What auto deals: bytes (weights, gradients, optimizer, and what a step keeps) or
             time (of the forward pass).
         micro_batches: Slices of each batch that follow one another through the stages, so that

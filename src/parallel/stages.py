@@ -82,9 +82,13 @@ class StageInterface:
 class Chunk(nn.Module):
     """The stages of one process.
 
-    Args: stages: They, in running order. recompute: Whether each keeps its inputs alone, and is
-        computed once more in the backward pass. below: Makes a state of what comes over the border
-        below. above: What goes over the border above. precision: In which context they run.
+    Args:
+        stages: They, in running order.
+        recompute: Whether each keeps its inputs alone, and is computed once more in the backward
+            pass.
+        below: Makes a state of what comes over the border below.
+        above: What goes over the border above.
+        precision: In which context they run.
     """
 
     def __init__(
@@ -172,8 +176,9 @@ def tried(model: Any, stages: Sequence[nn.Module]) -> tuple[list[int], list[Stag
     Returns:
         How many keys of random layers each draws from torch's generator, and the border above each.
 
-    Raises: ValueError: The stages, one after the other, are not what the model runs, or one draws
-        something else.
+    Raises:
+        ValueError: The stages, one after the other, are not what the model runs, or one draws
+            something else.
     """
     inputs = model.input_shape.example()
     with without_trace(model), torch.no_grad():

@@ -14,8 +14,9 @@ def choose(devices: Devices, load: Load) -> tuple[str, str]:
         devices: Where the run will be.
         load: What one device would take if it held the whole model, with its share of the batch.
 
-    Returns: The name that a strategy goes by, or 'auto' for none; and why, to be read after it,
-        empty where there is nothing to say.
+    Returns:
+        The name that a strategy goes by, or 'auto' for none; and why, to be read after it, empty
+        where there is nothing to say.
     """
     if devices.count == 1:
         return "auto", ""

@@ -87,10 +87,13 @@ def sharded(
 ) -> list[Traffic]:
     """What FSDP2 sends in a step; shards travel filled up to the size of the first one.
 
-    Args: units: Parameters that are fetched together, how often, and how often their gradients are
-        summed. pieces: Shards of each parameter. runs_in: Bytes of a number in the forward and
-        backward pass; None: as it lies there. sums_in: Bytes of a number where gradients are
-        summed; likewise. shape: What of a parameter is cut into shards.
+    Args:
+        units: Parameters that are fetched together, how often, and how often their gradients are
+            summed.
+        pieces: Shards of each parameter.
+        runs_in: Bytes of a number in the forward and backward pass; None: as it lies there.
+        sums_in: Bytes of a number where gradients are summed; likewise.
+        shape: What of a parameter is cut into shards.
     """
 
     def size(weights: Sequence[Tensor], itemsize: int | None) -> int:

@@ -16,9 +16,13 @@ from src.launch.topology import devices_per_node
 class Devices:
     """As many on each node.
 
-    Attributes: per_node: Processes on CPUs, or GPUs. nodes: Machines. kind: cpu, gpu ... name: What
-        it is sold as; empty where nobody knows. memory: Bytes of one GPU, or of a node's main
-        memory, which its processes share; None where nobody knows.
+    Attributes:
+        per_node: Processes on CPUs, or GPUs.
+        nodes: Machines.
+        kind: cpu, gpu ...
+        name: What it is sold as; empty where nobody knows.
+        memory: Bytes of one GPU, or of a node's main memory, which its processes share; None where
+            nobody knows.
     """
 
     per_node: int

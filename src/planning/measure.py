@@ -41,8 +41,10 @@ TIMED = 3  # runs, of which the fastest counts, part by part
 class Clock:
     """Notes what is kept and how long it takes, for the part that runs.
 
-    Args: weights: What does not count, being there anyway. recomputed: Whether stages run once
-        more, for which their inputs are kept just before they run.
+    Args:
+        weights: What does not count, being there anyway.
+        recomputed: Whether stages run once more, for which their inputs are kept just before they
+            run.
     """
 
     def __init__(self, weights: list[Tensor], recomputed: bool) -> None:

@@ -64,11 +64,13 @@ class Load:
 class Plan:
     """A run on its devices.
 
-    Attributes: strategy: What the strategy is called; empty where one device needs none. devices:
-        Where it runs. arrangement: How they work together. replicas: Into how many shares the
-        global batch is cut. holds: Per device the share of each part that lies there, of those that
-        go by a name alone at the end; empty where the
-            strategy does not say.
+    Attributes:
+        strategy: What the strategy is called; empty where one device needs none.
+        devices: Where it runs.
+        arrangement: How they work together.
+        replicas: Into how many shares the global batch is cut.
+        holds: Per device the share of each part that lies there, of those that go by a name alone
+            at the end; empty where the strategy does not say.
         loads: Per device its bytes; likewise.
         names: Of those at the end.
         traffic: What a device sends in a step; None where nobody knows.
@@ -210,13 +212,18 @@ def planned(
 ) -> Plan:
     """Makes the plan.
 
-    Args: model: The model, built, on the CPU. strategy: How devices work together, told which
-        (:func:`told`); None for one device. devices: Where the run will be. costs: Gives what the
-        parts take for so many rows, as ``measured`` does. make_optimizer: Makes the optimizer.
-        rows: Of a global batch. micro_batches: Global batches per step. sums: Gives what is summed
-        over replicas for one batch; is told whether parameters are sharded. factor: On all bytes of
-        the model, whose numbers the run may make longer. why: This strategy, where it was chosen,
-        in words after its name.
+    Args:
+        model: The model, built, on the CPU.
+        strategy: How devices work together, told which (:func:`told`); None for one device.
+        devices: Where the run will be.
+        costs: Gives what the parts take for so many rows, as ``measured`` does.
+        make_optimizer: Makes the optimizer.
+        rows: Of a global batch.
+        micro_batches: Global batches per step.
+        sums: Gives what is summed over replicas for one batch; is told whether parameters are
+            sharded.
+        factor: On all bytes of the model, whose numbers the run may make longer.
+        why: This strategy, where it was chosen, in words after its name.
     """
     count = devices.count
     replicas = getattr(strategy, "replicas", count)
@@ -277,11 +284,14 @@ def load_of(
 ) -> Load:
     """The bytes on one device.
 
-    Args: parts: What each part takes. held: The share of each part that lies there; above 1, how
-        many copies. everyone: The same of all devices; what none of them names, such as what runs
-        between stages, is everywhere. ratio: Bytes of optimizer state per byte of trained weights.
-        rows_of_tasks: {part: bytes of the gradients that tasks have there, one each}. factor: On
-        all of them.
+    Args:
+        parts: What each part takes.
+        held: The share of each part that lies there; above 1, how many copies.
+        everyone: The same of all devices; what none of them names, such as what runs between
+            stages, is everywhere.
+        ratio: Bytes of optimizer state per byte of trained weights.
+        rows_of_tasks: {part: bytes of the gradients that tasks have there, one each}.
+        factor: On all of them.
     """
     nowhere = {part: 1.0 for part in parts if not any(part in other for other in everyone)}
     here = nowhere | {part: share for part, share in held.items() if part in parts}

@@ -88,8 +88,10 @@ class Lock:
     def take(self, job: str | None = None, again: bool = False) -> None:
         """Takes the folder for this process, and for the ranks that follow it, until :meth:`release` or its end.
 
-        Args: job: The job that this process belongs to. again: Whether that job was started again:
-            its earlier attempt is over, on whatever machine it ran.
+        Args:
+            job: The job that this process belongs to.
+            again: Whether that job was started again: its earlier attempt is over, on whatever
+                machine it ran.
 
         Raises:
             ValueError: Another process trains here, or the lock is damaged.

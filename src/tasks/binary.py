@@ -29,9 +29,9 @@ from src.tasks.task import (
 class BinaryClassification(Task):
     """Binary cross-entropy on one logit: targets (...) of 0, 1 or NaN, outputs (..., 1).
 
-    Attributes: classes: Names of the negative and the positive class; learnt from the training
-        labels when empty (the later one in
-            order, such as 1, True, 'yes', '>50K', is positive).
+    Attributes:
+        classes: Names of the negative and the positive class; learnt from the training labels when
+            empty (the later one in order, such as 1, True, 'yes', '>50K', is positive).
         pos_weight: Factor on the loss of positive elements.
         threshold: The probability above which a row counts as positive, in accuracy, F1,
             predictions and confusion matrices alike. When None each validation chooses the one with

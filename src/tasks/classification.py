@@ -36,8 +36,10 @@ class Classification(Task):
     recall over those that have a label. A kind with other outputs, such as an ordinal one,
     overrides ``out_features``, ``losses`` and ``predicted``: metrics and pictures follow.
 
-    Attributes: classes: Class names in the order of the outputs; learnt from the training labels
-        when empty. label_smoothing: Share of the target spread over all classes, in [0, 1).
+    Attributes:
+        classes: Class names in the order of the outputs; learnt from the training labels when
+            empty.
+        label_smoothing: Share of the target spread over all classes, in [0, 1).
         class_weights: One weight per class, or none.
     """
 

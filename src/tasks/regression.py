@@ -60,11 +60,13 @@ class Regression(Task):
     ``predicted``, and sets ``likelihood = "categorical"`` where its loss is a negative log
     likelihood as it is: a squared error is twice one.
 
-    Attributes: loss: mse, (o - y)^2; mae, |o - y|; huber, quadratic within ``delta`` standard
-        deviations and linear beyond. delta: Where Huber's loss turns linear, in standard
-        deviations. names: Names of the outputs of a vector; a scalar has none. mean: Mean per
-        output over the training labels; learnt when None. std: Standard deviation per output
-        likewise.
+    Attributes:
+        loss: mse, (o - y)^2; mae, |o - y|; huber, quadratic within ``delta`` standard deviations
+            and linear beyond.
+        delta: Where Huber's loss turns linear, in standard deviations.
+        names: Names of the outputs of a vector; a scalar has none.
+        mean: Mean per output over the training labels; learnt when None.
+        std: Standard deviation per output likewise.
     """
 
     not_in_loss: ClassVar[tuple[str, ...]] = ("names", "mean", "std")

@@ -13,8 +13,10 @@ from src.parallel.dtensor import copies, dealt, like, local, sum_of_all, whole
 class ParameterJacobian:
     """The parameters that features come from, and what a backward pass along the features leaves there.
 
-    Attributes: shared: Those that tasks share. private: Those of the sharing architecture that
-        belong to one task; they follow their task's own gradient.
+    Attributes:
+        shared: Those that tasks share.
+        private: Those of the sharing architecture that belong to one task; they follow their task's
+            own gradient.
     """
 
     def __init__(self, shared: Sequence[nn.Parameter], private: Sequence[nn.Parameter]) -> None:
@@ -26,10 +28,13 @@ class ParameterJacobian:
     ) -> Tensor:
         """The gradients (T, P) of the sums of losses over the global batch, one backward pass each; the graph stays.
 
-        Args: tops: Each task's features. along: Its gradient with respect to them. totals_2T: Sums
-            and counts of this rank; they become those of all ranks in the same collective.
+        Args:
+            tops: Each task's features.
+            along: Its gradient with respect to them.
+            totals_2T: Sums and counts of this rank; they become those of all ranks in the same
+                collective.
             whole_rows: Whether each process needs whole rows, and not only what it can take inner
-            products of.
+                products of.
         """
         dtype = self.shared[0].dtype if self.shared else totals_2T.dtype
         rows = torch.empty(len(tops), sum(self.sizes) + 2, device=totals_2T.device, dtype=dtype)

@@ -66,14 +66,18 @@ def at_features(
 ) -> tuple[TaskLosses, Tensor, Tensor | None]:
     """One backward pass through the encoder, along what the balancer makes of the tasks' gradients with respect to the features.
 
-    Args: balancer: Decides. z: (B, ..., D) the features that all tasks share, in the encoder's
-        graph. deltas: The heads' gradients, of the sums of the losses. totals_2T: (2, T) sums of
-        losses and counts of labels on this rank; after the call over all ranks. scale: Maps totals
-        to the losses and to what turns a sum's gradient into that of the loss that ranks average,
-        (T,).
+    Args:
+        balancer: Decides.
+        z: (B, ..., D) the features that all tasks share, in the encoder's graph.
+        deltas: The heads' gradients, of the sums of the losses.
+        totals_2T: (2, T) sums of losses and counts of labels on this rank; after the call over all
+            ranks.
+        scale: Maps totals to the losses and to what turns a sum's gradient into that of the loss
+            that ranks average, (T,).
 
-    Returns: The losses, the scalar, and the weights of the tasks in what they share (T,), where
-        there are some.
+    Returns:
+        The losses, the scalar, and the weights of the tasks in what they share (T,), where there
+        are some.
     """
     rank, ranks = replica()
     weights_T: Tensor | None = None
@@ -108,13 +112,17 @@ def at_parameters(
 ) -> tuple[TaskLosses, Tensor, Tensor | None]:
     """One backward pass through the encoder per task, then one collective of the T x P gradients.
 
-    Args: balancer: Decides. features: {task: its features (B, ..., D)} in the order of T, in the
-        encoder's graph. reached: The parameters of the sharing architecture. deltas: The heads'
-        gradients, of the sums of the losses. totals_2T: (2, T) sums of losses and counts of labels
-        on this rank; after the call over all ranks. scale: As above. several: Whether a step has
-        several micro-batches. gather: Takes the rows of a micro-batch; gives those of the whole
-        step, its losses, and a factor for the direction, or None
-            before the last micro-batch.
+    Args:
+        balancer: Decides.
+        features: {task: its features (B, ..., D)} in the order of T, in the encoder's graph.
+        reached: The parameters of the sharing architecture.
+        deltas: The heads' gradients, of the sums of the losses.
+        totals_2T: (2, T) sums of losses and counts of labels on this rank; after the call over all
+            ranks.
+        scale: As above.
+        several: Whether a step has several micro-batches.
+        gather: Takes the rows of a micro-batch; gives those of the whole step, its losses, and a
+            factor for the direction, or None before the last micro-batch.
 
     Returns:
         As above.

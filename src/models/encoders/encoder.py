@@ -74,9 +74,11 @@ class Encoder(nn.Module, ABC):
     ``cuts`` {path: what is cut, 'outputs' or 'inputs' of a linear layer, or 'units', those that
     reach a dropout layer between two of these}, and ``pieces``, into how many it may be cut.
 
-    Attributes: stages: nn.Sequential; the first one reads the inputs as the batch holds them.
-        features: Size D of the last stage's output. recompute: Whether each stage keeps its inputs
-        alone, and is computed once more in a backward pass.
+    Attributes:
+        stages: nn.Sequential; the first one reads the inputs as the batch holds them.
+        features: Size D of the last stage's output.
+        recompute: Whether each stage keeps its inputs alone, and is computed once more in a
+            backward pass.
     """
 
     stages: nn.Sequential
@@ -129,8 +131,9 @@ class Encoder(nn.Module, ABC):
         Args:
             shape: What one sample looks like.
 
-        Raises: ValueError: It lacks a part of the contract, or its features have another size than
-            it says.
+        Raises:
+            ValueError: It lacks a part of the contract, or its features have another size than it
+                says.
         """
         name = type(self).__name__
         if not isinstance(

@@ -106,14 +106,15 @@ class Pretrained(Encoder):
     Where that is another number (RoBERTa: 1), it is that number which is masked, and which the data
     must fill up with. Parts of tokens are not read.
 
-    Args: shape: What one sample looks like: tokens, or images of a size that the backbone reads.
+    Args:
+        shape: What one sample looks like: tokens, or images of a size that the backbone reads.
         name: A model id on the Hugging Face hub, or a folder with config.json and the weights.
-        weights: Whether to load the weights; else initial ones, from config.json alone. stages:
-        Number of stages that the blocks are cut into, behind the one of the embeddings; None: one
-        per block. freeze: Number of stages, from the first, that do not train; -1: all. pool: mean:
-        over the real tokens, or pixels, (B, D); first: the first token, in most [CLS], (B, D);
-        none: features of each
-            token (B, S, D) or pixel (B, H, W, D).
+        weights: Whether to load the weights; else initial ones, from config.json alone.
+        stages: Number of stages that the blocks are cut into, behind the one of the embeddings;
+            None: one per block.
+        freeze: Number of stages, from the first, that do not train; -1: all.
+        pool: mean: over the real tokens, or pixels, (B, D); first: the first token, in most [CLS],
+            (B, D); none: features of each token (B, S, D) or pixel (B, H, W, D).
     """
 
     def __init__(

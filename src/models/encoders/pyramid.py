@@ -67,10 +67,11 @@ class FeaturePyramid(Encoder):
     feature pyramid networks", CVPR 2019, for the sum). The mean over the image at the end of the
     backbone is left out; its stages are the first ones here, and the pyramid is the last.
 
-    Args: shape: What one sample looks like; its dense part must be (channels, height, width).
+    Args:
+        shape: What one sample looks like; its dense part must be (channels, height, width).
         backbone: Makes an encoder whose stages put out images, and which ends with their mean:
-        ConvNet, ResNet. width: Channels of the pyramid, and size of the features: a multiple of 8
-        or 1, 2, 4.
+            ConvNet, ResNet.
+        width: Channels of the pyramid, and size of the features: a multiple of 8 or 1, 2, 4.
     """
 
     def __init__(

@@ -87,12 +87,14 @@ class ResNet(Encoder):
     and doubles the channels; the last one ends with the mean over the image. Depths 18 and 34 are
     of basic blocks, 50 of bottlenecks.
 
-    Args: shape: What one sample looks like; its dense part must be (channels, height, width).
+    Args:
+        shape: What one sample looks like; its dense part must be (channels, height, width).
         depth: Number of layers, by the names of the paper (its last one, the classifier, is the
-        heads' business). width: Channels of the stem, a multiple of 8 or 1, 2, 4; the features are
-        8 times as many (depth 50: 32 times). stem: cifar: a 3x3 convolution that keeps the size,
-        for small images. imagenet: a 7x7 one that halves it, and max pooling,
-            which halves it again.
+            heads' business).
+        width: Channels of the stem, a multiple of 8 or 1, 2, 4; the features are 8 times as many
+            (depth 50: 32 times).
+        stem: cifar: a 3x3 convolution that keeps the size, for small images. imagenet: a 7x7 one
+            that halves it, and max pooling, which halves it again.
         norm: group: GroupNorm (Wu and He, ECCV 2018). batch: BatchNorm, which sees the rows of its
             own device alone, those that fill up a batch included, so that a run depends on the
             number of devices.

@@ -172,12 +172,16 @@ class Transformer(Encoder):
     that there is no longest sequence. A token is its word's embedding plus, if the data gives its
     parts, a convolution over them. One stage for the embedding and one per block.
 
-    Args: shape: What one sample looks like: tokens, or a sequence (steps, features) in which
-        nothing is padded. width: Width of all layers, and size of the features; a multiple of
-        ``heads``. depth: Number of blocks. heads: Number of attention heads. dropout: Share of
-        units dropped behind the embedding, in each MLP and of what each block adds. pool: none:
-        features per token (B, S, D), for sequence labelling; mean: the mean over the real tokens
-        (B, D).
+    Args:
+        shape: What one sample looks like: tokens, or a sequence (steps, features) in which nothing
+            is padded.
+        width: Width of all layers, and size of the features; a multiple of ``heads``.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        dropout: Share of units dropped behind the embedding, in each MLP and of what each block
+            adds.
+        pool: none: features per token (B, S, D), for sequence labelling; mean: the mean over the
+            real tokens (B, D).
     """
 
     def __init__(

@@ -74,12 +74,13 @@ class UNet(Encoder):
     any height and width will do. ``depth`` + 1 stages go down, ``depth`` go up; the skips e_i ride
     along between them.
 
-    Args: shape: What one sample looks like; its dense part must be (channels, height, width).
-        width: Channels at full size, a multiple of 8 or 1, 2, 4. depth: How often the image is
-        halved. multi_scale: The features of a pixel are those of all depth + 1 levels of the way
-        up, resized to full size and side by
-            side (hypercolumns, Hariharan et al., CVPR 2015): width (2^(depth + 1) - 1) numbers
-            instead of width.
+    Args:
+        shape: What one sample looks like; its dense part must be (channels, height, width).
+        width: Channels at full size, a multiple of 8 or 1, 2, 4.
+        depth: How often the image is halved.
+        multi_scale: The features of a pixel are those of all depth + 1 levels of the way up,
+            resized to full size and side by side (hypercolumns, Hariharan et al., CVPR 2015): width
+            (2^(depth + 1) - 1) numbers instead of width.
     """
 
     def __init__(

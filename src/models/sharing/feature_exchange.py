@@ -20,11 +20,13 @@ class FeatureExchange(Sharing):
 
     Only the features themselves are mixed. What rides along (masks, skips) stays each task's own.
 
-    Args: encoder: Makes an encoder. tasks: The tasks' names. own: Initial weight of a task's own
-        features, in [0, 1]; the others have equal parts of the rest. exchange: Makes e_k: (T, B,
-        ..., C) -> the same, from what stage k puts out. The first dimension of all its parameters
-        is
-            that of the tasks whose features they make.
+    Args:
+        encoder: Makes an encoder.
+        tasks: The tasks' names.
+        own: Initial weight of a task's own features, in [0, 1]; the others have equal parts of the
+            rest.
+        exchange: Makes e_k: (T, B, ..., C) -> the same, from what stage k puts out. The first
+            dimension of all its parameters is that of the tasks whose features they make.
 
     Attributes:
         encoders: The encoders.

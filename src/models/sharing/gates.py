@@ -82,9 +82,12 @@ def pooled(x: Tensor, image: bool, inputs: Tensor | dict[str, Tensor]) -> Tensor
 class Gates(nn.Module):
     """T linear gates of O outputs, W_t x + b_t; row t of each parameter is gate t's.
 
-    Args: gates: T. outputs: O. features: Size of x; 0: there is none, and the outputs are b_t.
+    Args:
+        gates: T.
+        outputs: O.
+        features: Size of x; 0: there is none, and the outputs are b_t.
         scale: Standard deviation of an output at first, if the features have variance 1: near even
-        gates.
+            gates.
     """
 
     def __init__(self, gates: int, outputs: int, features: int, scale: float = 0.1) -> None:

@@ -31,10 +31,14 @@ class LearningToBranch(Sharing):
 
     The paper trains weights and alpha on batches in turn; here they are trained together.
 
-    Args: encoder: Makes an encoder. tasks: The tasks' names. branches: N; None: as many as tasks.
-        temperature: tau at first. cooling: Factor on tau at the end of each epoch, down to 0.1.
+    Args:
+        encoder: Makes an encoder.
+        tasks: The tasks' names.
+        branches: N; None: as many as tasks.
+        temperature: tau at first.
+        cooling: Factor on tau at the end of each epoch, down to 0.1.
         speed: alpha is so many times a parameter: it has further to go than weights, at the same
-        learning rate.
+            learning rate.
     """
 
     temperature: Tensor

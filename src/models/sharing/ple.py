@@ -51,12 +51,16 @@ class Level(nn.Module):
     ) -> tuple[Any, Any, Tensor]:
         """One level up.
 
-        Args: state: Inputs, or behind the first level what each of the tasks' own experts reads, (T
-            x own, B, ...). shared: What all shared experts read. read: What the tasks' gates read.
+        Args:
+            state: Inputs, or behind the first level what each of the tasks' own experts reads, (T x
+                own, B, ...).
+            shared: What all shared experts read.
+            read: What the tasks' gates read.
             read_shared: What the shared gate reads.
 
-        Returns: The tasks' mixtures (T, B, ...), that for the next shared experts (1, B, ...), None
-            at the end, and the gates.
+        Returns:
+            The tasks' mixtures (T, B, ...), that for the next shared experts (1, B, ...), None at
+            the end, and the gates.
         """
         own, shared = self.own(state, self.own.apart), self.shared(shared)
         gates = self.gates(read).softmax(-1)

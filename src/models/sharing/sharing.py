@@ -21,9 +21,11 @@ EncoderFactory = Callable[[], Encoder]
 class Owned:
     """Parameters, and the tasks whose losses reach them.
 
-    Attributes: tasks: The tasks. parameters: ParameterJacobian by all of these tasks, unless:
+    Attributes:
+        tasks: The tasks.
+        parameters: ParameterJacobian by all of these tasks, unless:
         slices: of each parameter the part k along its first dimension is reached by ``tasks[k]``
-        alone.
+            alone.
     """
 
     tasks: tuple[str, ...]
@@ -34,9 +36,11 @@ class Owned:
 class Sharing(nn.Module, ABC):
     """Inputs -> {task: features}. Built from a factory, so that an architecture makes as many encoders as it needs.
 
-    Attributes: feature_sizes: {task: size D of its features}, filled by the subclass. one_feature:
-        Whether all tasks read the same features. whole: Whether it reads parameters of its encoders
-        besides running them, so that these cannot lie elsewhere.
+    Attributes:
+        feature_sizes: {task: size D of its features}, filled by the subclass.
+        one_feature: Whether all tasks read the same features.
+        whole: Whether it reads parameters of its encoders besides running them, so that these
+            cannot lie elsewhere.
 
     Args:
         encoder: Makes a fresh encoder at each call.
@@ -112,9 +116,10 @@ def check_owners(sharing: Sharing, inputs: Tensor | dict[str, Tensor]) -> None:
         sharing: The architecture.
         inputs: Some samples.
 
-    Raises: ValueError: A parameter is in no group or in two; a task's features reach one that is
-        not theirs, or not one that is; tasks
-            that are said to share a parameter reach a part of their own each.
+    Raises:
+        ValueError: A parameter is in no group or in two; a task's features reach one that is not
+            theirs, or not one that is; tasks that are said to share a parameter reach a part of
+            their own each.
     """
     kind, owner = type(sharing).__name__, owner_names(sharing)
     generator = torch.Generator().manual_seed(0)

@@ -53,10 +53,12 @@ class Sluice(FeatureExchange):
     W_b'|^2 (Frobenius). W_a are the rows for subspace a of the stage's last parameter that has two
     dimensions or more and C as its first; a stage without one has no penalty.
 
-    Args: encoder: Makes an encoder. tasks: The tasks' names. subspaces: S, which must divide the
-        channels of every stage. own: Initial weight of a subspace itself in alpha, and of the last
-        stage in beta, in [0, 1]; the others have equal parts of
-            the rest.
+    Args:
+        encoder: Makes an encoder.
+        tasks: The tasks' names.
+        subspaces: S, which must divide the channels of every stage.
+        own: Initial weight of a subspace itself in alpha, and of the last stage in beta, in [0, 1];
+            the others have equal parts of the rest.
         orthogonality: Strength of the penalty; 0: there is none.
     """
 

@@ -20,9 +20,13 @@ class StackedEncoders(nn.Module):
     Both give the same results from the same initial weights. Convolutions stay in a loop: K of them
     as one are slower on CPUs.
 
-    Args: make: Makes an encoder. count: K, at least 1. first: The first stage to keep. last: The
-        stage behind the last one to keep; None for the end. apart: Whether the first of these reads
-        a part of its own for each encoder, as every later one does.
+    Args:
+        make: Makes an encoder.
+        count: K, at least 1.
+        first: The first stage to keep.
+        last: The stage behind the last one to keep; None for the end.
+        apart: Whether the first of these reads a part of its own for each encoder, as every later
+            one does.
 
     Attributes:
         shape: What one sample looks like.
@@ -108,9 +112,12 @@ class StackedEncoders(nn.Module):
     ) -> Any:
         """Runs the stages first ... last - 1, counted from the first that was kept.
 
-        Args: state: Inputs, or what the stage before has put out. apart: Whether each tensor of it
-            has a leading dimension K, each encoder's own part; else all read the same. first: The
-            first stage. last: The one behind the last; None for the end.
+        Args:
+            state: Inputs, or what the stage before has put out.
+            apart: Whether each tensor of it has a leading dimension K, each encoder's own part;
+                else all read the same.
+            first: The first stage.
+            last: The one behind the last; None for the end.
 
         Returns:
             What the last stage puts out, each tensor with a leading dimension K.

@@ -18,8 +18,10 @@ class CannotStack(Exception):
 class Trial:
     """A first run, in which layers find out what reaches them.
 
-    Attributes: apart: Whether what flows has a leading dimension K by now; before it is one tensor
-        for all networks. over: Layers stay as they are.
+    Attributes:
+        apart: Whether what flows has a leading dimension K by now; before it is one tensor for all
+            networks.
+        over: Layers stay as they are.
     """
 
     apart = over = False
@@ -28,11 +30,14 @@ class Trial:
 class StackedLayers(nn.Module):
     """The same layer of K networks, with parameters (K, ...).
 
-    Args: layers: The layers. trial: The first run of the networks that they belong to; None: what
-        reaches them has a leading dimension K.
+    Args:
+        layers: The layers.
+        trial: The first run of the networks that they belong to; None: what reaches them has a
+            leading dimension K.
 
-    Attributes: lifts: Whether it reads one tensor for all networks, and puts out the first with a
-        dimension K.
+    Attributes:
+        lifts: Whether it reads one tensor for all networks, and puts out the first with a dimension
+            K.
     """
 
     weight: Tensor

@@ -23,8 +23,11 @@ class WeightedSharing(Sharing):
     (parameters shared by soft combination: Savarese and Maire, "Learning implicitly recurrent CNNs
     through parameter sharing", ICLR 2019, over layers; here over tasks).
 
-    Args: encoder: Makes an encoder. tasks: The tasks' names. own: Initial weight of a task's own
-        parameters, in (0, 1); the others have equal parts of the rest.
+    Args:
+        encoder: Makes an encoder.
+        tasks: The tasks' names.
+        own: Initial weight of a task's own parameters, in (0, 1); the others have equal parts of
+            the rest.
     """
 
     def __init__(self, encoder: EncoderFactory, tasks: Sequence[str], own: float = 0.5) -> None:
