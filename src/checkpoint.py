@@ -24,6 +24,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
+from src.errors import UserError
 from src.files.atomic import put_in_place, remove, write_atomically
 
 INDEX = "index.ckpt"
@@ -122,13 +123,13 @@ def version_of(path: Path) -> tuple[int, ...] | None:
 def load_file(path: Path, map_location: Any, mmap: bool) -> Any:
     """Opens a file, see :func:`load_checkpoint`."""
     if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise ValueError(f"checkpoint {path} is no file")
+        raise UserError(f"checkpoint {path} is no file")
     try:
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except FileNotFoundError:
-        raise ValueError(f"checkpoint {path} does not exist") from None
+        raise UserError(f"checkpoint {path} does not exist") from None
     except pickle.UnpicklingError:
-        raise ValueError(
+        raise UserError(
             f"checkpoint {path} is damaged or holds code, which is never run: only tensors and values are read"
         ) from None
     except (MemoryError, torch.OutOfMemoryError):
@@ -136,7 +137,7 @@ def load_file(path: Path, map_location: Any, mmap: bool) -> Any:
     except Exception as error:  # on arbitrary bytes torch raises anything
         if isinstance(error, OSError) and error.filename is not None:  # it could not be opened
             raise
-        raise ValueError(f"checkpoint {path} is cut off or no checkpoint") from None
+        raise UserError(f"checkpoint {path} is cut off or no checkpoint") from None
 
 
 def load_folder(folder: Path, whole: bool) -> Any:
@@ -148,7 +149,7 @@ def load_folder(folder: Path, whole: bool) -> Any:
     for key, entry in index["tensors"].items():
         parts = parts_of(key, entry, files)
         if parts is None:
-            raise ValueError(
+            raise UserError(
                 f"checkpoint {folder} is damaged: its files do not hold all of {str(key)[1:]}"
             )
         found[key] = parts.whole() if whole else parts
@@ -169,7 +170,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         or not all(isinstance(name, str) for name in index["files"])
         or not is_tree(index)
     ):
-        raise ValueError(f"checkpoint {folder} is damaged: its {INDEX} is none")
+        raise UserError(f"checkpoint {folder} is damaged: its {INDEX} is none")
     return index
 
 

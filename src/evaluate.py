@@ -8,6 +8,7 @@ from rich.console import Console
 from src.cli.entrypoint import main, remark
 from src.cli.runs import open_run, output_file
 from src.data import Split
+from src.errors import UserError
 from src.files.atomic import write_atomically
 from src.monitoring import results_table
 from src.run.run import as_json
@@ -34,7 +35,7 @@ def evaluate(args: list[str]) -> dict[str, float]:
     checkpoint, cli = open_run(args, add_arguments)
     split = cli.config["split"]
     if split not in ("train", "val", "test"):
-        raise ValueError(f"--split is '{split}'; it must be train, val or test")
+        raise UserError(f"--split is '{split}'; it must be train, val or test")
     out = output_file(cli.config["out"], [".json"], cli) if cli.config["out"] else None
 
     data = cli.datamodule

@@ -19,6 +19,7 @@ from src.cli.entrypoint import main, remark
 from src.cli.runs import open_run, output_file
 from src.collectives import gathered
 from src.data import Split
+from src.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ def predict(args: list[str]) -> None:
     checkpoint, cli = open_run(args, add_arguments)
     out, split = output_file(cli.config["out"], list(WRITERS), cli), cli.config["split"]
     if split not in (None, "train", "val", "test"):
-        raise ValueError(f"--split is '{split}'; it must be train, val or test")
+        raise UserError(f"--split is '{split}'; it must be train, val or test")
     data = cli.datamodule
     data.predict_split = cast(Split, split or "predict")
     data.split(data.predict_split)  # a mistake in the rows comes before any work

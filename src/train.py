@@ -22,6 +22,7 @@ from src.cli.app import CLI
 from src.cli.config import ConfigError, flags
 from src.cli.entrypoint import main
 from src.cli.runs import add_trust, settings_of, trusted, value_of
+from src.errors import UserError
 from src.launch.job import job, started_again
 from src.monitoring import (
     Board,
@@ -143,7 +144,7 @@ class Training:
             if cli.config["model"]["scheduler"] is None and not self.asks_for_rate:
                 refuse_standstill(self.resumed)
         if watch.patience is not None and settings["limit_val_batches"] == 0:
-            raise ValueError(
+            raise UserError(
                 "watch.patience waits for a better validation score, but trainer.limit_val_batches is 0"
             )
         refuse_tuners(cli.given("callbacks"))
@@ -151,7 +152,7 @@ class Training:
         if name is not None and (
             not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts
         ):
-            raise ValueError(
+            raise UserError(
                 f"--name {name}: a name groups runs below --logs; it is no path of another place"
             )
         if not settings["fast_dev_run"]:
@@ -195,7 +196,7 @@ class Training:
         data = cli.datamodule
         try:
             if self.resumed and data.is_new:
-                raise ValueError(
+                raise UserError(
                     f"{data.files()[0]}: is not the file that the run began with; it cannot go on with other rows"
                 )
             data.check_files()
@@ -293,7 +294,7 @@ class Training:
             return
         with without(trainer, averaging(trainer)):
             trainer.test(cli.model, cli.datamodule, ckpt_path=best or last, verbose=False)
-        lines = cli.model.lines()  # of the weights that were tested
+        lines = cli.model.summary()  # of the weights that were tested
         test = {
             key: float(value)
             for key, value in trainer.callback_metrics.items()
@@ -316,7 +317,7 @@ class Training:
             return None, None, False
         steps = steps_of(run)
         if run.has_lost_best():
-            raise ValueError(
+            raise UserError(
                 f"{run.best} is gone, which held the weights of the best validation: nothing is tested in their place"
             )
         best = str(run.best) if run.best.exists() else None
@@ -391,7 +392,7 @@ def refuse_too_short(run: Run, settings: Any) -> None:
         ValueError: The run is longer already, or is to be resumed in a mode that keeps nothing.
     """
     if settings["fast_dev_run"]:
-        raise ValueError(
+        raise UserError(
             "--fast_dev_run cannot go with --resume: it keeps nothing, and the run would not go on"
         )
     if not run.last.exists():  # an earlier attempt has not come as far
@@ -403,7 +404,7 @@ def refuse_too_short(run: Run, settings: Any) -> None:
         ("max_steps", checkpoint["global_step"], "steps"),
     ):
         if settings[key] is not None and -1 < settings[key] < done:
-            raise ValueError(
+            raise UserError(
                 f"trainer.{key} is {settings[key]}, but the run has trained {done} {word} already: ask for more"
             )
 
@@ -420,7 +421,7 @@ def refuse_standstill(run: Run) -> None:
         "param_groups"
     ]
     if not any(float(group["lr"]) for group in groups):
-        raise ValueError(
+        raise UserError(
             "the learning rate had come down to 0, and without a schedule it stays there: add --lr RATE"
         )
 
@@ -462,12 +463,12 @@ def refuse_tuners(callbacks: list[Any]) -> None:
     """
     for callback in callbacks:
         if isinstance(callback, LearningRateFinder):
-            raise ValueError(
+            raise UserError(
                 "trainer.callbacks LearningRateFinder sets a model's lr, but here the optimizer has it: compare short runs, "
                 "such as --lr 0.001 --max_epochs 3 --no_test --name rates"
             )
         if isinstance(callback, BatchSizeFinder):
-            raise ValueError(
+            raise UserError(
                 "trainer.callbacks BatchSizeFinder would change data.batch_size, on which the results depend: set --batch_size, "
                 "and --trainer.accumulate_grad_batches where memory is short"
             )

@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "microbatch": {"collectives"},
     "processes": set(),
     "rng": set(),
-    "checkpoint": {"files"},
+    "checkpoint": {"errors", "files"},
     "run": GROUND | {"checkpoint"},
     "tasks": GROUND,
     "balancing": GROUND,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from src.balancing.adam import Adam
 from src.balancing.balancer import LossBalancer, TaskLosses
+from src.errors import UserError
 
 
 class AutoLambda(LossBalancer):
@@ -42,7 +43,7 @@ class AutoLambda(LossBalancer):
     ) -> None:
         super().__init__(tasks)
         if lr <= 0 or first <= 0:
-            raise ValueError(f"AutoLambda: lr {lr} and first {first} must be above 0")
+            raise UserError(f"AutoLambda: lr {lr} and first {first} must be above 0")
         self.batches = batches
         self.register_buffer("lambdas_T", torch.full((len(tasks),), first, dtype=torch.float64))
         self.adam = Adam(len(tasks), lr)

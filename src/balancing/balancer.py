@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from src.errors import UserError
+
 Level = Literal["features", "parameters"]
 
 
@@ -102,7 +104,7 @@ def expect(balancer: "Balancer", method: str, found: Any, shape: tuple[int, ...]
     what = {"weigh": ", a weight for each task", "head_weights": ", a weight for each task"}.get(
         method, ""
     )
-    raise ValueError(
+    raise UserError(
         f"{type(balancer).__name__}.{method} returns {given}; it must return {wanted}{what}"
     )
 
@@ -185,7 +187,7 @@ class CpuBalancer(Balancer):
     def __init__(self, tasks: Mapping[str, str], level: Level = "features") -> None:
         super().__init__(tasks)
         if level not in self.levels:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__} {self.why}: set --model.balancer.level {' or '.join(self.levels)}"
             )
         self.level = level

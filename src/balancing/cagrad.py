@@ -6,6 +6,7 @@ import numpy as np
 
 from src.balancing.balancer import GramianBalancer, Level, Problem
 from src.balancing.solvers import conflict_averse
+from src.errors import UserError
 
 
 class CAGrad(GramianBalancer):
@@ -28,7 +29,7 @@ class CAGrad(GramianBalancer):
     def __init__(self, tasks: Mapping[str, str], level: Level = "features", c: float = 0.5) -> None:
         super().__init__(tasks, level)
         if c < 0:
-            raise ValueError(f"CAGrad: c {c} must be at least 0")
+            raise UserError(f"CAGrad: c {c} must be at least 0")
         self.c = c
 
     def weigh(self, problem: Problem) -> np.ndarray:

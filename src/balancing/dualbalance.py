@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from src.balancing.balancer import GramianBalancer, Level, Problem, TaskLosses
+from src.errors import UserError
 
 
 class DualBalance(GramianBalancer):
@@ -38,9 +39,9 @@ class DualBalance(GramianBalancer):
     ) -> None:
         super().__init__(tasks, level)
         if not 0 <= beta < 1:
-            raise ValueError(f"DualBalance: beta {beta} is outside [0, 1)")
+            raise UserError(f"DualBalance: beta {beta} is outside [0, 1)")
         if beta and level == "features":
-            raise ValueError(
+            raise UserError(
                 "DualBalance tracks the gradients of parameters over steps: set --model.balancer.level parameters, or beta 0"
             )
         self.beta, self.tracks = beta, beta > 0

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from src.balancing.balancer import LossBalancer, TaskLosses
+from src.errors import UserError
 
 
 class DynamicWeightAverage(LossBalancer):
@@ -27,7 +28,7 @@ class DynamicWeightAverage(LossBalancer):
     def __init__(self, tasks: Mapping[str, str], temperature: float = 2.0) -> None:
         super().__init__(tasks)
         if temperature <= 0:
-            raise ValueError(f"DynamicWeightAverage: temperature {temperature} must be above 0")
+            raise UserError(f"DynamicWeightAverage: temperature {temperature} must be above 0")
         self.temperature = temperature
         self.register_buffer("history_4T", torch.zeros(4, len(tasks), dtype=torch.float64))
         self.history_4T[2:] = torch.nan

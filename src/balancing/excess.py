@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from src.balancing.balancer import Coordinates, GradientBalancer, Level, TaskLosses
+from src.errors import UserError
 
 
 class ExcessMTL(GradientBalancer):
@@ -39,7 +40,7 @@ class ExcessMTL(GradientBalancer):
     ) -> None:
         super().__init__(tasks, level)
         if eta <= 0:
-            raise ValueError(f"ExcessMTL: eta {eta} must be above 0")
+            raise UserError(f"ExcessMTL: eta {eta} must be above 0")
         self.eta = eta
         self.register_buffer("weights_T", torch.ones(len(tasks), dtype=torch.float64))
         self.register_buffer("first_T", torch.full((len(tasks),), torch.nan, dtype=torch.float64))

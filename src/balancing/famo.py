@@ -7,6 +7,7 @@ from torch import Tensor
 
 from src.balancing.adam import Adam
 from src.balancing.balancer import LossBalancer, TaskLosses
+from src.errors import UserError
 
 
 class FAMO(LossBalancer):
@@ -33,7 +34,7 @@ class FAMO(LossBalancer):
     def __init__(self, tasks: Mapping[str, str], lr: float = 0.025, decay: float = 0.001) -> None:
         super().__init__(tasks)
         if lr <= 0 or decay < 0:
-            raise ValueError(f"FAMO: lr {lr} must be above 0 and decay {decay} at least 0")
+            raise UserError(f"FAMO: lr {lr} must be above 0 and decay {decay} at least 0")
         self.decay = decay
         self.register_buffer("xi_T", torch.zeros(len(tasks), dtype=torch.float64))
         self.adam = Adam(len(tasks), lr)

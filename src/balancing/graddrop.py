@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from src.balancing.balancer import Coordinates, GradientBalancer, Level, TaskLosses
+from src.errors import UserError
 from src.rng import uniform
 
 
@@ -46,13 +47,13 @@ class GradDrop(GradientBalancer):
         leaks = leak if isinstance(leak, dict) else dict.fromkeys(self.tasks, leak)
         for name, share in leaks.items():
             if name not in self.tasks:
-                raise ValueError(
+                raise UserError(
                     f"GradDrop: leak names '{name}', which is no task; there are {', '.join(self.tasks)}"
                 )
             if not 0 <= share <= 1:
-                raise ValueError(f"GradDrop: leak {share} is outside [0, 1]")
+                raise UserError(f"GradDrop: leak {share} is outside [0, 1]")
         if per_sample and level == "parameters":
-            raise ValueError(
+            raise UserError(
                 "GradDrop: gradients of parameters are not per sample: set --model.balancer.level features"
             )
         self.per_sample, self.sums_features = per_sample, level == "features" and not per_sample

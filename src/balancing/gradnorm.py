@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from src.balancing.balancer import GramianBalancer, Level, Problem
+from src.errors import UserError
 
 
 class GradNorm(GramianBalancer):
@@ -42,7 +43,7 @@ class GradNorm(GramianBalancer):
     ) -> None:
         super().__init__(tasks, level)
         if lr <= 0:
-            raise ValueError(f"GradNorm: lr {lr} must be above 0")
+            raise UserError(f"GradNorm: lr {lr} must be above 0")
         self.alpha, self.lr = alpha, lr
         self.register_buffer("weights_T", torch.ones(len(tasks), dtype=torch.float64))
         self.register_buffer("first_T", torch.full((len(tasks),), torch.nan, dtype=torch.float64))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from src.balancing.balancer import GramianBalancer, Level, Problem
 from src.balancing.pcgrad import other_tasks_in_random_order
+from src.errors import UserError
 
 
 class GradVac(GramianBalancer):
@@ -32,7 +33,7 @@ class GradVac(GramianBalancer):
     ) -> None:
         super().__init__(tasks, level)
         if not 0 <= beta <= 1:
-            raise ValueError(f"GradVac: beta {beta} is outside [0, 1]")
+            raise UserError(f"GradVac: beta {beta} is outside [0, 1]")
         self.beta = beta
         self.register_buffer("phi_TT", torch.zeros(len(tasks), len(tasks), dtype=torch.float64))
 

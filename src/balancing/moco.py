@@ -8,6 +8,7 @@ from torch import Tensor
 
 from src.balancing.balancer import GramianBalancer, Level, Problem, TaskLosses
 from src.balancing.solvers import onto_simplex
+from src.errors import UserError
 
 
 class MoCo(GramianBalancer):
@@ -46,7 +47,7 @@ class MoCo(GramianBalancer):
     ) -> None:
         super().__init__(tasks, level)
         if not 0 < beta <= 1 or gamma <= 0 or rho < 0:
-            raise ValueError(
+            raise UserError(
                 f"MoCo: beta {beta} must be in (0, 1], gamma {gamma} above 0, rho {rho} at least 0"
             )
         self.beta, self.gamma, self.rho = beta, gamma, rho

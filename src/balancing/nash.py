@@ -6,6 +6,7 @@ import numpy as np
 
 from src.balancing.balancer import GramianBalancer, Level, Problem
 from src.balancing.solvers import fair_weights
+from src.errors import UserError
 
 
 class NashMTL(GramianBalancer):
@@ -48,7 +49,7 @@ class FairGrad(GramianBalancer):
     ) -> None:
         super().__init__(tasks, level)
         if alpha <= 0:
-            raise ValueError(f"FairGrad: alpha {alpha} must be above 0")
+            raise UserError(f"FairGrad: alpha {alpha} must be above 0")
         self.alpha = alpha
 
     def weigh(self, problem: Problem) -> np.ndarray:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from src.balancing.balancer import GramianBalancer, Level, Problem
 from src.balancing.solvers import onto_simplex
+from src.errors import UserError
 
 
 class SDMGrad(GramianBalancer):
@@ -39,7 +40,7 @@ class SDMGrad(GramianBalancer):
     ) -> None:
         super().__init__(tasks, level)
         if regularisation < 0 or inner_steps < 1:
-            raise ValueError(
+            raise UserError(
                 f"SDMGrad: regularisation {regularisation} and inner_steps {inner_steps} must be at least 0 and 1"
             )
         self.regularisation, self.inner_steps = regularisation, inner_steps

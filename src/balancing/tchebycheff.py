@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from src.balancing.balancer import LossBalancer, TaskLosses
+from src.errors import UserError
 
 
 class SmoothTchebycheff(LossBalancer):
@@ -38,7 +39,7 @@ class SmoothTchebycheff(LossBalancer):
     ) -> None:
         super().__init__(tasks)
         if mu <= 0 or warmup < 0:
-            raise ValueError(
+            raise UserError(
                 f"SmoothTchebycheff: mu {mu} must be above 0 and warmup {warmup} at least 0"
             )
         self.mu, self.warmup, self.nadir = mu, warmup, nadir

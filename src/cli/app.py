@@ -22,6 +22,7 @@ from src.cli.entrypoint import by_word, one_line, unwrapped
 from src.cli.layers import help_asked, layered
 from src.cli.messages import Parser, called, choices, hint_at, know_every_class, ours
 from src.data import MultiTaskDataModule
+from src.errors import UserError
 from src.launch import prestart
 from src.launch.launcher import Launcher
 from src.launch.network import choose_interface, meet_anew
@@ -99,7 +100,7 @@ class CLI(LightningCLI):
         super().parse_arguments(parser, args)
         seed = self.config["seed_everything"]
         if not 0 <= seed < 2**32:
-            raise ValueError(f"seed_everything is {seed}; it must be from 0 to {2**32 - 1}")
+            raise UserError(f"seed_everything is {seed}; it must be from 0 to {2**32 - 1}")
         parts = {key: self.config[key].as_dict() for key in ("data", "model")}
         refuse_unmakeable({"data": parts["data"]})
         refuse_unmakeable(parts["model"], "model", MultiTaskModel)
@@ -128,7 +129,7 @@ class CLI(LightningCLI):
         """Builds the trainer with what the verb adds; for a plan alone there is none, since the devices need not be here."""
         settings = self.config_init["trainer"]
         if settings["use_distributed_sampler"]:
-            raise ValueError(
+            raise UserError(
                 "trainer.use_distributed_sampler must stay false: the data module deals global batches to the devices"
             )
         for key, least in (
@@ -137,19 +138,19 @@ class CLI(LightningCLI):
             ("gradient_clip_val", 0),
         ):
             if settings[key] is not None and settings[key] < least:
-                raise ValueError(f"trainer.{key} is {settings[key]}; it must be at least {least}")
+                raise UserError(f"trainer.{key} is {settings[key]}; it must be at least {least}")
         if any(
             isinstance(callback, StochasticWeightAveraging) for callback in self.given("callbacks")
         ):
-            raise ValueError(
+            raise UserError(
                 "StochasticWeightAveraging copies the model before it is built; use EMAWeightAveraging or WeightAveraging instead"
             )
         if str(settings["precision"]) in ("16-true", "bf16-true"):
-            raise ValueError(
+            raise UserError(
                 f"trainer.precision {settings['precision']} leaves the weights three digits; use bf16-mixed or 16-mixed"
             )
         if settings["barebones"]:
-            raise ValueError(
+            raise UserError(
                 "trainer.barebones leaves out the logger, the checkpoints and the guards that a run has; set it to false"
             )
         self.devices = Devices.of(settings)
@@ -207,7 +208,7 @@ class CLI(LightningCLI):
             )
             return next(kind for kind in ours(Strategy) if name in called(kind))()
         if isinstance(asked, str) and asked != "auto" and asked not in StrategyRegistry:
-            raise ValueError(
+            raise UserError(
                 f"--strategy {asked} is unknown; {hint_at(asked, [*choices('strategy'), 'auto'])}"
             )
         return asked
@@ -254,7 +255,7 @@ class CLI(LightningCLI):
         rows = self.datamodule.batch_size
         devices = getattr(self.acting, "replicas", self.devices.count)
         if rows < devices:
-            raise ValueError(
+            raise UserError(
                 f"data.batch_size is {rows}, the rows of a step on all devices together, but {devices} devices read rows of their "
                 f"own: use --batch_size {devices} or more"
             )

@@ -8,6 +8,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from src.cli.messages import choices
+from src.errors import UserError
 
 # optimizers that torch has, and that cannot train any of our models
 UNFIT = {
@@ -28,10 +29,10 @@ def refuse_unfit_optimizer(model: Mapping[str, Any]) -> None:
     path = optimizer.get("class_path", "")
     rate = (optimizer.get("init_args") or {}).get("lr")
     if isinstance(rate, float) and not math.isfinite(rate):
-        raise ValueError(f"model.optimizer.lr is {rate}; it must be a finite number")
+        raise UserError(f"model.optimizer.lr is {rate}; it must be a finite number")
     name = path.rpartition(".")[2]
     if path.startswith("torch.optim.") and name in UNFIT:
-        raise ValueError(f"model.optimizer: {name} {UNFIT[name]}; use AdamW, Adam or SGD")
+        raise UserError(f"model.optimizer: {name} {UNFIT[name]}; use AdamW, Adam or SGD")
 
 
 def refuse_unmakeable(settings: Mapping[str, Any], key: str = "", owner: Any = None) -> None:
@@ -54,7 +55,7 @@ def refuse_unmakeable(settings: Mapping[str, Any], key: str = "", owner: Any = N
             and NoneType not in get_args(hints[name])
             and hints[name] not in (Any, NoneType)
         ):
-            raise ValueError(f"{path} is null, but {owner.__name__} needs a value there")
+            raise UserError(f"{path} is null, but {owner.__name__} needs a value there")
         if isinstance(value, Mapping) and "class_path" not in value:
             refuse_unmakeable({k: v for k, v in value.items() if v is not None}, path)
         for item in value if isinstance(value, list) else [value]:
@@ -64,7 +65,7 @@ def refuse_unmakeable(settings: Mapping[str, Any], key: str = "", owner: Any = N
                 theclass = getattr(importlib.import_module(module), short, None) if module else None
                 refuse_function(theclass, path)
                 if inspect.isabstract(theclass):
-                    raise ValueError(
+                    raise UserError(
                         f"{path}: {short} is a contract, no class to use; known are {', '.join(choices(path))}"
                     )
                 refuse_unmakeable(item.get("init_args") or {}, path, theclass)
@@ -77,7 +78,7 @@ def refuse_function(value: Any, key: str) -> None:
         ValueError: It is one.
     """
     if inspect.isroutine(value):
-        raise ValueError(f"{key}: {value.__name__} is a function, and a class is expected")
+        raise UserError(f"{key}: {value.__name__} is a function, and a class is expected")
 
 
 def hints_of(owner: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from src.errors import UserError
 from src.files.yaml12 import load_as_written
 
 # second spellings of the everyday flags
@@ -38,7 +39,7 @@ FLAGS_WITHOUT_VALUE = dict.fromkeys(
 )
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A configuration that cannot be read; the message is one line for the user."""
 
 

@@ -15,6 +15,7 @@ from src.cli.layers import Flags
 from src.cli.messages import know_every_class
 from src.cli.trust import Trust
 from src.data import MultiTaskDataModule
+from src.errors import UserError
 from src.models import MultiTaskModel
 from src.run.run import Run
 
@@ -99,7 +100,7 @@ def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) 
     def settings(cli: CLI) -> dict[str, Any]:
         for key in ("limit_test_batches", "limit_predict_batches"):
             if cli.config_init["trainer"][key] == 0:
-                raise ValueError(f"trainer.{key} is 0, which leaves nothing to do")
+                raise UserError(f"trainer.{key} is 0, which leaves nothing to do")
         return {
             "logger": False,
             "enable_checkpointing": False,
@@ -254,13 +255,13 @@ def output_file(path: str, endings: Sequence[str], cli: CLI) -> Path:
     """
     out = Path(path)
     if out.suffix not in endings:
-        raise ValueError(
+        raise UserError(
             f"--out {path}: unknown kind of file; the name must end in {' or '.join(endings)}"
         )
     if not out.parent.is_dir():
-        raise ValueError(f"--out {path}: there is no folder {out.parent}")
+        raise UserError(f"--out {path}: there is no folder {out.parent}")
     if out.is_dir():
-        raise ValueError(f"--out {path}: this is a folder; name a file")
+        raise UserError(f"--out {path}: this is a folder; name a file")
     if out.exists():
         run = Run(cli.config["run"])
         kept = [
@@ -273,11 +274,11 @@ def output_file(path: str, endings: Sequence[str], cli: CLI) -> Path:
             *map(Path, cli.datamodule.files()),
         ]
         if any(file.exists() and out.samefile(file) for file in kept):
-            raise ValueError(
+            raise UserError(
                 f"--out {path}: this file belongs to the run or to its data; choose another name"
             )
         if not cli.config["overwrite"]:
-            raise ValueError(
+            raise UserError(
                 f"--out {path}: there is such a file; choose another name, or add --overwrite"
             )
     return out

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.data.reading import MISSING_WORDS
 from src.data.table import Table
+from src.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,6 +115,6 @@ def find(root: str, name: str) -> str:
     for candidate in (Path(root) / name, Path(root) / f"{name}.gz"):
         if candidate.is_file():
             return str(candidate)
-    raise ValueError(
+    raise UserError(
         f"{root}: neither {name} nor {name}.gz is there; they come from https://archive.ics.uci.edu/dataset/2/adult"
     )

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from src.batch import PADDING, Batch, InputShape
 from src.data.stream import Batches, GlobalBatches
+from src.errors import UserError
 from src.parallel.strategy import patience
 from src.tasks import MISSING, Task
 
@@ -101,9 +102,9 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         super().__init__()
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
-                raise ValueError(f"data.{name} is {value}; it must be at least 1")
+                raise UserError(f"data.{name} is {value}; it must be at least 1")
         if not 0 <= num_workers <= MOST_WORKERS:
-            raise ValueError(
+            raise UserError(
                 f"data.num_workers is {num_workers}; it must be from 0 to {MOST_WORKERS}"
             )
         self.batch_size, self.eval_batch_size, self.num_workers, self.seed = (
@@ -241,7 +242,7 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         if self.trainer is not None and self.trainer.world_size > 1:
             connector = self.trainer._accelerator_connector
             if connector.use_distributed_sampler:
-                raise ValueError(
+                raise UserError(
                     "global batches are dealt to the devices already: set Trainer(use_distributed_sampler=False)"
                 )
         strategy = None if self.trainer is None else self.trainer.strategy

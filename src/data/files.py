@@ -11,6 +11,7 @@ import numpy as np
 
 from src.data.reading import nearest
 from src.data.record import difference, fingerprint, is_same, rows_of, unpacked
+from src.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +83,7 @@ class TableFiles:
                 for column in main.columns:
                     if column not in frame.columns:
                         other = self.paths["train"]
-                        raise ValueError(
+                        raise UserError(
                             f"{path}: lacks the column '{column}' of {other}: {nearest(column, frame.columns)}"
                         )
             self._frames[role] = frame
@@ -125,7 +126,7 @@ class TableFiles:
         way_out = f"or name it as new rows: --data.path {shown}"
         if role != "train" or not Path(shown).exists():
             way_out = f"or say where it lies now: --data.{ROLES[role]}"
-        raise ValueError(
+        raise UserError(
             f"{shown}: is not the file that the run began with{how}; its split would mean other rows. Restore it, {way_out}"
         )
 

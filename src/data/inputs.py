@@ -31,6 +31,7 @@ from src.data.numbers import (
     words_for_none,
 )
 from src.data.reading import nearest
+from src.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,7 @@ SMALL = 20  # rows up to which different texts in each are no sign of an identif
 UNNAMED = r"Unnamed: \d+(\.\d+)*|__index_level_\d+__|index|level_\d+"
 
 
-class BadColumn(ValueError):
+class BadColumn(UserError):
     """A column that cannot be read, in words that follow 'column ...'; ``row`` is where, counted from 0, or None."""
 
     def __init__(self, column: str, message: str, row: int | None = None) -> None:
@@ -101,7 +102,7 @@ class InputReader:
             if len(held) > 1
             else f"column '{held[0]}' holds"
         )
-        raise ValueError(
+        raise UserError(
             f"{what} dates: set --data.dates expand, or --data.drop '[{', '.join(held)}]'; "
             f"where these are no dates, --data.categorical '[{', '.join(held)}]'"
         )
@@ -299,7 +300,7 @@ def encode_inputs(
     lacking = list(dict.fromkeys(c.source for c in columns if c.source not in frame.columns))
     if lacking and not allow_missing:
         hint = nearest(lacking[0], frame.columns)
-        raise ValueError(
+        raise UserError(
             f"{path}: lacks the input column '{lacking[0]}' ({hint}); --allow_missing takes it for missing in each row"
         )
     remarks = (
@@ -317,7 +318,7 @@ def encode_inputs(
         try:
             values = column.encode(series)
         except BadValue as error:
-            raise ValueError(
+            raise UserError(
                 f"{path} row {error.row + 1}: column '{column.column}' {error}"
             ) from None
         if isinstance(column, Numeric):

@@ -8,6 +8,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from src.data.reading import nearest
+from src.errors import UserError
 from src.tasks import Task
 
 
@@ -22,7 +23,7 @@ def declared(given: Any) -> tuple[type[Task] | None, dict[str, Any]]:
     if isinstance(given, str):
         return kind_named(given), {}
     if not isinstance(given, dict):
-        raise ValueError(f"is set to {given!r}, where the name of a kind or settings are expected")
+        raise UserError(f"is set to {given!r}, where the name of a kind or settings are expected")
     settings = {
         key: value for key, value in given.items() if key not in ("class_path", "init_args")
     } | given.get("init_args", {})
@@ -41,7 +42,7 @@ def kind_named(name: str) -> type[Task]:
     except (ImportError, AttributeError, KeyError):
         kind = None
     if not (isinstance(kind, type) and issubclass(kind, Task)):
-        raise ValueError(f"is set to the unknown kind '{name}': {nearest(short, kinds)}")
+        raise UserError(f"is set to the unknown kind '{name}': {nearest(short, kinds)}")
     return kind
 
 
@@ -55,9 +56,9 @@ def with_settings(kind: Any, settings: dict[str, Any]) -> Task:
     known = list(inspect.signature(kind).parameters)
     for key, given in settings.items():
         if key not in known:
-            raise ValueError(f"has no setting '{key}' as a {kind.__name__}: {nearest(key, known)}")
+            raise UserError(f"has no setting '{key}' as a {kind.__name__}: {nearest(key, known)}")
         if not fits(given, types[key]):
-            raise ValueError(
+            raise UserError(
                 f"has the setting {key} '{given}', where {' or '.join(expected(types[key]))} is expected"
             )
     try:
@@ -68,7 +69,7 @@ def with_settings(kind: Any, settings: dict[str, Any]) -> Task:
             }
         )
     except TypeError as error:
-        raise ValueError(f"cannot be built as a {kind.__name__}: {error}") from None
+        raise UserError(f"cannot be built as a {kind.__name__}: {error}") from None
 
 
 def fits(value: Any, kind: Any) -> bool:
@@ -115,7 +116,7 @@ def task_from_plain(values: dict[str, Any]) -> Task:
     kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in all_kinds(Task)}
     kind = kinds.get(values["kind"])
     if kind is None:
-        raise ValueError(
+        raise UserError(
             f"is of the unknown kind '{values['kind']}': {nearest(values['kind'], kinds)}"
         )
     return with_settings(kind, {key: value for key, value in values.items() if key != "kind"})

@@ -12,6 +12,7 @@ import numpy as np
 from src.data.columns import bare_whole, to_words
 from src.data.dates import date_formats, is_typed_date
 from src.data.numbers import NumberFormat, Written, is_texts, without_words_for_none
+from src.errors import UserError
 from src.tasks import (
     BinaryClassification,
     Classification,
@@ -135,7 +136,7 @@ def infer_kind(frame: pd.DataFrame, written: Mapping[str, Written]) -> tuple[typ
     columns = [str(name) for name in frame.columns]
     if len(columns) > 1:
         if any(written[c].share < 1 for c in columns):
-            raise ValueError(
+            raise UserError(
                 "the columns are neither all 0 and 1 (multi-label) nor all numbers (vector regression)"
             )
         numbers = np.stack([number_format(written[c]).numbers(frame[c]) for c in columns])
@@ -146,12 +147,12 @@ def infer_kind(frame: pd.DataFrame, written: Mapping[str, Written]) -> tuple[typ
     if how.share == 1 and is_texts(series):
         series = without_words_for_none(series)
     if is_typed_date(series) or (how.share < 1 and date_formats(series)):
-        raise ValueError(
+        raise UserError(
             "holds dates, which no task predicts: derive a number from it, such as days since a date"
         )
     found = distinct_labels(series)
     if len(found) == 1:
-        raise ValueError(
+        raise UserError(
             f"has the single value '{found[0]}' in the training split; there is nothing to learn"
         )
     if how.share == 1 and not is_codes(series):
@@ -166,7 +167,7 @@ def infer_kind(frame: pd.DataFrame, written: Mapping[str, Written]) -> tuple[typ
     if len(found) == 2:
         return BinaryClassification, f"two values: {found[0]}, {found[1]}"
     if len(found) > MOST_CLASSES:
-        raise ValueError(
+        raise UserError(
             f"has {len(found)} different texts, too many for classes; set its kind in data.tasks"
         )
     return Classification, f"{len(found)} values: {shown(found)}"
@@ -202,7 +203,7 @@ def refuse_mixture(series: pd.Series, written: Written, otherwise: str) -> None:
     if numbers.sum() > MANY_NUMBERS and len(words) <= FEW_WORDS:
         share = words.sum() / counts.sum()
         names = ", ".join(words.index)
-        raise ValueError(
+        raise UserError(
             f"holds numbers, but '{words.index[0]}' and the like in {share:.0%} of the rows: if that means a missing value, "
             f"set --data.missing '[{names}]'; if not, set {otherwise}"
         )

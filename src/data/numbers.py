@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from src.errors import UserError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -54,7 +56,7 @@ GROUPED = r"[-+]?[1-9]\d{0,2}(?:\.\d{3})+"
 SAMPLE = 1000  # values that tell whether a column may hold numbers at all
 
 
-class BadValue(ValueError):
+class BadValue(UserError):
     """A value that a column cannot have; ``row`` counts from 0."""
 
     def __init__(self, row: int, message: str) -> None:
@@ -369,7 +371,7 @@ def refuse_other_marks(
         example = known.iloc[int(numbers.argmax())]
         marks = {"data.decimal": decimal, "data.thousands": thousands}
         given = " and ".join(f"{key} '{mark}'" for key, mark in marks.items() if mark)
-        raise ValueError(f"column '{name}' holds '{example}', which is no number with {given}")
+        raise UserError(f"column '{name}' holds '{example}', which is no number with {given}")
 
 
 def settling(candidates: dict[NumberFormat, float]) -> list[NumberFormat]:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.errors import UserError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -70,9 +72,9 @@ class FileFormat:
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in FORMATS:
-            raise ValueError(f"data.format is '{self.format}'; known are {', '.join(FORMATS)}")
+            raise UserError(f"data.format is '{self.format}'; known are {', '.join(FORMATS)}")
         if self.delimiter is not None and len(self.separator) != 1 and self.separator != r"\s+":
-            raise ValueError(
+            raise UserError(
                 f"data.delimiter is '{self.delimiter}'; it must be one character, or 'spaces'"
             )
 
@@ -107,7 +109,7 @@ class FileFormat:
         for ending in reversed(path.suffixes):
             if ending.lower() in ENDINGS:
                 return ENDINGS[ending.lower()]
-        raise ValueError(
+        raise UserError(
             f"{path}: unknown kind of file; a table's name ends in .csv, .tsv or .parquet, else say what it is: "
             f"--data.format {' or '.join(FORMATS)}"
         )
@@ -128,12 +130,12 @@ def read_table(path: str | Path, layout: FileFormat | None = None) -> pd.DataFra
 
     layout = layout or FileFormat()
     if "://" in str(path):
-        raise ValueError(f"{path}: is an address, not a file; fetch it first")
+        raise UserError(f"{path}: is an address, not a file; fetch it first")
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path}: is a folder; name a file in it")
+        raise UserError(f"{path}: is a folder; name a file in it")
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file")
+        raise UserError(f"{path}: there is no such file")
     kind = layout.kind(path)
     try:
         if kind == "parquet":
@@ -143,13 +145,13 @@ def read_table(path: str | Path, layout: FileFormat | None = None) -> pd.DataFra
         else:
             frame = read_text(path, layout, layout.separator or ("\t" if kind == "tsv" else ","))
     except pd.errors.EmptyDataError:
-        raise ValueError(f"{path}: the file is empty") from None
+        raise UserError(f"{path}: the file is empty") from None
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: is no text in UTF-8 ({error.reason}): save it in that encoding"
         ) from None
     except NotATable as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
     except (
         ValueError,
         OSError,
@@ -157,16 +159,16 @@ def read_table(path: str | Path, layout: FileFormat | None = None) -> pd.DataFra
         NotImplementedError,
     ) as error:  # of pandas' parser, of pyarrow, of scipy
         reason = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
-        raise ValueError(f"{path}: cannot be read as a table: {reason}") from None
+        raise UserError(f"{path}: cannot be read as a table: {reason}") from None
     counts = Counter(str(name) for name in frame.columns)
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
-        raise ValueError(
+        raise UserError(
             f"{path}: the column name '{twice[0]}' stands there more than once; column names must be unique, "
             "and a file without a header needs --data.names '[first, second, ...]'"
         )
     if frame.empty:
-        raise ValueError(f"{path}: there are column names, but no rows")
+        raise UserError(f"{path}: there are column names, but no rows")
     if kind in ("parquet", "arff") and layout.missing:
         mask_missing(frame, layout.words)
     return frame
@@ -184,7 +186,7 @@ def mask_missing(frame: pd.DataFrame, words: Sequence[str]) -> None:
             frame[name] = frame[name].mask(frame[name].isin(words))
 
 
-class NotATable(ValueError):
+class NotATable(UserError):
     """What is wrong with a file, in words of ours."""
 
 

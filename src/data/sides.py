@@ -19,6 +19,7 @@ from src.data.splits import (
     random_split,
     stratified_split,
 )
+from src.errors import UserError
 from src.tasks import BinaryClassification, Classification, Task
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ def sides(table: Table) -> tuple[np.ndarray, int]:
         try:
             return column_split(to_words(main[table.split_column]).tolist()), 0
         except ValueError as error:
-            raise ValueError(f"{table.path}: column '{table.split_column}' {error}") from None
+            raise UserError(f"{table.path}: column '{table.split_column}' {error}") from None
     if table.group:
         words = to_words(main[table.group])
         if words.isna().any():
             row = int(words.isna().to_numpy().argmax())
-            raise ValueError(
+            raise UserError(
                 f"{table.path} row {row + 1}: column '{table.group}' is missing; each row needs its group"
             )
         groups = words.to_numpy(dtype=object)
@@ -101,7 +102,7 @@ def codes_of_task(table: Table, name: str, train: np.ndarray) -> np.ndarray | No
     try:
         kind = type(given) if isinstance(given, Task) else declared(given)[0]
     except ValueError as error:
-        raise ValueError(f"{table.path}: target '{name}' {error}") from None
+        raise UserError(f"{table.path}: target '{name}' {error}") from None
     surely = kind is not None and issubclass(kind, Classification | BinaryClassification)
     if kind is not None and not surely:
         return None

@@ -16,6 +16,7 @@ from src.data.concat import Joined
 from src.data.datamodule import MultiTaskDataModule, Split
 from src.data.multi_source_sampler import TOGETHER, Sampler, SourceBatches
 from src.data.stream import GlobalBatches
+from src.errors import UserError
 from src.tasks import Task
 
 
@@ -60,14 +61,14 @@ class Sources(MultiTaskDataModule):
         seed: int = 0,
     ) -> None:
         if not sources:
-            raise ValueError("data.sources is empty; name at least one data module")
+            raise UserError("data.sources is empty; name at least one data module")
         for name, source in sources.items():
             if not re.fullmatch(r"[\w-]+", name):
-                raise ValueError(
+                raise UserError(
                     f"data.sources names '{name}'; a source's name has letters, digits, '-' and '_' alone"
                 )
             if isinstance(source, Sources):
-                raise ValueError(
+                raise UserError(
                     f"data.sources.{name} is a Sources itself; name its sources here, beside the others"
                 )
             for key in ("eval_batch_size", "num_workers"):
@@ -77,7 +78,7 @@ class Sources(MultiTaskDataModule):
                         f"data.sources.{name}.{key} has no effect: data.{key} holds for all sources"
                     )
         if not 0 < temperature < float("inf"):
-            raise ValueError(f"data.temperature is {temperature}; it must be a number above 0")
+            raise UserError(f"data.temperature is {temperature}; it must be a number above 0")
         if temperature != 2.0 and sampler != "temperature":
             rank_zero_warn(
                 f"data.temperature has no effect: data.sampler is {sampler}, not temperature"
@@ -114,7 +115,7 @@ class Sources(MultiTaskDataModule):
             for name, task in module.tasks.items():
                 name = self.prefixes[source] + name
                 if name in tasks:
-                    raise ValueError(
+                    raise UserError(
                         f"data.sources: {owners[name]} and {source} both have a task '{name}'; name it otherwise in one of them, "
                         "or set data.prefix true"
                     )
@@ -129,7 +130,7 @@ class Sources(MultiTaskDataModule):
         )
         for other, another in others:
             if another != shape:
-                raise ValueError(
+                raise UserError(
                     f"data.sources: inputs must have one shape, but {first} has {shape} and {other} has {another}"
                 )
         self._compare_columns()
@@ -150,7 +151,7 @@ class Sources(MultiTaskDataModule):
                         if column == another
                         else f"read '{column}' and '{another}'"
                     )
-                    raise ValueError(
+                    raise UserError(
                         f"data.sources: {one} and {other} {what}; one encoder needs the same columns of both"
                     )
 
@@ -167,7 +168,7 @@ class Sources(MultiTaskDataModule):
         assert isinstance(rows, Joined)
         for name, number in zip(self.sources, rows.rows, strict=True):
             if not number:
-                raise ValueError(f"data.sources.{name} has no rows to train on")
+                raise UserError(f"data.sources.{name} has no rows to train on")
         sizes = [source.batch_size for source in self.sources.values()]
         return SourceBatches(rows.rows, sizes, self.sampler, self.temperature, shuffle, self.seed)
 
@@ -233,12 +234,12 @@ class Sources(MultiTaskDataModule):
         try:
             saved = json.loads(Path(self.schema_path).read_text())["sources"]
         except (ValueError, KeyError):
-            raise ValueError(
+            raise UserError(
                 f"{self.schema_path} is damaged: it is no schema of several sources"
             ) from None
         for name, schema in (self.schema() or {"sources": {}})["sources"].items():
             if without_places(schema) != without_places(saved.get(name)):
-                raise ValueError(
+                raise UserError(
                     f"data.sources.{name} has other rows or columns than in the run of {self.schema_path}: a run on several "
                     "sources is opened on the files that it was trained on, not on new or changed ones"
                 )

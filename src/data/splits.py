@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from src.errors import UserError
 from src.rng import GAMMA, hashed
 
 NAMES = {
@@ -113,7 +114,7 @@ def column_split(values: Sequence[object]) -> np.ndarray:
     for row, value in enumerate(values):
         name = NAMES.get(str(value).strip().lower())
         if name is None:
-            raise ValueError(f"row {row + 1} holds '{value}' where train, val or test is expected")
+            raise UserError(f"row {row + 1} holds '{value}' where train, val or test is expected")
         split[row] = name
     return split
 

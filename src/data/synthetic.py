@@ -8,6 +8,7 @@ import torch
 
 from src.batch import InputShape
 from src.data.datamodule import MultiTaskDataModule, Rows, Split, standard_split
+from src.errors import UserError
 from src.tasks import Regression, Task
 
 
@@ -79,7 +80,7 @@ class Synthetic(MultiTaskDataModule):
             ("features", features, tasks + 1),
         ):
             if count < least:
-                raise ValueError(
+                raise UserError(
                     f"data.{key} is {count}; it must be at least {least}"
                     + " for tasks + 1" * (key == "features")
                 )
@@ -122,7 +123,7 @@ class Synthetic(MultiTaskDataModule):
         )
         for key, values, right, wanted in checks:
             if not right:
-                raise ValueError(
+                raise UserError(
                     f"data.{key} is {', '.join(f'{value:g}' for value in values)}; it must be {wanted}"
                 )
 
@@ -200,5 +201,5 @@ def per_task(key: str, value: float | Sequence[float], tasks: int) -> list[float
     """
     values = [float(v) for v in value] if isinstance(value, Sequence) else [float(value)] * tasks
     if len(values) != tasks:
-        raise ValueError(f"data.{key} is a list of {len(values)}, but there are {tasks} tasks")
+        raise UserError(f"data.{key} is a list of {len(values)}, but there are {tasks} tasks")
     return values

@@ -29,6 +29,7 @@ from src.data.targets import (
     is_pattern,
     refuse_unknown_settings,
 )
+from src.errors import UserError
 from src.tasks import MultilabelClassification, Task
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Table(MultiTaskDataModule):
         self._check_settings(targets)
         self._saved = None if schema_path is None else read_schema(schema_path)
         if self._saved is None and not targets:
-            raise ValueError(
+            raise UserError(
                 "data.targets is missing: name the columns to predict, such as --data.targets '[income, hours]'"
             )
         self._targets_given = targets or {}
@@ -163,29 +164,29 @@ class Table(MultiTaskDataModule):
     def _check_settings(self, targets: object) -> None:
         """Looks for settings that cannot be, alone or together."""
         if isinstance(targets, str):
-            raise ValueError(
+            raise UserError(
                 f"data.targets is '{targets}', where a list of columns is expected: ['{targets}']"
             )
         ways = {"group": self.group, "split_column": self.split_column, "stratify": self.stratify}
         chosen = [f"data.{name}" for name, value in ways.items() if value]
         if len(chosen) > 1:
-            raise ValueError(f"{' and '.join(chosen)} cannot both say how to split")
+            raise UserError(f"{' and '.join(chosen)} cannot both say how to split")
         for name, share in (
             ("val_fraction", self.val_fraction),
             ("test_fraction", self.test_fraction),
         ):
             if not 0 <= share < 1:
-                raise ValueError(f"data.{name} is {share}; a share lies in [0, 1)")
+                raise UserError(f"data.{name} is {share}; a share lies in [0, 1)")
         if self.val_fraction + self.test_fraction >= 1:
-            raise ValueError(
+            raise UserError(
                 f"data.val_fraction {self.val_fraction} and data.test_fraction {self.test_fraction} leave no rows to train"
             )
         if self.decimal not in (None, ".", ","):
-            raise ValueError(f"data.decimal is '{self.decimal}'; it must be '.' or ','")
+            raise UserError(f"data.decimal is '{self.decimal}'; it must be '.' or ','")
         if self.thousands not in (None, "", ".", ",", " ", "'") or (
             self.thousands and self.thousands == self.decimal
         ):
-            raise ValueError(
+            raise UserError(
                 f"data.thousands is '{self.thousands}'; it must be ',', '.', a space or an apostrophe"
             )
 
@@ -218,12 +219,12 @@ class Table(MultiTaskDataModule):
             for column in columns:
                 if column not in main.columns:
                     hint = nearest(column, main.columns)
-                    raise ValueError(
+                    raise UserError(
                         f"{self.path}: data.{name} names '{column}', which is no column: {hint}"
                     )
         both = labels & set(self.inputs or [])
         if both:
-            raise ValueError(
+            raise UserError(
                 f"data.inputs names '{sorted(both)[0]}', which is a target: a column cannot be both"
             )
         return main
@@ -245,7 +246,7 @@ class Table(MultiTaskDataModule):
         rows = {name: np.flatnonzero(side == name) for name in ROLES}
         for name, part in rows.items():
             if not len(part) and (name == "train" or name not in self.table_files.paths):
-                raise ValueError(
+                raise UserError(
                     f"{self.path}: the {name} split has no rows: {self._why_empty(name, moved)}"
                 )
         return rows
@@ -271,7 +272,7 @@ class Table(MultiTaskDataModule):
         try:
             return find_formats(columns, self.decimal, self.thousands, comma_file)
         except ValueError as error:
-            raise ValueError(f"{self.path}: {error}") from None
+            raise UserError(f"{self.path}: {error}") from None
 
     # -- tasks -------------------------------------------------------------------------------------
     @cached_property
@@ -290,7 +291,7 @@ class Table(MultiTaskDataModule):
         try:
             found = columns_of_tasks(self._targets_given, columns)
         except ValueError as error:
-            raise ValueError(f"{self.path}: {error}") from None
+            raise UserError(f"{self.path}: {error}") from None
         refuse_unknown_settings(self.settings, found)
         return found
 
@@ -376,13 +377,13 @@ class Table(MultiTaskDataModule):
             columns = reader.columns([name for name in wanted if name not in self.drop])
         except BadColumn as error:
             place = self.path if error.row is None else f"{self.path} row {rows[error.row] + 1}"
-            raise ValueError(f"{place}: column '{error.column}' {error}") from None
+            raise UserError(f"{place}: column '{error.column}' {error}") from None
         except ValueError as error:
-            raise ValueError(f"{self.path}: {error}") from None
+            raise UserError(f"{self.path}: {error}") from None
         self.dropped = reader.dropped
         self._column_notes += reader.notes
         if not columns:
-            raise ValueError(
+            raise UserError(
                 f"{self.path}: no input column is left; dropped: {', '.join(self.dropped) or 'none'}"
             )
         return columns
@@ -415,7 +416,7 @@ class Table(MultiTaskDataModule):
         if name == "predict":
             return self._part("train", np.arange(len(self.table_files.frame())), labelled=False)
         if self.is_new and name != "test":
-            raise ValueError(
+            raise UserError(
                 f"{self.path} holds new rows, none of which is of the run's {name} split: leave --split out"
             )
         parts = [self._part("train", self.rows[name])] if len(self.rows[name]) else []

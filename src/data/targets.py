@@ -13,6 +13,7 @@ from src.data.kinds import declared, with_settings
 from src.data.labels import Labels, infer_kind, number_format, shown
 from src.data.numbers import BadValue, Written, words_for_none
 from src.data.reading import nearest
+from src.errors import UserError
 from src.tasks import BadLabel, BinaryClassification, Classification, Task
 from src.tasks.task import known
 
@@ -46,7 +47,7 @@ def matching(pattern: str, columns: Sequence[str] | None) -> list[str]:
         else [column for column in columns if re.fullmatch(form, column)]
     )
     if not found:
-        raise ValueError(f"data.targets has the pattern '{pattern}', which no column fits")
+        raise UserError(f"data.targets has the pattern '{pattern}', which no column fits")
     return found
 
 
@@ -74,7 +75,7 @@ def columns_of_tasks(given: Targets, columns: Sequence[str] | None) -> dict[str,
     found = [column for name in given for column in matching(name, columns)]
     names: dict[str, str | list[str]] = {task_name(column): column for column in found}
     if len(names) < len(found):
-        raise ValueError(
+        raise UserError(
             f"data.targets holds names that differ in punctuation alone: {', '.join(found)}; give {{task: column}}"
         )
     return names
@@ -133,18 +134,18 @@ class TargetReader:
             self._refuse_slips(column, name)
         try:
             if not self.train[columns].notna().to_numpy().any():
-                raise ValueError("has no label in the training split")
+                raise UserError("has no label in the training split")
             task, reason = self._of_kind(name, columns)
             self.labels[name] = labels = self._how_read(task, columns, single)
             values = labels.values(self.train, getattr(task, "classes", ()))
             task = task.fit(values, columns)
             positive = positive_class(task, values)
         except (BadLabel, BadValue) as error:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} row {self.rows[error.row] + 1}: target '{name}' {error}"
             ) from None
         except ValueError as error:
-            raise ValueError(f"{where} {error}") from None
+            raise UserError(f"{where} {error}") from None
         share = 1 - known(values).mean()
         gaps = f", {share:.1%} of the labels missing" if share else ""
         self.reasons[name] = f"{reason}{positive}{gaps}"
@@ -169,7 +170,7 @@ class TargetReader:
         doubts = [doubt for column in columns if (doubt := self.written[column].doubt) is not None]
         if doubts and not classes:
             mark = doubts[0].thousands
-            raise ValueError(
+            raise UserError(
                 f"has numbers with a '{mark}', behind which decimals or thousands may stand: set --data.decimal '{mark}' or "
                 f"--data.thousands '{mark}'"
             )
@@ -189,7 +190,7 @@ class TargetReader:
         try:
             how.format.numbers(self.train[column])
         except BadValue as error:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} row {self.rows[error.row] + 1}: column '{column}' {error}; if it means a missing value, add it to "
                 f"data.missing; if the labels are classes, set data.tasks.{name} to Classification"
             ) from None
@@ -209,7 +210,7 @@ def refuse_unknown_settings(settings: Mapping[str, Any], names: Mapping[str, Any
     """
     for name in settings:
         if name not in names:
-            raise ValueError(
+            raise UserError(
                 f"data.tasks names '{name}', which is no target: {nearest(name, names)}"
             )
 
@@ -235,16 +236,16 @@ def encode(
     """
     for column in labels.columns:
         if column not in frame.columns:
-            raise ValueError(
+            raise UserError(
                 f"{path}: lacks the target column '{column}': {nearest(column, frame.columns)}{hint}"
             )
     try:
         values = labels.values(frame, getattr(task, "classes", ()))
         encoded = task.encode(values)
     except (BadLabel, BadValue) as error:
-        raise ValueError(f"{path} row {error.row + 1}: target '{name}' {error}") from None
+        raise UserError(f"{path} row {error.row + 1}: target '{name}' {error}") from None
     if encoded.is_floating_point() and len(far := (encoded.abs() > FARTHEST).nonzero()):
         place = tuple(far[0].tolist())
         far_off = f"holds {values[place]:g}, so far from the training labels that no loss is finite"
-        raise ValueError(f"{path} row {place[0] + 1}: target '{name}' {far_off}")
+        raise UserError(f"{path} row {place[0] + 1}: target '{name}' {far_off}")
     return encoded

@@ -18,8 +18,10 @@ from typing import (
     is_typeddict,
 )
 
+from src.errors import UserError
 
-class Damaged(ValueError):
+
+class Damaged(UserError):
     """A file that does not hold what it must.
 
     Args:

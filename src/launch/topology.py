@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
 
+from src.errors import UserError
+
 OTHER_LAUNCHERS = {
     "LSB_JOBID",
     "OMPI_COMM_WORLD_SIZE",
@@ -59,7 +61,7 @@ def topology(
         local, world = int(environment["LOCAL_WORLD_SIZE"]), int(environment["WORLD_SIZE"])
         each = devices_per_process(asked)
         if each is None and world > 1:
-            raise ValueError(
+            raise UserError(
                 f"--strategy placement is one process, but torchrun has started {world}: use --strategy ddp_placement"
             )
         return {"devices": local * each, "num_nodes": world // local} if each else {}
@@ -67,20 +69,20 @@ def topology(
         return as_slurm_says(asked, environment)
     launched = planned or "MASTER_ADDR" in environment or OTHER_LAUNCHERS & environment.keys()
     if int(asked["num_nodes"]) > 1 and not launched:
-        raise ValueError(
+        raise UserError(
             f"--num_nodes is {asked['num_nodes']}, but nothing says where the nodes meet: start with torchrun or srun, "
             "or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each"
         )
     devices, accelerator = str(asked["devices"]), str(asked["accelerator"])
     there = torch.cuda.device_count()
     if accelerator == "mps":
-        raise ValueError(
+        raise UserError(
             "--accelerator mps: it has no 64-bit numbers, in which losses are added up; use --accelerator cpu"
         )
     on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and there > 0)
     number = devices.lstrip("-").isdigit()
     if devices != "auto" and not (number or (on_gpu and re.fullmatch(r"[\[\]\d, ]+", devices))):
-        raise ValueError(
+        raise UserError(
             f"--devices is {devices}; it must be a number{', a list of numbers' if on_gpu else ''} or auto"
         )
     instead = (
@@ -92,12 +94,12 @@ def topology(
         return instead
     count = int(devices)
     if count < 1 and not (on_gpu and count == -1):
-        raise ValueError(
+        raise UserError(
             f"--devices is {count}; it must be at least 1{' (or -1 for all)' if on_gpu else ''}"
         )
     if on_gpu and count > there and not planned:
         way_out = f"--devices {there}" if there else "--accelerator cpu"
-        raise ValueError(
+        raise UserError(
             f"--devices asks for {count} GPUs, but this machine has {there}; use {way_out}"
         )
     return instead
@@ -133,7 +135,7 @@ def refuse_lone_ranks(nodes: int, environment: Mapping[str, str] = os.environ) -
                 if name == "NODE_RANK"
                 else ", or start the run with torchrun"
             )
-            raise ValueError(
+            raise UserError(
                 f"{name} is {environment[name]} in the environment, but nothing has started several processes: "
                 f"unset {name}{way_out}"
             )
@@ -157,12 +159,12 @@ def as_slurm_says(asked: Mapping[str, Any], environment: Mapping[str, str]) -> d
     tasks = int(environment.get("SLURM_NTASKS_PER_NODE", int(environment["SLURM_NTASKS"]) // nodes))
     tasks *= devices_per_process(asked) or 1
     if str(asked["devices"]) not in ("auto", str(tasks)):
-        raise ValueError(
+        raise UserError(
             f"--devices is {asked['devices']}, but SLURM has started {tasks} tasks on each node; use --devices {tasks} or auto, "
             f"or #SBATCH --ntasks-per-node={asked['devices']}"
         )
     if int(asked["num_nodes"]) not in (1, nodes):  # 1 is the default
-        raise ValueError(
+        raise UserError(
             f"--num_nodes is {asked['num_nodes']}, but SLURM has started {nodes}; use --num_nodes {nodes}, "
             f"or #SBATCH --nodes={asked['num_nodes']}"
         )

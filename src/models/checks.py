@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.errors import UserError
 from src.models.heads import Group
 from src.tasks import Task
 
@@ -47,30 +48,30 @@ def check_loss(group: Group) -> None:
             losses = task.losses(outputs, missing)
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
+        raise UserError(
             f"{method} fails where the label is missing ({reason}): put a valid value there, "
             f"targets.where(labelled(targets), 0), and {mask}"
         ) from error
     if losses.shape != missing.shape:
-        raise ValueError(
+        raise UserError(
             f"{method} gives shape {tuple(losses.shape)} for targets of shape {tuple(missing.shape)}, "
             "where one loss for each label is expected"
         )
     if losses.isnan().any():
-        raise ValueError(
+        raise UserError(
             f"{method} gives NaN where the label is missing, and must give 0: put a valid value "
             f"there first, targets.where(labelled(targets), 0), and {mask}"
         )
     if losses.any():
         worst = float(losses.detach().flatten()[losses.abs().argmax()])
-        raise ValueError(
+        raise UserError(
             f"{method} gives {worst:g} where the label is missing, and must give 0: {mask}"
         )
     if not losses.requires_grad:
         return
     (gradient,) = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
     if gradient is not None and (gradient.isnan().any() or gradient.any()):
-        raise ValueError(
+        raise UserError(
             f"{method} gives a gradient where the label is missing: put a valid value there before "
             f"the loss is taken, targets.where(labelled(targets), 0), and {mask}"
         )
@@ -100,7 +101,7 @@ def check_keys(tasks: Mapping[str, Task]) -> None:
         ends += [f"{metric}/{label}" for metric in task.metric_names for label in outputs]
         for key in (f"{name}/{end}" for end in ends):
             if key in taken:
-                raise ValueError(
+                raise UserError(
                     f"tasks '{taken[key]}' and '{name}' would both be logged as <stage>/{key}: rename one, without '/' in its name"
                 )
             taken[key] = name

@@ -36,6 +36,7 @@ from src.balancing import (
 from src.balancing.balancer import CpuBalancer
 from src.batch import PADDING, Batch, InputShape
 from src.collectives import global_sum, replica, replica_group
+from src.errors import UserError
 from src.models.backward.jacobian import ParameterJacobian, ShardedJacobian
 from src.models.backward.levels import SurrogateLoss, at_features, at_parameters, feature_gramian
 from src.models.checks import check_keys, check_losses
@@ -114,10 +115,10 @@ class MultiTaskModel(L.LightningModule):
     ) -> None:
         super().__init__()
         if not tasks:
-            raise ValueError("a model needs at least one task")
+            raise UserError("a model needs at least one task")
         for name in tasks:
             if not name or "." in name:
-                raise ValueError(
+                raise UserError(
                     f"a task cannot be named '{name}': names are not empty and hold no dot, which separates keys"
                 )
         check_keys(tasks)
@@ -136,32 +137,30 @@ class MultiTaskModel(L.LightningModule):
         self.lr_multipliers, self.stage_decay = lr_multipliers or {}, stage_decay
         self.checkpoint_activations = checkpoint_activations
         if not 0 < stage_decay <= 1:
-            raise ValueError(
-                f"model.stage_decay is {stage_decay}; it must be above 0 and at most 1"
-            )
+            raise UserError(f"model.stage_decay is {stage_decay}; it must be above 0 and at most 1")
         for name in self.lr_multipliers:
             if name in ("encoder", "heads", "balancer") and name in tasks:
-                raise ValueError(
+                raise UserError(
                     f"model.lr_multipliers names '{name}', a task with a parameter group's name: rename the task"
                 )
             if name not in ("encoder", "balancer") and name not in tasks:
                 near = difflib.get_close_matches(name, ["encoder", "balancer", *tasks], n=1)
                 hint = f"; did you mean '{near[0]}'?" if near else ""
-                raise ValueError(
+                raise UserError(
                     f"model.lr_multipliers names '{name}', which is neither 'encoder' nor a task{hint}"
                 )
             if self.lr_multipliers[name] < 0:
-                raise ValueError(
+                raise UserError(
                     f"model.lr_multipliers.{name} is {self.lr_multipliers[name]}; it must be at least 0"
                 )
         self.weights = {name: task.weight for name, task in tasks.items()}
         for name, weight in (weights or {}).items():
             if name not in tasks:
-                raise ValueError(
+                raise UserError(
                     f"model.weights names '{name}', which is no task; there are {', '.join(tasks)}"
                 )
             if weight < 0:
-                raise ValueError(f"model.weights.{name} is {weight}; it must be at least 0")
+                raise UserError(f"model.weights.{name} is {weight}; it must be at least 0")
             self.weights[name] = weight
         self.losses_T: Tensor | None = None  # over the global batch of the latest step, for guards
 
@@ -212,8 +211,8 @@ class MultiTaskModel(L.LightningModule):
         self.weights_T: Tensor | None = None  # of the latest step, for dashboards
         self.penalty: Tensor | None = None  # of the latest step, for dashboards
         self._gathered: tuple[Tensor, TaskLosses] | None = None
-        self._seen: dict[str, Any] = {}
-        self.seen: dict[str, Tensor] = {}  # means over the rows of the latest evaluation
+        self._observed: dict[str, Any] = {}
+        self.observed: dict[str, Tensor] = {}  # means over the rows of the latest evaluation
         self.scores: dict[str, float] = {}  # of the tasks in the latest evaluation
         self._looked_at: tuple[Batch, TaskLosses] | None = None
         self.metrics = nn.ModuleDict(
@@ -254,7 +253,7 @@ class MultiTaskModel(L.LightningModule):
         check_losses(self.heads.groups)
         balancer, sharing = self.balancer, type(self.sharing).__name__
         if balancer.level == "features" and not self.sharing.one_feature:
-            raise ValueError(
+            raise UserError(
                 f"{type(balancer).__name__} balances the gradients of one feature that all tasks read, but {sharing} gives each "
                 "task its own: set --model.balancer.level parameters"
             )
@@ -262,7 +261,7 @@ class MultiTaskModel(L.LightningModule):
             way_out = (
                 "set --model.balancer.level parameters, or " if balancer.accumulates else "set "
             )
-            raise ValueError(
+            raise UserError(
                 f"{type(balancer).__name__} would balance each micro-batch by itself, not the whole step: {way_out}"
                 "accumulate_grad_batches 1"
             )
@@ -466,7 +465,7 @@ class MultiTaskModel(L.LightningModule):
             stacked = group.stack(targets)
             labels = stacked.shape[: stacked.ndim - group.task.event_dims]
             if output.shape[:-1] != labels:
-                raise ValueError(
+                raise UserError(
                     f"task '{group.names[0]}' has labels of shape {tuple(labels[1:-1])} for each sample, but the encoder's "
                     f"features are of shape {tuple(output.shape[1:-2])}: use an encoder whose features are one for each label"
                 )
@@ -557,7 +556,7 @@ class MultiTaskModel(L.LightningModule):
     # -- evaluation --------------------------------------------------------------------------------
     def _start_evaluation(self) -> None:
         self.eval_sums_2T = torch.zeros(2, len(self.names), dtype=torch.float64, device=self.device)
-        self._seen = {}
+        self._observed = {}
         for metrics in self.metrics.values():
             metrics = cast(MetricCollection, metrics)
             metrics.reset()
@@ -566,11 +565,11 @@ class MultiTaskModel(L.LightningModule):
 
     def _evaluate(self, batch: Batch) -> dict[str, Tensor]:
         grouped = self.heads(self.sharing(batch.inputs))
-        for name, of_rows in self.sharing.seen().items():
+        for name, of_rows in self.sharing.observe().items():
             kept = of_rows.detach().to(batch.ids.device)[batch.ids != PADDING].double()
             sums = torch.cat([kept.sum(0).flatten(), kept.new_tensor([len(kept)])])
-            before, _ = self._seen.get(name, (0.0, ()))
-            self._seen[name] = before + sums, kept.shape[1:]
+            before, _ = self._observed.get(name, (0.0, ()))
+            self._observed[name] = before + sums, kept.shape[1:]
         self.eval_sums_2T += torch.stack(self.loss_sums(grouped, batch.targets))
         outputs = self.heads.split(grouped)
         for name, task in self.tasks.items():
@@ -579,8 +578,8 @@ class MultiTaskModel(L.LightningModule):
 
     def _finish_evaluation(self, stage: str, chooses: bool = False) -> dict[str, float]:
         sums_T, counts_T = global_sum(self.eval_sums_2T)
-        sums = {name: (global_sum(x), shape) for name, (x, shape) in self._seen.items()}
-        self.seen = {name: (x[:-1] / x[-1]).view(shape) for name, (x, shape) in sums.items()}
+        sums = {name: (global_sum(x), shape) for name, (x, shape) in self._observed.items()}
+        self.observed = {name: (x[:-1] / x[-1]).view(shape) for name, (x, shape) in sums.items()}
         values: dict[str, float] = {}
         scores = []
         for name, loss, count in zip(self.names, sums_T.tolist(), counts_T.tolist(), strict=True):
@@ -604,15 +603,15 @@ class MultiTaskModel(L.LightningModule):
         values[f"{stage}/score"] = sum(known) / len(known) if known else nan
         return values
 
-    def pictures(self) -> "dict[str, DataFrame]":
+    def figures(self) -> "dict[str, DataFrame]":
         """What can be drawn of the sharing architecture after an evaluation."""
         with assembled(self.sharing):
-            return self.sharing.pictures(self.seen)
+            return self.sharing.figures(self.observed)
 
-    def lines(self) -> list[str]:
+    def summary(self) -> list[str]:
         """What an evaluation has shown of the sharing architecture, and what validation has chosen, a line each."""
         with assembled(self.sharing):
-            return [*self.sharing.lines(self.seen), *choice_lines(self.tasks, self.chosen_tasks)]
+            return [*self.sharing.summary(self.observed), *choice_lines(self.tasks, self.chosen_tasks)]
 
     def decode(self, name: str, outputs: Tensor) -> dict[str, Any]:
         """A task's outputs (B, O) for people, decided by the thresholds that validation chose: see ``Task.decode``."""
@@ -703,7 +702,7 @@ class MultiTaskModel(L.LightningModule):
         """
         theirs, ours = checkpoint.get("tasks", {}), self.tasks
         if set(theirs) != set(ours):
-            raise ValueError(
+            raise UserError(
                 f"the checkpoint is of the tasks {', '.join(theirs)}, but this run has {', '.join(ours)}"
             )
         for name, task in ours.items():
@@ -712,7 +711,7 @@ class MultiTaskModel(L.LightningModule):
                 if key == "kind":  # the class may have moved to another file since
                     there, here = str(there).rpartition(".")[2], str(here).rpartition(".")[2]
                 if there != here:
-                    raise ValueError(
+                    raise UserError(
                         f"the checkpoint's task '{name}' has {key} {there}, but this run's has {here}"
                     )
         self.chosen_tasks = {name: task.as_chosen(theirs[name]) for name, task in ours.items()}

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from src.errors import UserError
 from src.models.schedule import WarmupCosine
 
 EACH_STEP = (
@@ -78,7 +79,7 @@ def refuse_bad_settings(make_optimizer: Callable[[Iterable[Any]], Optimizer]) ->
     try:
         make_optimizer([nn.Parameter(torch.zeros(1))])
     except (ValueError, TypeError) as error:
-        raise ValueError(f"model.optimizer: {error}") from None
+        raise UserError(f"model.optimizer: {error}") from None
 
 
 def fuse(optimizer: Optimizer) -> None:
@@ -117,7 +118,7 @@ def made(
             raise
     total = steps()
     if total == float("inf"):
-        raise ValueError(
+        raise UserError(
             "the schedule needs an end: set trainer.max_epochs, trainer.max_steps or model.scheduler.total_steps"
         )
     return make_scheduler(optimizer, total_steps=int(total))
@@ -151,10 +152,10 @@ def optimizer_and_schedule(
             return optimizer
         scheduler = made(make_scheduler, optimizer, steps)
     except (ValueError, TypeError) as error:  # torch on a value that it cannot take
-        raise ValueError(f"model.optimizer or model.scheduler: {error}") from None
+        raise UserError(f"model.optimizer or model.scheduler: {error}") from None
     if isinstance(scheduler, ReduceLROnPlateau):
         if scheduler.mode != "max":
-            raise ValueError(
+            raise UserError(
                 "model.scheduler watches val/score, of which more is better: set --model.scheduler.mode max"
             )
         # Lightning would move it after the last checkpoint of an epoch, and lose that move when it
@@ -166,7 +167,7 @@ def optimizer_and_schedule(
     if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
         total = steps()
         if total == float("inf"):
-            raise ValueError(
+            raise UserError(
                 "WarmupCosine needs an end: set trainer.max_epochs, trainer.max_steps or model.scheduler.total_steps"
             )
         scheduler.plan(int(total))

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from src.errors import UserError
+
 
 class WarmupCosine(LRScheduler):
     """Linear warm-up, then half a cosine down to ``floor`` (Loshchilov and Hutter, ICLR 2017), once per optimizer step.
@@ -31,7 +33,7 @@ class WarmupCosine(LRScheduler):
         total_steps: int | None = None,
     ) -> None:
         if not 0 <= warmup <= 1 or not 0 <= floor <= 1:
-            raise ValueError(f"WarmupCosine: warmup {warmup} and floor {floor} must be in [0, 1]")
+            raise UserError(f"WarmupCosine: warmup {warmup} and floor {floor} must be in [0, 1]")
         self.warmup, self.floor, self.total_steps = warmup, floor, total_steps
         super().__init__(optimizer)
 

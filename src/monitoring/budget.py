@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 import lightning as L
 
+from src.errors import UserError
 from src.monitoring.say import say
 
 
@@ -34,9 +35,9 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("steps", "min_epochs", "validate_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"budget.{name} is {getattr(self, name)}; it must be at least 1")
+                raise UserError(f"budget.{name} is {getattr(self, name)}; it must be at least 1")
         if self.patience is not None and self.patience < 1:
-            raise ValueError(
+            raise UserError(
                 f"budget.patience is {self.patience}; it must be at least 1, or null to never stop early"
             )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from src.batch import PADDING
 from src.collectives import gathered
+from src.errors import UserError
 from src.monitoring.observed_model import ObservedModel
 from src.parallel.dtensor import local
 from src.tasks import labelled
@@ -21,11 +22,11 @@ FAR_INPUT = 1e9
 FAR_LABEL = 1e15
 
 
-class NonFiniteLoss(ValueError):
+class NonFiniteLoss(UserError):
     """A loss became infinite or NaN."""
 
 
-class RanksDiverged(ValueError):
+class RanksDiverged(UserError):
     """The ranks of a run no longer hold the same weights."""
 
 

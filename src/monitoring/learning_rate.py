@@ -8,6 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
+from src.errors import UserError
 from src.monitoring.observed_model import ObservedModel
 from src.monitoring.quiet import Quiet
 from src.monitoring.say import say
@@ -103,7 +104,7 @@ def look_at_interval(trainer: L.Trainer, schedule: Any, interval: str, resumed: 
             if resumed
             else f"set --model.scheduler.total_steps {takes}"
         )
-        raise ValueError(
+        raise UserError(
             f"model.scheduler {kind} ends at {interval} {schedule.total_steps}, but the run takes {takes}: {way_out}"
         )
 
@@ -126,7 +127,7 @@ def go_on_from(
         wanted, now = rate * factors[group["name"]], float(group["lr"])
         if schedule is not None:
             if not now and wanted:
-                raise ValueError(
+                raise UserError(
                     "the schedule has come down to a rate of 0: add --model.scheduler null to go on at --lr"
                 )
             ratio = wanted / now if now else 1.0

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import lightning as L
 
+from src.errors import UserError
 from src.monitoring.callback_group import CallbackGroup
 from src.monitoring.checkpoints import BestCheckpoint, LastCheckpoint
 from src.monitoring.conflicts import GradientConflicts
@@ -44,14 +45,14 @@ class Watch:
     def __post_init__(self) -> None:
         for name in ("checkpoint_every", "finite_every", "ranks_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"watch.{name} is {getattr(self, name)}; it must be at least 1")
+                raise UserError(f"watch.{name} is {getattr(self, name)}; it must be at least 1")
         if self.patience is not None and self.patience < 1:
-            raise ValueError(
+            raise UserError(
                 f"watch.patience is {self.patience}; it must be at least 1, or null to never stop early"
             )
         for name in ("figures_every", "geometry_every"):
             if getattr(self, name) < 0:
-                raise ValueError(f"watch.{name} is {getattr(self, name)}; it must be at least 0")
+                raise UserError(f"watch.{name} is {getattr(self, name)}; it must be at least 0")
 
     def callbacks(
         self, folder: Path | None, config: str, bar: bool, rate: LearningRate | None = None

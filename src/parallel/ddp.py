@@ -8,6 +8,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from src.errors import UserError
 from src.launch.launcher import Launches
 from src.parallel.strategy import refuse_timeout
 from src.planning.communication import Traffic, averaged
@@ -66,7 +67,7 @@ class DDP(Launches, DDPStrategy):
         """
         refuse_timeout(self._timeout)
         if not any(p.requires_grad for p in model.parameters()):
-            raise ValueError(
+            raise UserError(
                 "no parameter of this model trains, and ddp would have nothing to average: use --devices 1"
             )
 

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import torch
 
+from src.errors import UserError
 from src.parallel.ddp import DDP
 from src.parallel.placement import Placed
 from src.planning.auto_placement import Balance
@@ -54,7 +55,7 @@ class DDPPlacement(Placed, DDP):
         """
         count, rest = divmod(devices, max(self.devices_per_replica, 1))  # check() has more to say
         if rest or not count:
-            raise ValueError(
+            raise UserError(
                 f"--devices is {devices}, which does not divide into replicas of {self.devices_per_replica}: "
                 f"use --devices {max(devices - rest, self.devices_per_replica)}, or --strategy.devices_per_replica {devices}"
             )
@@ -88,7 +89,7 @@ class DDPPlacement(Placed, DDP):
             ValueError: Besides, DDP cannot average what lies on devices of different kinds.
         """
         if self.devices_per_replica < 1:
-            raise ValueError(
+            raise UserError(
                 f"strategy.devices_per_replica is {self.devices_per_replica}; it must be at least 1"
             )
         DDP.check(self, model)
@@ -98,7 +99,7 @@ class DDPPlacement(Placed, DDP):
             for place in (*self.planned(model, self.devices_per_replica).values(), 0)
         }
         if len(kinds) > 1:
-            raise ValueError(
+            raise UserError(
                 f"strategy.placement names devices of the kinds {' and '.join(sorted(kinds))}, between which ddp cannot "
                 "average: use one kind, or --strategy placement"
             )

@@ -35,6 +35,7 @@ from torch.optim import Optimizer
 
 from src import collectives
 from src.checkpoint import Part, Parts, exchanged, load_checkpoint, save_folder
+from src.errors import UserError
 from src.launch.launcher import Launches
 from src.parallel.dtensor import clip_gradients, copies, dealt, in_shards, local, piece, whole
 from src.parallel.strategy import refuse_second_models, refuse_timeout
@@ -112,26 +113,26 @@ class FSDP(Launches, DDPStrategy):
         refuse_timeout(self._timeout)
         devices, size = self.num_nodes * self.num_processes, self.tensor_parallel_size
         if size < 1:
-            raise ValueError(f"strategy.tensor_parallel_size is {size}; it must be at least 1")
+            raise UserError(f"strategy.tensor_parallel_size is {size}; it must be at least 1")
         if devices % size:
             fitting = (
                 f"--devices {devices // size * size} or {(devices // size + 1) * size}"
                 if devices > size
                 else f"--devices {size}"
             )
-            raise ValueError(
+            raise UserError(
                 f"strategy.tensor_parallel_size is {size}, which does not divide the {devices} devices: use {fitting}"
             )
         if self.cpu_offload and self.root_device.type == "cpu":
-            raise ValueError(
+            raise UserError(
                 "strategy.cpu_offload moves shards from GPUs to the CPU, where this run is already: leave it out"
             )
         if self.precision_plugin.precision == "16-mixed":
-            raise ValueError(
+            raise UserError(
                 "--precision 16-mixed does not go with fsdp, whose shards would each be scaled by themselves: use bf16-mixed"
             )
         if model.balancer.needs_lookahead:
-            raise ValueError(
+            raise UserError(
                 f"{type(model.balancer).__name__} moves whole parameters there and back in each step, of which a process has parts "
                 "under fsdp: use --strategy ddp"
             )
@@ -458,13 +459,13 @@ def check_cuts(sharing: nn.Module, size: int) -> None:
         encoder = (
             type(sharing.encoder).__name__ if hasattr(sharing, "encoder") else "these encoders"
         )
-        raise ValueError(
+        raise UserError(
             f"{asked}: no layer of {type(sharing).__name__} with {encoder} says how devices compute it together; MLP and "
             "Transformer do under HardSharing and MTAN; or leave the setting at 1, and fsdp cuts parameters alone"
         )
     for path, module in modules.items():
         if module.pieces % size:
-            raise ValueError(
+            raise UserError(
                 f"{asked} does not divide the {module.pieces} pieces of {path}: its width, or its attention heads"
             )
 

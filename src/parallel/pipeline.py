@@ -17,6 +17,7 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGP
 from torch.optim import Optimizer
 
 from src import collectives
+from src.errors import UserError
 from src.launch.launcher import Launches
 from src.parallel.stages import (
     Chunk,
@@ -94,24 +95,24 @@ class Pipeline(Launches, DDPStrategy):
         if self.rows is not None:
             self._check_slices(self.rows)
         if self.micro_batches < 1:
-            raise ValueError(
+            raise UserError(
                 f"strategy.micro_batches is {self.micro_batches}; it must be at least 1"
             )
         if self.schedule not in ("gpipe", "1f1b"):
-            raise ValueError(f"strategy.schedule is '{self.schedule}'; it must be gpipe or 1f1b")
+            raise UserError(f"strategy.schedule is '{self.schedule}'; it must be gpipe or 1f1b")
         balancer, sharing = model.balancer, model.sharing
         name, kind = type(balancer).__name__, type(sharing).__name__
         if balancer.level is not None:
-            raise ValueError(
+            raise UserError(
                 f"--model.balancer {name} weighs gradients of tasks, and a pipeline's schedule has one backward pass for all: "
                 f"{OTHERS}, or a balancer that looks at losses alone"
             )
         if balancer.needs_lookahead:
-            raise ValueError(
+            raise UserError(
                 f"{name} takes a step and takes it back, for which a pipeline has no schedule: {OTHERS}"
             )
         if self.schedule == "1f1b" and not balancer.known_before:
-            raise ValueError(
+            raise UserError(
                 f"--model.balancer {name} weighs tasks by the losses of the step, and with 1f1b the first slice goes backward "
                 "before the last one's losses are there: set --strategy.schedule gpipe"
             )
@@ -122,16 +123,16 @@ class Pipeline(Launches, DDPStrategy):
             or not stages
             or any(id(p) not in inside for p in sharing.parameters())
         ):
-            raise ValueError(
+            raise UserError(
                 f"--strategy pipeline runs one chain of stages, which {kind} with these settings is not: set --model.sharing "
                 f"HardSharing without until, or {OTHERS}"
             )
         if sharing.penalty() is not None:
-            raise ValueError(
+            raise UserError(
                 f"{kind} has a penalty on weights, of which a rank of a pipeline has only its own: {OTHERS}"
             )
         if self.precision_plugin.precision == "16-mixed":
-            raise ValueError(
+            raise UserError(
                 "--precision 16-mixed scales losses that a pipeline's schedule does not see: use bf16-mixed"
             )
         self.counts(model, self.ranks)
@@ -139,7 +140,7 @@ class Pipeline(Launches, DDPStrategy):
 
     def _check_slices(self, rows: int) -> None:
         if rows < self.micro_batches:
-            raise ValueError(
+            raise UserError(
                 f"strategy.micro_batches is {self.micro_batches}, but data.batch_size is {rows}: a slice needs a row"
             )
 
@@ -160,7 +161,7 @@ class Pipeline(Launches, DDPStrategy):
         """
         stages = self._stages(model)
         if ranks > len(stages):
-            raise ValueError(
+            raise UserError(
                 f"--strategy pipeline: {ranks} devices need a stage each, but {type(model.sharing.encoder).__name__} has "
                 f"{len(stages)}: use --devices {len(stages)}, or an encoder of more depth"
             )
@@ -171,7 +172,7 @@ class Pipeline(Launches, DDPStrategy):
             sizes[-1] += sum(p.numel() * p.element_size() for p in model.heads.parameters())
             return balanced(sizes, ranks)
         if len(self.cut) != ranks or sum(self.cut) != len(stages) or min(self.cut) < 1:
-            raise ValueError(
+            raise UserError(
                 f"strategy.cut is {self.cut}; it must be {ranks} numbers of at least 1, one for each device, of which the sum is "
                 f"{len(stages)}, the stages of {type(model.sharing.encoder).__name__}"
             )
@@ -361,7 +362,7 @@ class Pipeline(Launches, DDPStrategy):
             ValueError: Gradients are wanted.
         """
         if torch.is_grad_enabled():
-            raise ValueError(
+            raise UserError(
                 "--strategy pipeline takes gradients by its schedule alone, and no task's for itself: set --watch.geometry_every 0"
             )
         form, borders = self._borders(inputs)

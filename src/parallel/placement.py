@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.strategies.strategy import Strategy
 from torch import nn
 
+from src.errors import UserError
 from src.parallel.device_transfer import DeviceTransfer, moved, runners
 from src.parallel.in_process_pipeline import runs_whole
 from src.planning.auto_placement import Balance, costs_of, planned
@@ -64,7 +65,7 @@ class Placed(Strategy):
                 rows cannot go through this network in slices, or the plan cannot be written.
         """
         if self.micro_batches < 1:
-            raise ValueError(
+            raise UserError(
                 f"strategy.micro_batches is {self.micro_batches}; it must be at least 1"
             )
         plan = self.planned(model, len(self.own_devices))
@@ -102,7 +103,7 @@ class Placed(Strategy):
             and device.type == "cuda"
             and (device.index or 0) >= torch.cuda.device_count()
         ):
-            raise ValueError(
+            raise UserError(
                 f"{SETTING} names {place}, but this machine has {torch.cuda.device_count()} GPUs"
             )
         return torch.device(device.type, device.index or 0) if device.type != "cpu" else device
@@ -250,7 +251,7 @@ class Placement(Placed, SingleDeviceStrategy):
             ValueError: There are several nodes, or as above.
         """
         if self.num_nodes > 1:
-            raise ValueError(
+            raise UserError(
                 f"--num_nodes is {self.num_nodes}, but --strategy placement is one process, on one node: "
                 "use --strategy ddp_placement"
             )
@@ -303,7 +304,7 @@ def named(model: Any, placement: Mapping[str, Any], devices: int) -> dict[str, i
         wanted = "sharing" if path == "encoder" and not one_encoder else path
         fitting = {part: rank for part in parts if (rank := fits(wanted, part)) is not None}
         if not fitting:
-            raise ValueError(unknown(model, path, parts))
+            raise UserError(unknown(model, path, parts))
         for part, rank in fitting.items():
             if part not in best or rank > best[part][0]:
                 best[part] = rank, path
@@ -360,12 +361,12 @@ def place_of(path: str, value: Any, devices: int) -> int | str:
                 if devices == 1
                 else f"{devices} devices, 0 to {devices - 1}"
             )
-            raise ValueError(f"{key}, but there {'is' if devices == 1 else 'are'} {there}")
+            raise UserError(f"{key}, but there {'is' if devices == 1 else 'are'} {there}")
         return int(value)
     with suppress(RuntimeError):
         if isinstance(value, str):
             return str(torch.device(value))
-    raise ValueError(
+    raise UserError(
         f"{key}; expected the place of a device, 0 to {devices - 1}, or a name such as cpu or cuda:0"
     )
 
@@ -385,7 +386,7 @@ def check_slices(model: Any, slices: int) -> None:
             if model.sharing.whole
             else "acts between the stages of its encoders"
         )
-        raise ValueError(
+        raise UserError(
             f"strategy.micro_batches is {slices}, but {sharing} {why}, which must run whole: {way_out}"
         )
 
@@ -405,7 +406,7 @@ def write(
             if path.parent.is_dir()
             else f"there is no folder {path.parent}"
         )
-        raise ValueError(f"strategy.save is {path}: {why}")
+        raise UserError(f"strategy.save is {path}: {why}")
     content = {
         "devices": devices,
         "strategy": {"class_path": name, **settings, "placement": dict(plan)},

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from src.errors import UserError
 from src.microbatch import on_slice, slice_of_rows
 from src.planning.measure import without_trace
 
@@ -198,12 +199,12 @@ def tried(model: Any, stages: Sequence[nn.Module]) -> tuple[list[int], list[Stag
             for _ in range(sum(counts)):
                 torch.randint(2**62, ())
             if not torch.equal(torch.get_rng_state(), drawn):
-                raise ValueError(
+                raise UserError(
                     f"--strategy pipeline: stage {k} of the encoder draws random numbers that differ with the rows it gets; "
                     "use src.models.dropout.Dropout there, or --strategy ddp or fsdp"
                 )
     if not isinstance(state, Tensor) or not torch.equal(state, features):
-        raise ValueError(
+        raise UserError(
             f"--strategy pipeline runs the stages of an encoder one after the other, but {type(model.sharing).__name__} with this "
             "encoder does something else: use --strategy ddp or fsdp"
         )

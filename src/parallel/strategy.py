@@ -6,6 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch.callbacks import WeightAveraging
 
+from src.errors import UserError
+
 
 @runtime_checkable
 class Checks(Protocol):
@@ -38,7 +40,7 @@ def refuse_timeout(timeout: timedelta | None) -> None:
         ValueError: Not at all.
     """
     if timeout is not None and timeout <= timedelta(0):
-        raise ValueError(
+        raise UserError(
             f"strategy.timeout is {timeout.total_seconds()}; it must be more than 0 seconds"
         )
 
@@ -52,6 +54,6 @@ def refuse_second_models(callbacks: Iterable[Any], strategy: str) -> None:
     for callback in callbacks:
         if isinstance(callback, WeightAveraging):
             name = type(callback).__name__
-            raise ValueError(
+            raise UserError(
                 f"{name} keeps a second whole model, of which a process has a part under {strategy}: use --strategy ddp"
             )

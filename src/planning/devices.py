@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from src.errors import UserError
 from src.launch.topology import devices_per_node
 
 
@@ -63,9 +64,9 @@ class Devices:
         )
         per_node, nodes = devices_per_node(settings), int(settings["num_nodes"])
         if nodes < 1:
-            raise ValueError(f"--num_nodes is {nodes}; it must be at least 1")
+            raise UserError(f"--num_nodes is {nodes}; it must be at least 1")
         if per_node < 1:
-            raise ValueError(
+            raise UserError(
                 f"--devices is {settings['devices']}, but this machine has no GPU to count: give a number"
             )
         forks = re.search(

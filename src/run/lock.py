@@ -19,6 +19,7 @@ from pathlib import Path
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from src.errors import UserError
 from src.files.typed import read_json
 
 
@@ -100,7 +101,7 @@ class Lock:
         with alone(self.folder):
             earlier, holder = self._read(), self.holder()
             if holder and not (again and job is not None and holder.job == job):
-                raise ValueError(self._refusal(holder, mine))
+                raise UserError(self._refusal(holder, mine))
             if earlier and not earlier.is_same(mine):
                 note = f"note: {self.folder} was left by {earlier}, which has ended without a word; taking it over"
                 print(note, file=sys.stderr, flush=True)
@@ -109,7 +110,7 @@ class Lock:
                 with open(self.path, "x") as file:
                     json.dump(asdict(mine), file)
             except FileExistsError:  # on a file system where nothing has kept another one out
-                raise ValueError(
+                raise UserError(
                     f"run {self.folder} has just been taken by another process"
                 ) from None
             except OSError as error:  # a full disk, which leaves half a lock

@@ -30,6 +30,7 @@ import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from src.checkpoint import load_checkpoint
+from src.errors import UserError
 from src.files.atomic import write_atomically, write_in_place
 from src.files.typed import mismatch, read_json
 from src.files.yaml12 import load_as_written
@@ -68,7 +69,7 @@ class Run:
             except FileExistsError:
                 continue
             except OSError as error:
-                raise ValueError(
+                raise UserError(
                     f"--logs {root}: no run folder can be made there: {error.strerror}"
                 ) from None
             return cls(path)
@@ -103,11 +104,11 @@ class Run:
         """
         run = cls(path)
         if run.path.is_file():
-            raise ValueError(f"{path} is a file; name the run folder that it is in")
+            raise UserError(f"{path} is a file; name the run folder that it is in")
         if not run.path.is_dir():
-            raise ValueError(f"run folder {path} does not exist")
+            raise UserError(f"run folder {path} does not exist")
         if not run.config.is_file():
-            raise ValueError(f"{path} is no run folder: it holds no config.yaml")
+            raise UserError(f"{path} is no run folder: it holds no config.yaml")
         return run
 
     def checkpoint(self, which: str | None = None) -> Path:
@@ -120,20 +121,20 @@ class Run:
             ValueError: The run has none, or it is damaged.
         """
         if which not in ("best", "last", None):
-            raise ValueError(f"--checkpoint is '{which}'; it must be best or last")
+            raise UserError(f"--checkpoint is '{which}'; it must be best or last")
         path = (
             self.last
             if which == "last" or (which is None and self.last.exists() and not self.best.exists())
             else self.best
         )
         if not path.exists():
-            raise ValueError(f"run {self.path} has no checkpoint {path.relative_to(self.path)}")
+            raise UserError(f"run {self.path} has no checkpoint {path.relative_to(self.path)}")
         if which is None and self.has_lost_best():
-            raise ValueError(
+            raise UserError(
                 f"{self.best} is gone, the weights of the best validation: restore it, or add --checkpoint last for others"
             )
         if not self.schema.is_file() and self._knows_its_files():
-            raise ValueError(
+            raise UserError(
                 f"{self.schema} is gone, which says what the run's rows are: restore it, or train anew"
             )
         self._read(path)
@@ -147,9 +148,9 @@ class Run:
         """
         checkpoint = load_checkpoint(path, mmap=True, whole=False)
         if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
-            raise ValueError(f"checkpoint {path} is not from a training run")
+            raise UserError(f"checkpoint {path} is not from a training run")
         if (wrong := mismatch(checkpoint, Checkpoint)) is not None:
-            raise ValueError(f"checkpoint {path} is damaged: {wrong}")
+            raise UserError(f"checkpoint {path} is damaged: {wrong}")
         return checkpoint
 
     def has_lost_best(self) -> bool:
@@ -170,7 +171,7 @@ class Run:
         if self.best.exists():
             self._read(self.best)
         elif self.has_lost_best():
-            raise ValueError(
+            raise UserError(
                 f"{self.best} is gone, the weights of the best validation so far: restore it, or train anew; "
                 "the last weights are for evaluate --checkpoint last"
             )
@@ -194,7 +195,7 @@ class Run:
         if not isinstance(config, dict) or not all(
             isinstance(config.get(key), dict) for key in ("data", "model", "trainer")
         ):
-            raise ValueError(
+            raise UserError(
                 f"{self.config} is damaged: it is no configuration that a run has written"
             )
         return config

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from src.errors import UserError
 from src.tasks.decisions import MIDDLE, Scores, best_thresholds, decision_metrics
 from src.tasks.task import (
     MISSING,
@@ -52,24 +53,24 @@ class BinaryClassification(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.classes) not in (0, 2):
-            raise ValueError(
+            raise UserError(
                 f"BinaryClassification: {len(self.classes)} classes where 2 are expected, the negative one first"
             )
         if self.pos_weight <= 0:
-            raise ValueError(f"BinaryClassification: pos_weight {self.pos_weight} must be above 0")
+            raise UserError(f"BinaryClassification: pos_weight {self.pos_weight} must be above 0")
         if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise ValueError(
+            raise UserError(
                 f"BinaryClassification: threshold {self.threshold} is a probability, from 0 to below 1"
             )
 
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
         if values.ndim > 1:
-            raise ValueError(f"has {values.shape[1]} columns, where a BinaryClassification has one")
+            raise UserError(f"has {values.shape[1]} columns, where a BinaryClassification has one")
         if self.classes:
             return self
         found = distinct(values)
         if len(found) != 2:
-            raise ValueError(
+            raise UserError(
                 f"has {len(found)} values in the training split, where a binary task has 2"
             )
         return replace(self, classes=found)

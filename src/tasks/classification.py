@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
+from src.errors import UserError
 from src.tasks.task import (
     MISSING,
     Label,
@@ -54,21 +55,21 @@ class Classification(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.label_smoothing < 1:
-            raise ValueError(
+            raise UserError(
                 f"Classification: label_smoothing {self.label_smoothing} is outside [0, 1)"
             )
         if self.class_weights and self.classes and len(self.class_weights) != len(self.classes):
-            raise ValueError(
+            raise UserError(
                 f"Classification: {len(self.class_weights)} class_weights for {len(self.classes)} classes"
             )
         if self.class_weights and min(self.class_weights) < 0:
-            raise ValueError(
+            raise UserError(
                 f"Classification: class_weights hold {min(self.class_weights)}; weights start at 0"
             )
 
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
         if values.ndim > 1:
-            raise ValueError(f"has {values.shape[1]} columns, where a Classification has one")
+            raise UserError(f"has {values.shape[1]} columns, where a Classification has one")
         return self if self.classes else replace(self, classes=distinct(values))
 
     def encode(self, values: np.ndarray) -> Tensor:

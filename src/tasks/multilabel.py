@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from src.errors import UserError
 from src.tasks.binary import binary_losses, probabilities
 from src.tasks.decisions import MIDDLE, Scores, best_thresholds, decision_metrics
 from src.tasks.task import BadLabel, LabelCount, Task, as_numbers, classes_as_integers, pairs
@@ -47,27 +48,27 @@ class MultilabelClassification(Task):
         super().__post_init__()
         weights = self.pos_weight if isinstance(self.pos_weight, tuple) else (self.pos_weight,)
         if self.labels and isinstance(self.pos_weight, tuple) and len(weights) != len(self.labels):
-            raise ValueError(
+            raise UserError(
                 f"MultilabelClassification: {len(weights)} values of pos_weight for {len(self.labels)} labels"
             )
         if not all(weight > 0 for weight in weights):
-            raise ValueError(
+            raise UserError(
                 f"MultilabelClassification: pos_weight {self.pos_weight} must be above 0"
             )
         if self.thresholds is None:
             return
         if self.labels and len(self.thresholds) != len(self.labels):
-            raise ValueError(
+            raise UserError(
                 f"MultilabelClassification: {len(self.thresholds)} thresholds for {len(self.labels)} labels"
             )
         if not all(0 <= threshold < 1 for threshold in self.thresholds):
-            raise ValueError(
+            raise UserError(
                 f"MultilabelClassification: thresholds {self.thresholds} are probabilities, from 0 to below 1"
             )
 
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
         if values.ndim != 2 or len(self.labels or names) != values.shape[1]:
-            raise ValueError(
+            raise UserError(
                 f"must be a list of columns, one for each of the labels {', '.join(self.labels or names)}"
             )
         return self if self.labels else replace(self, labels=tuple(names))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
 
+from src.errors import UserError
 from src.tasks.task import LabelCount, Task, as_numbers, constant, in_words, labelled, pairs
 
 
@@ -83,18 +84,18 @@ class Regression(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.loss not in ("mse", "mae", "huber"):
-            raise ValueError(f"Regression: loss '{self.loss}' is none of mse, mae, huber")
+            raise UserError(f"Regression: loss '{self.loss}' is none of mse, mae, huber")
         if self.delta <= 0:
-            raise ValueError(f"Regression: delta {self.delta} must be above 0")
+            raise UserError(f"Regression: delta {self.delta} must be above 0")
         for key, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and (
                 not isinstance(values, tuple) or (self.names and len(values) != len(self.names))
             ):
-                raise ValueError(
+                raise UserError(
                     f"Regression: {key} {values} where a list of {self.values_per_label} is expected"
                 )
         if self.std is not None and not all(std > 0 for std in self.std):
-            raise ValueError(f"Regression: std {self.std} must be above 0")
+            raise UserError(f"Regression: std {self.std} must be above 0")
 
     @property
     def event_dims(self) -> int:  # type: ignore[override]  # a vector has one, a scalar none
@@ -109,11 +110,11 @@ class Regression(Task):
         for name, column in zip(self.names or names, numbers.T, strict=False):
             found = column[~np.isnan(column)]
             if not len(found) and None in (self.mean, self.std):
-                raise ValueError(f"has no label for '{name}' in the training split")
+                raise UserError(f"has no label for '{name}' in the training split")
             if (
                 self.std is None and found.min() == found.max()
             ):  # its std may be rounding dust instead of 0
-                raise ValueError(
+                raise UserError(
                     "has a single value in the training split; there is nothing to learn"
                 )
         return replace(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from src.errors import UserError
 from src.tasks.head import Head
 
 MISSING = -100  # the missing label in integer targets; NaN is the one in float targets
@@ -51,7 +52,7 @@ def pairs(targets: Tensor) -> list[tuple[Any, Any]]:
     return list(zip(targets.tolist(), labelled(targets).tolist(), strict=True))
 
 
-class BadLabel(ValueError):
+class BadLabel(UserError):
     """A label that a task cannot have; ``row`` counts from 0 in the values given."""
 
     def __init__(self, row: int, message: str) -> None:
@@ -202,20 +203,20 @@ class Task(ABC):
     def __post_init__(self) -> None:
         for metric in self.metric_names:
             if metric in RESERVED or "/" in metric:
-                raise ValueError(
+                raise UserError(
                     f"{type(self).__name__}: a metric cannot be named '{metric}', since "
                     f"{', '.join(RESERVED)} have a meaning already and '/' separates keys: rename it"
                 )
         if self.monitor not in self.metric_names:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__}: monitor '{self.monitor}' is none of {', '.join(self.metric_names)}"
             )
         if self.weight < 0:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__}: weight {self.weight} is negative; weights start at 0"
             )
         if self.depth < 0 or self.width < 1:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__}: depth {self.depth} and width {self.width} must be at least 0 and 1"
             )
 

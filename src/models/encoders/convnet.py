@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from src.batch import InputShape
+from src.errors import UserError
 from src.models.encoders.encoder import Encoder
 
 
@@ -42,9 +43,9 @@ class ConvNet(Encoder):
         super().__init__(shape)
         refuse_other_than_images("ConvNet", shape)
         if width < 1 or depth < 1:
-            raise ValueError(f"ConvNet: width {width} and depth {depth} must be at least 1")
+            raise UserError(f"ConvNet: width {width} and depth {depth} must be at least 1")
         if width % 8 and width not in (1, 2, 4):
-            raise ValueError(
+            raise UserError(
                 f"ConvNet: width {width} is neither 1, 2, 4 nor a multiple of 8, the number of its GroupNorm groups"
             )
         sizes = [shape.dense[0], *(width * 2**i for i in range(depth))]
@@ -57,7 +58,7 @@ class ConvNet(Encoder):
 def refuse_other_than_images(name: str, shape: InputShape) -> None:
     """Raises ValueError for inputs that an encoder of images cannot read."""
     if len(shape.dense) != 3 or shape.categories or shape.tokens:
-        raise ValueError(
+        raise UserError(
             f"{name} reads images (channels, height, width), but the data gives {describe(shape)}: "
             f"use --model.encoder {'Transformer' if shape.tokens else 'MLP'}"
         )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from src.batch import InputShape
+from src.errors import UserError
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -139,11 +140,9 @@ class Encoder(nn.Module, ABC):
         if not isinstance(
             getattr(self, "stages", None), nn.Module
         ):  # a compiled one is no nn.Sequential
-            raise ValueError(
-                f"{name} sets no self.stages: an encoder is an nn.Sequential of stages"
-            )
+            raise UserError(f"{name} sets no self.stages: an encoder is an nn.Sequential of stages")
         if not isinstance(getattr(self, "features", None), int):
-            raise ValueError(
+            raise UserError(
                 f"{name} sets no self.features: the size of what its last stage puts out, a whole number"
             )
         training = self.training
@@ -157,7 +156,7 @@ class Encoder(nn.Module, ABC):
                 if z.ndim > 3 and z.shape[1] == self.features
                 else ""
             )
-            raise ValueError(
+            raise UserError(
                 f"{name} says that its features have size {self.features}, but its last stage puts out {z.shape[-1]} "
                 f"{tuple(z.shape)}: set self.features = {z.shape[-1]}, or mend the last stage{order}"
             )

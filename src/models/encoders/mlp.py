@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from src.batch import InputShape
+from src.errors import UserError
 from src.models.dropout import Dropout
 from src.models.encoders.encoder import Encoder
 from src.models.encoders.stem import VectorStem
@@ -46,11 +47,11 @@ class MLP(Encoder):
     ) -> None:
         super().__init__(shape)
         if width < 1 or depth < 0:
-            raise ValueError(f"MLP: width {width} and depth {depth} must be at least 1 and 0")
+            raise UserError(f"MLP: width {width} and depth {depth} must be at least 1 and 0")
         if not 0 <= dropout < 1:
-            raise ValueError(f"MLP: dropout {dropout} is outside [0, 1)")
+            raise UserError(f"MLP: dropout {dropout} is outside [0, 1)")
         if shape.tokens:
-            raise ValueError(
+            raise UserError(
                 "MLP reads vectors, but the data gives sequences of tokens: use --model.encoder Transformer"
             )
         stem = VectorStem(shape)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from src.batch import InputShape
+from src.errors import UserError
 from src.models.dropout import Dropout
 from src.models.encoders.convnet import describe
 from src.models.encoders.encoder import Encoder, State
@@ -135,27 +136,27 @@ class Pretrained(Encoder):
                 if len(shape.dense) == 2
                 else "MLP"
             )
-            raise ValueError(
+            raise UserError(
                 f"Pretrained reads tokens or images, but the data gives {describe(shape)}: use --model.encoder {other}"
             )
         if pool not in ("none", "mean", "first"):
-            raise ValueError(f"Pretrained: pool {pool} is neither none nor mean nor first")
+            raise UserError(f"Pretrained: pool {pool} is neither none nor mean nor first")
         model, missing = load(name, weights)
         title = f"'{name}' ({model.config.model_type})"
         embeddings, projection, blocks, norm = (
             part(model, places) for places in (EMBEDDINGS, PROJECTION, BLOCKS, NORM)
         )
         if embeddings is None or not isinstance(blocks, nn.ModuleList):
-            raise ValueError(
+            raise UserError(
                 f"Pretrained finds no embeddings and list of blocks in {title}: name a model like BERT, ViT or ResNet"
             )
         count = len(blocks) if stages is None else stages
         if not 1 <= count <= len(blocks):
-            raise ValueError(
+            raise UserError(
                 f"Pretrained: stages {count} is outside 1 ... {len(blocks)}, the blocks of {title}"
             )
         if not -1 <= freeze <= count + 1:
-            raise ValueError(
+            raise UserError(
                 f"Pretrained: freeze {freeze} is neither in 0 ... {count + 1}, the stages of {title}, nor -1 for all"
             )
         padding = getattr(model.config, "pad_token_id", None) or 0
@@ -172,7 +173,7 @@ class Pretrained(Encoder):
             key for key, p in model.named_parameters() if key in missing and id(p) in reached
         ]
         if lacking:
-            raise ValueError(
+            raise UserError(
                 f"Pretrained: the weights of {title} lack {lacking[0]}: set weights false, or name another model"
             )
         for p in self.parameters():
@@ -189,7 +190,7 @@ class Pretrained(Encoder):
                     setattr(parent, key, Dropout(child.p))
                 elif isinstance(child, nn.BatchNorm2d):
                     if not weights:
-                        raise ValueError(
+                        raise UserError(
                             f"Pretrained: BatchNorm in {title} has its statistics from the weights: set weights true"
                         )
                     fixed = FixedStatistics(child.num_features, child.eps)
@@ -207,11 +208,11 @@ class Pretrained(Encoder):
         try:
             ours = self(inputs)
         except Exception as error:
-            raise ValueError(
+            raise UserError(
                 f"Pretrained: the blocks of {title} do not run one by one: {error}"
             ) from error
         if not torch.equal(torch.get_rng_state(), before):
-            raise ValueError(
+            raise UserError(
                 f"Pretrained: {title} draws random numbers of its own in training: set dropouts in its config.json to 0"
             )
         reached = depends(ours, self)
@@ -219,7 +220,7 @@ class Pretrained(Encoder):
         if (
             not same or depends(theirs, model) - reached
         ):  # what starts near 0 would not show in the numbers
-            raise ValueError(
+            raise UserError(
                 f"Pretrained: {title} is more than its blocks one by one: name a model like BERT, ViT or ResNet"
             )
         self.train()
@@ -241,7 +242,7 @@ def own_features(
             f"{shape.tokens} tokens",
         )
         if known < shape.tokens:
-            raise ValueError(
+            raise UserError(
                 f"Pretrained: {title} knows {known} tokens, but the data has {shape.tokens}: use the model's tokenizer"
             )
         tokens = tokens.masked_fill(tokens == 0, padding)
@@ -255,12 +256,12 @@ def own_features(
             if hasattr(model.config, "image_size")
             else ""
         )
-        raise ValueError(f"Pretrained: {title}{size} does not read {found}: {error}") from error
+        raise UserError(f"Pretrained: {title}{size} does not read {found}: {error}") from error
     x = outputs.last_hidden_state
     if x.ndim == 3:
         return inputs, pooled(x, mask, pool)
     if pool == "first":
-        raise ValueError(
+        raise UserError(
             f"Pretrained: pool first needs tokens, but {title} puts out images: set pool mean or none"
         )
     return inputs, x.movedim(1, -1) if pool == "none" else outputs.get(
@@ -292,7 +293,7 @@ def load(name: str, weights: bool) -> tuple[Any, set[str]]:
             "Pretrained needs the transformers package: pip install transformers"
         ) from error
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise ValueError(f"Pretrained: name {name}: there is no such folder")
+        raise UserError(f"Pretrained: name {name}: there is no such folder")
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
@@ -310,7 +311,7 @@ def load(name: str, weights: bool) -> tuple[Any, set[str]]:
             name, config=config, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"Pretrained: name '{name}' is neither a model id on the hub nor a folder with a model and its weights "
             f"(without weights, set weights false): {error}"
         ) from error

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.batch import InputShape
+from src.errors import UserError
 from src.models.encoders.convnet import ConvNet, Pool
 from src.models.encoders.encoder import Encoder, State
 from src.models.encoders.resnet import check_images, convolution
@@ -86,7 +87,7 @@ class FeaturePyramid(Encoder):
         layouts, last = encoder.layouts(), encoder.stages[-1]
         images = all(layout.image for layout in layouts[:-1])
         if not (images and isinstance(last, nn.Sequential) and isinstance(last[-1], Pool)):
-            raise ValueError(
+            raise UserError(
                 f"FeaturePyramid: backbone {type(encoder).__name__} must put out images (B, C, H, W) at every stage "
                 "and end with their mean (Pool), as ConvNet and ResNet do"
             )

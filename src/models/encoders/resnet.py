@@ -5,6 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from src.batch import InputShape
+from src.errors import UserError
 from src.models.encoders.convnet import Pool, refuse_other_than_images
 from src.models.encoders.encoder import Encoder
 
@@ -23,9 +24,9 @@ def check_images(name: str, shape: InputShape, width: int, groups: bool = True) 
     """
     refuse_other_than_images(name, shape)
     if width < 1:
-        raise ValueError(f"{name}: width {width} must be at least 1")
+        raise UserError(f"{name}: width {width} must be at least 1")
     if groups and width % GROUPS and GROUPS % width:
-        raise ValueError(
+        raise UserError(
             f"{name}: width {width} must be a multiple of {GROUPS}, the number of its GroupNorm groups, or 1, 2, 4"
         )
 
@@ -110,11 +111,11 @@ class ResNet(Encoder):
     ) -> None:
         super().__init__(shape)
         if depth not in BLOCKS:
-            raise ValueError(f"ResNet: depth {depth} must be 18, 34 or 50")
+            raise UserError(f"ResNet: depth {depth} must be 18, 34 or 50")
         if stem not in ("cifar", "imagenet"):
-            raise ValueError(f"ResNet: stem '{stem}' must be cifar or imagenet")
+            raise UserError(f"ResNet: stem '{stem}' must be cifar or imagenet")
         if norm not in ("group", "batch"):
-            raise ValueError(f"ResNet: norm '{norm}' must be group or batch")
+            raise UserError(f"ResNet: norm '{norm}' must be group or batch")
         check_images("ResNet", shape, width, groups=norm == "group")
         kernel, stride = (3, 1) if stem == "cifar" else (7, 2)
         stages = [

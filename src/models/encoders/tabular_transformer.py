@@ -5,6 +5,7 @@ from rtdl_revisiting_models import CategoricalEmbeddings, LinearEmbeddings
 from torch import Tensor, nn
 
 from src.batch import InputShape
+from src.errors import UserError
 from src.models.encoders.convnet import describe
 from src.models.encoders.encoder import Encoder
 from src.models.encoders.stem import start_between
@@ -66,7 +67,7 @@ class TabularTransformer(Encoder):
         columns = sum(shape.dense)
         if shape.tokens or len(shape.dense) > 1 or not (columns or shape.categories):
             other = "Transformer" if shape.tokens or len(shape.dense) == 2 else "ConvNet"
-            raise ValueError(
+            raise UserError(
                 f"TabularTransformer reads table columns, but the data gives {describe(shape)}: use --model.encoder {other}"
             )
         check("TabularTransformer", width, depth, heads, dropout)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.batch import InputShape
+from src.errors import UserError
 from src.models.dropout import Dropout
 from src.models.encoders.convnet import describe
 from src.models.encoders.encoder import Encoder, State
@@ -202,13 +203,13 @@ class Transformer(Encoder):
                 if len(shape.dense) == 3
                 else "MLP"
             )
-            raise ValueError(
+            raise UserError(
                 f"Transformer reads tokens or sequences (steps, features), but the data gives {describe(shape)}: "
                 f"use --model.encoder {other}"
             )
         check("Transformer", width, depth, heads, dropout)
         if pool not in ("none", "mean"):
-            raise ValueError(f"Transformer: pool {pool} is neither none nor mean")
+            raise UserError(f"Transformer: pool {pool} is neither none nor mean")
         first = Tokens(shape, width) if shape.tokens else nn.Linear(shape.dense[1], width)
         self.stages = nn.Sequential(
             nn.Sequential(first, Positions(dropout)),
@@ -221,10 +222,10 @@ class Transformer(Encoder):
 def check(name: str, width: int, depth: int, heads: int, dropout: float) -> None:
     """Raises ValueError for sizes that cannot be."""
     if width < 1 or depth < 1 or heads < 1:
-        raise ValueError(
+        raise UserError(
             f"{name}: width {width}, depth {depth} and heads {heads} must be at least 1"
         )
     if width % heads:
-        raise ValueError(f"{name}: width {width} is not a multiple of heads {heads}")
+        raise UserError(f"{name}: width {width} is not a multiple of heads {heads}")
     if not 0 <= dropout < 1:
-        raise ValueError(f"{name}: dropout {dropout} is outside [0, 1)")
+        raise UserError(f"{name}: dropout {dropout} is outside [0, 1)")

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.batch import InputShape
+from src.errors import UserError
 from src.models.encoders.convnet import stage
 from src.models.encoders.encoder import Encoder, State
 from src.models.encoders.resnet import check_images
@@ -89,7 +90,7 @@ class UNet(Encoder):
         super().__init__(shape)
         check_images("UNet", shape, width)
         if depth < 1:
-            raise ValueError(f"UNet: depth {depth} must be at least 1")
+            raise UserError(f"UNet: depth {depth} must be at least 1")
         sizes = [width * 2**i for i in range(depth + 1)]
         down = [Down(sizes[i], sizes[i + 1]) for i in range(depth)]
         up: list[nn.Module] = [

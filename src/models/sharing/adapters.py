@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from src.errors import UserError
 from src.models.encoders.encoder import top, with_top
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_encoders import StackedEncoders
@@ -38,7 +39,7 @@ class TaskAdapters(Sharing):
     ) -> None:
         super().__init__(encoder, tasks)
         if rank is not None and (kind == "film" or rank < 0):
-            raise ValueError(
+            raise UserError(
                 f"TaskAdapters: rank {rank} {'is of lora, not of film' if kind == 'film' else 'must be at least 0'}"
             )
         self.encoder, self.whole = StackedEncoders(encoder, 1), True

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from src.errors import UserError
 from src.models.sharing.gates import GateInput, Gates
 from src.models.sharing.mmoe import Mixture
 from src.models.sharing.sharing import EncoderFactory, Owned
@@ -42,15 +43,15 @@ class DSelectK(Mixture):
         per_example: bool = False,
     ) -> None:
         if experts < 2 or experts & (experts - 1):
-            raise ValueError(f"DSelectK: experts {experts} must be a power of 2: 2, 4, 8 ...")
+            raise UserError(f"DSelectK: experts {experts} must be a power of 2: 2, 4, 8 ...")
         if not 1 <= k <= experts:
-            raise ValueError(f"DSelectK: k {k} is outside 1 ... {experts}, the number of experts")
+            raise UserError(f"DSelectK: k {k} is outside 1 ... {experts}, the number of experts")
         if gamma <= 0 or entropy < 0:
-            raise ValueError(
+            raise UserError(
                 f"DSelectK: gamma {gamma} must be above 0 and entropy {entropy} at least 0"
             )
         if entropy and per_example:
-            raise ValueError(
+            raise UserError(
                 f"DSelectK: entropy {entropy} with per_example would be a mean over rows, which depends on the number of devices: "
                 "set entropy 0 or per_example false"
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from src.errors import UserError
 from src.models.encoders.encoder import Layout, top, with_top
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_encoders import StackedEncoders
@@ -42,7 +43,7 @@ class FeatureExchange(Sharing):
     ) -> None:
         super().__init__(encoder, tasks)
         if not 0 <= own <= 1:
-            raise ValueError(f"{type(self).__name__}: own {own} is outside [0, 1]")
+            raise UserError(f"{type(self).__name__}: own {own} is outside [0, 1]")
         self.encoders = StackedEncoders(encoder, len(tasks))
         self.exchanges = nn.ModuleList(exchange(layout) for layout in self.encoders.layouts)
         self.feature_sizes = dict.fromkeys(tasks, self.encoders.features)
@@ -71,7 +72,7 @@ class FeatureExchange(Sharing):
         yield Owned(self.tasks, list(last.parameters()), slices=True)
 
     @abstractmethod
-    def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
+    def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
         """How much each task takes of each, {title: table}."""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
+from src.errors import UserError
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_encoders import StackedEncoders
 
@@ -27,7 +28,7 @@ class HardSharing(Sharing):
         self.encoder = encoder()
         stages = len(self.encoder.stages) if until is not None else 0
         if until is not None and not 1 <= until <= stages:
-            raise ValueError(
+            raise UserError(
                 f"HardSharing: until {until} is outside 1 ... {stages}, the stages of {type(self.encoder).__name__}"
             )
         self.one_feature = until is None or until == stages

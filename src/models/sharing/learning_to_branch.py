@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from src.errors import UserError
 from src.models.sharing.gates import mix, table
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_encoders import StackedEncoders
@@ -54,15 +55,15 @@ class LearningToBranch(Sharing):
     ) -> None:
         super().__init__(encoder, tasks)
         if branches is not None and branches < 1:
-            raise ValueError(
+            raise UserError(
                 f"LearningToBranch: branches {branches} must be at least 1, or null for as many as tasks"
             )
         if temperature < COLDEST or not 0 < cooling <= 1:
-            raise ValueError(
+            raise UserError(
                 f"LearningToBranch: temperature {temperature} must be at least {COLDEST} and cooling {cooling} in (0, 1]"
             )
         if speed <= 0:
-            raise ValueError(f"LearningToBranch: speed {speed} must be above 0")
+            raise UserError(f"LearningToBranch: speed {speed} must be above 0")
         count = len(tasks) if branches is None else branches
         self.nodes = StackedEncoders(encoder, count)
         self.feature_sizes = dict.fromkeys(tasks, self.nodes.features)
@@ -115,7 +116,7 @@ class LearningToBranch(Sharing):
             route.insert(0, choice.argmax(1)[route[0]])
         return torch.stack(route, 1)
 
-    def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
+    def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
         """The branch of each task in each stage, from 0 on, and how sure the tasks are of the last one."""
         routes, sure = self.routes(), (self.speed * self.choices[-1].detach()).softmax(-1)
         return {
@@ -125,7 +126,7 @@ class LearningToBranch(Sharing):
             "last branch": table(sure, self.tasks, [f"branch {i}" for i in range(sure.shape[1])]),
         }
 
-    def lines(self, means: Mapping[str, Tensor]) -> list[str]:
+    def summary(self, means: Mapping[str, Tensor]) -> list[str]:
         """The tree."""
         stages = []
         for k, nodes in enumerate(self.routes().T.tolist()):

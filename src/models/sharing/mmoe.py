@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from src.errors import UserError
 from src.models.sharing.gates import GateInput, Gates, mix, table
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_encoders import StackedEncoders
@@ -26,7 +27,7 @@ class Mixture(Sharing):
     def __init__(self, encoder: EncoderFactory, tasks: Sequence[str], experts: int) -> None:
         super().__init__(encoder, tasks)
         if experts < 1:
-            raise ValueError(f"{type(self).__name__}: experts {experts} must be at least 1")
+            raise UserError(f"{type(self).__name__}: experts {experts} must be at least 1")
         self.experts = StackedEncoders(encoder, experts)
         self.feature_sizes = dict.fromkeys(tasks, self.experts.features)
         self.latest: dict[str, Tensor] = {}
@@ -46,11 +47,11 @@ class Mixture(Sharing):
         """The experts belong to all."""
         yield from self.experts.owners([self.tasks] * len(self.experts))
 
-    def seen(self) -> dict[str, Tensor]:
+    def observe(self) -> dict[str, Tensor]:
         """The gates (B, T, E)."""
         return self.latest
 
-    def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
+    def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
         """The mean gate of each task, and the experts' load, its mean over tasks."""
         if "gates" not in means:
             return {}
@@ -61,7 +62,7 @@ class Mixture(Sharing):
             "load": table(load_E[None], ["all tasks"], names),
         }
 
-    def lines(self, means: Mapping[str, Tensor]) -> list[str]:
+    def summary(self, means: Mapping[str, Tensor]) -> list[str]:
         """How evenly the experts are used."""
         if "gates" not in means:
             return []

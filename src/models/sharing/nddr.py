@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from src.errors import UserError
 from src.models.encoders.encoder import Layout
 from src.models.sharing.feature_exchange import FeatureExchange, mostly_own
 from src.models.sharing.gates import table
@@ -27,7 +28,7 @@ class Reduction(nn.Module):
     def __init__(self, layout: Layout, start_TT: Tensor) -> None:
         super().__init__()
         if layout.channels == 1:
-            raise ValueError(
+            raise UserError(
                 "NDDR: a stage puts out 1 channel, of which LayerNorm leaves nothing: widen the encoder"
             )
         self.weight = nn.Parameter(
@@ -59,7 +60,7 @@ class NDDR(FeatureExchange):
             encoder, tasks, own, lambda layout: Reduction(layout, mostly_own(own, len(tasks)))
         )
 
-    def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
+    def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
         """Mean absolute weight of each block behind each stage: row t takes so much of column s."""
         return {
             f"weights of stage {k + 1}": table(

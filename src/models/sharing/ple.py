@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from src.errors import UserError
 from src.models.encoders.encoder import top
 from src.models.sharing.gates import GateInput, Gates, mix, one_more, pooled, table
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
@@ -101,9 +102,9 @@ class PLE(Sharing):
         kind, one = type(self).__name__, one_more(encoder)
         stages, layouts = len(one.stages), one.layouts()
         if shared < 1 or own < 1:
-            raise ValueError(f"{kind}: shared {shared} and own {own} must be at least 1")
+            raise UserError(f"{kind}: shared {shared} and own {own} must be at least 1")
         if not 1 <= levels <= stages:
-            raise ValueError(
+            raise UserError(
                 f"{kind}: levels {levels} is outside 1 ... {stages}, the stages of {type(one).__name__}"
             )
         self.feature_sizes = dict.fromkeys(tasks, one.features)
@@ -166,15 +167,15 @@ class PLE(Sharing):
             if level.shared_gate is not None:
                 yield Owned(self.tasks, list(level.shared_gate.parameters()))
 
-    def seen(self) -> dict[str, Tensor]:
+    def observe(self) -> dict[str, Tensor]:
         """The tasks' gates of each level, (B, T, experts that a task sees)."""
         return self.latest
 
-    def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
+    def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
         """The mean gate of each task in each level."""
         return {title: table(gates, self.tasks, self.experts) for title, gates in means.items()}
 
-    def lines(self, means: Mapping[str, Tensor]) -> list[str]:
+    def summary(self, means: Mapping[str, Tensor]) -> list[str]:
         """How much of each task comes from shared experts."""
         lines = []
         for title, gates in means.items():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from src.errors import UserError
 from src.models.encoders import Encoder
 
 if TYPE_CHECKING:
@@ -89,22 +90,22 @@ class Sharing(nn.Module, ABC):
     def on_epoch_end(self) -> None:
         """Comes at the end of each epoch of training, for what cools down."""
 
-    def seen(self) -> dict[str, Tensor]:
+    def observe(self) -> dict[str, Tensor]:
         """What the latest forward pass decided per sample, {name: (B, ...)}, detached; evaluation averages it over its rows."""
         return {}
 
-    def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
+    def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
         """What can be drawn, {title: a table with named rows and columns}.
 
         Numbers are drawn as a map of colours. Integers are routes: row r goes through place (r, c)
         at column c.
 
         Args:
-            means: Averages over the validation rows of what :meth:`seen` gave.
+            means: Averages over the validation rows of what :meth:`observe` gave.
         """
         return {}
 
-    def lines(self, means: Mapping[str, Tensor]) -> list[str]:
+    def summary(self, means: Mapping[str, Tensor]) -> list[str]:
         """What a person should know of what was learnt, a line each, when training ends; means are as for pictures."""
         return []
 
@@ -160,13 +161,13 @@ def check_owners(sharing: Sharing, inputs: Tensor | dict[str, Tensor]) -> None:
             ):  # a dead one, which no task reaches, belongs to whom it may
                 task = min(tasks ^ owner[place])
                 verb = "reaches" if task in tasks else "does not reach"
-                raise ValueError(f"{kind}.owners() is wrong: task '{task}' {verb} {place}")
+                raise UserError(f"{kind}.owners() is wrong: task '{task}' {verb} {place}")
         if (
             not sliced
             and len(parts_of) > 1
             and torch.stack(list(parts_of.values())).sum(0).max() == 1
         ):
-            raise ValueError(
+            raise UserError(
                 f"{kind}.owners() is wrong: each task reaches a part of its own of {name}; say slices=True"
             )
 
@@ -184,7 +185,7 @@ def owner_names(sharing: Sharing) -> dict[str, set[str]]:
         for p in owned.parameters:
             name = names.pop(id(p), None)
             if name is None:
-                raise ValueError(
+                raise UserError(
                     f"{kind}.owners() has a parameter of shape {tuple(p.shape)} twice, or one that it does not hold"
                 )
             owner |= (
@@ -193,5 +194,5 @@ def owner_names(sharing: Sharing) -> dict[str, set[str]]:
                 else {name: set(owned.tasks)}
             )
     if names:
-        raise ValueError(f"{kind}.owners() leaves out {', '.join(names.values())}")
+        raise UserError(f"{kind}.owners() leaves out {', '.join(names.values())}")
     return owner

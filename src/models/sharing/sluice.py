@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from src.errors import UserError
 from src.models.encoders.encoder import Layout
 from src.models.sharing.feature_exchange import FeatureExchange, mostly_own
 from src.models.sharing.gates import table
@@ -29,7 +30,7 @@ class Alphas(nn.Module):
     def __init__(self, layout: Layout, tasks: int, subspaces: int, own: float) -> None:
         super().__init__()
         if subspaces < 1 or layout.channels % subspaces:
-            raise ValueError(
+            raise UserError(
                 f"Sluice: subspaces {subspaces} must divide the {layout.channels} channels of a stage"
             )
         self.weight = nn.Parameter(
@@ -74,7 +75,7 @@ class Sluice(FeatureExchange):
             encoder, tasks, own, lambda layout: Alphas(layout, len(tasks), subspaces, own)
         )
         if not orthogonality >= 0:
-            raise ValueError(f"Sluice: orthogonality {orthogonality} must be at least 0")
+            raise UserError(f"Sluice: orthogonality {orthogonality} must be at least 0")
         self.subspaces, self.orthogonality = subspaces, orthogonality
         self.eval()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -119,7 +120,7 @@ class Sluice(FeatureExchange):
             overlaps.append((W @ W.mT).square().sum() / 2 - (within @ within.mT).square().sum() / 2)
         return self.orthogonality * torch.stack(overlaps).sum() if overlaps else None
 
-    def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
+    def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
         """The alphas behind each stage, where row t.a takes so much of column s.b, and the betas."""
         names = [f"{task}.{a + 1}" for task in self.tasks for a in range(self.subspaces)]
         alphas = {

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from src.errors import UserError
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_encoders import StackedEncoders
 
@@ -43,13 +44,13 @@ class SoftSharing(Sharing):
         stages = len(self.encoders.names)
         self.strengths = strength if isinstance(strength, list) else [strength] * stages
         if len(self.strengths) != stages:
-            raise ValueError(
+            raise UserError(
                 f"SoftSharing: strength has {len(self.strengths)} entries, but the encoder has {stages} stages"
             )
         if any(not s >= 0 for s in self.strengths):
-            raise ValueError(f"SoftSharing: strength {strength} must be at least 0")
+            raise UserError(f"SoftSharing: strength {strength} must be at least 0")
         if norm == "trace" and inf in self.strengths:
-            raise ValueError("SoftSharing: an infinite strength goes with norm l2 alone")
+            raise UserError("SoftSharing: an infinite strength goes with norm l2 alone")
         self.norm, self.whole = norm, any(self.strengths)
         self.feature_sizes = dict.fromkeys(tasks, self.encoders.features)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from src.errors import UserError
 from src.models.sharing.gates import table
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_encoders import StackedEncoders
@@ -33,7 +34,7 @@ class WeightedSharing(Sharing):
     def __init__(self, encoder: EncoderFactory, tasks: Sequence[str], own: float = 0.5) -> None:
         super().__init__(encoder, tasks)
         if not 0 < own < 1:
-            raise ValueError(
+            raise UserError(
                 f"WeightedSharing: own {own} is outside (0, 1); for 1, which shares nothing, use Separate"
             )
         self.encoders = StackedEncoders(encoder, len(tasks))
@@ -60,7 +61,7 @@ class WeightedSharing(Sharing):
         yield from self.encoders.owners([self.tasks] * len(self.tasks))
         yield Owned(self.tasks, [self.logits], slices=True)
 
-    def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
+    def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
         """The weights of each stage: row t's parameters are so much of column i's."""
         weights = self.logits.softmax(-1).unbind(1)
         return {
