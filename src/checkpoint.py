@@ -96,7 +96,7 @@ def load_checkpoint(
         whole: Put the tensors of a folder together; else they come as :class:`Parts`.
 
     Raises:
-        ValueError: It is missing, cut off, or holds more than tensors and plain values.
+        UserError: It is missing, cut off, or holds more than tensors and plain values.
     """
     path = Path(path)
     while True:
@@ -160,7 +160,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     """Reads the index of a folder.
 
     Raises:
-        ValueError: It is missing or damaged.
+        UserError: It is missing or damaged.
     """
     index = load_checkpoint(folder / INDEX)
     kinds = {"checkpoint": dict, "files": list, "tensors": dict}

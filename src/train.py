@@ -389,7 +389,7 @@ def refuse_too_short(run: Run, settings: Any) -> None:
     """Looks at the limits of a resumed run, before anything is written.
 
     Raises:
-        ValueError: The run is longer already, or is to be resumed in a mode that keeps nothing.
+        UserError: The run is longer already, or is to be resumed in a mode that keeps nothing.
     """
     if settings["fast_dev_run"]:
         raise UserError(
@@ -413,7 +413,7 @@ def refuse_standstill(run: Run) -> None:
     """Looks at the rate at which a run would go on without a schedule, before anything is written.
 
     Raises:
-        ValueError: It is 0.
+        UserError: It is 0.
     """
     if not run.last.exists():
         return
@@ -459,7 +459,7 @@ def refuse_tuners(callbacks: list[Any]) -> None:
     """Looks for callbacks that would change a setting which is not theirs.
 
     Raises:
-        ValueError: There is one.
+        UserError: There is one.
     """
     for callback in callbacks:
         if isinstance(callback, LearningRateFinder):

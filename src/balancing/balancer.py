@@ -91,7 +91,7 @@ def expect(balancer: "Balancer", method: str, found: Any, shape: tuple[int, ...]
     """Returns what a method of a balancer gave, of which a wrong shape would be spread over the tasks in silence.
 
     Raises:
-        ValueError: It has another shape.
+        UserError: It has another shape.
     """
     if getattr(found, "shape", None) == shape:
         return found
@@ -297,7 +297,7 @@ def try_out(balancer: Balancer) -> None:
     """Tries a copy of a balancer on made losses, before anything is trained.
 
     Raises:
-        ValueError: A method returns another shape than it must.
+        UserError: A method returns another shape than it must.
     """
     size = len(balancer.tasks)
     balancer = deepcopy(balancer)

@@ -23,7 +23,7 @@ def refuse_unfit_optimizer(model: Mapping[str, Any]) -> None:
     """Refuses optimizers that would fail at the first step.
 
     Raises:
-        ValueError: It is one of these, or its learning rate is no number.
+        UserError: It is one of these, or its learning rate is no number.
     """
     optimizer = model.get("optimizer") or {}
     path = optimizer.get("class_path", "")
@@ -44,7 +44,7 @@ def refuse_unmakeable(settings: Mapping[str, Any], key: str = "", owner: Any = N
         owner: The class whose settings these are.
 
     Raises:
-        ValueError: There is one.
+        UserError: There is one.
     """
     hints = hints_of(owner) if owner else {}
     for name, value in settings.items():
@@ -75,7 +75,7 @@ def refuse_function(value: Any, key: str) -> None:
     """Refuses a function where a class is chosen: whoever opens the run would have to call it unseen.
 
     Raises:
-        ValueError: It is one.
+        UserError: It is one.
     """
     if inspect.isroutine(value):
         raise UserError(f"{key}: {value.__name__} is a function, and a class is expected")

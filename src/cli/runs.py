@@ -55,7 +55,7 @@ def open_run(args: list[str], extra: Callable[[LightningArgumentParser], None]) 
         The run's checkpoint, and what was built.
 
     Raises:
-        ValueError: --run names no run folder, or one without a checkpoint.
+        UserError: --run names no run folder, or one without a checkpoint.
     """
 
     def add_arguments(parser: LightningArgumentParser) -> None:
@@ -220,7 +220,7 @@ def load_run(
         trust: Packages whose classes the run's configuration may name, besides ours.
 
     Raises:
-        ValueError: There is no run, none of its checkpoints is whole, or it names classes that are
+        UserError: There is no run, none of its checkpoints is whole, or it names classes that are
             not trusted.
     """
     run = Run.open(path)
@@ -249,7 +249,7 @@ def output_file(path: str, endings: Sequence[str], cli: CLI) -> Path:
     """Where a verb's results go, looked at before any work is done.
 
     Raises:
-        ValueError: The name ends in something else, there is no such folder, a folder has this
+        UserError: The name ends in something else, there is no such folder, a folder has this
             name, a file of the run or of its data does, or another one that --overwrite does not
             give up.
     """

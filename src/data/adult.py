@@ -110,7 +110,7 @@ def find(root: str, name: str) -> str:
     """The path of a file in a folder, gzipped or not.
 
     Raises:
-        ValueError: Neither is there.
+        UserError: Neither is there.
     """
     for candidate in (Path(root) / name, Path(root) / f"{name}.gz"):
         if candidate.is_file():

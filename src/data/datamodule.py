@@ -155,7 +155,7 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
             all_there: Whether each file must be there; otherwise one that nobody reads may be gone.
 
         Raises:
-            ValueError: They are not.
+            UserError: They are not.
         """
 
     def fingerprint(self) -> dict[str, Any] | None:

@@ -71,7 +71,7 @@ class TableFiles:
         """Returns the rows of a file as read.
 
         Raises:
-            ValueError: It cannot be read, or lacks a column of the first file.
+            UserError: It cannot be read, or lacks a column of the first file.
         """
         if role not in self._frames:
             path = self.paths[role]
@@ -113,7 +113,7 @@ class TableFiles:
         """Returns where a file of the run lies now: where the settings say, or where it lay in training.
 
         Raises:
-            ValueError: Its content has changed, or it is gone.
+            UserError: Its content has changed, or it is gone.
         """
         assert self.saved is not None
         record, given = self.saved["files"][role], self.given.get(role)

@@ -82,7 +82,7 @@ class InputReader:
 
         Raises:
             BadColumn: One of them cannot be read, or holds what may be meant in two ways.
-            ValueError: Columns hold dates that are to be refused.
+            UserError: Columns hold dates that are to be refused.
         """
         if self.dates == "refuse":
             self._refuse_dates(names)
@@ -295,7 +295,7 @@ def encode_inputs(
         'dense' (N, F) float32 and 'categorical' (N, C) int64; and a line for each thing to be said.
 
     Raises:
-        ValueError: A column is not there, or holds a value that it cannot have.
+        UserError: A column is not there, or holds a value that it cannot have.
     """
     lacking = list(dict.fromkeys(c.source for c in columns if c.source not in frame.columns))
     if lacking and not allow_missing:

@@ -16,7 +16,7 @@ def declared(given: Any) -> tuple[type[Task] | None, dict[str, Any]]:
     """Reads what was set by hand for a task: the name of a kind, settings, or both as {class_path, init_args}.
 
     Raises:
-        ValueError: No such kind is known, or the form is another one.
+        UserError: No such kind is known, or the form is another one.
     """
     if isinstance(given, type) and issubclass(given, Task):
         return given, {}
@@ -50,7 +50,7 @@ def with_settings(kind: Any, settings: dict[str, Any]) -> Task:
     """Builds a task of a kind with settings given by hand.
 
     Raises:
-        ValueError: The kind has no such setting, or it cannot have that value.
+        UserError: The kind has no such setting, or it cannot have that value.
     """
     types = get_type_hints(kind)
     known = list(inspect.signature(kind).parameters)
@@ -110,7 +110,7 @@ def task_from_plain(values: dict[str, Any]) -> Task:
     """Returns the task that ``Task.describe`` wrote down.
 
     Raises:
-        ValueError: Nothing that has been imported defines its kind: a file of strangers imports
+        UserError: Nothing that has been imported defines its kind: a file of strangers imports
             nothing.
     """
     kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in all_kinds(Task)}

@@ -131,7 +131,7 @@ def infer_kind(frame: pd.DataFrame, written: Mapping[str, Written]) -> tuple[typ
         written: How the numbers of each are written.
 
     Raises:
-        ValueError: They fit no kind.
+        UserError: They fit no kind.
     """
     columns = [str(name) for name in frame.columns]
     if len(columns) > 1:
@@ -193,7 +193,7 @@ def refuse_mixture(series: pd.Series, written: Written, otherwise: str) -> None:
         otherwise: Where to say that it holds words indeed.
 
     Raises:
-        ValueError: It is one.
+        UserError: It is one.
     """
     if not 0 < written.share < 1 or written.format is None:
         return

@@ -363,7 +363,7 @@ def refuse_other_marks(
     """Looks whether a column holds numbers with other marks than those set by hand.
 
     Raises:
-        ValueError: It does, and would be taken for a column of words.
+        UserError: It does, and would be taken for a column of words.
     """
     known = without_words_for_none(series).dropna()
     numbers = ~np.isnan(plain_numbers(known))

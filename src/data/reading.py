@@ -102,7 +102,7 @@ class FileFormat:
         """Returns which of ``FORMATS`` a file is of.
 
         Raises:
-            ValueError: Its name does not tell.
+            UserError: Its name does not tell.
         """
         if self.format is not None:
             return self.format
@@ -123,7 +123,7 @@ def read_table(path: str | Path, layout: FileFormat | None = None) -> pd.DataFra
         layout: How it is laid out.
 
     Raises:
-        ValueError: The file is missing, empty, of another kind, or not a table with unique column
+        UserError: The file is missing, empty, of another kind, or not a table with unique column
             names.
     """
     import pandas as pd  # half a second to import: only where it is used

@@ -35,7 +35,7 @@ def sides(table: Table) -> tuple[np.ndarray, int]:
         (N,) of 'train', 'val' or 'test', and a number.
 
     Raises:
-        ValueError: A row lacks its group, or its side is none.
+        UserError: A row lacks its group, or its side is none.
     """
     main = table.main
     val = 0.0 if table.val_path else table.val_fraction

@@ -108,7 +108,7 @@ def column_split(values: Sequence[object]) -> np.ndarray:
     """Reads the split from a column that says train, val or test.
 
     Raises:
-        ValueError: A value is no split's name.
+        UserError: A value is no split's name.
     """
     split = np.empty(len(values), dtype="<U5")
     for row, value in enumerate(values):

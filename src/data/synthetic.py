@@ -197,7 +197,7 @@ def per_task(key: str, value: float | Sequence[float], tasks: int) -> list[float
     """One number for all tasks, or a list with one for each, as a list.
 
     Raises:
-        ValueError: The list is of another length.
+        UserError: The list is of another length.
     """
     values = [float(v) for v in value] if isinstance(value, Sequence) else [float(value)] * tasks
     if len(values) != tasks:

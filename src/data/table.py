@@ -411,7 +411,7 @@ class Table(MultiTaskDataModule):
         """Returns a split; to predict is to predict every row of ``path``.
 
         Raises:
-            ValueError: New rows are asked for a split, of which they have none.
+            UserError: New rows are asked for a split, of which they have none.
         """
         if name == "predict":
             return self._part("train", np.arange(len(self.table_files.frame())), labelled=False)

@@ -36,7 +36,7 @@ def matching(pattern: str, columns: Sequence[str] | None) -> list[str]:
     """The columns that the name of a target means: itself, or those that fit a pattern.
 
     Raises:
-        ValueError: There are none.
+        UserError: There are none.
     """
     if not is_pattern(pattern) or columns is None:
         return [pattern]
@@ -59,7 +59,7 @@ def columns_of_tasks(given: Targets, columns: Sequence[str] | None) -> dict[str,
         columns: The columns of the table; None: leave patterns as they are.
 
     Raises:
-        ValueError: Two tasks would have one name, or no column fits a pattern.
+        UserError: Two tasks would have one name, or no column fits a pattern.
     """
     if isinstance(given, dict):
         result: dict[str, str | list[str]] = {}
@@ -123,7 +123,7 @@ class TargetReader:
         """Returns a task with its label space.
 
         Raises:
-            ValueError: The labels fit no kind, or not the one that was set by hand.
+            UserError: The labels fit no kind, or not the one that was set by hand.
         """
         where = (
             f"{self.path}: target '{columns[0]}'"
@@ -206,7 +206,7 @@ def refuse_unknown_settings(settings: Mapping[str, Any], names: Mapping[str, Any
     """Looks for settings of a task that is none.
 
     Raises:
-        ValueError: There is one.
+        UserError: There is one.
     """
     for name in settings:
         if name not in names:
@@ -232,7 +232,7 @@ def encode(
     """The targets of all rows of a file for one task.
 
     Raises:
-        ValueError: A column is not there, or a label cannot be.
+        UserError: A column is not there, or a label cannot be.
     """
     for column in labels.columns:
         if column not in frame.columns:

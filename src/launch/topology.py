@@ -53,7 +53,7 @@ def topology(
         What to change in the Trainer's settings.
 
     Raises:
-        ValueError: No device is asked for, more GPUs than there are, a kind of device that has no
+        UserError: No device is asked for, more GPUs than there are, a kind of device that has no
             64-bit numbers, other numbers than SLURM has started, or several nodes that do not know
             where to meet.
     """
@@ -116,7 +116,7 @@ def refuse_lone_ranks(nodes: int, environment: Mapping[str, str] = os.environ) -
         environment: Environment variables.
 
     Raises:
-        ValueError: There is one.
+        UserError: There is one.
     """
     if (
         "TORCHELASTIC_RUN_ID" in environment
@@ -153,7 +153,7 @@ def as_slurm_says(asked: Mapping[str, Any], environment: Mapping[str, str]) -> d
     """The numbers of devices and nodes under srun, which starts one process for each device.
 
     Raises:
-        ValueError: Others are asked for.
+        UserError: Others are asked for.
     """
     nodes = int(environment.get("SLURM_NNODES", 1))
     tasks = int(environment.get("SLURM_NTASKS_PER_NODE", int(environment["SLURM_NTASKS"]) // nodes))

@@ -17,7 +17,7 @@ def check_losses(groups: Iterable[Group]) -> None:
     """Tries each kind's loss on labels that are missing: it must be one number per label, 0, and leave the head alone.
 
     Raises:
-        ValueError: It is not; the message names the task and says what is right.
+        UserError: It is not; the message names the task and says what is right.
     """
     for group in groups:
         check_loss(group)
@@ -92,7 +92,7 @@ def check_keys(tasks: Mapping[str, Task]) -> None:
     """Looks whether two values would be logged under one key.
 
     Raises:
-        ValueError: They would; the message names both tasks.
+        UserError: They would; the message names both tasks.
     """
     taken: dict[str, str] = {}
     for name, task in tasks.items():

@@ -232,7 +232,7 @@ class MultiTaskModel(L.LightningModule):
         """Counts where the losses are, and refuses what cannot be right.
 
         Raises:
-            ValueError: The balancer does not go with the sharing architecture, or with
+            UserError: The balancer does not go with the sharing architecture, or with
                 accumulation.
         """
         self.train_sums_2T = self.train_sums_2T.to(self.device)
@@ -246,7 +246,7 @@ class MultiTaskModel(L.LightningModule):
             micro_batches: Batches per optimizer step.
 
         Raises:
-            ValueError: A part of the network cannot be made, a task's loss does not leave out
+            UserError: A part of the network cannot be made, a task's loss does not leave out
                 missing labels, or the balancer would see no shared feature, or micro-batches.
         """
         self.configure_model()
@@ -457,7 +457,7 @@ class MultiTaskModel(L.LightningModule):
         """Returns the sums of the element losses and the counts of known labels on this rank, both (T,).
 
         Raises:
-            ValueError: The encoder gives features for each pixel or token, and the data one label
+            UserError: The encoder gives features for each pixel or token, and the data one label
                 for all of them, or otherwise.
         """
         sums, counts = [], []
@@ -698,7 +698,7 @@ class MultiTaskModel(L.LightningModule):
         """Takes over the thresholds that validation chose; refuses a checkpoint of other tasks.
 
         Raises:
-            ValueError: The tasks' names or output sizes differ.
+            UserError: The tasks' names or output sizes differ.
         """
         theirs, ours = checkpoint.get("tasks", {}), self.tasks
         if set(theirs) != set(ours):

@@ -74,7 +74,7 @@ def refuse_bad_settings(make_optimizer: Callable[[Iterable[Any]], Optimizer]) ->
     """Makes an optimizer of one parameter, long before that of the model.
 
     Raises:
-        ValueError: torch refuses a setting, such as a negative rate.
+        UserError: torch refuses a setting, such as a negative rate.
     """
     try:
         make_optimizer([nn.Parameter(torch.zeros(1))])
@@ -109,7 +109,7 @@ def made(
     """Makes a schedule, and tells one that must know it the number of steps of the whole run.
 
     Raises:
-        ValueError: torch refuses a setting, or the run has no end.
+        UserError: torch refuses a setting, or the run has no end.
     """
     try:
         return make_scheduler(optimizer)
@@ -141,7 +141,7 @@ def optimizer_and_schedule(
         steps: The number of steps of the whole run.
 
     Raises:
-        ValueError: A setting that torch refuses, a plateau schedule that waits for less, a schedule
+        UserError: A setting that torch refuses, a plateau schedule that waits for less, a schedule
             without an end.
     """
     try:

@@ -54,7 +54,7 @@ class LearningRate(Quiet):
         """Looks at the schedule, and changes or compares the rates of a resumed run.
 
         Raises:
-            ValueError: The schedule ends before the run does, or has come down to 0.
+            UserError: The schedule ends before the run does, or has come down to 0.
         """
         configs = trainer.lr_scheduler_configs
         schedule = configs[0].scheduler if configs else None
@@ -86,7 +86,7 @@ def look_at_interval(trainer: L.Trainer, schedule: Any, interval: str, resumed: 
     """Looks at schedules that are made to move at each step.
 
     Raises:
-        ValueError: One of them ends before the run does.
+        UserError: One of them ends before the run does.
     """
     if not isinstance(schedule, OneCycleLR | CyclicLR):
         return
@@ -121,7 +121,7 @@ def go_on_from(
         factors: {group: factor on the rate}.
 
     Raises:
-        ValueError: The schedule has come to its end, where its curve is 0.
+        UserError: The schedule has come to its end, where its curve is 0.
     """
     for k, group in enumerate(optimizer.param_groups):
         wanted, now = rate * factors[group["name"]], float(group["lr"])

@@ -63,7 +63,7 @@ class DDP(Launches, DDPStrategy):
         """Looks at the model.
 
         Raises:
-            ValueError: Nothing in it trains, or a setting does not fit.
+            UserError: Nothing in it trains, or a setting does not fit.
         """
         refuse_timeout(self._timeout)
         if not any(p.requires_grad for p in model.parameters()):

@@ -51,7 +51,7 @@ class DDPPlacement(Placed, DDP):
         """Into how many processes so many devices go.
 
         Raises:
-            ValueError: They do not divide.
+            UserError: They do not divide.
         """
         count, rest = divmod(devices, max(self.devices_per_replica, 1))  # check() has more to say
         if rest or not count:
@@ -86,7 +86,7 @@ class DDPPlacement(Placed, DDP):
         """As for placement.
 
         Raises:
-            ValueError: Besides, DDP cannot average what lies on devices of different kinds.
+            UserError: Besides, DDP cannot average what lies on devices of different kinds.
         """
         if self.devices_per_replica < 1:
             raise UserError(

@@ -107,7 +107,7 @@ class FSDP(Launches, DDPStrategy):
         """Looks at the model.
 
         Raises:
-            ValueError: Devices do not divide, a balancer needs what shards cannot give, or the
+            UserError: Devices do not divide, a balancer needs what shards cannot give, or the
                 encoder cannot be cut in its layers.
         """
         refuse_timeout(self._timeout)
@@ -452,7 +452,7 @@ def check_cuts(sharing: nn.Module, size: int) -> None:
     """Looks at how the layers of an encoder can be cut.
 
     Raises:
-        ValueError: They cannot, or not into so many parts.
+        UserError: They cannot, or not into so many parts.
     """
     modules, asked = cut_modules(sharing), f"strategy.tensor_parallel_size {size}"
     if not modules:

@@ -88,7 +88,7 @@ class Pipeline(Launches, DDPStrategy):
         """Looks at the model.
 
         Raises:
-            ValueError: It is no chain of stages, the balancer needs what slices cannot give, or a
+            UserError: It is no chain of stages, the balancer needs what slices cannot give, or a
                 setting does not fit.
         """
         refuse_timeout(self._timeout)
@@ -157,7 +157,7 @@ class Pipeline(Launches, DDPStrategy):
         """How many stages each of so many ranks has.
 
         Raises:
-            ValueError: There are too few, or the cut is of others.
+            UserError: There are too few, or the cut is of others.
         """
         stages = self._stages(model)
         if ranks > len(stages):
@@ -224,7 +224,7 @@ class Pipeline(Launches, DDPStrategy):
         """Every rank reads the whole batch: each is a replica's only process among those that share the batch.
 
         Raises:
-            ValueError: There are fewer rows than slices, or a callback that needs a whole model.
+            UserError: There are fewer rows than slices, or a callback that needs a whole model.
         """
         trainer: Any = self._network.trainer
         rows = getattr(trainer.datamodule, "batch_size", self.micro_batches)
@@ -359,7 +359,7 @@ class Pipeline(Launches, DDPStrategy):
         """Stands in for the encoder's forward: features on the last rank, nothing on the others.
 
         Raises:
-            ValueError: Gradients are wanted.
+            UserError: Gradients are wanted.
         """
         if torch.is_grad_enabled():
             raise UserError(

@@ -61,7 +61,7 @@ class Placed(Strategy):
         """Finds out what lies where, and writes the plan if that was asked for.
 
         Raises:
-            ValueError: The placement names what cannot be placed or a device that is not there,
+            UserError: The placement names what cannot be placed or a device that is not there,
                 rows cannot go through this network in slices, or the plan cannot be written.
         """
         if self.micro_batches < 1:
@@ -248,7 +248,7 @@ class Placement(Placed, SingleDeviceStrategy):
         """Looks at the model, too.
 
         Raises:
-            ValueError: There are several nodes, or as above.
+            UserError: There are several nodes, or as above.
         """
         if self.num_nodes > 1:
             raise UserError(
@@ -294,7 +294,7 @@ def named(model: Any, placement: Mapping[str, Any], devices: int) -> dict[str, i
         devices: How many places there are.
 
     Raises:
-        ValueError: A path is of no part, or what it is to be laid on is no device.
+        UserError: A path is of no part, or what it is to be laid on is no device.
     """
     parts = ["sharing", *model.parts()]
     places = {path: place_of(path, value, devices) for path, value in placement.items()}
@@ -347,7 +347,7 @@ def place_of(path: str, value: Any, devices: int) -> int | str:
     """A place or a device's name.
 
     Raises:
-        ValueError: There is no such device.
+        UserError: There is no such device.
     """
     key = f"{SETTING}.{path} is {value}"
     if (
@@ -375,7 +375,7 @@ def check_slices(model: Any, slices: int) -> None:
     """Looks whether rows can go through a network in slices.
 
     Raises:
-        ValueError: Something else acts between its stages, or reads their weights.
+        UserError: Something else acts between its stages, or reads their weights.
     """
     way_out = "set strategy.micro_batches 1"
     modules: list[nn.Module] = list(runners(model, model.parts()))
@@ -398,7 +398,7 @@ def write(
     """Writes a plan as a file that --config and --trainer read.
 
     Raises:
-        ValueError: There is no such folder, or the name is of another kind of file.
+        UserError: There is no such folder, or the name is of another kind of file.
     """
     if path.suffix not in (".yaml", ".yml") or not path.parent.is_dir():
         why = (

@@ -178,7 +178,7 @@ def tried(model: Any, stages: Sequence[nn.Module]) -> tuple[list[int], list[Stag
         How many keys of random layers each draws from torch's generator, and the border above each.
 
     Raises:
-        ValueError: The stages, one after the other, are not what the model runs, or one draws
+        UserError: The stages, one after the other, are not what the model runs, or one draws
             something else.
     """
     inputs = model.input_shape.example()

@@ -23,7 +23,7 @@ class Checks(Protocol):
         """Looks at a model that has been built, on the CPU, where its network still is whole.
 
         Raises:
-            ValueError: This strategy cannot run it; the message names the way out.
+            UserError: This strategy cannot run it; the message names the way out.
         """
 
 
@@ -37,7 +37,7 @@ def refuse_timeout(timeout: timedelta | None) -> None:
     """Looks at how long processes are to wait for one another.
 
     Raises:
-        ValueError: Not at all.
+        UserError: Not at all.
     """
     if timeout is not None and timeout <= timedelta(0):
         raise UserError(
@@ -49,7 +49,7 @@ def refuse_second_models(callbacks: Iterable[Any], strategy: str) -> None:
     """Looks for callbacks that keep a whole model besides the one that is trained.
 
     Raises:
-        ValueError: There is one, and a process of this strategy has a part.
+        UserError: There is one, and a process of this strategy has a part.
     """
     for callback in callbacks:
         if isinstance(callback, WeightAveraging):

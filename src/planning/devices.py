@@ -51,7 +51,7 @@ class Devices:
         """Those that the Trainer's settings, as :func:`topology` left them, ask for.
 
         Raises:
-            ValueError: They ask for all GPUs of a machine that has none, or for no node.
+            UserError: They ask for all GPUs of a machine that has none, or for no node.
         """
         there = torch.cuda.device_count()
         asked = str(settings["accelerator"])

@@ -76,7 +76,7 @@ class Lock:
         """Returns the other process that trains here now, as far as one can tell; None where there is none.
 
         Raises:
-            ValueError: The lock is damaged.
+            UserError: The lock is damaged.
         """
         holder = self._read()
         return (
@@ -95,7 +95,7 @@ class Lock:
                 machine it ran.
 
         Raises:
-            ValueError: Another process trains here, or the lock is damaged.
+            UserError: Another process trains here, or the lock is damaged.
         """
         mine = Holder.this(job)
         with alone(self.folder):

@@ -100,7 +100,7 @@ class Run:
         """Opens what an earlier run left.
 
         Raises:
-            ValueError: There is no run in this folder.
+            UserError: There is no run in this folder.
         """
         run = cls(path)
         if run.path.is_file():
@@ -118,7 +118,7 @@ class Run:
             which: best or last; None: the best, or the last of a run that did not validate.
 
         Raises:
-            ValueError: The run has none, or it is damaged.
+            UserError: The run has none, or it is damaged.
         """
         if which not in ("best", "last", None):
             raise UserError(f"--checkpoint is '{which}'; it must be best or last")
@@ -144,7 +144,7 @@ class Run:
         """Opens a checkpoint of this run, its large tensors not yet.
 
         Raises:
-            ValueError: It is damaged, or of something else.
+            UserError: It is damaged, or of something else.
         """
         checkpoint = load_checkpoint(path, mmap=True, whole=False)
         if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
@@ -164,7 +164,7 @@ class Run:
         """Looks at what a run that goes on will compare itself with at its end.
 
         Raises:
-            ValueError: The best weights or the metrics are gone or damaged.
+            UserError: The best weights or the metrics are gone or damaged.
         """
         self._read_record()
         self.read_results()
@@ -186,7 +186,7 @@ class Run:
         """The resolved configuration.
 
         Raises:
-            ValueError: The file was damaged.
+            UserError: The file was damaged.
         """
         try:
             config = load_as_written(self.config.read_text())
@@ -204,7 +204,7 @@ class Run:
         """The metrics that the run has written down; None where it has none.
 
         Raises:
-            ValueError: The file was damaged.
+            UserError: The file was damaged.
         """
         if not self.metrics.is_file():
             return None
@@ -221,7 +221,7 @@ class Run:
         """The record of earlier sessions; empty where there is none.
 
         Raises:
-            ValueError: It was damaged.
+            UserError: It was damaged.
         """
         if not self.record.is_file():
             return {}
@@ -251,7 +251,7 @@ class Run:
             data: The fingerprint of the run's data; None keeps what is noted already.
 
         Raises:
-            ValueError: Another process trains here, or the record is damaged.
+            UserError: Another process trains here, or the record is damaged.
         """
         self.lock.take(job)
         try:

@@ -133,7 +133,7 @@ class Encoder(nn.Module, ABC):
             shape: What one sample looks like.
 
         Raises:
-            ValueError: It lacks a part of the contract, or its features have another size than it
+            UserError: It lacks a part of the contract, or its features have another size than it
                 says.
         """
         name = type(self).__name__

@@ -282,14 +282,13 @@ def load(name: str, weights: bool) -> tuple[Any, set[str]]:
     """A model in fp32, and the names of parameters that its weights do not have.
 
     Raises:
-        ModuleNotFoundError: transformers is not installed.
-        ValueError: There is no such model.
+        UserError: transformers is not installed, or there is no such model.
     """
     try:
         from transformers import AutoConfig, AutoModel
         from transformers.utils import logging
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
+        raise UserError(
             "Pretrained needs the transformers package: pip install transformers"
         ) from error
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():

@@ -20,7 +20,7 @@ def check_images(name: str, shape: InputShape, width: int, groups: bool = True) 
     """Refuses what an encoder of images cannot read, and channels that its groups would not divide.
 
     Raises:
-        ValueError: The inputs are no images, or the width is wrong.
+        UserError: The inputs are no images, or the width is wrong.
     """
     refuse_other_than_images(name, shape)
     if width < 1:

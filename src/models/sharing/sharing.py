@@ -118,7 +118,7 @@ def check_owners(sharing: Sharing, inputs: Tensor | dict[str, Tensor]) -> None:
         inputs: Some samples.
 
     Raises:
-        ValueError: A parameter is in no group or in two; a task's features reach one that is not
+        UserError: A parameter is in no group or in two; a task's features reach one that is not
             theirs, or not one that is; tasks that are said to share a parameter reach a part of
             their own each.
     """
@@ -176,7 +176,7 @@ def owner_names(sharing: Sharing) -> dict[str, set[str]]:
     """{parameter's name, or name[k] for the parts of one: the tasks that reach it}.
 
     Raises:
-        ValueError: A parameter is in no group or in two.
+        UserError: A parameter is in no group or in two.
     """
     names = {id(p): name for name, p in sharing.named_parameters()}
     owner: dict[str, set[str]] = {}

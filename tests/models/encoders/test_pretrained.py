@@ -328,7 +328,7 @@ def test_models_that_are_not_there_are_named(folders, tmp_path, monkeypatch):
         Pretrained(TOKENS, str(tmp_path / "half"))
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(
-        ModuleNotFoundError,
+        ValueError,
         match=r"^Pretrained needs the transformers package: pip install transformers$",
     ):
         Pretrained(TOKENS, folders["bert"])
