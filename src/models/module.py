@@ -49,7 +49,7 @@ from src.models.optimisation import optimizer_and_schedule, parameter_groups, re
 from src.models.own_weights import own_weights
 from src.models.schedule import WarmupCosine
 from src.models.sharing import EncoderFactory, HardSharing, Sharing, StackedEncoders, check_owners
-from src.models.summary import choice_lines, score_note
+from src.models.task_notes import describe_choices, describe_score
 from src.models.unseen import hide_categories
 from src.parallel.dtensor import assembled
 from src.tasks import Task, labelled
@@ -276,7 +276,7 @@ class MultiTaskModel(L.LightningModule):
         return [
             f"sharing {sharing}: {costs(self.sharing, partial(self._make_encoder, self.input_shape), self.input_shape)}",
             f"balancer {type(self.balancer).__name__}{where}",
-            score_note(self.tasks),
+            describe_score(self.tasks),
         ]
 
     def own_weights(self) -> dict[str, list[tuple[str, int | None]]] | None:
@@ -611,7 +611,7 @@ class MultiTaskModel(L.LightningModule):
     def summary(self) -> list[str]:
         """What an evaluation has shown of the sharing architecture, and what validation has chosen, a line each."""
         with assembled(self.sharing):
-            return [*self.sharing.summary(self.observed), *choice_lines(self.tasks, self.chosen_tasks)]
+            return [*self.sharing.summary(self.observed), *describe_choices(self.tasks, self.chosen_tasks)]
 
     def decode(self, name: str, outputs: Tensor) -> dict[str, Any]:
         """A task's outputs (B, O) for people, decided by the thresholds that validation chose: see ``Task.decode``."""

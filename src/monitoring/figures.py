@@ -102,7 +102,7 @@ class Figures(Watcher):
         agree(trainer, error)
         for counts in self.counts.values():
             global_sum(counts)
-        tables = model.pictures()
+        tables = model.figures()
         agree(
             trainer,
             None

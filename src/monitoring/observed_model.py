@@ -51,5 +51,5 @@ class ObservedModel(Protocol):
     def task_gramian(self, batch: Any) -> Tensor:
         """Inner products (T, T) of the task gradients over the global batch."""
 
-    def pictures(self) -> "dict[str, DataFrame]":
+    def figures(self) -> "dict[str, DataFrame]":
         """What can be drawn of how tasks share, {title: table}; integers are routes."""

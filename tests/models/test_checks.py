@@ -12,7 +12,7 @@ from src.batch import InputShape
 from src.models import MultiTaskModel
 from src.models.checks import check_keys
 from src.models.encoders import MLP
-from src.models.summary import choice_lines, score_note
+from src.models.task_notes import describe_choices, describe_score
 from src.tasks import (
     BinaryClassification,
     Classification,
@@ -165,11 +165,11 @@ def test_the_score_is_said():
         "even": BinaryClassification(),
     }
     assert (
-        score_note(tasks)
+        describe_score(tasks)
         == "score: mean over tasks of accuracy (digit), AUROC (odd, even), R2, at least -1 (ink)"
     )
     many = {f"t{k}": BinaryClassification() for k in range(140)}
-    assert score_note(many) == "score: mean over tasks of AUROC (140 tasks)"
+    assert describe_score(many) == "score: mean over tasks of AUROC (140 tasks)"
 
 
 def test_notes_end_with_the_score():
@@ -196,10 +196,10 @@ def test_chosen_thresholds_are_said():
         name: BinaryClassification(threshold=0.125) if name != "fixed" else task
         for name, task in tasks.items()
     }
-    lines = choice_lines(tasks, chosen, most=2)
+    lines = describe_choices(tasks, chosen, most=2)
     assert lines == [
         "threshold of t0: 0.125, chosen on validation rows",
         "threshold of t1: 0.125, chosen on validation rows",
         "thresholds of 7 more tasks, chosen likewise",
     ]
-    assert choice_lines(tasks, tasks) == []
+    assert describe_choices(tasks, tasks) == []

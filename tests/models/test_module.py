@@ -523,7 +523,7 @@ def test_a_threshold_is_chosen_by_validation_and_kept_for_the_test():
             f1_score(column, tags[label], zero_division=NAN), nan_ok=True
         )
     u, v = model.chosen_tasks["tags"].thresholds
-    assert model.lines() == [
+    assert model.summary() == [
         f"threshold of fraud: {threshold:.4g}, chosen on validation rows",
         f"thresholds of tags: u {u:.4g}, v {v:.4g}, chosen on validation rows",
     ]
@@ -544,7 +544,7 @@ def test_thresholds_come_with_the_checkpoint(tmp_path):
     assert by_hand.chosen_tasks["fraud"].threshold == 0.25
     assert by_hand.chosen_tasks["tags"] == model.chosen_tasks["tags"]
     by_hand.configure_model()
-    assert by_hand.lines() == model.lines()[1:]
+    assert by_hand.summary() == model.summary()[1:]
 
 
 def test_only_validation_chooses_thresholds():
@@ -553,7 +553,7 @@ def test_only_validation_chooses_thresholds():
     trainer.fit(model, Rare(RARE))
     trainer.test(model, Rare(RARE), verbose=False)
     assert model.chosen_tasks == RARE
-    assert model.lines() == []
+    assert model.summary() == []
     sanity = model_of(RARE)
     fit(sanity, Rare(RARE), num_sanity_val_steps=2, max_steps=0)
     assert sanity.chosen_tasks == RARE

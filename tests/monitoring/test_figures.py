@@ -60,7 +60,7 @@ class Model(L.LightningModule):
     def metrics_of(self, name: str) -> MetricCollection:
         return self.metrics[name]
 
-    def pictures(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         return {}
 
 

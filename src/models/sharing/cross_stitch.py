@@ -71,7 +71,7 @@ class CrossStitch(FeatureExchange):
             ),
         )
 
-    def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
+    def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
         """The weights behind each stage, averaged over channels: row t takes so much of column s."""
         return {
             f"stitches of stage {k + 1}": table(

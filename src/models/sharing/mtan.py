@@ -50,13 +50,13 @@ class MTAN(Sharing):
             group([attention(2 * C if k else C, C) for _ in tasks]) for k, C in enumerate(channels)
         )
         self.feature_sizes = dict.fromkeys(tasks, self.encoder.features)
-        self._seen: dict[str, Tensor] = {}
+        self._observed: dict[str, Tensor] = {}
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
         """Returns each task's attended features."""
         state: Any = inputs
         tokens = inputs.get("tokens") if isinstance(inputs, dict) else None
-        self._seen = {}
+        self._observed = {}
         attended: Tensor | None = None
         for k, (stage, layout) in enumerate(zip(self.encoder.stages, self.layouts, strict=True)):
             state = self.encoder.run(stage, state)
@@ -69,7 +69,7 @@ class MTAN(Sharing):
             attended = a * p
             if not self.training:
                 means = over_places(a.detach(), tokens).unbind()
-                self._seen |= {
+                self._observed |= {
                     f"attention.{task}.{k + 1}": mean
                     for task, mean in zip(self.tasks, means, strict=True)
                 }
@@ -81,11 +81,11 @@ class MTAN(Sharing):
         yield Owned(self.tasks, [*self.encoder.parameters(), *self.carry.parameters()])
         yield Owned(self.tasks, list(self.attend.parameters()), slices=True)
 
-    def seen(self) -> dict[str, Tensor]:
+    def observe(self) -> dict[str, Tensor]:
         """Each task's attention to each channel of each stage, averaged over places; in evaluation alone."""
-        return self._seen
+        return self._observed
 
-    def pictures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
+    def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
         """The average attention of tasks (rows) to the channels of each stage (columns)."""
         return {
             f"attention of stage {k + 1}": table(

@@ -236,11 +236,11 @@ def test_initial_weights():
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_pictures(per_channel):
+def test_figures(per_channel):
     sharing = stir(seeded(CrossStitch, ENCODERS["images"], per_channel=per_channel))
-    pictures = sharing.pictures({})
-    assert list(pictures) == ["stitches of stage 1", "stitches of stage 2", "stitches of stage 3"]
-    for table, stitch in zip(pictures.values(), sharing.exchanges, strict=True):
+    figures = sharing.figures({})
+    assert list(figures) == ["stitches of stage 1", "stitches of stage 2", "stitches of stage 3"]
+    for table, stitch in zip(figures.values(), sharing.exchanges, strict=True):
         assert (list(table.index), list(table.columns)) == (TASKS, TASKS)
         number = stitch.weight[2, 0].mean() if per_channel else stitch.weight[2, 0]
         assert table.loc["c", "a"] == pytest.approx(number.item(), abs=1e-6)

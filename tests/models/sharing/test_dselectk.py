@@ -129,12 +129,12 @@ def test_the_penalty_is_the_selectors_entropy_and_drives_them_to_one_expert():
 def test_static_gates_are_seen_and_drawn():
     sharing = DSelectK(ENCODERS["vector"], TASKS, experts=2).eval()
     sharing(torch.randn(4, 5))
-    gates = sharing.seen()["gates"]
+    gates = sharing.observe()["gates"]
     assert gates.shape == (4, 3, 2)
     assert torch.equal(gates[2], sharing.gates(torch.zeros(0)))
     means = {"gates": gates.mean(0)}
-    assert sharing.pictures(means)["gates"].shape == (3, 2)
-    assert sharing.lines(means)[0].startswith("experts: load 0.5")
+    assert sharing.figures(means)["gates"].shape == (3, 2)
+    assert sharing.summary(means)[0].startswith("experts: load 0.5")
 
 
 @pytest.mark.parametrize(

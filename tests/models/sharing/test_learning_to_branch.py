@@ -152,22 +152,22 @@ def test_it_cools_and_goes_on_from_a_checkpoint():
 
 def test_the_tree_is_drawn_and_told():
     sharing = LearningToBranch(ENCODERS["vector"], TASKS, speed=2.0)
-    assert sharing.lines({}) == ["tree: stage 1 {a, b, c}; stage 2 {a, b, c}; stage 3 {a, b, c}"]
+    assert sharing.summary({}) == ["tree: stage 1 {a, b, c}; stage 2 {a, b, c}; stage 3 {a, b, c}"]
     choose(sharing, [1, 1, 0], [1, 2, 0], [0, 1, 0])
-    pictures = sharing.pictures({})
-    assert list(pictures) == ["branches", "last branch"]
-    frame = pictures["branches"]
+    figures = sharing.figures({})
+    assert list(figures) == ["branches", "last branch"]
+    frame = figures["branches"]
     assert frame.to_numpy().dtype.kind == "i"
     assert list(frame.index) == TASKS
     assert list(frame.columns) == ["stage 1", "stage 2", "stage 3"]
     assert frame.to_numpy().tolist() == [[1, 1, 0], [0, 2, 1], [1, 1, 0]]
-    assert pictures["last branch"].loc["b"].tolist() == pytest.approx(
+    assert figures["last branch"].loc["b"].tolist() == pytest.approx(
         torch.tensor([0.0, 2.0, 0.0]).softmax(0).tolist()
     )
-    assert sharing.lines({}) == ["tree: stage 1 {a, c} {b}; stage 2 {a, c} {b}; stage 3 {a, c} {b}"]
+    assert sharing.summary({}) == ["tree: stage 1 {a, c} {b}; stage 2 {a, c} {b}; stage 3 {a, c} {b}"]
     choose(sharing, [1, 1, 0], [1, 1, 0], [0, 1, 2])
-    assert sharing.lines({}) == ["tree: stage 1 {a, b, c}; stage 2 {a, b} {c}; stage 3 {a} {b} {c}"]
-    assert sharing.seen() == {}
+    assert sharing.summary({}) == ["tree: stage 1 {a, b, c}; stage 2 {a, b} {c}; stage 3 {a} {b} {c}"]
+    assert sharing.observe() == {}
     assert sharing.penalty() is None
 
 

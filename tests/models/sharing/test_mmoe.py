@@ -51,7 +51,7 @@ def test_gates_are_nearly_even_at_first():
     torch.manual_seed(0)
     sharing = MMoE(ENCODERS["vector"], TASKS, experts=4).eval()
     sharing(torch.randn(500, 5))
-    assert (sharing.seen()["gates"] - 0.25).abs().mean() < 0.02
+    assert (sharing.observe()["gates"] - 0.25).abs().mean() < 0.02
 
 
 def test_a_gate_learns_from_its_task_alone():
@@ -68,19 +68,19 @@ def test_gates_are_seen_in_evaluation_alone_and_drawn():
     sharing = MMoE(ENCODERS["vector"], TASKS, experts=2).double()
     x = torch.randn(4, 5, dtype=torch.float64)
     sharing(x)
-    assert sharing.seen() == {}
-    assert (sharing.pictures({}), sharing.lines({})) == ({}, [])
+    assert sharing.observe() == {}
+    assert (sharing.figures({}), sharing.summary({})) == ({}, [])
     sharing.eval()(x)
-    gates = sharing.seen()["gates"]
+    gates = sharing.observe()["gates"]
     torch.testing.assert_close(gates, sharing.gates(x))
     assert not gates.requires_grad
     means = {"gates": torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])}
-    pictures = sharing.pictures(means)
-    assert list(pictures) == ["gates", "load"]
-    assert list(pictures["gates"].index) == TASKS
-    assert pictures["gates"].loc["c", "expert 2"] == pytest.approx(0.7)
-    assert pictures["load"].to_numpy().tolist() == [pytest.approx([0.6, 0.4])]
-    assert sharing.lines(means) == ["experts: load 0.60 0.40, coefficient of variation 0.20"]
+    figures = sharing.figures(means)
+    assert list(figures) == ["gates", "load"]
+    assert list(figures["gates"].index) == TASKS
+    assert figures["gates"].loc["c", "expert 2"] == pytest.approx(0.7)
+    assert figures["load"].to_numpy().tolist() == [pytest.approx([0.6, 0.4])]
+    assert sharing.summary(means) == ["experts: load 0.60 0.40, coefficient of variation 0.20"]
 
 
 def test_what_fills_up_a_sequence_does_not_count():

@@ -52,7 +52,7 @@ def test_against_products_by_hand(name):
     stir(sharing.carry)
     [encoder] = separate_encoders(make, 1)
     encoder.eval()
-    found, seen = sharing(inputs), sharing.seen()
+    found, seen = sharing(inputs), sharing.observe()
     tokens = inputs.get("tokens") if isinstance(inputs, dict) else None
     for t, task in enumerate(TASKS[:2]):
         state, attended = inputs, None
@@ -94,9 +94,9 @@ def test_attention_is_seen_in_evaluation_alone():
     make = ENCODERS["images"]
     sharing, inputs = seeded(MTAN, make), rows_of(make, double=False)
     sharing(inputs)
-    assert sharing.seen() == {}
+    assert sharing.observe() == {}
     sharing.eval()(inputs)
-    seen = sharing.seen()
+    seen = sharing.observe()
     assert list(seen) == [f"attention.{task}.{k}" for k in (1, 2, 3) for task in TASKS]
     assert {name: tuple(a.shape) for name, a in seen.items() if ".a." in name} == {
         "attention.a.1": (3, 4),
@@ -105,21 +105,21 @@ def test_attention_is_seen_in_evaluation_alone():
     }
     assert not any(a.requires_grad for a in seen.values())
     sharing.train()(inputs)
-    assert sharing.seen() == {}
+    assert sharing.observe() == {}
 
 
-def test_pictures():
+def test_figures():
     sharing = seeded(MTAN, ENCODERS["images"]).eval()
-    assert sharing.pictures({}) == {}
+    assert sharing.figures({}) == {}
     sharing(rows_of(ENCODERS["images"], double=False))
-    means = {name: a.mean(0) for name, a in sharing.seen().items()}
-    pictures = sharing.pictures(means)
-    assert list(pictures) == [
+    means = {name: a.mean(0) for name, a in sharing.observe().items()}
+    figures = sharing.figures(means)
+    assert list(figures) == [
         "attention of stage 1",
         "attention of stage 2",
         "attention of stage 3",
     ]
-    table = pictures["attention of stage 2"]
+    table = figures["attention of stage 2"]
     assert (list(table.index), list(table.columns)) == (TASKS, [str(c) for c in range(8)])
     assert table.loc["c", "5"] == pytest.approx(float(means["attention.c.2"][5]))
 
@@ -128,8 +128,8 @@ def test_pictures():
 def test_what_fills_up_a_sequence_changes_nothing(pool):
     sharing = seeded(MTAN, lambda: Tokens(pool)).double().eval()
     tokens = torch.tensor([[3, 5, 2]])
-    short, short_seen = sharing({"tokens": tokens}), sharing.seen()
-    long, long_seen = sharing({"tokens": F.pad(tokens, (0, 4))}), sharing.seen()
+    short, short_seen = sharing({"tokens": tokens}), sharing.observe()
+    long, long_seen = sharing({"tokens": F.pad(tokens, (0, 4))}), sharing.observe()
     for task in TASKS:
         torch.testing.assert_close(long[task] if pool else long[task][:, :3], short[task])
     torch.testing.assert_close(long_seen, short_seen)

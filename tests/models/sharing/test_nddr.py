@@ -76,11 +76,11 @@ def test_what_follows_the_last_stage_is_each_tasks_own():
     } - own
 
 
-def test_pictures():
+def test_figures():
     sharing = stir(seeded(NDDR, ENCODERS["vectors"]))
-    pictures = sharing.pictures({})
-    assert list(pictures) == ["weights of stage 1", "weights of stage 2", "weights of stage 3"]
-    for table, exchange in zip(pictures.values(), sharing.exchanges, strict=True):
+    figures = sharing.figures({})
+    assert list(figures) == ["weights of stage 1", "weights of stage 2", "weights of stage 3"]
+    for table, exchange in zip(figures.values(), sharing.exchanges, strict=True):
         assert (list(table.index), list(table.columns)) == (TASKS, TASKS)
         assert table.loc["c", "a"] == pytest.approx(
             exchange.weight[2, :, 0].abs().sum().item() / 64

@@ -179,9 +179,9 @@ def test_gates_are_seen_in_evaluation_alone_and_drawn():
     sharing = PLE(ENCODERS["vector"], TASKS, shared=1, own=2)
     x = torch.randn(4, 5)
     sharing(x)
-    assert (sharing.seen(), sharing.pictures({}), sharing.lines({})) == ({}, {}, [])
+    assert (sharing.observe(), sharing.figures({}), sharing.summary({})) == ({}, {}, [])
     sharing.eval()(x)
-    seen = sharing.seen()
+    seen = sharing.observe()
     assert {title: tuple(gates.shape) for title, gates in seen.items()} == {
         "gates of level 1": (4, 3, 3),
         "gates of level 2": (4, 3, 3),
@@ -190,10 +190,10 @@ def test_gates_are_seen_in_evaluation_alone_and_drawn():
     assert not seen["gates of level 2"].requires_grad
     mean = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7], [0.0, 0.0, 1.0]])
     means = {"gates of level 1": mean, "gates of level 2": mean.flip(0)}
-    pictures = sharing.pictures(means)
-    assert list(pictures["gates of level 1"].columns) == ["own 1", "own 2", "shared 1"]
-    assert pictures["gates of level 2"].loc["c", "own 1"] == 0.5
-    assert sharing.lines(means) == [
+    figures = sharing.figures(means)
+    assert list(figures["gates of level 1"].columns) == ["own 1", "own 2", "shared 1"]
+    assert figures["gates of level 2"].loc["c", "own 1"] == 0.5
+    assert sharing.summary(means) == [
         "gates of level 1: share of the shared experts a 0.25, b 0.70, c 1.00",
         "gates of level 2: share of the shared experts a 1.00, b 0.70, c 0.25",
     ]

@@ -149,10 +149,10 @@ def test_finding_shapes_out_takes_nothing_from_the_generator():
     assert torch.equal(after, torch.rand(1))
 
 
-def test_pictures():
+def test_figures():
     sharing = stir(seeded(Sluice, ENCODERS["pixels"], TASKS[:2]))
-    pictures = sharing.pictures({})
-    assert list(pictures) == [
+    figures = sharing.figures({})
+    assert list(figures) == [
         "alphas of stage 1",
         "alphas of stage 2",
         "alphas of stage 3",
@@ -160,16 +160,16 @@ def test_pictures():
     ]
     names = ["a.1", "a.2", "b.1", "b.2"]
     for k in range(3):
-        table = pictures[f"alphas of stage {k + 1}"]
+        table = figures[f"alphas of stage {k + 1}"]
         assert (list(table.index), list(table.columns)) == (names, names)
         assert table.loc["b.1", "a.2"] == pytest.approx(
             sharing.exchanges[k].weight[1, 0, 0, 1].item()
         )
-    assert (list(pictures["betas"].index), list(pictures["betas"].columns)) == (
+    assert (list(figures["betas"].index), list(figures["betas"].columns)) == (
         ["a", "b"],
         ["stage 1", "stage 3"],
     )
-    assert pictures["betas"].loc["b", "stage 3"] == pytest.approx(sharing.betas[1, 1].item())
+    assert figures["betas"].loc["b", "stage 3"] == pytest.approx(sharing.betas[1, 1].item())
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,9 @@ def test_even_weights_are_hard_sharing():
 
 def test_weights_start_as_told_and_are_drawn():
     sharing = made(own=0.8)
-    pictures = sharing.pictures({})
-    assert list(pictures) == ["weights of stage 1", "weights of stage 2", "weights of stage 3"]
-    table = pictures["weights of stage 2"]
+    figures = sharing.figures({})
+    assert list(figures) == ["weights of stage 1", "weights of stage 2", "weights of stage 3"]
+    table = figures["weights of stage 2"]
     assert list(table.index) == list(table.columns) == TASKS
     assert table.to_numpy() == pytest.approx(0.1 + 0.7 * torch.eye(3).numpy(), abs=1e-6)
 

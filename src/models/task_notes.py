@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from src.tasks import Task
 
 
-def score_note(tasks: Mapping[str, Task], most: int = 6) -> str:
+def describe_score(tasks: Mapping[str, Task], most: int = 6) -> str:
     """Says what the score is, for a person who chooses a model by it.
 
     Args:
@@ -22,7 +22,7 @@ def score_note(tasks: Mapping[str, Task], most: int = 6) -> str:
     return f"score: mean over tasks of {', '.join(parts)}"
 
 
-def choice_lines(tasks: Mapping[str, Task], chosen: Mapping[str, Task], most: int = 6) -> list[str]:
+def describe_choices(tasks: Mapping[str, Task], chosen: Mapping[str, Task], most: int = 6) -> list[str]:
     """Says which thresholds validation has chosen, a line for each task.
 
     Args:
