@@ -39,7 +39,7 @@ from src.models.sharing import (
     WeightedSharing,
 )
 from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression
-from tests.models.test_gradients import QUIET, Bent, Halves, reference, task_losses
+from tests.models.backward.test_levels import QUIET, Bent, Halves, reference, task_losses
 
 SHARINGS = {
     "HardSharing": HardSharing,

@@ -20,7 +20,7 @@ from src.models.sharing import (
     TaskAdapters,
     WeightedSharing,
 )
-from tests.models.test_gradients import QUIET, Data, batch_of
+from tests.models.backward.test_levels import QUIET, Data, batch_of
 
 
 def built(sharing=HardSharing, balancer=StaticWeights, encoder=MLP, **settings):

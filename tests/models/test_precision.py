@@ -15,7 +15,7 @@ from src.balancing import AutoLambda, Balancer
 from src.balancing.balancer import CpuBalancer
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
-from tests.models.test_gradients import QUIET
+from tests.models.backward.test_levels import QUIET
 from tests.toy import Toy
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")

@@ -12,7 +12,7 @@ from src.balancing import PCGrad, StaticWeights
 from tests.cli.calling import call
 from tests.integration.test_resume import assert_same, checkpoint
 from tests.launching import curves, launch, only_run
-from tests.models.test_gradients import TwoFeatures, batch_of, model_of, task_losses
+from tests.models.backward.test_levels import TwoFeatures, batch_of, model_of, task_losses
 
 TOY = (
     "--data",
