@@ -3,9 +3,11 @@
 This file imports nothing that takes time or can be broken: ``src/__init__.py`` reads it first.
 """
 
+import difflib
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +21,25 @@ class UserError(ValueError):
     A command prints the message without a traceback and ends with exit code 2. Every other error
     is a fault of this project or of a library, and keeps its traceback.
     """
+
+
+def suggest(word: str, words: Iterable[str]) -> str:
+    """Returns "did you mean 'x'?" for the nearest of the known words; "" where none is near.
+
+    Args:
+        word: A word that is not known.
+        words: The known words. Their case is ignored in the search.
+    """
+    by_lower_case = {known.lower(): known for known in map(str, words)}
+    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1)
+    return f"did you mean '{by_lower_case[near[0]]}'?" if near else ""
+
+
+def suggest_or_list(word: str, words: Iterable[str]) -> str:
+    """Returns the hint of :func:`suggest`, or the known words themselves where none is near."""
+    known = [str(name) for name in words]
+    more = ", ..." if len(known) > 12 else ""
+    return suggest(word, known) or f"there are {', '.join(known[:12])}{more}"
 
 
 class BrokenFile(UserError):

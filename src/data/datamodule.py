@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 from src.batch import PADDING, Batch, InputShape
 from src.data.stream import Batches, GlobalBatches
 from src.errors import UserError
-from src.parallel.strategy import patience
 from src.tasks import MISSING, Task
 
 # the stream resumes exactly, by the data module's state, where Lightning looks for the loader's
@@ -248,7 +247,11 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         strategy = None if self.trainer is None else self.trainer.strategy
         on_gpu = strategy is not None and strategy.root_device.type == "cuda"
         return Batches(
-            rows, sampler, self.num_workers, pin_memory=on_gpu, timeout=patience(strategy)
+            rows,
+            sampler,
+            self.num_workers,
+            pin_memory=on_gpu,
+            timeout=getattr(strategy, "worker_timeout", 600.0),
         )
 
     # The position in the stream is the data module's state, not the loader's, which Lightning

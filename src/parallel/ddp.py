@@ -10,12 +10,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from src.errors import UserError
 from src.launch.launcher import Launches
-from src.parallel.strategy import refuse_timeout
+from src.parallel.strategy import WorkerTimeout, refuse_timeout
 from src.planning.communication import Traffic, averaged
 from src.planning.measure import holdings
 
 
-class DDP(Launches, DDPStrategy):
+class DDP(WorkerTimeout, Launches, DDPStrategy):
     """Lightning's DDP for a model in which every parameter is used in every step: nothing is searched for, nothing copied twice.
 
     Args:

@@ -38,7 +38,7 @@ from src.checkpoint import Part, Parts, exchanged, load_checkpoint, save_folder
 from src.errors import UserError
 from src.launch.launcher import Launches
 from src.parallel.dtensor import clip_gradients, copies, dealt, in_shards, local, piece, whole
-from src.parallel.strategy import refuse_second_models, refuse_timeout
+from src.parallel.strategy import WorkerTimeout, refuse_second_models, refuse_timeout
 from src.planning.communication import Traffic, shard, sharded, within_layers
 from src.planning.measure import tensors_of
 
@@ -48,7 +48,7 @@ warnings.filterwarnings("ignore", message=".*returned a view tensor.*")
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class FSDP(Launches, DDPStrategy):
+class FSDP(WorkerTimeout, Launches, DDPStrategy):
     """FSDP2 (Zhao et al., "PyTorch FSDP", VLDB 2023), on CPUs as on GPUs, and tensor parallelism within it.
 
     What runs by itself is sharded by itself: the stages of encoders, the rest of the sharing

@@ -29,14 +29,14 @@ from src.parallel.stages import (
     tried,
     unflat,
 )
-from src.parallel.strategy import refuse_second_models, refuse_timeout
+from src.parallel.strategy import WorkerTimeout, refuse_second_models, refuse_timeout
 from src.planning.communication import Traffic
 
 OTHERS = "use --strategy ddp, fsdp or placement"
 STAGE = "sharing.encoder.stages."
 
 
-class Pipeline(Launches, DDPStrategy):
+class Pipeline(WorkerTimeout, Launches, DDPStrategy):
     """Rank r runs the r-th run of stages, and the last one the heads too; all read the same batch, slice by slice.
 
     In a step every rank works on another slice, and sends what comes out to the next one, then

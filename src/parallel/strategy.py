@@ -27,10 +27,18 @@ class Checks(Protocol):
         """
 
 
-def patience(strategy: Any) -> float:
-    """Returns the seconds that a process waits for one that works for it alone: less than for other ranks, so that it says why."""
-    timeout = getattr(strategy, "_timeout", None)
-    return 600.0 if timeout is None else 0.9 * float(timeout.total_seconds())
+class WorkerTimeout:
+    """Says how long a process of a strategy waits for its workers; a base of our strategies."""
+
+    @property
+    def worker_timeout(self) -> float:
+        """Seconds to wait for a process that prepares batches.
+
+        It is less than the wait for other ranks, so that the run ends with the error that names
+        the worker, and not with that of a rank that has waited for this one.
+        """
+        timeout: timedelta | None = getattr(self, "_timeout", None)
+        return 600.0 if timeout is None else 0.9 * timeout.total_seconds()
 
 
 def refuse_timeout(timeout: timedelta | None) -> None:
