@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
+from src.cli.batch_sums import list_batch_sums
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
-from src.models.sums import sums
 from src.planning.devices import Devices
 from src.planning.measure import Cost, measured_at
 from src.planning.plan import Load, Plan, load_of, planned, state_ratio, task_gradients, unmeasured
@@ -79,7 +79,7 @@ class Forecast:
             self.model._make_optimizer,
             self.data.batch_size,
             accumulated,
-            partial(sums, self.model),
+            partial(list_batch_sums, self.model),
             self.doubled,
             why,
         )

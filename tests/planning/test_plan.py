@@ -25,9 +25,9 @@ import src.balancing
 from src import collectives
 from src.balancing import GradDrop, LossBalancer, PCGrad, StaticWeights
 from src.batch import InputShape
+from src.cli.batch_sums import list_batch_sums
 from src.models import MultiTaskModel
 from src.models.encoders import MLP, Transformer
-from src.models.sums import sums
 from src.parallel import DDP, FSDP, DDPPlacement, Pipeline, Placement
 from src.planning.communication import Traffic, carried
 from src.planning.devices import Devices, size
@@ -102,7 +102,7 @@ def plan_of(
         lambda rows: costs,
         AdamW,
         rows,
-        sums=partial(sums, model),
+        sums=partial(list_batch_sums, model),
         **settings,
     )
 
@@ -189,7 +189,7 @@ def test_sums_over_the_batch(
         dist, "all_reduce", lambda tensor, **_: sent.append(tensor.numel() * tensor.element_size())
     )
     trainer.fit(model, Toy())
-    said = sums(model)
+    said = list_batch_sums(model)
     assert sum(t.count for t in said) == len(sent)
     assert sum(t.bytes for t in said) == sum(sent)
 
@@ -243,7 +243,7 @@ def test_fsdp_fetches_and_sums_as_often_as_said(
         FSDP(reshard_after_forward=reshard),
     )
     weights, gradients = strategy.traffic(model, 8)
-    said = sums(model, shards=True)
+    said = list_batch_sums(model, shards=True)
     pretended(0, 8)
     sharded(model, strategy, 8)
     assert model.reached  # as they lie between two steps
