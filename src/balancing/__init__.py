@@ -1,16 +1,8 @@
-"""How T task losses become one step."""
+"""Balancing methods: how T task losses become one step."""
 
 from src.balancing.alignedmtl import AlignedMTL
 from src.balancing.autolambda import AutoLambda
-from src.balancing.balancer import (
-    Balancer,
-    Coordinates,
-    GradientBalancer,
-    GramianBalancer,
-    LossBalancer,
-    Problem,
-    TaskLosses,
-)
+from src.balancing.balancer import Balancer, LossBalancer, TaskLosses
 from src.balancing.cagrad import CAGrad
 from src.balancing.conflictfree import ConFIG
 from src.balancing.dualbalance import DualBalance
@@ -20,6 +12,13 @@ from src.balancing.excess import ExcessMTL
 from src.balancing.famo import FAMO
 from src.balancing.geometric import GeometricMean, LogSum
 from src.balancing.graddrop import GradDrop
+from src.balancing.gradients import (
+    Coordinates,
+    CpuBalancer,
+    GradientBalancer,
+    GramianBalancer,
+    Problem,
+)
 from src.balancing.gradnorm import GradNorm
 from src.balancing.gradvac import GradVac
 from src.balancing.imtl import ImpartialGradients, ImpartialLoss
@@ -43,6 +42,7 @@ __all__ = [
     "CAGrad",
     "ConFIG",
     "Coordinates",
+    "CpuBalancer",
     "DualBalance",
     "DualProj",
     "DynamicWeightAverage",

@@ -3,12 +3,16 @@
 import torch
 from torch import Tensor, nn
 
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
 
 class Adam(nn.Module):
-    """Adam (Kingma and Ba, ICLR 2015) for what a balancer learns by a gradient of its own: torch's optimizers keep no buffers.
+    """Adam (Kingma and Ba, ICLR 2015) for the T numbers that a balancer learns by itself.
 
-    Each number counts the steps in which it took part: for a task without labels a step has not
-    been, neither for its number nor for what Adam remembers of its gradients.
+    torch's optimizers keep their state outside of buffers, where a balancer's checkpoint would
+    miss it. This one also counts the steps of each number by itself: a step in which a task has no
+    label changes neither the number of that task nor its moments.
 
     Args:
         size: T.
@@ -25,11 +29,16 @@ class Adam(nn.Module):
         self.register_buffer("steps_T", torch.zeros(size, dtype=torch.float64))
 
     def step(self, gradient_T: Tensor, present_T: Tensor) -> Tensor:
-        """Returns what is to be subtracted (T,): 0 for numbers that take no part in the step."""
+        """Returns the change (T,) to subtract; it is 0 for tasks that are absent from the step."""
+        beta1, beta2 = BETAS
         self.steps_T += present_T
         first, second = self.moments_2T
-        first.lerp_(gradient_T, (1 - 0.9) * present_T.to(first))
-        second.lerp_(gradient_T.square(), (1 - 0.999) * present_T.to(second))
+        first.lerp_(gradient_T, (1 - beta1) * present_T.to(first))
+        second.lerp_(gradient_T.square(), (1 - beta2) * present_T.to(second))
+
+        # the running means start at 0, and these factors take that bias out
         steps_T = self.steps_T.clamp(min=1)
-        change = (first / (1 - 0.9**steps_T)) / ((second / (1 - 0.999**steps_T)).sqrt() + 1e-8)
+        mean = first / (1 - beta1**steps_T)
+        square = second / (1 - beta2**steps_T)
+        change = mean / (square.sqrt() + EPSILON)
         return self.lr * change.where(present_T, 0)

@@ -1,4 +1,4 @@
-"""Weights learnt by looking one step ahead."""
+"""Auto-Lambda: weights learnt by looking one step ahead."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -12,22 +12,23 @@ from src.errors import UserError
 
 
 class AutoLambda(LossBalancer):
-    """Weights under which a step helps the losses on another batch most.
+    """Auto-Lambda: learns the weights under which a step lowers the losses on another batch most.
 
-    It looks at gradients: those of this batch's losses, and those of another batch after the step.
-    The step would lead to theta' = theta - rate sum_t lambda_t g_t, and another batch's losses
-    change with lambda_t by -rate <v, g_t>, v the gradient of their sum at theta'. So each step
-    first takes v and the slopes <v, g_t> of all losses along it (exactly, where the paper takes
-    differences), moves lambda by Adam against -rate <v, g_t>, not below 0, and minimises sum_t
-    lambda_t L_t (Liu, James, Davison and Johns, "Auto-Lambda: disentangling dynamic task
-    relationships", TMLR 2022). It costs about four plain steps.
+    A step would move the parameters to theta' = theta - rate sum_t lambda_t g_t. The losses of
+    another batch then change with lambda_t by -rate <v, g_t>, where v is the gradient of their sum
+    at theta'. Each step computes the slopes <v, g_t> (exactly, where the paper takes differences),
+    moves lambda by a step of Adam against the gradient -rate <v, g_t>, keeps it at or above 0, and
+    then minimises sum_t lambda_t L_t (Liu, James, Davison and Johns, "Auto-Lambda: disentangling
+    dynamic task relationships", TMLR 2022).
+
+    A step costs about as much as four plain steps.
 
     Args:
         tasks: {task: likelihood}.
         lr: Adam's learning rate for lambda.
-        first: Where lambda starts.
-        batches: Where the other batch comes from: other training rows, so that validation stays out
-            of training, or val.
+        first: Initial value of lambda.
+        batches: Split that provides the other batch. ``train`` takes other training rows, so that
+            no validation row has an influence on training; ``val`` takes validation rows.
     """
 
     accumulates = False
@@ -44,21 +45,21 @@ class AutoLambda(LossBalancer):
         super().__init__(tasks)
         if lr <= 0 or first <= 0:
             raise UserError(f"AutoLambda: lr {lr} and first {first} must be above 0")
-        self.batches = batches
+        self.lookahead_batches = batches
         self.register_buffer("lambdas_T", torch.full((len(tasks),), first, dtype=torch.float64))
         self.adam = Adam(len(tasks), lr)
+
+    @property
+    def task_weights_T(self) -> Tensor:  # noqa: N802, ends in its shape
+        return self.lambdas_T
 
     def weigh(self, losses: TaskLosses) -> Tensor:
         return self.lambdas_T
 
-    def learn(self, slopes_T: Tensor, rate: float) -> None:
-        """Moves the weights.
+    def learn_from_lookahead(self, slopes_T: Tensor, rate: float) -> None:
+        if not slopes_T.isfinite().all():
+            return
 
-        Args:
-            slopes_T: <v, g_t>, by how much each loss grows along v; 0 for a task without labels,
-                whose weight stays.
-            rate: Learning rate of the network.
-        """
-        if slopes_T.isfinite().all():
-            moved = self.adam.step(-rate * slopes_T.double(), slopes_T != 0)
-            self.lambdas_T.sub_(moved).clamp_(min=0)
+        # a slope of exactly 0 is that of a task without labels, whose weight stays
+        change_T = self.adam.step(-rate * slopes_T.double(), slopes_T != 0)
+        self.lambdas_T.sub_(change_T).clamp_(min=0)

@@ -1,23 +1,27 @@
-"""The contract of every balancer: how T task losses become one step.
+"""The contract of every balancer: how T task losses become one step of the optimizer.
 
-Three families, by what a method looks at:
+There are three families, by what a method looks at:
 
 - a LossBalancer turns the values of the losses into weights, or into one scalar;
 - a GramianBalancer turns the T x T inner products of the task gradients into weights;
 - a GradientBalancer turns the gradients themselves into one direction.
 
-The last two act on what the tasks share, at one of two levels. ``features``: gradients with respect
-to the shared features z, one
-backward pass through the encoder whatever T is. ``parameters``: with respect to the shared
-parameters, as most papers define it, one backward pass per task. Each head keeps the gradient of
-its own loss, unless a method's paper says otherwise.
+The last two (``gradients.py``) act on what the tasks share, at one of two levels. At level
+``features``, gradients are taken with respect to the shared features z: the encoder needs one
+backward pass, whatever T is. At level ``parameters``, they are taken with respect to the shared
+parameters, as most papers define them: the encoder needs one backward pass per task. Each head
+keeps the gradient of its own loss, unless the paper of a method says otherwise.
+
+Names of tensors end in their shape: T tasks, B rows of this rank, F features, P shared parameters,
+N coordinates of a gradient (B x F at level features, P at level parameters), n tasks that have a
+gradient in this step.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -26,21 +30,23 @@ from torch import Tensor, nn
 from src.errors import UserError
 
 Level = Literal["features", "parameters"]
+WEIGHT_OF_EACH = ", a weight for each task"  # for messages
+Array = TypeVar("Array", Tensor, np.ndarray)
 
 
 @dataclass(slots=True)
 class TaskLosses:
-    """The losses of one step, as every rank sees them; fixed weights are in them already.
+    """The losses of one step; fixed weights of tasks are already multiplied in.
 
     Attributes:
-        local_T: (T,) This rank's share, in the graph: sum of the valid element losses x world size
-            / global count of valid elements. Its mean over the ranks, which is what DDP and FSDP
-            take of gradients, is the loss over the global batch.
-        global_T: (T,) The losses over the global batch, detached, the same on every rank.
-        present_T: (T,) bool, whether the task has a label anywhere in the global batch; an absent
+        local_T: (T,) this rank's share, in the autograd graph: the sum of the valid element losses
+            x world size / the global count of valid elements. Its mean over the ranks is the loss
+            over the global batch, and this mean is what DDP and FSDP take of gradients.
+        global_T: (T,) the losses over the global batch, detached, the same on every rank.
+        present_T: (T,) bool, whether the task has a label anywhere in the global batch. An absent
             task has loss 0.
-        key: A number that is a function of (seed, step): what a method draws at random, it draws
-            from this.
+        key: A number that is a function of (seed, step). A method seeds its random draws with it,
+            so that all ranks, and a resumed run, draw the same.
     """
 
     local_T: Tensor
@@ -49,263 +55,140 @@ class TaskLosses:
     key: int = 0
 
 
-@dataclass(slots=True)
-class Problem:
-    """What a Gramian method solves: the n tasks that have a gradient in this step, on the CPU, in float64.
-
-    Attributes:
-        G: (n, n) inner products of their gradients; the diagonal is above 0.
-        losses: (n,)
-        tasks: (n,) their places among the T tasks, for methods with a state per task.
-        key: A number that is a function of (seed, step).
-    """
-
-    G: np.ndarray
-    losses: np.ndarray
-    tasks: np.ndarray
-    key: int = 0
-
-    @property
-    def norms(self) -> np.ndarray:
-        """(n,) lengths of the gradients."""
-        return np.sqrt(self.G.diagonal())
+def example_losses(tasks: int) -> TaskLosses:
+    """Returns losses between 0.5 and 1.5, to try out a balancer before anything is trained."""
+    losses_T = torch.linspace(0.5, 1.5, tasks)
+    present_T = torch.ones(tasks, dtype=torch.bool)
+    return TaskLosses(losses_T.clone().requires_grad_(), losses_T, present_T)
 
 
-@dataclass(frozen=True, slots=True)
-class Coordinates:
-    """Says which coordinates of the gradients lie on this rank.
+def check_shape(
+    balancer: "Balancer", method: str, found: Array, shape: tuple[int, ...], meaning: str = ""
+) -> Array:
+    """Returns the result of a balancer's method, after a look at its shape.
 
-    Attributes:
-        first: The place of the first one among those of all ranks.
-        features_BF: At features level the features of this rank's samples; None at parameters
-            level.
-        sum_over_ranks: Sums a tensor over all ranks, in place.
-    """
+    A wrong shape would often broadcast over the tasks without any error.
 
-    first: int = 0
-    features_BF: Tensor | None = None
-    sum_over_ranks: Callable[[Tensor], Tensor] = lambda tensor: tensor
-
-
-def expect(balancer: "Balancer", method: str, found: Any, shape: tuple[int, ...]) -> Any:
-    """Returns what a method of a balancer gave, of which a wrong shape would be spread over the tasks in silence.
+    Args:
+        balancer: The balancer.
+        method: Name of its method.
+        found: The result.
+        shape: The shape that it must have.
+        meaning: Says in the message what the result is.
 
     Raises:
-        UserError: It has another shape.
+        UserError: The result has another shape, or is no array.
     """
     if getattr(found, "shape", None) == shape:
         return found
-    given = (
-        f"a {type(found).__name__}"
-        if not hasattr(found, "shape")
-        else f"shape {tuple(found.shape)}"
-    )
+
+    given = f"a {type(found).__name__}"
+    if hasattr(found, "shape"):
+        given = f"shape {tuple(found.shape)}"
     wanted = f"shape {tuple(shape)}" if len(shape) else "a scalar"
-    what = {"weigh": ", a weight for each task", "head_weights": ", a weight for each task"}.get(
-        method, ""
-    )
-    raise UserError(
-        f"{type(balancer).__name__}.{method} returns {given}; it must return {wanted}{what}"
-    )
+    name = type(balancer).__name__
+    raise UserError(f"{name}.{method} returns {given}; it must return {wanted}{meaning}")
 
 
 class Balancer(nn.Module, ABC):
-    """Its whole state is in parameters and buffers of fixed shape, so that a checkpoint has it.
+    """Turns the T task losses of a step into one step of the optimizer.
 
-    A balancer must treat all ranks alike: what it decides may depend on ``global_T``,
-    ``present_T``, its own state and randomness drawn from ``key``, never on ``local_T``'s value.
+    Its whole state lies in parameters and buffers of fixed shape, so that checkpoints hold it.
+
+    A balancer must decide alike on every rank. A decision may depend on ``global_T``,
+    ``present_T``, the balancer's own state and randomness drawn from ``key``, but never on the
+    value of ``local_T``.
+
+    What a method needs of the training step, it declares in the attributes below. The step reads
+    them, and never asks for the class of a method.
 
     Args:
-        tasks: {task: likelihood}, in the order of T; the likelihood that the task's loss is the
-            negative logarithm of, up to a scale: 'gaussian', 'laplace' or 'categorical'.
+        tasks: {task: likelihood}, in the order of T. The task's loss is, up to a scale, the
+            negative logarithm of this likelihood: 'gaussian', 'laplace' or 'categorical'.
 
     Attributes:
-        level: Where gradients are taken; None for a method that looks at losses alone.
-        accumulates: Whether a step over several micro-batches is right.
-        needs_lookahead: Whether it takes a step and takes it back, to see what that does to another
-            batch.
+        level: With respect to what gradients are taken: the shared features or the shared
+            parameters. None for a method that looks at losses alone.
+        accumulates: Whether the step may be split into several micro-batches.
+        weights_before_losses: Whether the weights of a step depend neither on the losses of that
+            step nor on how often they are asked for.
+        needs_reevaluation: Whether :meth:`after_step` must be called with the losses of the same
+            batch after the optimizer's step. Only a LossBalancer may ask for it.
+        needs_lookahead: Whether :meth:`learn_from_lookahead` must be called before each step.
+        lookahead_batches: The split that provides the other batch of a look ahead.
     """
 
     level: Level | None = None
-    needs_lookahead: ClassVar[bool] = False
     accumulates: ClassVar[bool] = True
+    weights_before_losses: ClassVar[bool] = False
+    needs_reevaluation: ClassVar[bool] = False
+    needs_lookahead: ClassVar[bool] = False
+    lookahead_batches: Literal["train", "val"] = "train"
 
     def __init__(self, tasks: Mapping[str, str]) -> None:
         super().__init__()
-        self.tasks, self.likelihoods = tuple(tasks), tuple(tasks.values())
+        self.tasks = tuple(tasks)
+        self.likelihoods = tuple(tasks.values())
 
     def on_epoch_end(self) -> None:
-        """Comes at the end of each epoch of training, for methods that count them."""
+        """Is called at the end of each training epoch, for methods that count epochs."""
+
+    def after_step(self, before: TaskLosses, after: TaskLosses) -> None:
+        """Learns from the losses of one batch before and after the optimizer's step.
+
+        The step calls it for methods with ``needs_reevaluation``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not look at losses after the step")
+
+    @property
+    def task_weights_T(self) -> Tensor:  # noqa: N802, ends in its shape
+        """The weights (T,) of the tasks in the step that a look ahead tries out."""
+        raise NotImplementedError(f"{type(self).__name__} does not look ahead")
+
+    def learn_from_lookahead(self, slopes_T: Tensor, rate: float) -> None:
+        """Learns from the effect that the step would have on another batch.
+
+        The step calls it for methods with ``needs_lookahead``. With theta' the parameters after a
+        step of gradient descent with ``task_weights_T``, and v the gradient of the other batch's
+        summed losses at theta', the slope of task t is <v, g_t>.
+
+        Args:
+            slopes_T: (T,) inner products <v, g_t>; 0 for a task without labels.
+            rate: Learning rate of the network.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not look ahead")
+
+    def try_out(self) -> None:
+        """Runs a copy on example losses, so that mistakes show before anything is trained.
+
+        Raises:
+            UserError: A method returns a wrong shape.
+        """
 
     @abstractmethod
     def forward(self, *args: Any) -> Any:
-        """What each family makes of a step."""
+        """Balances one step; each family of methods has its own arguments and result."""
 
 
 class LossBalancer(Balancer):
-    """The step minimises sum_t w_t L_t, with w from the losses' values.
-
-    Attributes:
-        needs_reevaluation: Whether it sees the same batch once more, after the optimizer's step.
-        known_before: Whether the weights of a step depend neither on that step's losses nor on how
-            often they are asked for.
-    """
-
-    needs_reevaluation: ClassVar[bool] = False
-    known_before: ClassVar[bool] = False
+    """Minimises sum_t w_t L_t, with weights w computed from the values of the losses."""
 
     @abstractmethod
     def weigh(self, losses: TaskLosses) -> Tensor:
-        """Returns the weights (T,); where a weight depends on parameters of the balancer, it is in the graph."""
+        """Returns the weights (T,); learnt weights stay in the autograd graph."""
 
     def total(self, losses: TaskLosses, weights_T: Tensor) -> Tensor:
         """Returns the scalar whose gradient the step follows: sum_t w_t L_t."""
         return torch.dot(weights_T, losses.local_T)
 
     def forward(self, losses: TaskLosses) -> tuple[Tensor, Tensor]:
-        """Returns the scalar, and the weights (T,) detached."""
-        weights_T = expect(self, "weigh", self.weigh(losses), losses.local_T.shape).to(
-            losses.local_T
-        )
-        return expect(self, "total", self.total(losses, weights_T), ()), weights_T.detach()
+        """Returns the scalar to minimise, and the detached weights (T,)."""
+        weights_T = self.weigh(losses)
+        shape = losses.local_T.shape
+        weights_T = check_shape(self, "weigh", weights_T, shape, WEIGHT_OF_EACH)
+        weights_T = weights_T.to(losses.local_T)
+        total = check_shape(self, "total", self.total(losses, weights_T), ())
+        return total, weights_T.detach()
 
-    def after_step(self, before: TaskLosses, after: TaskLosses) -> None:
-        """Sees the same batch once more, after the optimizer's step; for methods with ``needs_reevaluation``."""
-
-
-class CpuBalancer(Balancer):
-    """A balancer whose arithmetic is on T numbers: its buffers are float64 and stay on the CPU, wherever the model goes.
-
-    Args:
-        tasks: {task: likelihood}.
-        level: Where gradients are taken: features or parameters.
-    """
-
-    levels: ClassVar[tuple[str, ...]] = ("features", "parameters")
-    why: ClassVar[str] = ""  # the method has but one level
-
-    def __init__(self, tasks: Mapping[str, str], level: Level = "features") -> None:
-        super().__init__(tasks)
-        if level not in self.levels:
-            raise UserError(
-                f"{type(self).__name__} {self.why}: set --model.balancer.level {' or '.join(self.levels)}"
-            )
-        self.level = level
-
-    def prepare(self, size: int) -> None:
-        """Makes buffers that depend on the number of shared parameters; called once, before anything is loaded."""
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        for name, buffer in self._buffers.items():
-            if (
-                buffer is not None and buffer.dtype != torch.float64
-            ):  # one of the gradients' size moves with them
-                self._buffers[name] = fn(buffer)
-        return self
-
-
-class GramianBalancer(CpuBalancer):
-    """The encoder follows d = sum_t w_t g_t, with w from the Gramian G_kl = <g_k, g_l>.
-
-    A task without a label or with a gradient of 0 leaves the problem, and the others are balanced
-    among themselves: means and sums of weights are over these n. A Gramian that is not finite gives
-    weights that are not, and leaves the state alone.
-    """
-
-    tracks: bool = False  # whether :meth:`track` does anything
-
-    def track(self, rows_TP: Tensor, losses: TaskLosses) -> Tensor:
-        """Returns what stands for the gradients of the parameters (T, P): themselves, or what is kept of them over steps."""
-        return rows_TP
-
-    @abstractmethod
-    def weigh(self, problem: Problem) -> np.ndarray:
-        """Returns the weights (n,) of the tasks' gradients."""
-
-    def head_weights(self, problem: Problem, weights: np.ndarray) -> np.ndarray | None:
-        """Returns the weights (n,) of the losses in their own heads; None: all 1, as usual."""
-        return None
-
-    def forward(self, losses: TaskLosses, gram_TT: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Returns the weights of the tasks in what they share, and in their own heads where these are not 1, both (T,)."""
-        G = gram_TT.detach().double().cpu().numpy()
-        if not np.isfinite(G).all():
-            return torch.full_like(gram_TT[0], torch.nan), None
-        active = losses.present_T.cpu().numpy() & (G.diagonal() > 0)
-        places = active.nonzero()[0]
-        if not len(places):
-            return torch.zeros_like(gram_TT[0]), None
-        whole = len(places) == len(G)
-        values = losses.global_T.cpu().numpy().astype(np.float64)
-        problem = Problem(
-            G if whole else G[places[:, None], places], values[places], places, losses.key
-        )
-        shared = expect(self, "weigh", self.weigh(problem), places.shape)
-        own = self.head_weights(problem, shared)
-        if own is not None:
-            expect(self, "head_weights", own, places.shape)
-        if not whole:
-            shared, own = (
-                spread(shared, places, len(G), 0.0),
-                own if own is None else spread(own, places, len(G), 1.0),
-            )
-        return torch.from_numpy(shared).to(gram_TT), own if own is None else torch.from_numpy(
-            own
-        ).to(gram_TT)
-
-
-def spread(values: np.ndarray, places: np.ndarray, size: int, elsewhere: float) -> np.ndarray:
-    """The values at their places, and a constant elsewhere."""
-    whole = np.full(size, elsewhere)
-    whole[places] = values
-    return whole
-
-
-class GradientBalancer(CpuBalancer):
-    """The encoder follows a direction made of the gradients themselves.
-
-    Attributes:
-        sums_features: Whether it sums, over all ranks, a float64 number per task and feature.
-    """
-
-    sums_features: bool = False
-
-    @abstractmethod
-    def combine(self, rows_TN: Tensor, losses: TaskLosses, where: Coordinates) -> Tensor:
-        """Returns the direction (N,).
-
-        Args:
-            rows_TN: The tasks' gradients, 0 for absent ones. At parameters level they are whole and
-                the same on every rank; at features level these are the coordinates of this rank's
-                samples.
-            losses: The losses.
-            where: Which coordinates these are.
-        """
-
-    def forward(
-        self, rows_TN: Tensor, losses: TaskLosses, where: Coordinates = Coordinates()
-    ) -> Tensor:
-        """Returns the direction (N,)."""
-        return expect(self, "combine", self.combine(rows_TN, losses, where), rows_TN.shape[1:])
-
-    def head_weights(self, losses: TaskLosses) -> Tensor | None:
-        """Returns the weights (T,) of the losses in their own heads; None: all 1."""
-        return None
-
-
-def try_out(balancer: Balancer) -> None:
-    """Tries a copy of a balancer on made losses, before anything is trained.
-
-    Raises:
-        UserError: A method returns another shape than it must.
-    """
-    size = len(balancer.tasks)
-    balancer = deepcopy(balancer)
-    losses_T = torch.linspace(0.5, 1.5, size)
-    losses = TaskLosses(
-        losses_T.clone().requires_grad_(), losses_T, torch.ones(size, dtype=torch.bool)
-    )
-    if isinstance(balancer, LossBalancer):
-        balancer(losses)
-    elif isinstance(balancer, GramianBalancer):
-        balancer(losses, torch.eye(size) + 0.1)
+    def try_out(self) -> None:
+        deepcopy(self)(example_losses(len(self.tasks)))

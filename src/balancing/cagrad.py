@@ -4,21 +4,24 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from src.balancing.balancer import GramianBalancer, Level, Problem
+from src.balancing.balancer import Level
+from src.balancing.gradients import GramianBalancer, Problem
 from src.balancing.solvers import conflict_averse
 from src.errors import UserError
 
 
 class CAGrad(GramianBalancer):
-    """The direction near the mean gradient that serves the worst-off task best.
+    """CAGrad: near the mean gradient, the direction that lowers the slowest loss fastest.
 
-    d = argmax min_t <g_t, d> subject to |d - g_0| <= c |g_0|, with the mean g_0 (Liu et al.,
-    NeurIPS 2021, Algorithm 1).
+    d = argmax min_t <g_t, d> subject to |d - g_0| <= c |g_0|, where g_0 is the mean gradient (Liu
+    et al., "Conflict-averse gradient descent for multi-task learning", NeurIPS 2021, Algorithm 1).
 
-    By duality d = g_0 + c |g_0| / |g_w| g_w with g_w = sum_t w_t g_t and w the minimiser of <g_w,
-    g_0> + c |g_0| |g_w| over the simplex. c = 0 is plain training with mean weights; c >= 1 goes
-    towards MGDA. With ``level: features`` both the ball and the worst task are measured on the
-    features' gradients.
+    By duality d = g_0 + c |g_0| / |g_w| g_w with g_w = sum_t w_t g_t, where w minimises
+    <g_w, g_0> + c |g_0| |g_w| over the simplex. c = 0 is plain training with equal weights, and
+    c >= 1 approaches MGDA.
+
+    With ``level: features``, gradients with respect to the features define the ball and the task
+    that gains least.
 
     Args:
         tasks: {task: likelihood}.

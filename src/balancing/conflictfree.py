@@ -1,32 +1,35 @@
-"""Conflict-free inverse gradients."""
+"""ConFIG: conflict-free inverse gradients."""
 
 import numpy as np
 
-from src.balancing.balancer import GramianBalancer, Problem
+from src.balancing.gradients import GramianBalancer, Problem
 from src.balancing.solvers import SINGLE, correlations, length_of, solve
 
 
 class ConFIG(GramianBalancer):
-    """The direction with equal cosines to all gradients.
+    """ConFIG: the direction that has the same cosine with all gradients.
 
-    The unit direction with equal cosines to all gradients, as long as the sum of their projections
-    onto it (Liu, Chu and Thuerey, "ConFIG: towards conflict-free training of physics informed
-    neural networks", ICLR 2025).
+    Its length is the sum of the gradients' projections onto it (Liu, Chu and Thuerey, "ConFIG:
+    towards conflict-free training of physics informed neural networks", ICLR 2025). With the unit
+    gradients as the rows of U:
 
-    u = pinv(U) 1 for unit gradients U, d = (sum_t <g_t, u>) u with |u| = 1. Since pinv(U) 1 = U' (U
-    U')^+ 1, the Gramian is all that it takes. Where gradients balance each other (a
-    Pareto-stationary point) cosines cannot all be equal and above 0; u is then the least-squares
-    solution, and may move against a task, or 0. With ``level: features`` cosines are those of the
-    features' gradients.
+        u = pinv(U) 1 / |pinv(U) 1|,    d = (sum_t <g_t, u>) u.
+
+    Since pinv(U) 1 = U' (U U')^+ 1, the Gramian holds all that is needed. At a Pareto-stationary
+    point the gradients cancel out, and no direction has the same positive cosine with all of them.
+    u is then the least-squares solution, which may conflict with a task, or 0.
+
+    With ``level: features``, cosines are those of the gradients with respect to the features.
     """
 
     def weigh(self, problem: Problem) -> np.ndarray:
         C, norms = correlations(problem.G)
         y = solve(C, np.ones(len(C)), noise=SINGLE)
-        if (
-            np.abs(C @ y).max() <= 1e-7
-        ):  # all cosines are 1 where they can be equal; here they balance each other
+
+        # C y is 1 in each row if the cosines can be equal, and 0 if the gradients cancel out
+        if np.abs(C @ y).max() <= 1e-7:
             return np.zeros(len(C))
+
         length = length_of(y, C)
         u = y / norms / length
         return (problem.G @ u).sum() * u

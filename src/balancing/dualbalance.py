@@ -1,4 +1,4 @@
-"""Dual balancing."""
+"""DB-MTL: dual balancing."""
 
 from collections.abc import Mapping
 
@@ -6,31 +6,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.balancing.balancer import GramianBalancer, Level, Problem, TaskLosses
+from src.balancing.balancer import Level, TaskLosses
+from src.balancing.gradients import GramianBalancer, Problem
 from src.errors import UserError
 
 
 class DualBalance(GramianBalancer):
-    """DB-MTL: losses balanced by their logarithm, gradients by their length.
+    """DB-MTL: balances losses by their logarithms, and gradients by their lengths.
 
-    DB-MTL: balances losses by their logarithm, and gradients by their length (Lin et al.,
-    "Dual-balancing for multi-task learning", 2023).
+    h_t = g_t / L_t is the gradient of log L_t. Its running mean is y_t <- (1 - b_k) y_t + b_k h_t,
+    and d = max_t |y_t| sum_t y_t / |y_t| (Lin et al., "Dual-balancing for multi-task learning",
+    2023). Heads follow the gradient of log L_t.
 
-    h_t = g_t / L_t is the gradient of log L_t, tracked as y_t <- (1 - b_k) y_t + b_k h_t, and d =
-    max |y| sum_t y_t / |y_t|. Heads
-    follow log L_t. With ``beta: 0`` nothing is tracked (b_k = 1); otherwise b_k = 1 - beta / k^0.5
-    in step k, which takes T x P
-    numbers and ``level: parameters``.
+    With ``beta: 0`` there is no running mean (b_k = 1). Otherwise b_k = 1 - beta / k^0.5 in step k,
+    which takes T x P numbers of memory and ``level: parameters``.
 
     Args:
         tasks: {task: likelihood}.
         level: Where gradients are taken: features or parameters.
-        beta: How much of the past is kept.
+        beta: Weight of the past in the running mean.
     """
 
-    accumulates = (
-        False  # its weights count in the heads, whose micro-batches are over before it knows them
-    )
+    # its weights count in the heads, whose micro-batches are over before the weights are known
+    accumulates = False
     steps: Tensor
     tracked_TP: Tensor
 
@@ -42,9 +40,11 @@ class DualBalance(GramianBalancer):
             raise UserError(f"DualBalance: beta {beta} is outside [0, 1)")
         if beta and level == "features":
             raise UserError(
-                "DualBalance tracks the gradients of parameters over steps: set --model.balancer.level parameters, or beta 0"
+                "DualBalance tracks the gradients of parameters over steps: "
+                "set --model.balancer.level parameters, or beta 0"
             )
-        self.beta, self.tracks = beta, beta > 0
+        self.beta = beta
+        self.tracks = beta > 0
         self.register_buffer("steps", torch.zeros((), dtype=torch.float64))
 
     def prepare(self, size: int) -> None:
@@ -56,18 +56,22 @@ class DualBalance(GramianBalancer):
             return rows_TP
         self.steps += 1
         new = (1 - self.beta / float(self.steps) ** 0.5) if self.steps > 1 else 1.0
+
+        # a loss of 0 has no logarithm: the running mean of that task stays
         positive = losses.present_T & (losses.global_T > 0)
         inverse = torch.where(positive, 1 / losses.global_T.where(positive, 1), 0).to(rows_TP)
         self.tracked_TP += new * positive[:, None] * (rows_TP * inverse[:, None] - self.tracked_TP)
         return self.tracked_TP
 
     def weigh(self, problem: Problem) -> np.ndarray:
-        norms = (
-            problem.norms
-            if self.beta
-            else problem.norms / np.where(problem.losses > 0, problem.losses, 1)
-        )
+        # tracked gradients are those of the logarithms already
+        norms = problem.norms if self.beta else problem.norms / positive_or_one(problem.losses)
         return norms.max() / problem.norms
 
     def head_weights(self, problem: Problem, weights: np.ndarray) -> np.ndarray | None:
-        return 1 / np.where(problem.losses > 0, problem.losses, 1)
+        return 1 / positive_or_one(problem.losses)
+
+
+def positive_or_one(losses: np.ndarray) -> np.ndarray:
+    """Replaces losses that have no logarithm by 1."""
+    return np.where(losses > 0, losses, 1)

@@ -2,18 +2,19 @@
 
 import numpy as np
 
-from src.balancing.balancer import GramianBalancer, Problem
+from src.balancing.gradients import GramianBalancer, Problem
 from src.balancing.solvers import project
 
 
 class DualProj(GramianBalancer):
-    """The mean gradient, projected onto the directions that no task conflicts with.
+    """Projects the mean gradient onto the directions that conflict with no task.
 
-    d = proj(1/n sum_t g_t), the mean projected onto {d: <g_i, d> >= 0 for all i} (Lopez-Paz and
-    Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017).
+    d is the projection of 1/n sum_t g_t onto {d: <g_i, d> >= 0 for all i} (Lopez-Paz and Ranzato,
+    "Gradient episodic memory for continual learning", NeurIPS 2017). It is the direction nearest to
+    plain training in which no task's loss rises to first order.
 
-    The nearest direction to plain training in which no task's loss rises to first order. With
-    ``level: features`` that holds of the features' gradients, not of the parameters'.
+    With ``level: features``, this holds for the gradients with respect to the features, but not
+    for those with respect to the parameters.
     """
 
     def weigh(self, problem: Problem) -> np.ndarray:

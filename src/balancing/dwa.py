@@ -1,4 +1,4 @@
-"""Dynamic weight averaging."""
+"""DWA: dynamic weight averaging."""
 
 from collections.abc import Mapping
 
@@ -10,19 +10,19 @@ from src.errors import UserError
 
 
 class DynamicWeightAverage(LossBalancer):
-    """DWA: more weight for tasks whose losses fall slowly.
+    """DWA: gives more weight to tasks whose losses fall slowly.
 
-    DWA: w_t = T softmax(r_t / temperature), r_t the ratio of the task's mean losses in the last two
-    epochs; 1 in the first two (Liu, Johns and Davison, "End-to-end multi-task learning with
-    attention", CVPR 2019).
+    w_t = T softmax(r_t / temperature), where r_t is the ratio of the task's mean losses in the last
+    two epochs, and 1 in the first two epochs (Liu, Johns and Davison, "End-to-end multi-task
+    learning with attention", CVPR 2019).
 
     Args:
         tasks: {task: likelihood}.
-        temperature: Towards infinity all weights are 1.
+        temperature: The larger, the more equal the weights.
     """
 
-    # rows: this epoch's sum of losses, its number of steps with labels, and the means of the last
-    # epoch and of the one before
+    # rows: the sum of the losses in this epoch, the number of its steps with labels, the mean loss
+    # of the last epoch, and that of the epoch before
     history_4T: Tensor
 
     def __init__(self, tasks: Mapping[str, str], temperature: float = 2.0) -> None:
@@ -41,8 +41,9 @@ class DynamicWeightAverage(LossBalancer):
         return len(self.tasks) * (ratios / self.temperature).softmax(0)
 
     def on_epoch_end(self) -> None:
-        """Closes the epoch's mean; a task that had no label keeps its last one."""
         total, count, last, _ = self.history_4T.clone()
+
+        # a task that had no label in this epoch keeps its last mean
         self.history_4T[3] = last
         self.history_4T[2] = torch.where(count > 0, total / count, last)
         self.history_4T[:2] = 0

@@ -1,4 +1,4 @@
-"""Fast adaptive multitask optimisation."""
+"""FAMO: fast adaptive multitask optimisation."""
 
 from collections.abc import Mapping
 
@@ -11,20 +11,20 @@ from src.errors import UserError
 
 
 class FAMO(LossBalancer):
-    """Weights that let all log losses fall at one rate.
+    """FAMO: learns weights under which the logarithms of all losses fall at the same rate.
 
-    Weights that let all log losses fall at one rate, learnt from how far each has fallen in a step
+    z = softmax(xi), w_t = c z_t / L_t with c = 1 / sum_t (z_t / L_t). After the optimizer's step
+    the losses of the same batch are computed once more, without gradients, and xi takes a step of
+    Adam along J' (log L_before - log L_after) + decay xi, where J is the Jacobian of the softmax
     (Liu et al., "FAMO: fast adaptive multitask optimization", NeurIPS 2023).
 
-    z = softmax(xi), w_t = c z_t / L_t, c = 1 / sum_t (z_t / L_t). After the step the same batch is
-    seen once more, without gradients, and xi takes a step of Adam along J' (log L_before - log
-    L_after) + decay xi, with J the softmax's Jacobian. It costs a second forward pass. A task
-    without labels stays as it is, and so does what Adam knows of it.
+    A step costs a second forward pass. If a task has no label in a batch, its xi and the state of
+    Adam for it stay as they are.
 
     Args:
         tasks: {task: likelihood}.
         lr: Adam's learning rate for xi.
-        decay: Pull of xi towards 0.
+        decay: Strength of the pull of xi towards 0.
     """
 
     accumulates = False
@@ -47,11 +47,13 @@ class FAMO(LossBalancer):
 
     def after_step(self, before: TaskLosses, after: TaskLosses) -> None:
         known = before.present_T & (before.global_T > 0) & (after.global_T > 0)
-        fall = torch.where(
-            known, before.global_T.where(known, 1).log() - after.global_T.where(known, 1).log(), 0
-        )
         if not after.global_T.isfinite().all() or not known.any():
             return
+        log_before = before.global_T.where(known, 1).log()
+        log_after = after.global_T.where(known, 1).log()
+        fall = torch.where(known, log_before - log_after, 0)
+
+        # the softmax's Jacobian times the fall
         z = self.xi_T.masked_fill(~known, -torch.inf).softmax(0)
         gradient = z * (fall - (z * fall).sum()) + self.decay * self.xi_T
         self.xi_T -= self.adam.step(gradient, known)

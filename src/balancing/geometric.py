@@ -1,4 +1,4 @@
-"""Geometric and logarithmic means of the losses: blind to their scales."""
+"""Means of the losses that do not depend on the losses' scales: log-sum and geometric mean."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,11 @@ from src.balancing.balancer import LossBalancer, TaskLosses
 
 
 class LogSum(LossBalancer):
-    """The sum of the losses' logarithms, blind to their scales.
+    """Minimises sum_t log L_t, which is w_t = 1 / L_t.
 
-    Minimises sum_t log L_t, that is w_t = 1 / L_t: multiplying a loss by a constant changes nothing
-    (one of the scale-invariant losses of Chennupati et al., CVPR Workshops 2019, and of Navon et
-    al., ICML 2022, as SI).
-
-    A loss of exactly 0 leaves the sum.
+    A constant factor on a loss changes nothing (one of the scale-invariant losses of Chennupati et
+    al., CVPR Workshops 2019, and of Navon et al., ICML 2022, where it is called SI). A loss of
+    exactly 0 leaves the sum.
     """
 
     accumulates = False
@@ -24,18 +22,19 @@ class LogSum(LossBalancer):
 
 
 class GeometricMean(LogSum):
-    """GLS: the geometric mean of the losses.
+    """GLS: minimises the geometric mean of the losses.
 
-    GLS: minimises (prod_t L_t)^(1/n), the geometric mean over the n tasks with labels, that is w_t
-    = mean / (n L_t) (Chennupati et al., "MultiNet++: multi-stream feature aggregation and geometric
-    loss strategy", CVPR Workshops 2019).
-
-    Not moved by the ratio of the losses' scales, only by their product. A loss of exactly 0 leaves
-    the mean.
+    The mean m = (prod_t L_t)^(1/n) is over the n tasks with labels, and w_t = m / (n L_t)
+    (Chennupati et al., "MultiNet++: multi-stream feature aggregation and geometric loss strategy",
+    CVPR Workshops 2019). The direction does not depend on the ratios of the losses' scales, and its
+    length only on their product. A loss of exactly 0 leaves the mean.
     """
 
     def weigh(self, losses: TaskLosses) -> Tensor:
         inverse = super().weigh(losses)
-        n = (inverse > 0).sum().clamp(min=1)
-        logarithms = torch.where(inverse > 0, -inverse.where(inverse > 0, 1).log(), 0)
+        positive = inverse > 0
+        n = positive.sum().clamp(min=1)
+
+        # a product of many losses would overflow: their logarithms are summed
+        logarithms = torch.where(positive, -inverse.where(positive, 1).log(), 0)
         return (logarithms.sum() / n).exp() / n * inverse

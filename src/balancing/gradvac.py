@@ -1,4 +1,4 @@
-"""Gradient vaccine."""
+"""GradVac: gradient vaccine."""
 
 from collections.abc import Mapping
 
@@ -6,19 +6,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.balancing.balancer import GramianBalancer, Level, Problem
+from src.balancing.balancer import Level
+from src.balancing.gradients import GramianBalancer, Problem
 from src.balancing.pcgrad import other_tasks_in_random_order
 from src.errors import UserError
 
 
 class GradVac(GramianBalancer):
-    """Each gradient is turned towards every other one until their cosine is what it usually is.
+    """GradVac: turns each gradient towards the others until their cosines are as usual.
 
-    d is the sum of the turned gradients (Wang et al., "Gradient vaccine", ICLR 2021).
+    phi_tj is the running mean of cos(g_t, g_j). For each task t, v_t starts as g_t. Then, for the
+    tasks j != t in random order, with c = cos(v_t, g_j): if c < phi,
 
-    With phi the running mean of cos(g_t, g_j): for j != t in random order, with c = cos(v_t, g_j), if c < phi then v_t <- v_t +
-    |v_t| (phi sqrt(1 - c^2) - c sqrt(1 - phi^2)) / (|g_j| sqrt(1 - phi^2)) g_j; and phi <- (1 - beta) phi + beta c. Fixed at phi =
-    0 this is PCGrad. With ``level: features`` cosines are those of the features' gradients.
+        v_t <- v_t + |v_t| (phi sqrt(1 - c^2) - c sqrt(1 - phi^2)) / (|g_j| sqrt(1 - phi^2)) g_j,
+
+    and phi <- (1 - beta) phi + beta c. d is the sum of the v_t (Wang et al., "Gradient vaccine",
+    ICLR 2021). With phi fixed at 0 this is PCGrad.
+
+    With ``level: features``, cosines are those of the gradients with respect to the features.
 
     Args:
         tasks: {task: likelihood}.
@@ -38,22 +43,27 @@ class GradVac(GramianBalancer):
         self.register_buffer("phi_TT", torch.zeros(len(tasks), len(tasks), dtype=torch.float64))
 
     def weigh(self, problem: Problem) -> np.ndarray:
-        G, n, norms = problem.G, len(problem.G), problem.norms
+        G = problem.G
+        norms = problem.norms
+        n = len(G)
         place = np.ix_(problem.tasks, problem.tasks)
         phi = self.phi_TT.numpy()[place]
-        V, every = np.eye(n), np.arange(n)
+
+        # row t of V holds the weights of the gradients in v_t; all rows take a step at once
+        V = np.eye(n)
+        every = np.arange(n)
         for j in other_tasks_in_random_order(problem).T:
             length = np.sqrt(np.maximum(((V @ G) * V).sum(1), 0))
             dots = (V * G[j]).sum(1)
-            c = np.clip(
-                np.divide(dots, length * norms[j], out=np.zeros(n), where=length > 0), -1, 1
-            )
+            cosine = np.divide(dots, length * norms[j], out=np.zeros(n), where=length > 0)
+            c = np.clip(cosine, -1, 1)
             target = phi[every, j]
             sine = np.sqrt(1 - target**2)
             turn = length * (target * np.sqrt(1 - c**2) - c * sine)
-            V[every, j] += np.where(
-                (c < target) & (sine > 0), turn / np.where(sine > 0, norms[j] * sine, 1), 0
-            )
+
+            # a target of exactly 1 or -1 has no finite turn
+            turns = (c < target) & (sine > 0)
+            V[every, j] += np.where(turns, turn / np.where(sine > 0, norms[j] * sine, 1), 0)
             phi[every, j] = (1 - self.beta) * target + self.beta * c
         self.phi_TT.numpy()[place] = phi
         return V.sum(0)

@@ -1,4 +1,4 @@
-"""Impartial multi-task learning: both halves of the paper."""
+"""IMTL: impartial multi-task learning, by gradients and by losses."""
 
 from collections.abc import Mapping
 
@@ -6,25 +6,30 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.balancing.balancer import GramianBalancer, LossBalancer, Problem, TaskLosses
+from src.balancing.balancer import LossBalancer, TaskLosses
+from src.balancing.gradients import GramianBalancer, Problem
 from src.balancing.solvers import SINGLE, correlations, solve
 
 
 class ImpartialGradients(GramianBalancer):
-    """IMTL-G: the direction with equal projections onto all gradients.
+    """IMTL-G: the direction that has the same projection onto all gradients.
 
-    IMTL-G: the d with equal projections onto all gradients, <d, g_t / |g_t|> the same for every t,
-    as an affine combination (Liu et al., "Towards impartial multi-task learning", ICLR 2021).
+    d is the affine combination of the gradients with <d, g_t / |g_t|> the same for every t (Liu et
+    al., "Towards impartial multi-task learning", ICLR 2021). With the correlations C of the
+    gradients: C y = 1, w_t = (y_t / |g_t|) / sum_s (y_s / |g_s|).
 
-    With correlations C of the gradients: C y = 1, w_t = (y_t / |g_t|) / sum. Where the sum is
-    negative the paper's d would raise every loss alike; it is turned round. Where no direction has
-    equal projections (the gradients balance each other), d = 0. With
-    ``level: features`` projections are onto the features' gradients, as in the paper.
+    Where that sum is negative, the paper's d would raise every loss alike, and its sign is changed.
+    Where the gradients cancel out, no direction has equal projections, and d = 0.
+
+    With ``level: features``, projections are onto the gradients with respect to the features, as in
+    the paper.
     """
 
     def weigh(self, problem: Problem) -> np.ndarray:
         C, norms = correlations(problem.G)
         y = solve(C, np.ones(len(C)), noise=SINGLE)
+
+        # C y is 1 in each row unless the gradients cancel out
         if np.abs(C @ y - 1).max() > 1e-6:
             return np.zeros(len(C))
         w = y / norms
@@ -33,13 +38,13 @@ class ImpartialGradients(GramianBalancer):
 
 
 class ImpartialLoss(LossBalancer):
-    """IMTL-L: learnt scales that bring all losses to one size.
+    """IMTL-L: learns scales that bring all losses to the same size.
 
-    IMTL-L: minimises sum_t e^{s_t} L_t - s_t over the network and s, so that all scaled losses
-    e^{s_t} L_t tend to 1 (Liu et al., ICLR 2021).
+    It minimises sum_t e^{s_t} L_t - s_t over the network and s, so that all scaled losses
+    e^{s_t} L_t tend to 1 (Liu et al., "Towards impartial multi-task learning", ICLR 2021).
     """
 
-    known_before = True
+    weights_before_losses = True
 
     def __init__(self, tasks: Mapping[str, str]) -> None:
         super().__init__(tasks)
@@ -49,4 +54,6 @@ class ImpartialLoss(LossBalancer):
         return self.scales_T.exp()
 
     def total(self, losses: TaskLosses, weights_T: Tensor) -> Tensor:
-        return torch.dot(weights_T, losses.local_T) - (self.scales_T * losses.present_T).sum()
+        # a task without labels in the batch must not move its scale
+        scales = (self.scales_T * losses.present_T).sum()
+        return torch.dot(weights_T, losses.local_T) - scales

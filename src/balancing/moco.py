@@ -1,4 +1,4 @@
-"""Multi-objective gradient correction."""
+"""MoCo: multi-objective gradient correction."""
 
 from collections.abc import Mapping
 
@@ -6,33 +6,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.balancing.balancer import GramianBalancer, Level, Problem, TaskLosses
+from src.balancing.balancer import Level, TaskLosses
+from src.balancing.gradients import GramianBalancer, Problem
 from src.balancing.solvers import onto_simplex
 from src.errors import UserError
 
 
 class MoCo(GramianBalancer):
-    """MGDA on tracked gradients, whose noise averages out.
+    """MoCo: MGDA on running means of the gradients, which average out their noise.
 
-    MGDA on tracked gradients, whose noise averages out: y_t <- y_t - beta (y_t - g_t), w <- proj(w
-    - gamma (Y Y' + rho) w), d = sum_t w_t y_t (Fernando et al., "Mitigating gradient bias in
-    multi-objective learning", ICLR 2023).
+    y_t <- y_t - beta (y_t - g_t), w <- proj(w - gamma (Y Y' + rho) w), d = sum_t w_t y_t, with the
+    projection onto the simplex (Fernando et al., "Mitigating gradient bias in multi-objective
+    learning", ICLR 2023). Step k uses beta / k^0.5 and gamma / k^0.5. Y Y' is taken relative to its
+    trace, so that gamma does not depend on the scale of the losses.
 
-    Step k uses beta / k^0.5 and gamma / k^0.5; Y Y' is taken relative to its trace, so that gamma
-    does not depend on the losses' scale. The tracked gradients are T x P numbers, and gradients of
-    features, of other samples in each step, cannot be tracked.
+    The running means are T x P numbers. The method has no level features, since the features of
+    each step belong to other samples.
 
     Args:
         tasks: {task: likelihood}.
         level: parameters.
         beta: Weight of the latest gradient.
         gamma: Step size of the weights.
-        rho: Pull of the weights towards equality.
+        rho: Strength of the pull towards equal weights.
     """
 
     tracks = True
     levels = ("parameters",)
-    why = "tracks the gradients of parameters over steps"
+    level_reason = "tracks the gradients of parameters over steps"
     weights_T: Tensor
     steps: Tensor
     tracked_TP: Tensor
@@ -50,10 +51,11 @@ class MoCo(GramianBalancer):
             raise UserError(
                 f"MoCo: beta {beta} must be in (0, 1], gamma {gamma} above 0, rho {rho} at least 0"
             )
-        self.beta, self.gamma, self.rho = beta, gamma, rho
-        self.register_buffer(
-            "weights_T", torch.full((len(tasks),), 1 / len(tasks), dtype=torch.float64)
-        )
+        self.beta = beta
+        self.gamma = gamma
+        self.rho = rho
+        equal_T = torch.full((len(tasks),), 1 / len(tasks), dtype=torch.float64)
+        self.register_buffer("weights_T", equal_T)
         self.register_buffer("steps", torch.zeros((), dtype=torch.float64))
 
     def prepare(self, size: int) -> None:
@@ -68,12 +70,16 @@ class MoCo(GramianBalancer):
         return self.tracked_TP
 
     def weigh(self, problem: Problem) -> np.ndarray:
-        n, state, here = len(problem.G), self.weights_T.numpy(), problem.tasks
+        state = self.weights_T.numpy()
+        here = problem.tasks
+        n = len(here)
+
+        # the tasks of this step share what they hold; absent tasks keep theirs
         share = state[here].sum()
         w = state[here] / share if share > 0 else np.full(n, 1 / n)
-        gamma = (
-            self.gamma / max(float(self.steps), 1.0) ** 0.5
-        )  # tried out before the first step, too
+
+        # before the first step, when the balancer is tried out, the counter is 0
+        gamma = self.gamma / max(float(self.steps), 1.0) ** 0.5
         w = onto_simplex(w - gamma * (problem.G @ w / problem.G.trace() + self.rho * w))
         state[here] = w * share
         return w

@@ -1,24 +1,24 @@
-"""Nash bargaining, and its generalisation to alpha-fairness."""
+"""Nash-MTL, and its generalisation FairGrad."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from src.balancing.balancer import GramianBalancer, Level, Problem
+from src.balancing.balancer import Level
+from src.balancing.gradients import GramianBalancer, Problem
 from src.balancing.solvers import fair_weights
 from src.errors import UserError
 
 
 class NashMTL(GramianBalancer):
-    """The Nash bargaining solution.
+    """Nash-MTL: the direction on which the tasks agree in Nash's bargaining game.
 
-    The Nash bargaining solution: d = sum_t w_t g_t with G w = 1 / w, w > 0 (Navon et al.,
-    "Multi-task learning as a bargaining game", ICML 2022).
+    d = sum_t w_t g_t with G w = 1 / w, w > 0 (Navon et al., "Multi-task learning as a bargaining
+    game", ICML 2022). w is the unique minimiser of w'Gw / 2 - sum_t log w_t. In proportion, each
+    task gains as much as any other, and |d| = sqrt(n) whatever the scale of the gradients. Where
+    the gradients cancel out, the game has no solution, and d = 0.
 
-    The unique minimiser of w'Gw / 2 - sum_t log w_t; each task gains as much as any other in
-    proportion, and |d| = sqrt(n) whatever the gradients' scale. Where the gradients balance each
-    other there is no bargain, and d = 0. With ``level: features`` players bargain for the direction
-    of the features.
+    With ``level: features``, the tasks bargain for the direction of the features.
     """
 
     def weigh(self, problem: Problem) -> np.ndarray:
@@ -26,22 +26,23 @@ class NashMTL(GramianBalancer):
 
 
 class FairGrad(GramianBalancer):
-    """Alpha-fair allocation of the tasks' gains.
+    """FairGrad: alpha-fair allocation of the tasks' gains.
 
-    alpha-fair resource allocation: G w = w^{-1/alpha}, w > 0 (Ban and Ji, "Fair resource allocation
-    in multi-task learning", ICML 2024).
+    G w = w^{-1/alpha}, w > 0 (Ban and Ji, "Fair resource allocation in multi-task learning", ICML
+    2024). alpha = 1 is NashMTL, and larger values favour the task that gains least. Where the
+    gradients cancel out, d = 0.
 
-    alpha = 1 is NashMTL; larger values care more for the task that gains least. Scales of losses do
-    not matter for alpha = 1 alone: all gradients times s give d times s^((1 - alpha) / (1 +
-    alpha)), and a task whose loss is in larger units gains less. Where the gradients balance each
-    other, d = 0.
-    With ``level: features`` gains are measured on the features' gradients.
+    The scales of the losses do not matter for alpha = 1 alone. Otherwise a factor s on all
+    gradients changes d by s^((1 - alpha) / (1 + alpha)), and a task whose loss is in larger units
+    gains less.
+
+    With ``level: features``, gains are measured on the gradients with respect to the features.
 
     Args:
         tasks: {task: likelihood}.
         level: Where gradients are taken: features or parameters.
-        alpha: Degree of fairness, above 0; solved to rounding from 0.1 to 20, also for lengths of
-            gradients six orders apart.
+        alpha: Degree of fairness, above 0. The solution is exact to rounding from 0.1 to 20, also
+            for gradients whose lengths are six orders of magnitude apart.
     """
 
     def __init__(

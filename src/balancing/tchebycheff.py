@@ -1,4 +1,4 @@
-"""Smooth Tchebycheff scalarisation."""
+"""STCH: smooth Tchebycheff scalarisation."""
 
 from collections.abc import Mapping
 
@@ -10,28 +10,28 @@ from src.errors import UserError
 
 
 class SmoothTchebycheff(LossBalancer):
-    """STCH: a smooth form of the largest loss.
+    """STCH: minimises a smooth form of the largest loss.
 
-    STCH minimises mu log sum_t exp(L_t / mu), that is w = softmax(L / mu) (Lin et al., "Smooth
+    The scalar is mu log sum_t exp(L_t / mu), so that w = softmax(L / mu) (Lin et al., "Smooth
     Tchebycheff scalarization for multi-objective optimization", ICML 2024, with the ideal point 0).
 
-    The paper's multi-task results were made otherwise: set ``warmup`` 4 and ``nadir`` true for
-    them. For ``warmup`` epochs sum_t log L_t is minimised, and for one more, in which the nadir z_t
-    is taken, the mean of the task's losses. From then on n mu log sum_t exp(log(L_t / z_t) / mu) is
-    minimised over the n tasks with labels, that is w_t = n softmax(log(L / z) / mu)_t / L_t. Scales
-    of losses then mean nothing. A loss of exactly 0 leaves the logarithms, and so does a task that
-    had no label in that epoch.
+    The multi-task results of the paper need ``warmup`` 4 and ``nadir`` true. For ``warmup`` epochs,
+    and for one more, sum_t log L_t is minimised; the task's mean loss in that one more is its nadir
+    z_t. From then on n mu log sum_t exp(log(L_t / z_t) / mu) is minimised over the n tasks with
+    labels, so that w_t = n softmax(log(L / z) / mu)_t / L_t. The scales of the losses then do not
+    matter. A loss of exactly 0 leaves the logarithms, and so does a task without labels in the
+    epoch of the nadir.
 
     Args:
         tasks: {task: likelihood}.
-        mu: Towards 0 only the largest loss counts, towards infinity all count alike.
+        mu: Near 0 only the largest loss counts; the larger mu, the more alike all losses count.
         warmup: Epochs in which the sum of the logarithms is minimised.
         nadir: Whether losses are taken relative to the task's mean loss in the epoch that follows.
     """
 
     accumulates = False
     epochs: Tensor
-    # rows: sum of losses in the nadir's epoch, and steps with labels
+    # rows: the sum of the losses in the epoch of the nadir, and the number of steps with labels
     sums_2T: Tensor
 
     def __init__(
@@ -42,7 +42,9 @@ class SmoothTchebycheff(LossBalancer):
             raise UserError(
                 f"SmoothTchebycheff: mu {mu} must be above 0 and warmup {warmup} at least 0"
             )
-        self.mu, self.warmup, self.nadir = mu, warmup, nadir
+        self.mu = mu
+        self.warmup = warmup
+        self.nadir = nadir
         if warmup or nadir:
             self.register_buffer("epochs", torch.zeros((), dtype=torch.float64))
         if nadir:
@@ -56,20 +58,23 @@ class SmoothTchebycheff(LossBalancer):
             return inverse
         if not self.nadir:
             return self.softmax(losses.global_T, losses.present_T)
+
+        # the epoch of the nadir goes on as the warm-up, and adds up the losses
         if epoch == self.warmup:
             if losses.global_T.isfinite().all():
                 self.sums_2T += torch.stack([losses.global_T, losses.present_T.to(losses.global_T)])
             return inverse
+
         sums, counts = self.sums_2T
         positive &= sums > 0
         relative = (losses.global_T * counts / sums.where(positive, 1)).where(positive, 1).log()
         return positive.sum() * self.softmax(relative, positive) * inverse
 
     def softmax(self, values_T: Tensor, present_T: Tensor) -> Tensor:
-        """Returns the softmax of values / mu over the tasks that are there, 0 for the others."""
+        """Returns the softmax of values / mu over the present tasks, and 0 for the others."""
         return (values_T / self.mu).masked_fill(~present_T, -torch.inf).softmax(0).nan_to_num(0)
 
     def on_epoch_end(self) -> None:
-        """Counts the epochs until the nadir is known."""
+        # the counter stops when the nadir is known
         if (self.warmup or self.nadir) and self.epochs <= self.warmup:
             self.epochs += 1

@@ -1,4 +1,4 @@
-"""Homoscedastic uncertainty."""
+"""UW: weights by homoscedastic uncertainty."""
 
 from collections.abc import Mapping
 
@@ -9,23 +9,25 @@ from src.balancing.balancer import LossBalancer, TaskLosses
 
 
 class UncertaintyWeights(LossBalancer):
-    """UW: each loss is a negative log likelihood whose scale is learnt.
+    """UW: takes each loss as a negative log likelihood, and learns its scale with the network.
 
-    UW: each loss is a negative log likelihood whose scale sigma_t is learnt with the network
-    (Kendall, Gal and Cipolla, CVPR 2018).
+    With the scale sigma_t and s_t = log sigma_t^2, it minimises the sum over tasks of
 
-    With s_t = log sigma_t^2, minimises the sum over tasks of
         L e^-s / 2 + s / 2   for a squared error (Gaussian),
         L e^(-s/2) + s / 2   for an absolute error (Laplace, scale sigma),
-        L e^-s + s / 2       for a cross-entropy (softmax of logits / sigma^2).
-    All s start at 0. A task without labels in a batch leaves its s alone.
+        L e^-s + s / 2       for a cross-entropy (softmax of logits / sigma^2)
 
-    A negative loss is right: with s below 0 the term s / 2 is, as the log likelihood of continuous
-    labels is above 0 where their density exceeds 1. It goes on falling while the network explains
-    its labels better; what it has learnt shows in the tasks' own losses.
+    (Kendall, Gal and Cipolla, "Multi-task learning using uncertainty to weigh losses", CVPR 2018).
+    Every s starts at 0. A task without labels in a batch does not change its s.
+
+    The total may be negative: the density of continuous labels can exceed 1, and its logarithm is
+    then above 0. The total goes on falling while the network explains the labels better; progress
+    is seen in the tasks' own losses.
     """
 
-    known_before = True
+    weights_before_losses = True
+    factor_T: Tensor
+    power_T: Tensor
 
     def __init__(self, tasks: Mapping[str, str]) -> None:
         super().__init__(tasks)
@@ -35,14 +37,9 @@ class UncertaintyWeights(LossBalancer):
         self.register_buffer("factor_T", factor, persistent=False)
         self.register_buffer("power_T", power, persistent=False)
 
-    factor_T: Tensor
-    power_T: Tensor
-
     def weigh(self, losses: TaskLosses) -> Tensor:
         return self.factor_T * (-self.power_T * self.log_variances_T).exp()
 
     def total(self, losses: TaskLosses, weights_T: Tensor) -> Tensor:
-        return (
-            torch.dot(weights_T, losses.local_T)
-            + (self.log_variances_T * losses.present_T).sum() / 2
-        )
+        log_scales = (self.log_variances_T * losses.present_T).sum() / 2
+        return torch.dot(weights_T, losses.local_T) + log_scales

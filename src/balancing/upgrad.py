@@ -1,19 +1,19 @@
-"""Unconflicting projection of gradients."""
+"""UPGrad: unconflicting projection of gradients."""
 
 import numpy as np
 
-from src.balancing.balancer import GramianBalancer, Problem
+from src.balancing.gradients import GramianBalancer, Problem
 from src.balancing.solvers import project_each
 
 
 class UPGrad(GramianBalancer):
-    """The mean of the gradients, each projected onto the directions that no task conflicts with.
+    """UPGrad: projects each gradient onto the directions that conflict with no task, then averages.
 
-    d = 1/n sum_t proj(g_t), each gradient projected onto {d: <g_i, d> >= 0 for all i} (Quinton and
-    Rey, 2024, "Jacobian descent for multi-objective optimization").
+    d = 1/n sum_t proj(g_t), with the projection onto {d: <g_i, d> >= 0 for all i} (Quinton and Rey,
+    "Jacobian descent for multi-objective optimization", 2024). No task's loss rises to first order.
 
-    No task's loss rises to first order. With ``level: features`` that holds of the features'
-    gradients, not of the parameters'.
+    With ``level: features``, this holds for the gradients with respect to the features, but not
+    for those with respect to the parameters.
     """
 
     def weigh(self, problem: Problem) -> np.ndarray:

@@ -13,7 +13,6 @@ from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import Strategy, StrategyRegistry
 
-from src.balancing.balancer import try_out
 from src.cli import entrypoint
 from src.cli.checks import refuse_unfit_optimizer, refuse_unmakeable
 from src.cli.config import ConfigError, read
@@ -261,7 +260,7 @@ class CLI(LightningCLI):
             )
         self.model.check(self.config_init["trainer"]["accumulate_grad_batches"] or 1)
         if self.trains:
-            try_out(self.model.balancer)
+            self.model.balancer.try_out()
         if isinstance(self.acting, Checks):
             if hasattr(self.acting, "rows"):  # it plans for them
                 self.acting.rows = -(-rows // devices)

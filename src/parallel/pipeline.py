@@ -31,6 +31,7 @@ from src.parallel.stages import (
 )
 from src.parallel.strategy import WorkerTimeout, refuse_second_models, refuse_timeout
 from src.planning.communication import Traffic
+from src.runner import Runner
 
 OTHERS = "use --strategy ddp, fsdp or placement"
 STAGE = "sharing.encoder.stages."
@@ -81,7 +82,6 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
         ] = {}  # and what the heads put out
         self._built: dict[Any, tuple[Chunk, Any]] = {}
         self._latest: tuple[Any, int] | None = None  # the form and the rows of what runs now
-        self._in_step = False
 
     # -- what is known before any process starts ---------------------------------------------------
     def check(self, model: Any) -> None:
@@ -111,7 +111,7 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
             raise UserError(
                 f"{name} takes a step and takes it back, for which a pipeline has no schedule: {OTHERS}"
             )
-        if self.schedule == "1f1b" and not balancer.known_before:
+        if self.schedule == "1f1b" and not balancer.weights_before_losses:
             raise UserError(
                 f"--model.balancer {name} weighs tasks by the losses of the step, and with 1f1b the first slice goes backward "
                 "before the last one's losses are there: set --strategy.schedule gpipe"
@@ -254,9 +254,7 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
                     )  # what is elsewhere cannot be moved
         super(DDPStrategy, self).setup(trainer)
         self._built = {}
-        self._whole_heads = model.heads.forward
-        model.sharing.encoder.forward, model.heads.forward = self._features_of, self._outputs_of
-        model.by_schedule = self._step
+        model.runner = PipelineRunner(self)
 
     def _setup_model(self, model: Any) -> Any:
         """There is no wrapper."""
@@ -269,8 +267,8 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
     def teardown(self) -> None:
         """Gives the encoder and the heads their place back."""
         model: Any = self.lightning_module
-        if model is not None and model.by_schedule is not None:
-            del model.sharing.encoder.forward, model.heads.forward, model.by_schedule
+        if model is not None:
+            model.runner = Runner()
         collectives.use(None)
         super().teardown()
 
@@ -323,7 +321,7 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
                     outputs = [
                         [
                             (tuple(out.shape[1:]), out.dtype)
-                            for out in self._whole_heads(self._features(state))
+                            for out in self._network.heads(self._features(state))
                         ]
                     ]
             dist.broadcast_object_list(outputs, self.world_size - 1, group=self._hosts)
@@ -391,8 +389,6 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
 
     def _outputs_of(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Stands in for the heads' forward: the last rank runs them, and all have what they put out."""
-        if self._in_step:
-            return self._whole_heads(features)
         assert self._latest is not None
         form, rows = self._latest
         found = [
@@ -400,7 +396,7 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
             for shape, kind in self._outputs[form]
         ]
         if self._last:
-            found = [out.contiguous() for out in self._whole_heads(features)]
+            found = [out.contiguous() for out in self._network.heads(features)]
         for out in found:
             dist.broadcast(out, self.world_size - 1)
         return found
@@ -422,7 +418,7 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
         )
         self._begin(chunk, rows)
         learnt = [p for p in model.balancer.parameters() if p.requires_grad]
-        counts_T = model.label_counts(batch.targets)
+        counts_T = model.heads.label_counts(batch.targets)
         done: list[Tensor] = []  # sums of the losses of the slices so far
         decided: list[Any] = []
 
@@ -430,7 +426,7 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
             """Asks the balancer: the value, sums and counts, d total / d sums, and the gradients of what it learns."""
             with torch.enable_grad(), self.precision_plugin.forward_context():
                 places = [sums_T.requires_grad_(), *learnt]
-                value, totals_2T = model.weighed(sums_T, counts_T, batch)
+                value, totals_2T = model.step.weigh_losses(sums_T, counts_T, batch)
                 gradients = torch.autograd.grad(value, places, materialize_grads=True)
             decided[:] = value.detach(), totals_2T, *gradients
 
@@ -443,7 +439,7 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
                     targets = {
                         name: target[first : first + real] for name, target in batch.targets.items()
                     }
-                    sums_T, _ = model.loss_sums(model.heads(self._features(z)), targets)  # type: ignore[arg-type]
+                    sums_T, _ = model.heads.loss_sums(model.heads(self._features(z)), targets)  # type: ignore[arg-type]
                 done.append(sums_T.detach())
                 value = Weighed.apply(sums_T, lambda: decided[2])
             else:
@@ -467,7 +463,7 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
                     len(model.names), device=self.root_device, dtype=torch.get_default_dtype()
                 )
             )
-        self._loss, self._in_step = loss, True
+        self._loss = loss
         try:
             with torch.autocast(
                 self.root_device.type, enabled=False

@@ -22,7 +22,7 @@ from torchjd.autojac import jac_to_grad, mtl_backward
 
 import src.balancing
 from src.balancing import MGDA, Balancer, GramianBalancer, NashMTL, PCGrad, TaskLosses, UPGrad
-from src.balancing.balancer import CpuBalancer
+from src.balancing.gradients import CpuBalancer
 from src.balancing.solvers import project_each
 from src.batch import InputShape
 from src.tasks import Classification

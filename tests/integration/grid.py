@@ -23,7 +23,7 @@ from torch.optim import SGD
 
 import src.balancing
 from src.balancing import Balancer, LossBalancer, PCGrad, StaticWeights
-from src.balancing.balancer import CpuBalancer
+from src.balancing.gradients import CpuBalancer
 from src.cli.entrypoint import quiet
 from src.cli.messages import subclasses
 from src.models import MultiTaskModel
@@ -126,7 +126,7 @@ class Losses(L.Callback):
         self.steps: list[torch.Tensor] = []
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
-        self.steps.append(pl_module.losses_T.detach().double().cpu().clone())
+        self.steps.append(pl_module.step.losses_T.detach().double().cpu().clone())
 
 
 def train(cell: Cell, topology: Topology, epochs: int = 3, **settings: Any) -> dict[str, Any] | str:

@@ -12,7 +12,7 @@ from torch.optim import SGD
 
 import src.balancing
 from src.balancing import AutoLambda, Balancer
-from src.balancing.balancer import CpuBalancer
+from src.balancing.gradients import CpuBalancer
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from tests.models.backward.test_levels import QUIET
@@ -61,7 +61,7 @@ def trained(balancer, precision, steps, lr=0.01):
 def after_three_steps(case, precision):
     """The losses of the third step (T,), and the types of the parameters."""
     model = trained(CASES[case], precision, 3)
-    return model.losses_T.double().numpy(), {p.dtype for p in model.parameters()}
+    return model.step.losses_T.double().numpy(), {p.dtype for p in model.parameters()}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
