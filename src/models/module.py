@@ -98,7 +98,7 @@ class MultiTaskModel(LeanModule):
         self.make_scheduler = scheduler
 
         # a strategy that cuts the network over processes puts its own here
-        self.runner = Runner()
+        self.runner: Runner = Runner()
         # the tasks with the thresholds that the latest validation chose; a checkpoint keeps them
         self.chosen_tasks = dict(tasks)
 

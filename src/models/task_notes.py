@@ -22,7 +22,9 @@ def describe_score(tasks: Mapping[str, Task], most: int = 6) -> str:
     return f"score: mean over tasks of {', '.join(parts)}"
 
 
-def describe_choices(tasks: Mapping[str, Task], chosen: Mapping[str, Task], most: int = 6) -> list[str]:
+def describe_choices(
+    tasks: Mapping[str, Task], chosen: Mapping[str, Task], most: int = 6
+) -> list[str]:
     """Says which thresholds validation has chosen, a line for each task.
 
     Args:

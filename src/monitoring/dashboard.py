@@ -175,23 +175,23 @@ class Dashboard(Watcher):
 
     def flush(self, trainer: L.Trainer, model: ObservedModel) -> None:
         """Writes the mean losses since the last time, and starts anew."""
-        sums, counts = model.train_sums_2T.tolist()
+        sums, counts = model.step.sums_2T.tolist()
         if not any(counts):
             return
-        model.train_sums_2T.zero_()
+        model.step.sums_2T.zero_()
         seconds = time.monotonic() - self.clock
         values = {
             f"train/{n}/loss": s / c for n, s, c in zip(model.names, sums, counts, strict=True) if c
         }
         self.latest = dict(values)
         values["throughput/samples_per_second"] = self.samples * replica()[1] / max(seconds, 1e-9)
-        if model.weights_T is not None:
+        if model.step.weights_T is not None:
             values |= {
                 f"weight/{name}": value
-                for name, value in zip(model.names, model.weights_T.tolist(), strict=True)
+                for name, value in zip(model.names, model.step.weights_T.tolist(), strict=True)
             }
-        if model.penalty is not None:
-            values["train/penalty"] = float(model.penalty)
+        if model.step.penalty is not None:
+            values["train/penalty"] = float(model.step.penalty)
         if (scaler := getattr(trainer.precision_plugin, "scaler", None)) is not None:
             values["loss_scale"] = float(scaler.get_scale())
         for group in trainer.optimizers[0].param_groups:

@@ -60,12 +60,12 @@ class FiniteLossGuard(L.Callback):
         if trainer._detect_anomaly:
             return  # autograd is about to say more: which operation it was
         model = cast(ObservedModel, pl_module)
-        assert model.losses_T is not None
-        if trainer.global_step % self.every_n_steps or isfinite(float(model.losses_T.sum())):
+        assert model.step.losses_T is not None
+        if trainer.global_step % self.every_n_steps or isfinite(float(model.step.losses_T.sum())):
             return
         bad = [
             name
-            for name, value in zip(model.names, model.losses_T.tolist(), strict=True)
+            for name, value in zip(model.names, model.step.losses_T.tolist(), strict=True)
             if not isfinite(value)
         ]
         if not bad:

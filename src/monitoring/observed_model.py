@@ -11,19 +11,31 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+class ObservedStep(Protocol):
+    """The part of a training step that watchers read.
+
+    Attributes:
+        losses_T: (T,) The losses of the latest step over the global batch; None before the first.
+        weights_T: (T,) The weights of the losses, or of the tasks' gradients in what they share, in
+            the latest step; None where there are none.
+        penalty: The penalty of the sharing architecture in the latest step; None where it has none.
+        sums_2T: (2, T) Sums of losses and counts of labels, over all ranks, since it was last set
+            to zero.
+    """
+
+    losses_T: Tensor | None
+    weights_T: Tensor | None
+    penalty: Tensor | None
+    sums_2T: Tensor
+
+
 class ObservedModel(Protocol):
     """The part of the model that watchers read.
 
     Attributes:
         names: Task names in the order of T.
         tasks: {name: task}.
-        losses_T: Losses of the latest training step, over the global batch.
-        weights_T: Weights of the losses, or of the tasks' gradients in what they share, in the
-            latest step; None where there are none.
-        penalty: What the step minimised besides the losses in the latest training step; None where
-            there is nothing.
-        train_sums_2T: Sums of losses and counts of labels, over all ranks, since it was last set to
-            zero.
+        step: Takes the training steps.
         weights: {task: fixed weight of its loss}.
         chosen_tasks: The tasks with the thresholds that the latest validation has chosen.
         scores: {task: score} of the latest evaluation; NaN where no label defines it.
@@ -31,10 +43,7 @@ class ObservedModel(Protocol):
 
     names: tuple[str, ...]
     tasks: dict[str, Task]
-    losses_T: Tensor | None
-    weights_T: Tensor | None
-    penalty: Tensor | None
-    train_sums_2T: Tensor
+    step: ObservedStep
     weights: dict[str, float]
     scores: dict[str, float]
     chosen_tasks: dict[str, Task]

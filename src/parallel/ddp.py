@@ -11,8 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 from src.errors import UserError
 from src.launch.launcher import Launches
 from src.parallel.strategy import WorkerTimeout, refuse_timeout
-from src.planning.communication import Traffic, averaged
-from src.planning.measure import holdings
+from src.planning.communication import Traffic, estimate_ddp
+from src.planning.measure import weigh_parts
 
 
 class DDP(WorkerTimeout, Launches, DDPStrategy):
@@ -52,6 +52,9 @@ class DDP(WorkerTimeout, Launches, DDPStrategy):
         )
         if trainer.accumulate_grad_batches > 1 or scheduled:
             self._ddp_kwargs = {**self._ddp_kwargs, "static_graph": False}
+        # a balancer decides alike on every rank: its state need not be sent before each step
+        alike = balancer_state(model)
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, alike)
         return super()._setup_model(model)
 
     @property
@@ -77,10 +80,15 @@ class DDP(WorkerTimeout, Launches, DDPStrategy):
 
     def holds(self, model: Any, devices: int) -> list[dict[str, float]]:
         """What share of each part's parameters lies on each device."""
-        return [dict.fromkeys(holdings(model), 1.0)] * devices
+        return [dict.fromkeys(weigh_parts(model), 1.0)] * devices
 
     def traffic(self, model: Any, devices: int) -> list[Traffic]:
         """What each device sends in a step, besides sums over the global batch."""
-        ignored = getattr(model, "_ddp_params_and_buffers_to_ignore", ())
+        ignored = balancer_state(model)
         buffers = [buffer for name, buffer in model.named_buffers() if name not in ignored]
-        return averaged(model.parameters(), buffers) if devices > 1 else []
+        return estimate_ddp(model.parameters(), buffers) if devices > 1 else []
+
+
+def balancer_state(model: Any) -> list[str]:
+    """Returns the names of a balancer's buffers in its model."""
+    return [f"balancer.{name}" for name, _ in model.balancer.named_buffers()]

@@ -54,7 +54,6 @@ class Runner:
             [devices[chain.get_submodule(name)] for chain in self.chains] for name in self.names
         ]
         self.sliced = InProcessPipeline(self.module, slices, of_stages)
-        self.module.forward = self.sliced
 
     def before(self, _: Any, args: Any, kwargs: Any) -> None:
         """Notes which stage will be the last."""
@@ -74,7 +73,6 @@ class Runner:
     def stop(self) -> None:
         """Runs as ever."""
         if self.sliced is not None:
-            del self.module.forward
             self.sliced.stop()
 
 

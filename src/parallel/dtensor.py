@@ -19,12 +19,12 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of it; every process of its mesh must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def like(part: Tensor, parameter: Tensor) -> Tensor:
+def as_shard(part: Tensor, parameter: Tensor) -> Tensor:
     """This process's part of a tensor that lies as a parameter does, as such a tensor."""
     if not isinstance(parameter, DTensor):
         return part
@@ -34,7 +34,7 @@ def like(part: Tensor, parameter: Tensor) -> Tensor:
     )
 
 
-def piece(tensor: Tensor, parameter: DTensor) -> tuple[Tensor, tuple[int, ...]]:
+def own_slice(tensor: Tensor, parameter: DTensor) -> tuple[Tensor, tuple[int, ...]]:
     """This process's part of a whole tensor, the same in every process, laid as a parameter lies, and where that begins."""
     coordinates = parameter.device_mesh.get_coordinate()
     assert coordinates is not None
@@ -53,15 +53,15 @@ def piece(tensor: Tensor, parameter: DTensor) -> tuple[Tensor, tuple[int, ...]]:
     return tensor, tuple(first)
 
 
-def dealt(tensor: Tensor, parameter: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """A whole tensor, the same in every process, laid as a parameter lies; nothing is sent."""
     if not isinstance(parameter, DTensor):
         return tensor.to(parameter.device)
-    part, _ = piece(tensor, parameter)
-    return like(part.to(parameter.device, copy=True), parameter)
+    part, _ = own_slice(tensor, parameter)
+    return as_shard(part.to(parameter.device, copy=True), parameter)
 
 
-def copies(tensor: Tensor) -> int:
+def count_holders(tensor: Tensor) -> int:
     """How many processes hold the same part."""
     world = dist.get_world_size() if dist.is_initialized() else 1
     if not isinstance(tensor, DTensor):
@@ -72,12 +72,7 @@ def copies(tensor: Tensor) -> int:
     return world // parts
 
 
-def scaled(tensor: Tensor, scale: Tensor) -> Tensor:
-    """A tensor times a number."""
-    return like(local(tensor) * scale, tensor) if isinstance(tensor, DTensor) else tensor * scale
-
-
-def sum_of_all(tensor: Tensor) -> Tensor:
+def sum_over_processes(tensor: Tensor) -> Tensor:
     """Sums over all processes, in place."""
     if dist.is_initialized():
         dist.all_reduce(tensor)
@@ -87,10 +82,10 @@ def sum_of_all(tensor: Tensor) -> Tensor:
 def total_norm(gradients: Iterable[Tensor]) -> Tensor:
     """The Euclidean norm of all gradients together, whatever lies where, in one collective."""
     squares: list[Tensor] = [
-        local(g).norm(dtype=torch.float64).square() / copies(g) for g in gradients
+        local(g).norm(dtype=torch.float64).square() / count_holders(g) for g in gradients
     ]
     total = torch.stack(squares).sum() if squares else torch.zeros((), dtype=torch.float64)
-    return sum_of_all(total).sqrt()
+    return sum_over_processes(total).sqrt()
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float, by: str | None) -> None:
@@ -105,7 +100,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float, by: str | N
         local(gradient).mul_(factor.to(gradient.dtype))
 
 
-def in_shards(module: nn.Module) -> None:
+def reshard(module: nn.Module) -> None:
     """Lets go of whole parameters, which a forward pass may have left where they are not let go of after it."""
     for m in module.modules():
         if isinstance(m, FSDPModule):
@@ -113,7 +108,7 @@ def in_shards(module: nn.Module) -> None:
 
 
 @contextmanager
-def assembled(module: nn.Module) -> Iterator[None]:
+def gather_weights(module: nn.Module) -> Iterator[None]:
     """Whole parameters in every process, for those who read them outside of a forward pass; every process must enter."""
     for m in module.modules():
         if isinstance(m, FSDPModule):
@@ -121,4 +116,15 @@ def assembled(module: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        in_shards(module)
+        reshard(module)
+
+
+class DTensorShards:
+    """The layout of parameters that FSDP2 and tensor parallelism spread over processes."""
+
+    local = staticmethod(local)
+    full_tensor = staticmethod(full_tensor)
+    as_shard = staticmethod(as_shard)
+    shard_like = staticmethod(shard_like)
+    holders = staticmethod(count_holders)
+    sum_over_processes = staticmethod(sum_over_processes)

@@ -2,7 +2,8 @@
 
 import secrets
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -37,10 +38,26 @@ from src import collectives
 from src.checkpoint import Part, Parts, exchanged, load_checkpoint, save_folder
 from src.errors import UserError
 from src.launch.launcher import Launches
-from src.parallel.dtensor import clip_gradients, copies, dealt, in_shards, local, piece, whole
+from src.parallel.dtensor import (
+    DTensorShards,
+    clip_gradients,
+    count_holders,
+    full_tensor,
+    gather_weights,
+    local,
+    own_slice,
+    reshard,
+    shard_like,
+)
 from src.parallel.strategy import WorkerTimeout, refuse_second_models, refuse_timeout
-from src.planning.communication import Traffic, shard, sharded, within_layers
-from src.planning.measure import tensors_of
+from src.planning.communication import (
+    Traffic,
+    count_in_shard,
+    estimate_fsdp,
+    estimate_tensor_parallel,
+)
+from src.planning.measure import collect_tensors
+from src.runner import Runner, ShardableModel
 
 # nothing of ours changes what a module has returned in place, which alone would be wrong
 warnings.filterwarnings("ignore", message=".*returned a view tensor.*")
@@ -150,11 +167,11 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
         """What share of each part's parameters lies on each device."""
         shards, shape = self._shards(devices), self._shapes(model)
         found: list[dict[str, float]] = [{} for _ in range(shards)]
-        for part, (weights, _) in tensors_of(model).items():
+        for part, (weights, _) in collect_tensors(model).items():
             for k, held in enumerate(found):
                 total = sum(p.numel() for p in weights)
                 held[part] = (
-                    sum(shard(shape(p), shards, k) for p in weights) / total
+                    sum(count_in_shard(shape(p), shards, k) for p in weights) / total
                     if total and part != "balancer"
                     else 1.0
                 )
@@ -164,7 +181,7 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
         """What each device sends in a step, besides sums over the global batch: each unit is fetched for each pass through it."""
         found, shards = [], self._shards(devices)
         passes = (
-            len(model.tasks) + bool(model._shared_and_private()[1])
+            len(model.tasks) + bool(model.shared_and_private()[1])
             if model.balancer.level == "parameters"
             else 1
         )
@@ -176,7 +193,9 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
             with torch.autocast(
                 "cpu", torch.bfloat16, enabled=self.precision_plugin.precision == "bf16-mixed"
             ):
-                found += within_layers(model, cut_linears(model.sharing), passes, again, size)
+                found += estimate_tensor_parallel(
+                    model, cut_linears(model.sharing), passes, again, size
+                )
         learnt = [p for p in model.balancer.parameters() if p.requires_grad]
         if learnt and devices > 1:
             found.append(
@@ -190,7 +209,7 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
 
     def _fetched_and_summed(self, model: Any, shards: int, passes: int) -> list[Traffic]:
         """What goes between those that have other shards, in so many backward passes."""
-        parts, level = tensors_of(model), model.balancer.level
+        parts, level = collect_tensors(model), model.balancer.level
         stages = [
             weights
             for part, (weights, _) in parts.items()
@@ -207,7 +226,7 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
             for name in (self.parameter_type, self.reduce_type)
         )
         shapes = self._shapes(model)
-        of_stages = sharded(
+        of_stages = estimate_fsdp(
             [(unit, 1 + passes - kept, passes) for unit in stages],
             shards,
             runs_in,
@@ -216,7 +235,7 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
         )
         # gradients of tasks are taken of the heads by themselves, which run in the type of their
         # weights
-        of_heads = sharded(
+        of_heads = estimate_fsdp(
             [(heads, 2 - kept + (level is not None), 1)], shards, None, sums_in, shapes
         )
         return [
@@ -261,6 +280,7 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
         self.model = self.precision_plugin.convert_module(self.lightning_module)
         if not any(isinstance(module, FSDPModule) for module in self.lightning_module.modules()):
             self._shard(self.lightning_module)
+        self.lightning_module.runner = ShardedRunner()
         if not self.cpu_offload:
             self.model_to_device()
         self.barrier()
@@ -288,9 +308,7 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
         )  # gradients of tasks would drown in less
         fully_shard(model.heads, reshard_after_forward=self.reshard_after_forward, **settings)
         register_fsdp_forward_method(model.sharing, "penalty")
-        model.heads.taped = keeping_weights(model.heads, model.heads.taped)
-        register_fsdp_forward_method(model.heads, "taped")
-        model.heads.register_forward_pre_hook(as_they_are, prepend=True)
+        register_fsdp_forward_method(model.heads, "record")
         for p in model.parameters():
             if not isinstance(p, DTensor) and p.requires_grad:
                 p.register_post_accumulate_grad_hook(average)
@@ -300,14 +318,16 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
 
     def teardown(self) -> None:
         """Forgets the arrangement."""
+        if self.lightning_module is not None:
+            self.lightning_module.runner = Runner()
         collectives.use(None)
         super().teardown()
 
     def on_train_start(self) -> None:
         """Notes in the model which parameters gradients are taken of, as they lie in shards."""
         assert self.lightning_module is not None
-        in_shards(self.lightning_module)
-        _ = self.lightning_module.reached
+        reshard(self.lightning_module)
+        _ = self.lightning_module.step.jacobian
 
     def on_validation_start(self) -> None:
         """Every process evaluates with the first one's buffers, as under ddp."""
@@ -318,21 +338,17 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
 
     on_test_start = on_predict_start = on_validation_start
 
-    def clip_gradients(
-        self, parameters: Iterator[nn.Parameter], limit: float, by: str | None
-    ) -> None:
-        """Clips to a norm over all shards, or by value."""
-        clip_gradients(parameters, limit, by)
-
     def alike(self) -> list[tuple[dist.ProcessGroup | None, dict[str, Tensor]]]:
         """What several processes hold, and which: what is in no shard all, of shards those that compute layers together."""
         assert self.mesh is not None
         assert self.lightning_module is not None
-        in_shards(self.lightning_module)
+        reshard(self.lightning_module)
         named = {name: p.detach() for name, p in self.lightning_module.named_parameters()}
         everywhere = {name: p for name, p in named.items() if not isinstance(p, DTensor)}
         twins = {
-            name: local(p) for name, p in named.items() if name not in everywhere and copies(p) > 1
+            name: local(p)
+            for name, p in named.items()
+            if name not in everywhere and count_holders(p) > 1
         }
         return [(None, everywhere), (self.mesh["tensor"].get_group(), twins)]
 
@@ -356,10 +372,10 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
             if not isinstance(leaf, DTensor):
                 return leaf.detach().cpu() if isinstance(leaf, Tensor) else leaf
             if self.checkpoint == "folder":
-                _, first = piece(torch.empty(leaf.shape, device="meta"), leaf)
-                write = first_twin or copies(leaf) == 1
+                _, first = own_slice(torch.empty(leaf.shape, device="meta"), leaf)
+                write = first_twin or count_holders(leaf) == 1
                 return Part(local(leaf.detach()), first, tuple(leaf.shape), write)
-            complete = whole(leaf.detach())
+            complete = full_tensor(leaf.detach())
             return complete.cpu() if self.is_global_zero else complete.new_empty(0)
 
         return exchanged(tree, saved)
@@ -389,7 +405,7 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
         ours = self.lightning_module.state_dict()
         theirs = checkpoint["state_dict"]
         state = {
-            key: dealt(put_together(value), ours[key]) if key in ours else value
+            key: shard_like(put_together(value), ours[key]) if key in ours else value
             for key, value in theirs.items()
         }
         self.lightning_module.load_state_dict(state, strict=strict)
@@ -407,7 +423,7 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
             place = dict(zip(numbers, parameters, strict=True))
             state = {
                 number: {
-                    key: dealt(put_together(value), place[number])
+                    key: shard_like(put_together(value), place[number])
                     if getattr(value, "shape", None) == place[number].shape
                     else value
                     for key, value in entries.items()
@@ -499,24 +515,6 @@ def put_together(value: Any) -> Any:
     return value.whole() if isinstance(value, Parts) else value
 
 
-def keeping_weights(
-    heads: nn.Module, taped: Callable[[Any, Any], Any]
-) -> Callable[[Any, Any], Any]:
-    """Heads whose tape outlives their whole weights."""
-
-    def run(features: Mapping[str, Tensor], tape: Any) -> Any:
-        found = taped(in_type_of(heads, features), tape)
-        tape.keep()
-        return found
-
-    return run
-
-
-def as_they_are(heads: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Hides features from FSDP, which would give each task a tensor of its own, also where all tasks read the same one."""
-    return MappingProxyType(in_type_of(heads, args[0])), *args[1:]
-
-
 def in_type_of(heads: nn.Module, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Features in the precision of the heads' weights; those that are one tensor stay one."""
     dtype = next(heads.parameters()).dtype
@@ -529,3 +527,29 @@ def average(p: Tensor) -> None:
     assert p.grad is not None
     dist.all_reduce(p.grad)
     p.grad.div_(dist.get_world_size())
+
+
+class ShardedRunner(Runner):
+    """Runs a network whose parameters are spread over processes."""
+
+    shards = DTensorShards()
+    clip_gradients = staticmethod(clip_gradients)
+
+    def outputs(self, model: ShardableModel, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Returns the outputs of the heads."""
+        # in a plain dict FSDP would give each task a tensor of its own, also where all tasks read
+        # the same one
+        hidden = MappingProxyType(in_type_of(model.heads, features))
+        return super().outputs(model, hidden)
+
+    def record(
+        self, model: ShardableModel, features: Mapping[str, Tensor], activations: Any
+    ) -> list[Tensor]:
+        """Returns the outputs of the heads, and notes what their gradients will need."""
+        # the whole weights are freed after the pass
+        activations.copies_weights = True
+        return super().record(model, in_type_of(model.heads, features), activations)
+
+    def gather_weights(self, module: nn.Module) -> AbstractContextManager[object]:
+        """Returns a context within which a module's parameters are whole in every process."""
+        return gather_weights(module)

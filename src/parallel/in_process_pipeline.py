@@ -29,25 +29,23 @@ class InProcessPipeline:
     """
 
     def __init__(self, module: Any, slices: int, devices: Sequence[Sequence[torch.device]]) -> None:
-        self.module, self.slices, self.whole = module, slices, module.forward
-        self.signature = inspect.signature(module.forward)
-        self.several = (
-            "apart" in self.signature.parameters
-        )  # each tensor has a leading dimension, one place for each encoder
+        self.module = module
+        self.slices = slices
+        # the tensors of encoders side by side have a leading dimension, one place for each
+        self.several = hasattr(module, "run_stages")
         places = enumerate(map(tuple, devices))
         self.runs = [[k for k, _ in run] for _, run in groupby(places, key=lambda place: place[1])]
         self.recompute, module.recompute = module.recompute, False  # here it is done for each slice
 
+        module.schedule = self
+
     def stop(self) -> None:
-        """Leaves the module as it was."""
+        """Takes the schedule away from the module."""
+        self.module.schedule = None
         self.module.recompute = self.recompute
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Stands in for the module's forward; a call that runs some of the stages alone is left as it is."""
-        call = self.signature.bind(*args, **kwargs).arguments
-        if call.get("first", 0) or call.get("last") is not None:
-            return self.whole(*args, **kwargs)
-        state, apart = next(iter(call.values())), call.get("apart", False)
+    def __call__(self, state: Any, apart: bool = False) -> Any:
+        """Runs all stages of the module, see ``forward`` there."""
         along = 1 if apart else 0
         count = next(leaf.shape[along] for leaf in tree_leaves(state))
         sizes = [len(rows) for rows in torch.arange(count).tensor_split(self.slices) if len(rows)]
@@ -74,7 +72,9 @@ class InProcessPipeline:
 
         def stage(state: Any) -> Any:
             return (
-                self.whole(state, apart, k, k + 1) if self.several else self.module.stages[k](state)
+                self.module.run_stages(state, apart, k, k + 1)
+                if self.several
+                else self.module.stages[k](state)
             )
 
         return on_slice(stage, state, first, rows, keys, self.recompute)

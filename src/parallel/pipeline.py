@@ -17,6 +17,7 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGP
 from torch.optim import Optimizer
 
 from src import collectives
+from src.batch import Batch
 from src.errors import UserError
 from src.launch.launcher import Launches
 from src.parallel.stages import (
@@ -31,10 +32,34 @@ from src.parallel.stages import (
 )
 from src.parallel.strategy import WorkerTimeout, refuse_second_models, refuse_timeout
 from src.planning.communication import Traffic
-from src.runner import Runner
+from src.runner import Inputs, Runner, ScheduledGradients, ShardableModel
 
 OTHERS = "use --strategy ddp, fsdp or placement"
 STAGE = "sharing.encoder.stages."
+
+
+class PipelineRunner(Runner):
+    """Runs a network whose stages are spread over processes.
+
+    Args:
+        pipeline: The strategy that has spread them.
+    """
+
+    def __init__(self, pipeline: "Pipeline") -> None:
+        self.pipeline = pipeline
+        self.clip_gradients = pipeline.clip_gradients
+
+    def features(self, model: ShardableModel, inputs: Inputs) -> Mapping[str, Tensor]:
+        """Returns {task: features} on the last rank, and empty tensors on the others."""
+        return dict.fromkeys(model.tasks, self.pipeline.features_of(inputs))
+
+    def outputs(self, model: ShardableModel, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Returns the outputs of the heads, which the last rank runs, on all ranks."""
+        return self.pipeline.outputs_of(features)
+
+    def take_gradients(self, model: ShardableModel, batch: Batch) -> ScheduledGradients:
+        """Runs the schedule of a step, forward and backward."""
+        return self.pipeline.take_gradients(batch)
 
 
 class Pipeline(WorkerTimeout, Launches, DDPStrategy):
@@ -353,7 +378,7 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
         for _ in range(sum(self._draws[:first]) if self._network.training else 0):
             torch.randint(2**62, ())
 
-    def _features_of(self, inputs: Any) -> Tensor:
+    def features_of(self, inputs: Any) -> Tensor:
         """Stands in for the encoder's forward: features on the last rank, nothing on the others.
 
         Raises:
@@ -387,7 +412,7 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
             work.wait()
         return torch.cat(found) if self._last else torch.empty(0)  # type: ignore[arg-type]
 
-    def _outputs_of(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+    def outputs_of(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Stands in for the heads' forward: the last rank runs them, and all have what they put out."""
         assert self._latest is not None
         form, rows = self._latest
@@ -402,12 +427,10 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
         return found
 
     # -- one training step -------------------------------------------------------------------------
-    def _step(self, batch: Any) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
-        """Runs the schedule, and takes the gradients out again: Lightning's own backward pass puts them where they belong.
+    def take_gradients(self, batch: Any) -> ScheduledGradients:
+        """Runs the schedule, and takes the gradients out again.
 
-        Returns:
-            The value of what the step minimises, gradients, the parameters that they belong to,
-            sums and counts (2, T).
+        Lightning's own backward pass puts them where they belong.
         """
         model, slices = self._network, self.micro_batches
         rows = rows_of(batch.inputs)
@@ -464,13 +487,9 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
                 )
             )
         self._loss = loss
-        try:
-            with torch.autocast(
-                self.root_device.type, enabled=False
-            ):  # each chunk has its own, and backward passes have none
-                self._run(schedule, batch.inputs, size * slices)
-        finally:
-            self._in_step = False
+        # each chunk has its own autocast, and backward passes have none
+        with torch.autocast(self.root_device.type, enabled=False):
+            self._run(schedule, batch.inputs, size * slices)
         sums_T = (
             torch.stack(done).sum(0).double()
             if self._last
@@ -489,7 +508,9 @@ class Pipeline(WorkerTimeout, Launches, DDPStrategy):
         ]
         for p, gradient in zip(own, kept, strict=True):
             p.grad = gradient
-        return value, [gradient for _, gradient in pairs], [p for p, _ in pairs], totals_2T
+        gradients = [gradient for _, gradient in pairs]
+        parameters: list[Tensor] = [p for p, _ in pairs]
+        return ScheduledGradients(value, gradients, parameters, totals_2T)
 
     def _schedule(self, inputs: Any, size: int) -> tuple[Chunk, Any]:
         """What this rank runs, and in which order, for slices of so many rows."""

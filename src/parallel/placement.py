@@ -20,8 +20,8 @@ from torch import nn
 from src.errors import UserError
 from src.parallel.device_transfer import DeviceTransfer, moved, runners
 from src.parallel.in_process_pipeline import runs_whole
-from src.planning.auto_placement import Balance, costs_of, planned
-from src.planning.communication import Traffic, carried
+from src.planning.auto_placement import Balance, measure_step, place_parts
+from src.planning.communication import Traffic, estimate_transfers
 from src.planning.measure import REST
 
 SETTING = "strategy.placement"
@@ -89,7 +89,7 @@ class Placed(Strategy):
         if isinstance(self.placement, dict):
             plan |= named(model, dict(flat(self.placement)), devices)
         else:
-            plan |= planned(*costs_of(model, self.rows), devices, self.balance)
+            plan |= place_parts(measure_step(model, self.rows), devices, self.balance)
         self.plan = plan
         return plan
 
@@ -158,7 +158,10 @@ class Placed(Strategy):
         places = {
             part: self._place(place, 0, each) for part, place in self.planned(model, each).items()
         }
-        return [replace(t, count=t.count * self.micro_batches) for t in carried(model, places)]
+        return [
+            replace(t, count=t.count * self.micro_batches)
+            for t in estimate_transfers(model, places)
+        ]
 
     def processes(self, devices: int) -> int:
         """Into how many processes so many devices go."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from src.errors import UserError
 from src.microbatch import on_slice, slice_of_rows
-from src.planning.measure import without_trace
+from src.planning.measure import preserve_state
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -182,11 +182,11 @@ def tried(model: Any, stages: Sequence[nn.Module]) -> tuple[list[int], list[Stag
             something else.
     """
     inputs = model.input_shape.example()
-    with without_trace(model), torch.no_grad():
+    with preserve_state(model), torch.no_grad():
         torch.manual_seed(0)
         features = next(iter(model.sharing(inputs).values()))
     state, counts, borders = inputs, [], []
-    with without_trace(model), torch.no_grad():
+    with preserve_state(model), torch.no_grad():
         torch.manual_seed(0)
         for k, stage in enumerate(stages):
             keys: list[int] = []

@@ -71,7 +71,7 @@ class Gradients(L.Callback):
         if trainer.global_step % self.every == 0:
             rows = gradients(pl_module, self.batch)
             self.grams.append((rows @ rows.T).numpy())
-            self.weights.append(pl_module.weights_T.double().numpy())
+            self.weights.append(pl_module.step.weights_T.double().numpy())
 
     def cosines(self):
         return np.array([gram[0, 1] / np.sqrt(gram[0, 0] * gram[1, 1]) for gram in self.grams])
@@ -300,7 +300,7 @@ class Shares(L.Callback):
         self.steps = []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        weighted = pl_module.weights_T * pl_module.losses_T
+        weighted = pl_module.step.weights_T * pl_module.step.losses_T
         self.steps.append((weighted / weighted.sum()).tolist())
 
 

@@ -118,7 +118,7 @@ def test_tasks_of_a_kind_of_ones_own_train_at_their_own_setting():
     assert [group.names for group in model.heads.groups] == [("q01",), ("q09", "again")]
     label = torch.tensor([1.0, 2.0, NAN])
     outputs = [torch.zeros(3, len(group.names), 1) for group in model.heads.groups]
-    sums, counts = model.loss_sums(outputs, dict.fromkeys(model.names, label))
+    sums, counts = model.heads.loss_sums(outputs, dict.fromkeys(model.names, label))
     np.testing.assert_allclose(sums, [0.1 * 3, 0.9 * 3, 0.9 * 3], rtol=1e-6)
     assert counts.tolist() == [2, 2, 2]
 
@@ -177,7 +177,7 @@ def test_stacked_heads_are_a_loop_over_heads(depth, shared, sequence, missing, s
 
     def stacked(z):
         outputs = model.heads(z)
-        sums, counts = model.loss_sums(outputs, targets)
+        sums, counts = model.heads.loss_sums(outputs, targets)
         split = model.heads.split(outputs)
         order = [model.names.index(name) for name in tasks]
         return sums[order], counts[order], {name: split[name].detach() for name in tasks}

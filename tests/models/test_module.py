@@ -184,7 +184,7 @@ def test_loss_and_gradients_of_a_step_are_those_of_a_plain_loop():
     total.backward()
     assert loss.item() == pytest.approx(total.item(), rel=1e-6)
     np.testing.assert_allclose(
-        model.losses_T,
+        model.step.losses_T,
         [TASKS[name].weight * losses[name].item() for name in model.names],
         rtol=1e-6,
     )
@@ -199,8 +199,8 @@ def test_a_task_without_labels_has_loss_0_and_finite_gradients():
     batch.targets["other"].fill_(MISSING)
     model._trainer = trainer_of()
     model.training_step(batch, 0).backward()
-    values = dict(zip(model.names, model.losses_T.tolist(), strict=True))
-    present = dict(zip(model.names, (model.train_sums_2T[1] > 0).tolist(), strict=True))
+    values = dict(zip(model.names, model.step.losses_T.tolist(), strict=True))
+    present = dict(zip(model.names, (model.step.sums_2T[1] > 0).tolist(), strict=True))
     assert present == {"kind": True, "other": False, "flag": False, "size": True, "tags": True}
     assert values["flag"] == values["other"] == 0
     for name in ("flag", "other"):

@@ -30,7 +30,14 @@ from src.models import MultiTaskModel
 from src.models.encoders import MLP, Transformer
 from src.monitoring import FiniteLossGuard, RanksAgreeGuard
 from src.parallel import DDP, FSDP
-from src.parallel.dtensor import copies, dealt, local, piece, total_norm, whole
+from src.parallel.dtensor import (
+    count_holders,
+    full_tensor,
+    local,
+    own_slice,
+    shard_like,
+    total_norm,
+)
 from tests.integration.grid import Losses
 from tests.integration.test_pipeline import Sentences
 from tests.toy import Toy, bare_trainer
@@ -358,19 +365,19 @@ def norms(kind: str) -> Whole:
         ) -> None:
             named = {name: p for name, p in pl_module.named_parameters() if p.grad is not None}
             found["ours"] = total_norm(p.grad for p in named.values()).item()
-            wholes = {name: whole(p.grad).double() for name, p in named.items()}
+            wholes = {name: full_tensor(p.grad).double() for name, p in named.items()}
             found["torch"] = torch.nn.utils.get_total_norm(wholes.values()).item()
             found["parts"] = {
-                name: (copies(p), tuple(local(p).shape), tuple(p.shape))
+                name: (count_holders(p), tuple(local(p).shape), tuple(p.shape))
                 for name, p in named.items()
             }
             for p in pl_module.parameters():
                 counted = torch.arange(p.numel(), dtype=p.dtype).view(p.shape)
-                laid = dealt(counted, p)
+                laid = shard_like(counted, p)
                 assert local(laid).shape == local(p).shape
-                assert torch.equal(whole(laid), counted)
+                assert torch.equal(full_tensor(laid), counted)
                 if isinstance(laid, torch.distributed.tensor.DTensor):
-                    part, first = piece(counted, laid)
+                    part, first = own_slice(counted, laid)
                     assert torch.equal(part, local(laid))
                     assert not part.numel() or part.flatten()[0] == counted[first]
 

@@ -15,18 +15,18 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from src.parallel.dtensor import (
-    assembled,
+    as_shard,
     clip_gradients,
-    copies,
-    dealt,
-    in_shards,
-    like,
+    count_holders,
+    full_tensor,
+    gather_weights,
     local,
-    piece,
+    own_slice,
+    reshard,
     scaled,
-    sum_of_all,
+    shard_like,
+    sum_over_processes,
     total_norm,
-    whole,
 )
 
 
@@ -78,13 +78,13 @@ def test_pieces_lie_as_torch_lays_them(tensor_parallel: bool) -> None:
             for name, p in on_eight(tensor_parallel).named_parameters():
                 assert isinstance(p, DTensor)
                 counted = torch.arange(float(p.numel())).view(p.shape)
-                part, first = piece(counted, p)
+                part, first = own_slice(counted, p)
                 shape, offset = compute_local_shape_and_global_offset(
                     p.shape, p.device_mesh, p.placements
                 )
                 assert part.shape == local(p).shape == shape
                 assert not part.numel() or first == offset
-                laid = dealt(counted, p)
+                laid = shard_like(counted, p)
                 assert isinstance(laid, DTensor)
                 assert (laid.placements, laid.shape, laid.stride()) == (
                     p.placements,
@@ -93,17 +93,17 @@ def test_pieces_lie_as_torch_lays_them(tensor_parallel: bool) -> None:
                 )
                 assert torch.equal(local(laid), part)
                 times = seen.setdefault(name, torch.zeros(p.shape)).view(-1)
-                times[part.flatten().long()] += 1 / copies(p)
+                times[part.flatten().long()] += 1 / count_holders(p)
     torch.testing.assert_close(seen, {name: torch.ones_like(times) for name, times in seen.items()})
 
 
 def test_how_many_hold_the_same() -> None:
     with process(5):
         found = {
-            name: (copies(p), tuple(local(p).shape))
+            name: (count_holders(p), tuple(local(p).shape))
             for name, p in on_eight(True).named_parameters()
         }
-        assert copies(torch.ones(2)) == 8
+        assert count_holders(torch.ones(2)) == 8
     assert found == {  # the third of four in the data dimension, the second of two in the other
         "norm.weight": (2, (1,)),
         "norm.bias": (2, (1,)),
@@ -124,20 +124,20 @@ def test_parts_keep_where_they_lie() -> None:
         assert isinstance(p, DTensor)
         assert twice.placements == p.placements
         assert torch.equal(local(twice), 2 * local(p.detach()))
-        made = like(torch.zeros(1), p)
+        made = as_shard(torch.zeros(1), p)
         assert isinstance(made, DTensor)
         assert made.shape == (5,)
 
 
 def test_whole_tensors_pass() -> None:
     x = torch.arange(4.0)
-    for same in (local(x), whole(x), like(x, x), dealt(x, x), sum_of_all(x)):
+    for same in (local(x), full_tensor(x), as_shard(x, x), shard_like(x, x), sum_over_processes(x)):
         assert same is x or torch.equal(same, x)
-    assert copies(x) == 1
+    assert count_holders(x) == 1
     assert torch.equal(scaled(x, torch.tensor(3.0)), 3 * x)
     module = nn.Linear(2, 2)
-    with assembled(module):
-        in_shards(module)
+    with gather_weights(module):
+        reshard(module)
 
 
 @pytest.mark.parametrize("by", ["norm", "value", None])

@@ -13,7 +13,7 @@ from torch.optim import SGD, AdamW
 
 from src.balancing import PCGrad, StaticWeights
 from src.batch import InputShape
-from src.launch.topology import topology
+from src.launch.topology import resolve_topology
 from src.models import MultiTaskModel
 from src.models.encoders import MLP, ConvNet
 from src.models.sharing import MTAN, PLE, CrossStitch, HardSharing, Separate, SoftSharing
@@ -368,12 +368,15 @@ def test_torchrun_starts_processes_of_several_devices() -> None:
     environment = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}
     asked = {"accelerator": "cpu", "devices": 1, "num_nodes": 1}
     each = Namespace(class_path="x", init_args=Namespace(devices_per_replica=3, placement="auto"))
-    assert topology(asked | {"strategy": each}, environment) == {"devices": 6, "num_nodes": 2}
+    assert resolve_topology(asked | {"strategy": each}, environment) == {
+        "devices": 6,
+        "num_nodes": 2,
+    }
     one = Namespace(class_path="x", init_args=Namespace(placement="auto"))
     with pytest.raises(ValueError, match="use --strategy ddp_placement"):
-        topology(asked | {"strategy": one}, environment)
+        resolve_topology(asked | {"strategy": one}, environment)
     assert (
-        topology(
+        resolve_topology(
             asked | {"strategy": one}, environment | {"LOCAL_WORLD_SIZE": "1", "WORLD_SIZE": "1"}
         )
         == {}

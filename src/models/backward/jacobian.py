@@ -1,158 +1,214 @@
-"""What the tasks' gradients are taken with respect to: the parameters that features come from."""
+"""The gradients of all tasks in the parameters of the sharing architecture.
+
+Shapes: T tasks, P numbers in the shared parameters together. Sums over ranks are sums over the
+global batch.
+"""
 
 from collections.abc import Sequence
 
 import torch
+import torch._functorch.config
 from torch import Tensor, nn
 
 from src.collectives import global_sum, replica
-from src.models.heads import inner_products
-from src.parallel.dtensor import copies, dealt, like, local, sum_of_all, whole
+from src.models.backward.head_gradients import inner_products
+from src.runner import Shards
 
 
 class ParameterJacobian:
-    """The parameters that features come from, and what a backward pass along the features leaves there.
+    """The gradients of all tasks in the shared parameters, from one backward pass per task.
 
     Attributes:
-        shared: Those that tasks share.
-        private: Those of the sharing architecture that belong to one task; they follow their task's
-            own gradient.
+        shared: The trained parameters that several tasks share.
+        private: The trained parameters of the sharing architecture that belong to one task; they
+            follow their task's own gradient.
     """
 
     def __init__(self, shared: Sequence[nn.Parameter], private: Sequence[nn.Parameter]) -> None:
-        self.shared, self.private = shared, private
+        self.shared = shared
+        self.private = private
         self.sizes = [p.numel() for p in shared]
 
     def rows(
-        self, tops: Sequence[Tensor], along: Sequence[Tensor], totals_2T: Tensor, whole_rows: bool
+        self,
+        features: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        totals_2T: Tensor,
+        full_rows: bool,
     ) -> Tensor:
-        """The gradients (T, P) of the sums of losses over the global batch, one backward pass each; the graph stays.
+        """Returns the gradients (T, P) of the sums of losses over the global batch.
+
+        Takes one backward pass per task; the graph stays.
 
         Args:
-            tops: Each task's features.
-            along: Its gradient with respect to them.
-            totals_2T: Sums and counts of this rank; they become those of all ranks in the same
-                collective.
-            whole_rows: Whether each process needs whole rows, and not only what it can take inner
-                products of.
+            features: Each task's features, in the encoder's graph.
+            gradients: The gradient of each task's sum of losses at its features.
+            totals_2T: Sums of losses and counts of labels of this rank. They become those of all
+                ranks, in the same collective.
+            full_rows: Whether the caller needs whole rows, and not only their inner products; this
+                class always gives whole rows.
         """
         dtype = self.shared[0].dtype if self.shared else totals_2T.dtype
-        rows = torch.empty(len(tops), sum(self.sizes) + 2, device=totals_2T.device, dtype=dtype)
-        for row, z, dz in zip(rows if self.shared else (), tops, along, strict=bool(self.shared)):
-            up = power_of_two(dz) if z.dtype == torch.float16 else 1.0
-            gradients = torch.autograd.grad(
-                z, self.shared, (dz * up).to(z.dtype), retain_graph=True, allow_unused=True
-            )
-            for place, gradient in zip(row[:-2].split(self.sizes), gradients, strict=True):
-                if gradient is None:
-                    place.zero_()
-                elif up == 1.0:
-                    place.copy_(gradient.flatten())
-                else:
-                    place.copy_(gradient.flatten()).div_(up)
+        width = sum(self.sizes) + 2
+        rows = torch.empty(len(features), width, device=totals_2T.device, dtype=dtype)
+        if self.shared:
+            for row, z, dz in zip(rows, features, gradients, strict=True):
+                self._fill(row[:-2], z, dz)
+
+        # the totals travel in the last two columns
         rows[:, -2:] = totals_2T.T
         totals_2T.copy_(global_sum(rows)[:, -2:].T)
         return rows[:, :-2]
 
-    def gram(self, rows_TP: Tensor) -> Tensor:
-        """Inner products (T, T) of whole rows, in float64."""
+    def _fill(self, row_P: Tensor, z: Tensor, dz: Tensor) -> None:
+        """Writes one task's gradient into its row."""
+        # small gradients would drown in 16 bits on their way through the encoder
+        scale = scale_for_half(dz) if z.dtype == torch.float16 else 1.0
+        found = torch.autograd.grad(
+            z, self.shared, (dz * scale).to(z.dtype), retain_graph=True, allow_unused=True
+        )
+        for place, gradient in zip(row_P.split(self.sizes), found, strict=True):
+            if gradient is None:
+                place.zero_()
+                continue
+            place.copy_(gradient.flatten())
+            if scale != 1.0:
+                place.div_(scale)
+
+    def gramian(self, rows_TP: Tensor) -> Tensor:
+        """Returns the inner products (T, T) of the rows, in float64."""
         return inner_products(rows_TP)
 
-    def parts(self, direction_P: Tensor) -> list[Tensor]:
-        """A direction as the shared parameters lie."""
-        return [
-            part.view_as(p)
-            for part, p in zip(direction_P.split(self.sizes), self.shared, strict=True)
-        ]
+    def split(self, direction_P: Tensor) -> list[Tensor]:
+        """Splits a direction into a tensor for each shared parameter."""
+        pairs = zip(direction_P.split(self.sizes), self.shared, strict=True)
+        return [piece.view_as(p) for piece, p in pairs]
 
-    def own(self, tops: Sequence[Tensor], ups: Sequence[Tensor]) -> list[Tensor]:
-        """What this rank's features leave in the private parameters."""
-        gradients = torch.autograd.grad(tops, self.private, ups, allow_unused=True)
-        return [
-            torch.zeros_like(p) if g is None else g
-            for p, g in zip(self.private, gradients, strict=True)
-        ]
+    def of_private(self, features: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the gradients in the private parameters, from gradients at the features."""
+        found = torch.autograd.grad(features, self.private, gradients, allow_unused=True)
+        pairs = zip(self.private, found, strict=True)
+        return [torch.zeros_like(p) if gradient is None else gradient for p, gradient in pairs]
 
 
 class ShardedJacobian(ParameterJacobian):
-    """The same for parameters of which every process holds a part: its rows are those of its parts, side by side."""
+    """The Jacobian of parameters that are spread over processes.
 
-    whole_rows = False
+    Each process holds the columns of its own shards, P' of them, side by side.
+
+    Args:
+        shared: The trained parameters that several tasks share.
+        private: The trained parameters that belong to one task.
+        shards: The layout of the parameters.
+    """
+
+    def __init__(
+        self,
+        shared: Sequence[nn.Parameter],
+        private: Sequence[nn.Parameter],
+        shards: Shards,
+    ) -> None:
+        super().__init__(shared, private)
+        self.shards = shards
+        self.full_rows = False
+        self.local_sizes = [shards.local(p).numel() for p in shared]
 
     def rows(
-        self, tops: Sequence[Tensor], along: Sequence[Tensor], totals_2T: Tensor, whole_rows: bool
+        self,
+        features: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        totals_2T: Tensor,
+        full_rows: bool,
     ) -> Tensor:
-        """As above, or of this process's parts (T, P'): a backward pass leaves there the mean over processes."""
-        passes = [((z,), (dz.to(z.dtype),)) for z, dz in zip(tops, along, strict=True)]
-        rows = self._left_by(passes, self.shared).mul_(replica()[1])
-        global_sum(totals_2T)
-        self.whole_rows, blocks = whole_rows, rows.split([local(p).numel() for p in self.shared], 1)
-        if not whole_rows:
-            return rows
-        each = [
-            torch.stack([whole(like(g.view_as(local(p)), p)) for g in block])
-            for block, p in zip(blocks, self.shared, strict=True)
-        ]
-        return torch.cat([block.flatten(1) for block in each], 1) if each else rows
+        """Returns the gradients of this process's shards (T, P'), or whole rows (T, P)."""
+        passes = []
+        for z, dz in zip(features, gradients, strict=True):
+            passes.append(([z], [dz.to(z.dtype)]))
 
-    def _left_by(
+        # a backward pass leaves the mean over replicas in each shard
+        rows = self._run(passes, self.shared).mul_(replica()[1])
+        global_sum(totals_2T)
+
+        self.full_rows = full_rows
+        if not full_rows or not self.shared:
+            return rows
+        blocks = []
+        for block, p in zip(rows.split(self.local_sizes, 1), self.shared, strict=True):
+            local = self.shards.local(p)
+            of_tasks = [
+                self.shards.full_tensor(self.shards.as_shard(row.view_as(local), p))
+                for row in block
+            ]
+            blocks.append(torch.stack(of_tasks).flatten(1))
+        return torch.cat(blocks, 1)
+
+    def _run(
         self,
         passes: Sequence[tuple[Sequence[Tensor], Sequence[Tensor]]],
         wanted: Sequence[nn.Parameter],
     ) -> Tensor:
-        """What each backward pass leaves in the parts of some parameters; gradients that lie there already stay."""
+        """Returns the gradients that each backward pass leaves in the shards of some parameters.
+
+        Gradients that were there before the passes are there afterwards.
+        """
         everything = [*self.shared, *self.private]
         kept = [p.grad for p in everything]
-        sizes = [local(p).numel() for p in wanted]
-        rows = local(everything[0]).new_zeros(len(passes), sum(sizes))
-        for row, (tops, along) in zip(rows, passes, strict=True):
+        sizes = [self.shards.local(p).numel() for p in wanted]
+        rows = self.shards.local(everything[0]).new_zeros(len(passes), sum(sizes))
+        for row, (features, gradients) in zip(rows, passes, strict=True):
             for p in everything:
                 p.grad = None
-            torch.autograd.backward(tops, along, retain_graph=True)
+            torch.autograd.backward(features, gradients, retain_graph=True)
             for place, p in zip(row.split(sizes), wanted, strict=True):
                 if p.grad is not None:
-                    place.copy_(local(p.grad).flatten())
+                    place.copy_(self.shards.local(p.grad).flatten())
         for p, gradient in zip(everything, kept, strict=True):
             p.grad = gradient
         return rows
 
-    def gram(self, rows_TP: Tensor) -> Tensor:
-        """As above; of parts they are summed over processes."""
-        if self.whole_rows or not self.shared:
-            return super().gram(rows_TP)
-        blocks = zip(
-            rows_TP.split([local(p).numel() for p in self.shared], 1), self.shared, strict=True
-        )
-        held: dict[int, list[Tensor]] = {}  # by how many processes hold the same
-        for block, p in blocks:
-            held.setdefault(copies(p), []).append(block)
-        parts = [inner_products(torch.cat(same, 1)) / count for count, same in held.items()]
-        return sum_of_all(torch.stack(parts).sum(0))
+    def gramian(self, rows_TP: Tensor) -> Tensor:
+        """Returns the inner products (T, T) of the rows, summed over processes, in float64."""
+        if self.full_rows or not self.shared:
+            return super().gramian(rows_TP)
 
-    def parts(self, direction_P: Tensor) -> list[Tensor]:
-        """As above."""
-        if self.whole_rows:
-            return [
-                dealt(part, p)
-                for part, p in zip(super().parts(direction_P), self.shared, strict=True)
-            ]
-        parts = direction_P.split([local(p).numel() for p in self.shared])
-        return [like(part.view_as(local(p)), p) for part, p in zip(parts, self.shared, strict=True)]
-
-    def own(self, tops: Sequence[Tensor], ups: Sequence[Tensor]) -> list[Tensor]:
-        """As above."""
-        (row,) = self._left_by([(tops, ups)], self.private)
-        parts = row.split([local(p).numel() for p in self.private])
-        return [
-            like(part.view_as(local(p)), p) for part, p in zip(parts, self.private, strict=True)
+        # shards that several processes hold would count several times
+        by_holders: dict[int, list[Tensor]] = {}
+        for block, p in zip(rows_TP.split(self.local_sizes, 1), self.shared, strict=True):
+            by_holders.setdefault(self.shards.holders(p), []).append(block)
+        shares = [
+            inner_products(torch.cat(blocks, 1)) / holders for holders, blocks in by_holders.items()
         ]
+        return self.shards.sum_over_processes(torch.stack(shares).sum(0))
+
+    def split(self, direction_P: Tensor) -> list[Tensor]:
+        """Splits a direction into a tensor for each shared parameter, laid out like it."""
+        if self.full_rows:
+            pairs = zip(super().split(direction_P), self.shared, strict=True)
+            return [self.shards.shard_like(piece, p) for piece, p in pairs]
+        return self._lay_out(direction_P, self.shared)
+
+    def of_private(self, features: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the gradients in the private parameters, laid out like them."""
+        (row,) = self._run([(features, gradients)], self.private)
+        return self._lay_out(row, self.private)
+
+    def _lay_out(self, row: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+        locals_ = [self.shards.local(p) for p in parameters]
+        pieces = row.split([local.numel() for local in locals_])
+        found = []
+        for piece, local, p in zip(pieces, locals_, parameters, strict=True):
+            found.append(self.shards.as_shard(piece.view_as(local), p))
+        return found
 
 
-def power_of_two(x: Tensor) -> float:
-    """What brings the largest entry to about 1024, far from both ends of fp16."""
+def scale_for_half(x: Tensor) -> float:
+    """Returns the power of two that brings the largest entry to about 1024, the middle of fp16."""
     largest = float(x.abs().max())
-    return (
-        2.0 ** round(10 - torch.tensor(largest).log2().item())
-        if 0 < largest < float("inf")
-        else 1.0
-    )
+    if not 0 < largest < float("inf"):
+        return 1.0
+    return 2.0 ** round(10 - torch.tensor(largest).log2().item())
+
+
+def keep_graph_buffers() -> None:
+    """Lets compiled encoders keep their buffers for several backward passes over one graph."""
+    torch._functorch.config.donated_buffer = False

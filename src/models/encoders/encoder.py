@@ -85,6 +85,7 @@ class Encoder(nn.Module, ABC):
     stages: nn.Sequential
     features: int
     recompute: bool = False
+    schedule: Callable[[Any], Any] | None = None
 
     @abstractmethod
     def __init__(self, shape: InputShape) -> None:
@@ -93,6 +94,9 @@ class Encoder(nn.Module, ABC):
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """Returns the features of the last stage."""
+        if self.schedule is not None:
+            features: Tensor = self.schedule(inputs)
+            return features
         if not self.recompute:
             return self.stages(inputs)
         state: Any = inputs

@@ -36,9 +36,12 @@ class StackedEncoders(nn.Module):
         lifts: Whether the first of them reads one input for all.
         encoders: The encoders, where they run in a loop.
         recompute: As of an encoder.
+        schedule: Runs all stages in another order, on slices of the rows, where a strategy has
+            put it there.
     """
 
     recompute = False
+    schedule: Callable[[Any, bool], Any] | None = None
 
     def __init__(
         self,
@@ -122,6 +125,12 @@ class StackedEncoders(nn.Module):
         Returns:
             What the last stage puts out, each tensor with a leading dimension K.
         """
+        if self.schedule is not None and not first and last is None:
+            return self.schedule(state, apart)
+        return self.run_stages(state, apart, first, last)
+
+    def run_stages(self, state: Any, apart: bool, first: int, last: int | None) -> Any:
+        """Runs some of the stages in this process, one after the other; see ``forward``."""
         if self.stages is not None:
             for k in range(len(self.names))[first:last]:
                 state = self._as_one(

@@ -224,7 +224,7 @@ def test_the_value_shown_is_the_weighted_sum():
     model = model_of(partial(Halves, level="features"))
     loss = model.training_step(batch_of(), 0)
     assert loss.item() == pytest.approx(
-        torch.dot(model.weights_T.double(), model.losses_T).item(), rel=1e-6
+        torch.dot(model.step.weights_T.double(), model.step.losses_T).item(), rel=1e-6
     )
 
 
@@ -300,7 +300,7 @@ def test_mixed_precision_gives_nearly_the_same_step(precision, level):
             **QUIET,
         }
         L.Trainer(limit_val_batches=0, **settings).fit(model, data)
-        weights[kind] = model.weights_T
+        weights[kind] = model.step.weights_T
     assert float(weights["32-true"].std()) > 0.01
     np.testing.assert_allclose(weights[precision], weights["32-true"], rtol=0.1, atol=0.02)
 

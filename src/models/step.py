@@ -1,0 +1,301 @@
+"""One training step, read from top to bottom.
+
+Batch -> sharing -> features per task -> heads -> outputs per task -> losses per task -> balancer
+-> one scalar, which Lightning's automatic optimisation minimises.
+
+Shapes: T tasks; a tensor that ends in _2T has the sums of losses in its first row and the counts of
+known labels in its second.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from src.balancing import GradientBalancer, GramianBalancer, LossBalancer, TaskLosses
+from src.batch import Batch
+from src.collectives import global_sum, replica
+from src.models.backward.head_gradients import HeadActivations, HeadGradients
+from src.models.backward.jacobian import ParameterJacobian, ShardedJacobian
+from src.models.backward.levels import (
+    FeatureLevel,
+    MicroBatches,
+    ParameterLevel,
+    feature_gramian,
+)
+from src.models.backward.surrogate_loss import SurrogateLoss
+from src.models.heads import HALVES
+from src.models.lookahead import lookahead_slopes
+from src.models.unseen import hide_categories
+
+if TYPE_CHECKING:
+    from src.models.module import MultiTaskModel
+
+LARGE_PRIME = 1_000_003
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Leaves autocast, where it is on: in 16 bits the gradients of tasks would drown."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+class TrainingStep:
+    """Takes the training steps of a model, each on this process's share of a global batch.
+
+    Args:
+        model: The model, built.
+
+    Attributes:
+        losses_T: The losses of the latest step over the global batch; None before the first.
+        weights_T: The weights of the losses, or of the tasks' gradients in what they share, in the
+            latest step; None where the balancer has none.
+        penalty: The penalty of the sharing architecture in the latest step; None where it has none.
+        sums_2T: (2, T) Sums of losses and counts of labels over all ranks, in float64, since
+            somebody last set them to zero.
+    """
+
+    def __init__(self, model: "MultiTaskModel") -> None:
+        self.model = model
+        self.losses_T: Tensor | None = None
+        self.weights_T: Tensor | None = None
+        self.penalty: Tensor | None = None
+        self.sums_2T = torch.zeros(2, len(model.names), dtype=torch.float64)
+        self.micro_batches: MicroBatches | None = None
+        self._before: tuple[Batch, TaskLosses] | None = None
+        fixed = [model.weights[name] for name in model.names]
+        self._fixed_T = None if fixed == [1.0] * len(fixed) else torch.tensor(fixed)
+
+    def start(self) -> None:
+        """Prepares for the first step of a fit, on the model's device."""
+        self.sums_2T = self.sums_2T.to(self.model.device)
+        self.micro_batches = None
+        self._before = None
+        self.__dict__.pop("jacobian", None)
+
+    # -- the step ----------------------------------------------------------------------------------
+    def __call__(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the scalar that the step minimises.
+
+        Args:
+            batch: This process's share of a global batch.
+            batch_idx: The number of the batch within the epoch.
+        """
+        model = self.model
+        if model.balancer.needs_lookahead:
+            self._look_ahead(batch)
+
+        scheduled = model.runner.take_gradients(model, batch)
+        if scheduled is not None:
+            totals_2T = scheduled.totals_2T
+            loss = SurrogateLoss.apply(scheduled.value, scheduled.gradients, *scheduled.parameters)
+        else:
+            features = model.runner.features(model, batch.inputs)
+            if isinstance(model.balancer, LossBalancer):
+                outputs = model.runner.outputs(model, features)
+                sums_T, counts_T = model.heads.loss_sums(outputs, batch.targets)
+                loss, totals_2T = self.weigh_losses(sums_T, counts_T, batch)
+            else:
+                last = self._ends_step(batch_idx)
+                loss, totals_2T = self._balance_gradients(features, batch, last)
+        self.sums_2T.add_(totals_2T)
+
+        penalty = model.sharing.penalty()
+        if penalty is None:
+            return loss
+        self.penalty = penalty.detach()
+        return loss + penalty.to(loss.device)
+
+    def weigh_losses(self, sums_T: Tensor, counts_T: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Weighs the losses by a balancer that looks at their values.
+
+        Args:
+            sums_T: Sums of the element losses on this rank, in the graph.
+            counts_T: Counts of the known labels on this rank.
+            batch: The batch.
+
+        Returns:
+            The scalar to minimise, and sums and counts over all ranks (2, T).
+        """
+        totals_2T = global_sum(torch.stack([sums_T.detach(), counts_T]))
+        losses, scale_T = self.normalise(totals_2T)
+        losses.local_T = sums_T * scale_T
+        balancer = cast(LossBalancer, self.model.balancer)
+        loss, self.weights_T = balancer(losses)
+        self.losses_T = losses.global_T
+        if balancer.needs_reevaluation:
+            self._before = batch, replace(losses, local_T=losses.global_T)
+        return loss, totals_2T
+
+    def _balance_gradients(
+        self, features: Mapping[str, Tensor], batch: Batch, last: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Balances the gradients of the tasks; returns as ``weigh_losses`` does."""
+        model = self.model
+        balancer = cast(GramianBalancer | GradientBalancer, model.balancer)
+        level: FeatureLevel | ParameterLevel
+        with full_precision(model.device):
+            heads, totals_2T = self._head_gradients(features, batch)
+            if balancer.level == "features":
+                level = FeatureLevel(balancer, features[model.names[0]], heads)
+            else:
+                in_order = {name: features[name] for name in model.names}
+                level = ParameterLevel(
+                    balancer, in_order, heads, self.jacobian, self.micro_batches, last
+                )
+            level.sum_over_ranks(totals_2T)
+            losses, scale_T = self.normalise(totals_2T)
+            loss, self.weights_T = level.surrogate(losses, scale_T)
+        self.losses_T = losses.global_T
+        return loss, totals_2T
+
+    def _head_gradients(
+        self, features: Mapping[str, Tensor], batch: Batch
+    ) -> tuple[HeadGradients, Tensor]:
+        """Runs the heads cut off from the encoder, forward and backward.
+
+        Returns:
+            The gradients of the sums of losses, and sums and counts (2, T) of this rank.
+        """
+        model = self.model
+        # features that several tasks read stay one tensor
+        cut = {}
+        for z in features.values():
+            cut[id(z)] = z.detach().float() if z.dtype in HALVES else z.detach()
+        apart = {name: cut[id(z)] for name, z in features.items()}
+
+        activations = HeadActivations()
+        outputs = model.runner.record(model, apart, activations)
+        sums_T, counts_T = model.heads.loss_sums(outputs, batch.targets)
+        totals_2T = torch.stack([sums_T.detach(), counts_T])
+        return activations.backward(sums_T.sum()), totals_2T
+
+    def normalise(self, totals_2T: Tensor) -> tuple[TaskLosses, Tensor]:
+        """Returns the losses over the global batch, and the factors (T,) from sums to losses.
+
+        The loss of a task is its fixed weight x sum of its element losses x world size / count of
+        its labels in the global batch: so the mean over ranks, which data parallelism takes, is
+        the mean over the global batch.
+
+        Args:
+            totals_2T: Sums and counts over all ranks.
+        """
+        inverse_T = 1 / totals_2T[1].clamp(min=1)
+        present_T = totals_2T[1] > 0
+        if self._fixed_T is not None:
+            fixed_T = self._fixed_T.to(inverse_T)
+            inverse_T = inverse_T * fixed_T
+            present_T = present_T & (fixed_T > 0)
+        global_T = totals_2T[0] * inverse_T
+        key = (self.model.seed * LARGE_PRIME + self.model.trainer.global_step) % 2**63
+        return TaskLosses(global_T, global_T, present_T, key), inverse_T * replica()[1]
+
+    @cached_property
+    def jacobian(self) -> ParameterJacobian:
+        """Takes the gradients in the parameters that train, as they are laid out at first use."""
+        shared, private = self.model.shared_and_private()
+        shards = self.model.runner.shards
+        if shards is None:
+            return ParameterJacobian(shared, private)
+        return ShardedJacobian(shared, private, shards)
+
+    def _ends_step(self, batch_idx: int) -> bool:
+        """Returns whether the optimizer steps after this batch, and prepares for micro-batches."""
+        trainer = self.model.trainer
+        count = trainer.accumulate_grad_batches
+        if count == 1:
+            self.micro_batches = None
+        elif self.micro_batches is None or self.micro_batches.count != count:
+            self.micro_batches = MicroBatches(count)
+        ready = batch_idx + 1
+        ends_epoch = trainer.is_last_batch or ready >= trainer.num_training_batches
+        return ready % count == 0 or ends_epoch
+
+    # -- what a balancer may ask for besides -------------------------------------------------------
+    def _look_ahead(self, batch: Batch) -> None:
+        """Shows the balancer the effect of its weights on another batch after the step."""
+        model = self.model
+        trainer = model.trainer
+        balancer = model.balancer
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        other = data.other_batch(balancer.lookahead_batches, trainer.global_step)
+        # Lightning casts only the batches that it hands out itself
+        other = trainer.precision_plugin.convert_input(other.to(model.device))
+        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+
+        def losses(rows: Batch) -> Tensor:
+            self.seed_randomness(batch)  # the same units are dropped each time
+            outputs = model.runner.outputs(model, model.runner.features(model, rows.inputs))
+            sums_T, counts_T = model.heads.loss_sums(outputs, rows.targets)
+            totals_2T = global_sum(torch.stack([sums_T.detach(), counts_T]))
+            _, scale_T = self.normalise(totals_2T)
+            return sums_T * (scale_T / replica()[1])
+
+        every = (*model.sharing.parameters(), *model.heads.parameters())
+        trained = [p for p in every if p.requires_grad]
+        # products of small derivatives drown in 16 bits
+        with full_precision(model.device):
+            slopes_T = lookahead_slopes(
+                lambda: losses(batch),
+                lambda: losses(other),
+                trained,
+                balancer.task_weights_T,
+                rate,
+                global_sum,
+            )
+        balancer.learn_from_lookahead(slopes_T, rate)
+        self.seed_randomness(batch)
+
+    def finish(self) -> None:
+        """Shows a balancer that asks for it the losses of the batch after the optimizer's step."""
+        if self._before is None:
+            return
+        batch, before = self._before
+        self._before = None
+        model = self.model
+        self.seed_randomness(batch)  # the same units are dropped
+        with torch.no_grad(), model.trainer.precision_plugin.forward_context():
+            outputs = model.runner.outputs(model, model.runner.features(model, batch.inputs))
+            totals_2T = torch.stack(model.heads.loss_sums(outputs, batch.targets))
+        after, _ = self.normalise(global_sum(totals_2T))
+        model.balancer.after_step(before, after)
+
+    def seed_randomness(self, batch: Batch) -> None:
+        """Makes the randomness of a step a function of (seed, step), the same after a resume.
+
+        On CPUs it is the same on every rank, too. Some categories of the batch are hidden by it,
+        the same ones however often this is called for a step.
+        """
+        model = self.model
+        progress = model.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        state = (model.seed * LARGE_PRIME + progress) % 2**63
+        # torch.manual_seed would format three stack traces, 0.3 ms a step
+        torch.default_generator.manual_seed(state)
+        if model.device.type == "cuda":
+            torch.cuda.manual_seed_all((state * LARGE_PRIME + replica()[0]) % 2**63)
+        hide_categories(batch)
+
+    def task_gramian(self, batch: Batch) -> Tensor:
+        """Returns the inner products (T, T) of the tasks' gradients over the global batch.
+
+        They are taken at the shared features, or in the shared parameters where the balancer
+        works there or the tasks' features differ. The step is not touched.
+        """
+        model = self.model
+        features = model.runner.features(model, batch.inputs)
+        with full_precision(model.device):
+            heads, totals_2T = self._head_gradients(features, batch)
+            if model.sharing.one_feature and model.balancer.level != "parameters":
+                gram_TT = feature_gramian(heads, heads.stack_weights(), totals_2T)
+            else:
+                tops = [features[name] for name in model.names]
+                at_tops = [dz.view_as(z) for dz, z in zip(heads.per_task(), tops, strict=True)]
+                rows_TP = self.jacobian.rows(tops, at_tops, totals_2T, full_rows=False)
+                gram_TT = self.jacobian.gramian(rows_TP)
+        inverse_T = 1 / totals_2T[1].clamp(min=1)
+        return gram_TT * inverse_T * inverse_T[:, None]
