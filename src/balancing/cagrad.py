@@ -6,7 +6,7 @@ import numpy as np
 
 from src.balancing.balancer import Level
 from src.balancing.gradients import GramianBalancer, Problem
-from src.balancing.solvers import conflict_averse
+from src.balancing.solvers import solve_conflict_averse
 from src.errors import UserError
 
 
@@ -36,4 +36,4 @@ class CAGrad(GramianBalancer):
         self.c = c
 
     def weigh(self, problem: Problem) -> np.ndarray:
-        return conflict_averse(problem.G, self.c)
+        return solve_conflict_averse(problem.G, self.c)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from src.balancing.gradients import GramianBalancer, Problem
-from src.balancing.solvers import SINGLE, correlations, length_of, solve
+from src.balancing.nonnegative import solve_semidefinite
+from src.balancing.solvers import SINGLE, measure_length, normalise
 
 
 class ConFIG(GramianBalancer):
@@ -23,13 +24,13 @@ class ConFIG(GramianBalancer):
     """
 
     def weigh(self, problem: Problem) -> np.ndarray:
-        C, norms = correlations(problem.G)
-        y = solve(C, np.ones(len(C)), noise=SINGLE)
+        C, norms = normalise(problem.G)
+        y = solve_semidefinite(C, np.ones(len(C)), noise=SINGLE)
 
         # C y is 1 in each row if the cosines can be equal, and 0 if the gradients cancel out
         if np.abs(C @ y).max() <= 1e-7:
             return np.zeros(len(C))
 
-        length = length_of(y, C)
+        length = measure_length(y, C)
         u = y / norms / length
         return (problem.G @ u).sum() * u

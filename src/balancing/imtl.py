@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from src.balancing.balancer import LossBalancer, TaskLosses
 from src.balancing.gradients import GramianBalancer, Problem
-from src.balancing.solvers import SINGLE, correlations, solve
+from src.balancing.nonnegative import solve_semidefinite
+from src.balancing.solvers import SINGLE, normalise
 
 
 class ImpartialGradients(GramianBalancer):
@@ -26,8 +27,8 @@ class ImpartialGradients(GramianBalancer):
     """
 
     def weigh(self, problem: Problem) -> np.ndarray:
-        C, norms = correlations(problem.G)
-        y = solve(C, np.ones(len(C)), noise=SINGLE)
+        C, norms = normalise(problem.G)
+        y = solve_semidefinite(C, np.ones(len(C)), noise=SINGLE)
 
         # C y is 1 in each row unless the gradients cancel out
         if np.abs(C @ y - 1).max() > 1e-6:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from src.balancing.gradients import GramianBalancer, Problem
-from src.balancing.solvers import min_norm_point
+from src.balancing.solvers import find_min_norm_point
 
 
 class MGDA(GramianBalancer):
@@ -18,4 +18,4 @@ class MGDA(GramianBalancer):
     """
 
     def weigh(self, problem: Problem) -> np.ndarray:
-        return min_norm_point(problem.G)
+        return find_min_norm_point(problem.G)

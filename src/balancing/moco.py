@@ -8,7 +8,7 @@ from torch import Tensor
 
 from src.balancing.balancer import Level, TaskLosses
 from src.balancing.gradients import GramianBalancer, Problem
-from src.balancing.solvers import onto_simplex
+from src.balancing.solvers import project_to_simplex
 from src.errors import UserError
 
 
@@ -80,6 +80,6 @@ class MoCo(GramianBalancer):
 
         # before the first step, when the balancer is tried out, the counter is 0
         gamma = self.gamma / max(float(self.steps), 1.0) ** 0.5
-        w = onto_simplex(w - gamma * (problem.G @ w / problem.G.trace() + self.rho * w))
+        w = project_to_simplex(w - gamma * (problem.G @ w / problem.G.trace() + self.rho * w))
         state[here] = w * share
         return w

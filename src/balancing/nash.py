@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from src.balancing.balancer import Level
+from src.balancing.fairness import solve_fair_weights
 from src.balancing.gradients import GramianBalancer, Problem
-from src.balancing.solvers import fair_weights
 from src.errors import UserError
 
 
@@ -22,7 +22,7 @@ class NashMTL(GramianBalancer):
     """
 
     def weigh(self, problem: Problem) -> np.ndarray:
-        return fair_weights(problem.G, alpha=1.0)
+        return solve_fair_weights(problem.G, alpha=1.0)
 
 
 class FairGrad(GramianBalancer):
@@ -54,4 +54,4 @@ class FairGrad(GramianBalancer):
         self.alpha = alpha
 
     def weigh(self, problem: Problem) -> np.ndarray:
-        return fair_weights(problem.G, self.alpha)
+        return solve_fair_weights(problem.G, self.alpha)

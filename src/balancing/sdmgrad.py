@@ -8,7 +8,7 @@ from torch import Tensor
 
 from src.balancing.balancer import Level
 from src.balancing.gradients import GramianBalancer, Problem
-from src.balancing.solvers import onto_simplex
+from src.balancing.solvers import project_to_simplex
 from src.errors import UserError
 
 
@@ -63,6 +63,6 @@ class SDMGrad(GramianBalancer):
         G = problem.G / problem.G.trace()
         pull = self.regularisation * G.mean(1)
         for _ in range(self.inner_steps):
-            w = onto_simplex(w - (G @ w + pull))
+            w = project_to_simplex(w - (G @ w + pull))
         state[here] = w * share
         return (w + self.regularisation / n) / (1 + self.regularisation)

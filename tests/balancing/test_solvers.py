@@ -10,18 +10,20 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize, nnls
 from torchjd.aggregation import DualProj, UPGrad
 
-from src.balancing.solvers import (
+from src.balancing.fairness import solve_fair_weights
+from src.balancing.nonnegative import (
     EPS,
-    conflict_averse,
-    correlations,
-    fair_weights,
-    min_norm_point,
-    nonnegative,
-    nonnegative_each,
-    onto_simplex,
+    solve_nonnegative,
+    solve_nonnegative_each,
+    solve_semidefinite,
+)
+from src.balancing.solvers import (
+    find_min_norm_point,
+    normalise,
     project,
     project_each,
-    solve,
+    project_to_simplex,
+    solve_conflict_averse,
 )
 from tests.balancing.gradient_sets import SETS, active, gap, stationary, units
 
@@ -71,7 +73,7 @@ def shortest_of_all_faces(J):
 
 @ALL
 def test_min_norm_point(J):
-    w = min_norm_point(J @ J.T)
+    w = find_min_norm_point(J @ J.T)
     assert w.min() >= 0
     assert w.sum() == pytest.approx(1, rel=1e-12)
     assert gap(J, w, shortest(J) @ J) < 1e-7
@@ -83,7 +85,7 @@ def test_min_norm_point(J):
 @given(seeds)
 def test_min_norm_point_serves_all(seed):
     J = any_gradients(seed)
-    d = min_norm_point(J @ J.T) @ J
+    d = find_min_norm_point(J @ J.T) @ J
     assert (
         J @ d - d @ d >= -1e-9 * np.linalg.norm(J, axis=1) * np.linalg.norm(J, axis=1).min()
     ).all()
@@ -98,8 +100,8 @@ def test_nonnegative_least_squares(J):
         np.concatenate([rng.normal(size=(5, J.shape[1])), -U[:1], U[:1], U.mean(0, keepdims=True)]),
     )
     B = U @ Z.T
-    for z, x, b in zip(Z, nonnegative_each(A, B).T, B.T, strict=True):
-        wanted, alone = U.T @ exactly(U.T, z), nonnegative(A, b)
+    for z, x, b in zip(Z, solve_nonnegative_each(A, B).T, B.T, strict=True):
+        wanted, alone = U.T @ exactly(U.T, z), solve_nonnegative(A, b)
         for y in (x, alone):
             assert y.min() >= 0
             slope = b - A @ y
@@ -110,10 +112,10 @@ def test_nonnegative_least_squares(J):
 
 def test_nonnegative_without_anything_to_do():
     A = np.eye(3)
-    np.testing.assert_array_equal(nonnegative(A, np.zeros(3)), 0)
-    np.testing.assert_array_equal(nonnegative(A, -np.ones(3)), 0)
+    np.testing.assert_array_equal(solve_nonnegative(A, np.zeros(3)), 0)
+    np.testing.assert_array_equal(solve_nonnegative(A, -np.ones(3)), 0)
     np.testing.assert_array_equal(
-        nonnegative_each(A, np.array([[1.0, -1], [0, 2], [-3, 0]])), [[1, 0], [0, 2], [0, 0]]
+        solve_nonnegative_each(A, np.array([[1.0, -1], [0, 2], [-3, 0]])), [[1, 0], [0, 2], [0, 0]]
     )
 
 
@@ -167,7 +169,7 @@ def averse(J, c):
 
     The best of all directions cannot serve the worst-off task better than F(w), whatever w is.
     """
-    weights, mean, norms = conflict_averse(J @ J.T, c), J.mean(0), np.linalg.norm(J, axis=1)
+    weights, mean, norms = solve_conflict_averse(J @ J.T, c), J.mean(0), np.linalg.norm(J, axis=1)
     d, length = weights @ J, np.linalg.norm(mean)
     if length < 1e-7 * norms.mean():
         return weights, np.linalg.norm(d) / norms.max(), 0
@@ -248,7 +250,9 @@ def test_conflict_averse_against_scipy(name):
     )
     along = found.x @ J
     wanted = mean + c * length * along / np.linalg.norm(along)
-    assert gap(J, conflict_averse(J @ J.T, c), wanted) < 1e-4  # SLSQP's gradients are differences
+    assert (
+        gap(J, solve_conflict_averse(J @ J.T, c), wanted) < 1e-4
+    )  # SLSQP's gradients are differences
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -311,7 +315,7 @@ def best_in_the_ball(J, c):
 )
 def test_conflict_averse_by_two_routes(rows, c, wanted):
     J = np.array(rows, dtype=float)
-    d = conflict_averse(J @ J.T, c) @ J
+    d = solve_conflict_averse(J @ J.T, c) @ J
     other = best_in_the_ball(J, c)
     assert (J @ d).min() == pytest.approx((J @ other).min(), abs=1e-6)
     if wanted is not None:
@@ -320,7 +324,7 @@ def test_conflict_averse_by_two_routes(rows, c, wanted):
 
 def test_conflict_averse_without_a_ball_is_the_mean():
     J = SETS["eight conflicting"]
-    np.testing.assert_array_equal(conflict_averse(J @ J.T, 0.0), 1 / 8)
+    np.testing.assert_array_equal(solve_conflict_averse(J @ J.T, 0.0), 1 / 8)
 
 
 ALPHAS = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0]
@@ -335,7 +339,7 @@ def unfair(J, w, alpha):
 @pytest.mark.parametrize("alpha", ALPHAS)
 @ALL
 def test_fair_weights(J, alpha):
-    w = fair_weights(J @ J.T, alpha)
+    w = solve_fair_weights(J @ J.T, alpha)
     if stationary(J):
         assert (w == 0).all()
     else:
@@ -352,7 +356,7 @@ def test_fair_weights_of_gradients_that_nearly_balance_each_other(T, alpha, off)
     rng = np.random.default_rng(4)
     J = rng.normal(size=(T, 50))
     J = J - J.mean(0) + off * rng.normal(size=50)
-    w = fair_weights(J @ J.T, alpha)
+    w = solve_fair_weights(J @ J.T, alpha)
     assert w.min() > 0
     assert unfair(J, w, alpha) < 1e-6
     if alpha >= 0.5:
@@ -363,7 +367,7 @@ def test_fair_weights_of_gradients_that_nearly_balance_each_other(T, alpha, off)
 @given(seeds, st.sampled_from(ALPHAS))
 def test_fair_weights_of_any_gradients(seed, alpha):
     J = any_gradients(seed) * 10 ** np.random.default_rng(seed).uniform(-1, 1)
-    w = fair_weights(J @ J.T, alpha)
+    w = solve_fair_weights(J @ J.T, alpha)
     if (w == 0).all():
         rest = shortest(units(J)) @ units(J)
         assert np.linalg.norm(rest) < 1e-6
@@ -411,7 +415,7 @@ def fairest(J, alpha):
 )
 def test_fair_weights_by_two_routes(rows, alpha, wanted):
     J = np.array(rows, dtype=float)
-    d = fair_weights(J @ J.T, alpha) @ J
+    d = solve_fair_weights(J @ J.T, alpha) @ J
     np.testing.assert_allclose(d, fairest(J, alpha), atol=1e-4)
     if wanted is not None:
         np.testing.assert_allclose(d, wanted, atol=1e-5)
@@ -471,7 +475,7 @@ def test_newton_takes_few_steps_near_a_pareto_front(alpha, off, solves):
     rng = np.random.default_rng(5)
     J = rng.normal(size=(12, 40))
     J = J - J.mean(0) + off * rng.normal(size=40)
-    w = fair_weights(J @ J.T, alpha)
+    w = solve_fair_weights(J @ J.T, alpha)
     assert w.min() > 0
     assert sum(shape == (12, 12) for shape in solves) <= 10
 
@@ -480,7 +484,7 @@ def test_newton_takes_few_steps_near_a_pareto_front(alpha, off, solves):
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=12))
 def test_onto_simplex(values):
     v = np.array(values)
-    w = onto_simplex(v)
+    w = project_to_simplex(v)
     assert w.min() >= 0
     assert w.sum() == pytest.approx(1, abs=1e-9)
     level = (v - w)[w > 0]
@@ -489,18 +493,18 @@ def test_onto_simplex(values):
 
 
 def test_onto_simplex_by_hand():
-    np.testing.assert_allclose(onto_simplex(np.array([0.5, 0.5])), [0.5, 0.5])
-    np.testing.assert_allclose(onto_simplex(np.array([3.0, 0.0, 2.5])), [0.75, 0, 0.25])
-    np.testing.assert_allclose(onto_simplex(np.array([-7.0])), [1])
+    np.testing.assert_allclose(project_to_simplex(np.array([0.5, 0.5])), [0.5, 0.5])
+    np.testing.assert_allclose(project_to_simplex(np.array([3.0, 0.0, 2.5])), [0.75, 0, 0.25])
+    np.testing.assert_allclose(project_to_simplex(np.array([-7.0])), [1])
 
 
 @ALL
 def test_solve_is_the_shortest_least_squares_solution(J):
-    C, norms = correlations(J @ J.T)
+    C, norms = normalise(J @ J.T)
     np.testing.assert_allclose(C * norms[:, None] * norms, J @ J.T, atol=1e-12 * norms.max() ** 2)
     for b in (np.ones(len(J)), np.random.default_rng(3).normal(size=len(J)), C[0]):
         x, wanted = (
-            solve(C, b),
+            solve_semidefinite(C, b),
             np.linalg.pinv(units(J), rcond=1e-7).T @ (np.linalg.pinv(units(J), rcond=1e-7) @ b),
         )
         np.testing.assert_allclose(x, wanted, rtol=1e-6, atol=1e-7 * np.abs(wanted).max() + 1e-14)
