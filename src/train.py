@@ -23,7 +23,7 @@ from src.cli.config import ConfigError, flags
 from src.cli.entrypoint import main
 from src.cli.runs import add_trust, settings_of, trusted, value_of
 from src.errors import UserError
-from src.launch.job import job, started_again
+from src.launch.job import is_restart, name_job
 from src.monitoring import (
     Board,
     Interrupted,
@@ -36,6 +36,7 @@ from src.monitoring import (
     which_weights,
     why_ended,
 )
+from src.planning.plan_table import format_plan, make_table
 from src.run.run import Run
 
 RATE = "model.optimizer.lr"
@@ -114,7 +115,7 @@ class Training:
     def claim(self, cli: CLI) -> None:
         """Takes the folder of a resumed run before anything is read for it, so that no other process goes on in it at once."""
         if self.resumed and not cli.only_plans:
-            self.resumed.lock.take(job(), started_again())
+            self.resumed.lock.take(name_job(), is_restart())
             self.resumed.check_results()
 
     @staticmethod
@@ -124,10 +125,10 @@ class Training:
         Raises:
             StartedAgain: There is one.
         """
-        name = job()
+        name = name_job()
         if (
             name is None
-            or not started_again()
+            or not is_restart()
             or cli.config["trainer"]["fast_dev_run"]
             or cli.only_plans
         ):
@@ -213,7 +214,7 @@ class Training:
             cli.yaml,
             cli.config["seed_everything"],
             resumed=self.resumed is not None,
-            job=job(),
+            job=name_job(),
             data=fingerprint,
         )
         if schema is not None and not (self.resumed and run.schema.is_file()):
@@ -270,9 +271,9 @@ class Training:
         """Says what runs where: a table of several devices, a line of one."""
         plan = self.cli.plan()
         if plan.devices.count > 1 or self.cli.only_plans:
-            Console().print(plan.table())
+            Console().print(make_table(plan))
         else:
-            say(plan.line())
+            say(format_plan(plan))
 
     def fit(self) -> None:
         """Trains, and tests once the weights that count: of the best validation, or the last where there is none."""

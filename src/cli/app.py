@@ -24,14 +24,14 @@ from src.data import MultiTaskDataModule
 from src.errors import UserError
 from src.launch import prestart
 from src.launch.launcher import Launcher
-from src.launch.network import choose_interface, meet_anew
-from src.launch.topology import main_address, refuse_lone_ranks, topology
+from src.launch.network import choose_interface, renew_meeting_place
+from src.launch.topology import find_main_address, refuse_lone_ranks, resolve_topology
 from src.models import MultiTaskModel
 from src.monitoring import Budget, Limits, Watch, has_limit
 from src.parallel import DDP, Checks
-from src.planning.auto_strategy import choose
+from src.planning.auto_strategy import choose_strategy
 from src.planning.devices import Devices
-from src.planning.plan import Plan, told
+from src.planning.plan import Plan, configure_offline
 
 ROOT = Path(__file__).parents[2]
 DEFAULTS = ROOT / "configs" / "train.yaml"
@@ -152,7 +152,7 @@ class CLI(LightningCLI):
             raise UserError(
                 "trainer.barebones leaves out the logger, the checkpoints and the guards that a run has; set it to false"
             )
-        self.devices = Devices.of(settings)
+        self.devices = Devices.from_settings(settings)
         self.forecast = Forecast(
             self.model, self.datamodule, self.devices, str(settings["precision"])
         )
@@ -201,7 +201,7 @@ class CLI(LightningCLI):
         asked = settings["strategy"]
         if asked == "auto" and self.devices.count > 1:
             name, self.why = (
-                choose(self.devices, self.forecast.load())
+                choose_strategy(self.devices, self.forecast.load())
                 if self.trains
                 else (DDP.strategy_name, "")
             )
@@ -219,7 +219,7 @@ class CLI(LightningCLI):
         if asked == "auto":
             return None
         strategy = StrategyRegistry.get(asked) if isinstance(asked, str) else asked
-        return told(strategy, self.devices, str(settings["precision"]))
+        return configure_offline(strategy, self.devices, str(settings["precision"]))
 
     def plan(self) -> Plan:
         """What the run will be on its devices; of one device that is to train, without a look at the data."""
@@ -235,17 +235,17 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Refuses what cannot run on these devices, before anything is built."""
-        for key, value in topology(self.config["trainer"], planned=self.only_plans).items():
+        for key, value in resolve_topology(self.config["trainer"], offline=self.only_plans).items():
             self.config["trainer"][key] = value
         if self.config["trainer"]["num_nodes"] > 1 and not self.only_plans:
             # without a launcher each node's first process would take itself for the first of all,
             # until there is a Trainer
             rank_zero_only.rank = rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0))  # type: ignore[attr-defined]
-            if (address := main_address()) is not None:
+            if (address := find_main_address()) is not None:
                 choose_interface(address)
         if not self.only_plans:
             refuse_lone_ranks(self.config["trainer"]["num_nodes"])
-        meet_anew()
+        renew_meeting_place()
         if self.parsed:
             self.parsed(self)
 

@@ -3,7 +3,7 @@
 from src.balancing import GramianBalancer
 from src.models.module import MultiTaskModel
 from src.planning.communication import Traffic
-from src.planning.measure import without_trace
+from src.planning.measure import preserve_state
 
 
 def list_batch_sums(model: MultiTaskModel, shards: bool = False) -> list[Traffic]:
@@ -23,7 +23,7 @@ def list_batch_sums(model: MultiTaskModel, shards: bool = False) -> list[Traffic
             return [Traffic("losses and Gramian", 1, (2 * T + T * T) * 8)]
         if not balancer.sums_features:
             return [losses]
-        with without_trace(model):
+        with preserve_state(model):
             z = next(iter(model.sharing(model.input_shape.example()).values()))
         return [losses, Traffic("gradients of features", 1, T * z[0].numel() * 8)]
 

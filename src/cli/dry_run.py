@@ -10,8 +10,9 @@ from src.cli.batch_sums import list_batch_sums
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
 from src.planning.devices import Devices
-from src.planning.measure import Cost, measured_at
-from src.planning.plan import Load, Plan, load_of, planned, state_ratio, task_gradients, unmeasured
+from src.planning.measure import extrapolate_costs, weigh_parts
+from src.planning.memory import Footprint, Load, make_footprint
+from src.planning.plan import Plan, make_plan
 
 
 class Forecast:
@@ -30,36 +31,33 @@ class Forecast:
         self.model, self.data, self.devices = model, data, devices
         self.mixed = precision in ("bf16-mixed", "16-mixed")
         self.doubled = 2.0 if precision.startswith("64") else 1.0  # bytes, beside those of fp32
-        self._costs: dict[int, dict[str, Cost]] = {}
+        self._measured: dict[int, Footprint] = {}
 
-    def costs(self, rows: int) -> dict[str, Cost]:
-        """What the parts of the model take for so many rows."""
-        if rows not in self._costs:
+    def measure(self, rows: int) -> Footprint:
+        """Measures what the parts of the model take for so many rows."""
+        if rows not in self._measured:
             self.model.configure_model()
             split: Any = self.data.split("train")
             batch = split[torch.arange(min(4, len(split)))]
             with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
-                self._costs[rows] = measured_at(
+                costs = extrapolate_costs(
                     self.model,
                     lambda few: tree_map(
                         lambda tensor: tensor[:few], (batch.inputs, batch.targets)
                     ),
                     rows,
                 )
-        return self._costs[rows]
+            self._measured[rows] = make_footprint(self.model, costs, self.doubled)
+        return self._measured[rows]
 
     def load(self) -> Load:
-        """What one device takes that holds the whole model, with its share of the batch."""
-        parts = self.costs(-(-self.data.batch_size // self.devices.count))
-        whole = dict.fromkeys(parts, 1.0)
-        return load_of(
-            parts,
-            whole,
-            [whole],
-            state_ratio(self.model._make_optimizer),
-            task_gradients(self.model),
-            self.doubled,
-        )
+        """Returns the bytes of a device that holds the whole model, with its share of the batch."""
+        footprint = self.measure(-(-self.data.batch_size // self.devices.count))
+        return footprint.load(dict.fromkeys(footprint.costs, 1.0))
+
+    def weigh(self, rows: int) -> Footprint:
+        """Weighs the parts of the model without running it, whatever the number of rows."""
+        return make_footprint(self.model, weigh_parts(self.model), self.doubled)
 
     def plan(self, strategy: Any, accumulated: int, look: bool, why: str) -> Plan:
         """What lies where and is sent in a step.
@@ -71,15 +69,13 @@ class Forecast:
             why: This strategy, where it was chosen here.
         """
         self.model.configure_model()
-        return planned(
+        return make_plan(
             self.model,
             strategy,
             self.devices,
-            self.costs if look else lambda rows: unmeasured(self.model),
-            self.model._make_optimizer,
+            self.measure if look else self.weigh,
             self.data.batch_size,
             accumulated,
             partial(list_batch_sums, self.model),
-            self.doubled,
             why,
         )

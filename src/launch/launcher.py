@@ -1,40 +1,60 @@
-"""Starts a run's other processes on this machine."""
+"""Starts the other processes of a run on this machine."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Self
 
-from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
-from lightning.pytorch.strategies.launchers.launcher import _Launcher
-from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from src.launch import prestart
 from src.processes import Child, watch_over
 
 
 class Launcher(_SubprocessScriptLauncher):
-    """Lightning's, which runs the same command once more for each process; those that wait warm come first."""
+    """Runs the same command once more for each process, as Lightning's launcher does.
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Itself: who copies a model, as weight averaging does, copies its trainer, too, and processes cannot be copied."""
+    Unlike that one it hands the work to processes that wait with their imports done, and lets a
+    failed process say why it failed: Lightning's would kill this process without a word.
+    """
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Returns itself, since processes cannot be copied.
+
+        Copies of a model, as weight averaging makes them, copy its trainer, too.
+        """
         return self
 
     def launch(
-        self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        trainer: object = None,
+        **kwargs: Any,
     ) -> Any:
-        """Starts the processes and calls a function; Lightning's would kill this one without a word when another has ended."""
-        self.cluster_environment.validate_settings(
-            num_devices=self.num_processes, num_nodes=self.num_nodes
-        )
-        if not self.cluster_environment.creates_processes_externally:
-            self._call_children_scripts()
+        """Starts the processes, unless someone else does, and calls a function.
+
+        Args:
+            function: The function to call.
+            *args: Its positional arguments.
+            trainer: Not used, as in Lightning's launcher.
+            **kwargs: Its keyword arguments.
+        """
+        environment = self.cluster_environment
+        environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        if not environment.creates_processes_externally:
+            self.start_children()
             watch_over(self.procs)
-        _set_num_threads_if_needed(num_processes=self.num_processes)
+        share_cores(self.num_processes)
         return function(*args, **kwargs)
 
-    def _call_children_scripts(self) -> None:
-        self._check_can_spawn_children()
+    def start_children(self) -> None:
+        """Starts one process for each device of this machine besides this one's."""
+        assert not self.procs, "processes are started once"
         environment = self.cluster_environment
         os.environ |= {
             "MASTER_ADDR": environment.main_address,
@@ -43,23 +63,45 @@ class Launcher(_SubprocessScriptLauncher):
             "LOCAL_RANK": str(environment.local_rank()),
             "WORLD_SIZE": str(self.num_processes * self.num_nodes),
         }
-        main = sys.modules["__main__"].__spec__
-        command = [sys.executable, *(["-m", main.name] if main else [sys.argv[0]]), *sys.argv[1:]]
+
+        # A command that runs a module is started again as a module. Only such a one can take over a
+        # process that waits.
+        module = sys.modules["__main__"].__spec__
+        program = ["-m", module.name] if module else [sys.argv[0]]
+        command = [sys.executable, *program, *sys.argv[1:]]
+
         for rank in range(1, self.num_processes):
-            its = {**os.environ, "LOCAL_RANK": str(rank)}
-            process = prestart.take(its) if main else None
-            self.procs.append(process or Child(command, its))
+            variables = {**os.environ, "LOCAL_RANK": str(rank)}
+            child: subprocess.Popen[bytes] | None = prestart.take(variables) if module else None
+            self.procs.append(child or Child(command, variables))
         prestart.dismiss()
 
 
-class Launches:
-    """A strategy whose processes are started so.
+def share_cores(processes: int) -> None:
+    """Gives torch this process's share of the cores, unless OMP_NUM_THREADS is set.
 
-    Lightning's, made by ``Trainer(strategy="ddp")``, starts them as well, and takes a little
-    longer.
+    Args:
+        processes: Number of processes on this machine.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    # Linux may grant a process fewer cores than the machine has.
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    threads = max(1, cores // processes)
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+class Launches(DDPStrategy):
+    """A strategy whose processes :class:`Launcher` starts.
+
+    ``Trainer(strategy="ddp")`` makes Lightning's own strategy, which starts processes as well, and
+    takes a little longer.
     """
 
-    _launcher: _Launcher | None
-
-    def _configure_launcher(self) -> None:
-        self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes)  # type: ignore[attr-defined]
+    @cached_property
+    def launcher(self) -> Launcher:
+        """Starts the processes of this machine."""
+        assert self.cluster_environment is not None
+        return Launcher(self.cluster_environment, self.num_processes, self.num_nodes)

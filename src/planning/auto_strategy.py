@@ -1,39 +1,46 @@
-"""Which strategy several devices need: what fits is simplest."""
+"""Chooses the simplest strategy under which a model fits on several devices."""
 
-from src.planning.devices import Devices, size
-from src.planning.plan import Load
+from src.planning.devices import Devices, format_bytes
+from src.planning.memory import Load
 
-# part of a device's memory that may be planned for; the rest is the runtime's, and fragments
+# Share of a device's memory that a plan may fill. The rest is for the runtime, and lost between
+# allocations.
 ROOM = 0.8
 
 
-def choose(devices: Devices, load: Load) -> tuple[str, str]:
+def choose_strategy(devices: Devices, load: Load) -> tuple[str, str]:
     """Decides between one process, whole copies, and shards.
 
     Args:
         devices: Where the run will be.
-        load: What one device would take if it held the whole model, with its share of the batch.
+        load: The bytes of a device that holds the whole model, with its share of the batch.
 
     Returns:
-        The name that a strategy goes by, or 'auto' for none; and why, to be read after it, empty
-        where there is nothing to say.
+        The name of the strategy, or "auto" for none; and why, to be read after the name. There is
+        no reason to give for one device.
     """
     if devices.count == 1:
         return "auto", ""
-    room = devices.share
-    if room is None:
+    memory = devices.share
+    if memory is None:
         return "ddp", "the simplest"
-    if load.total <= ROOM * room:
+
+    room = ROOM * memory
+    if load.total <= room:
         return "ddp", "since the whole model fits on each device"
-    each = f"{size(room)} of memory" + (
-        f", a share of {size(devices.memory or 0)}" if room != devices.memory else ""
+
+    state = format_bytes(load.state)
+    activations = format_bytes(load.activations)
+    each = f"{format_bytes(memory)} of memory"
+    if memory != devices.memory:
+        each += f", a share of {format_bytes(devices.memory or 0)}"
+    why = (
+        f"since the whole model ({state} with gradients and optimizer, {activations} of "
+        f"activations) does not fit on each device ({each})"
     )
-    needed = (
-        f"{size(load.state)} with gradients and optimizer, {size(load.activations)} of activations"
-    )
-    sharded = load.state / devices.count + load.activations
-    why = f"since the whole model ({needed}) does not fit on each device ({each})"
-    if sharded <= ROOM * room:
+
+    # Shards divide the state alone: each device computes its own rows.
+    if load.state / devices.count + load.activations <= room:
         return "fsdp", f"{why}, but 1/{devices.count} of it does"
     ways_out = "more devices, a smaller batch or --model.checkpoint_activations true"
     return "fsdp", f"{why}, and 1/{devices.count} of it hardly will: use {ways_out}"

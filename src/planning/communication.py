@@ -1,32 +1,35 @@
-"""What a step sends from device to device, before any process is there to send it."""
+"""Estimates what a step sends from device to device, before any process is there to send it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
 
-from src.planning.measure import without_trace
+from src.planning.measurable import MeasurableModel
+from src.planning.measure import count_bytes, preserve_state
 
-FIRST_BUCKET, BUCKET = (
-    2**20,
-    25 * 2**20,
-)  # bytes at which DistributedDataParallel closes one and begins the next
+# DistributedDataParallel closes a bucket at this many bytes and begins the next one.
+FIRST_BUCKET = 2**20
+BUCKET = 25 * 2**20
+
+ROWS = 2  # of the batch on which a model is tried; bytes are given per row
+ACTIVATIONS = "activations and their gradients"
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What a device sends in a step, or receives.
+    """Messages of one kind that a device sends or receives in a step.
 
     Attributes:
-        what: In a word or two.
-        count: Collectives, or copies.
-        bytes: Of the tensors that these are about, all together, as they lie on one device.
-        each_row: Whether the bytes are those for each row of the device's share of the batch.
-        inside: Whether it stays within a process, from one of its devices to another.
+        what: Their content in a word or two.
+        count: Number of collectives, or of copies.
+        bytes: Size of all their tensors together, as they lie on one device.
+        each_row: Whether the bytes are per row of the device's share of the batch.
+        inside: Whether they stay within a process, from one of its devices to another.
     """
 
     what: str
@@ -36,189 +39,212 @@ class Traffic:
     inside: bool = False
 
     def of(self, rows: int) -> "Traffic":
-        """The same for a batch."""
+        """Returns this traffic for a batch of so many rows."""
         return replace(self, bytes=self.bytes * rows, each_row=False) if self.each_row else self
 
-    def times(self, steps: int) -> "Traffic":
-        """What so many batches send."""
-        return replace(self, count=self.count * steps, bytes=self.bytes * steps)
+    def times(self, batches: int) -> "Traffic":
+        """Returns the traffic of several batches."""
+        return replace(self, count=self.count * batches, bytes=self.bytes * batches)
 
 
-def averaged(parameters: Iterable[Tensor], buffers: Iterable[Tensor] = ()) -> list[Traffic]:
-    """What DistributedDataParallel sends in each step from the third on, when it has seen in which order gradients come.
+# -- data parallelism ------------------------------------------------------------------------------
+def estimate_ddp(parameters: Iterable[Tensor], buffers: Iterable[Tensor] = ()) -> list[Traffic]:
+    """Estimates what DistributedDataParallel sends in a step.
+
+    Counts hold from the third step on: before, it has not seen the order of the gradients.
 
     Args:
-        parameters: All of the model, in its order; gradients come from the last one on.
-        buffers: What it sends from the first process to the others before each forward pass.
+        parameters: All parameters of the model, in its order; gradients come from the last one on.
+        buffers: Buffers that the first process sends to the others before each forward pass.
     """
-    buckets: dict[object, list[int]] = {}
+    buckets: dict[torch.dtype, list[int]] = {}
     for p in reversed([p for p in parameters if p.requires_grad]):
-        full = buckets.setdefault(p.dtype, [0])
-        if full[-1] >= (FIRST_BUCKET if len(full) == 1 else BUCKET):
-            full.append(0)
-        full[-1] += p.numel() * p.element_size()
-    sizes = [size for full in buckets.values() for size in full]
-    found = [Traffic("gradients", len(sizes), sum(sizes))] if sizes else []
+        sizes = buckets.setdefault(p.dtype, [0])
+        limit = FIRST_BUCKET if len(sizes) == 1 else BUCKET
+        if sizes[-1] >= limit:
+            sizes.append(0)
+        sizes[-1] += count_bytes([p])
+
+    found = []
+    if buckets:
+        count = sum(len(sizes) for sizes in buckets.values())
+        found.append(Traffic("gradients", count, sum(sum(sizes) for sizes in buckets.values())))
+
     state = list(buffers)
-    if state:  # those of one type travel together
-        found.append(
-            Traffic(
-                "buffers",
-                len({b.dtype for b in state}),
-                sum(b.numel() * b.element_size() for b in state),
-            )
-        )
+    if state:
+        # Buffers of one type travel together.
+        found.append(Traffic("buffers", len({b.dtype for b in state}), count_bytes(state)))
     return found
 
 
-def shard(shape: Sequence[int], pieces: int, place: int = 0) -> int:
-    """How many numbers of a parameter lie in one of its shards, cut along the first dimension; the first one has the most."""
+# -- shards ----------------------------------------------------------------------------------------
+def count_in_shard(shape: Sequence[int], shards: int, place: int = 0) -> int:
+    """Counts the numbers in one shard of a parameter that is cut along its first dimension.
+
+    Args:
+        shape: The parameter's shape.
+        shards: Number of shards.
+        place: Which shard; the first one is the largest.
+    """
     rows, *others = shape or (1,)
-    each = -(-rows // pieces)
+    each = -(-rows // shards)
     return prod(others) * max(min(each, rows - place * each), 0)
 
 
-def sharded(
+def estimate_fsdp(
     units: Iterable[tuple[Sequence[Tensor], int, int]],
-    pieces: int,
-    runs_in: int | None = None,
-    sums_in: int | None = None,
-    shape: Callable[[Tensor], Sequence[int]] = lambda p: p.shape,
+    shards: int,
+    compute_itemsize: int | None = None,
+    reduce_itemsize: int | None = None,
+    shape_of: Callable[[Tensor], Sequence[int]] = lambda p: p.shape,
 ) -> list[Traffic]:
-    """What FSDP2 sends in a step; shards travel filled up to the size of the first one.
+    """Estimates what FSDP2 sends in a step; each shard is padded to the size of the first one.
 
     Args:
-        units: Parameters that are fetched together, how often, and how often their gradients are
-            summed.
-        pieces: Shards of each parameter.
-        runs_in: Bytes of a number in the forward and backward pass; None: as it lies there.
-        sums_in: Bytes of a number where gradients are summed; likewise.
-        shape: What of a parameter is cut into shards.
+        units: Parameters that are fetched together, how often they are fetched, and how often
+            their gradients are summed.
+        shards: Number of shards of each parameter.
+        compute_itemsize: Bytes of a number in the forward and backward pass; None: as stored.
+        reduce_itemsize: Bytes of a number where gradients are summed; None: as stored.
+        shape_of: The shape of the tensor that is cut into shards.
     """
 
-    def size(weights: Sequence[Tensor], itemsize: int | None) -> int:
-        return pieces * sum(
-            shard(shape(p), pieces) * (itemsize or p.element_size()) for p in weights
-        )
+    def count(weights: Sequence[Tensor], itemsize: int | None) -> int:
+        each = [
+            count_in_shard(shape_of(p), shards) * (itemsize or p.element_size()) for p in weights
+        ]
+        return shards * sum(each)
 
-    chosen = list(units)
-    trained = [unit for unit in chosen if any(p.requires_grad for p in unit[0])]
-    return [
-        Traffic(
-            "weights",
-            sum(n for _, n, _ in chosen),
-            sum(n * size(weights, runs_in) for weights, n, _ in chosen),
-        ),
-        Traffic(
-            "gradients",
-            sum(n for _, _, n in trained),
-            sum(n * size(weights, sums_in) for weights, _, n in trained),
-        ),
-    ]
+    fetches = gathered = sums = reduced = 0
+    for weights, fetched, summed in units:
+        fetches += fetched
+        gathered += fetched * count(weights, compute_itemsize)
+        if any(p.requires_grad for p in weights):
+            sums += summed
+            reduced += summed * count(weights, reduce_itemsize)
+    return [Traffic("weights", fetches, gathered), Traffic("gradients", sums, reduced)]
 
 
-def carried(model: Any, places: Mapping[str, Any], root: Any = 0) -> list[Traffic]:
-    """What is copied over the borders between the devices of one process, there and back, found out by one run on the CPU.
+# -- several devices for one model -----------------------------------------------------------------
+def estimate_transfers(
+    model: MeasurableModel, places: Mapping[str, Hashable], root: Hashable = 0
+) -> list[Traffic]:
+    """Estimates what is copied between the devices of one process, by a run on the CPU.
+
+    Activations go there, and their gradients back.
 
     Args:
         model: The model, built.
-        places: {path of a part, or 'sharing' for the rest of the architecture: its device}.
+        places: {path of a part, or "sharing" for the rest of the architecture: its device}.
         root: The device of losses and batches.
     """
-    home, rows = places.get("sharing", root), 2
-    at: dict[
-        int, tuple[Tensor, Any]
-    ] = {}  # what lies elsewhere than at home, as long as no other stage has read it
-    copies: list[int] = []
+    home = places.get("sharing", root)
+    copies: list[int] = []  # bytes of each
+    # Outputs of stages, each with its device, until another stage reads them.
+    unread: dict[int, tuple[Tensor, Hashable]] = {}
 
-    def carry(tensor: Tensor, there: Any, here: Any) -> None:
-        if there != here:
-            copies.extend([tensor.nbytes] * (1 + tensor.requires_grad))
+    def copy(tensor: Tensor, source: Hashable, target: Hashable) -> None:
+        if source != target:
+            copies.append(tensor.nbytes)
+            if tensor.requires_grad:
+                copies.append(tensor.nbytes)  # the gradient's way back
 
-    def hooked(part: nn.Module, place: Any) -> Iterator[Any]:
-        def before(_: nn.Module, inputs: Any) -> None:
-            for tensor in tensors(inputs):
-                carry(tensor, at.pop(id(tensor), (tensor, home))[1], place)
+    def watch(stage: nn.Module, place: Hashable) -> list[RemovableHandle]:
+        def read(_: nn.Module, inputs: object) -> None:
+            for tensor in list_tensors(inputs):
+                _, source = unread.pop(id(tensor), (tensor, home))
+                copy(tensor, source, place)
 
-        def after(_: nn.Module, inputs: Any, output: Any) -> None:
-            at.update({id(tensor): (tensor, place) for tensor in tensors(output)})
+        def write(_: nn.Module, inputs: object, output: object) -> None:
+            for tensor in list_tensors(output):
+                unread[id(tensor)] = tensor, place
 
-        yield part.register_forward_pre_hook(before)
-        yield part.register_forward_hook(after)
+        return [stage.register_forward_pre_hook(read), stage.register_forward_hook(write)]
 
-    parts: dict[str, nn.Module] = model.parts()
-    hooks = [
-        hook
-        for path, part in parts.items()
-        if not path.startswith("heads.")
-        for hook in hooked(part, places[path])
-    ]
-    inputs = model.input_shape.example(rows)
-    with without_trace(model, hooks):
-        features = {id(z): z for z in tensors(dict(model.sharing(inputs)))}
-    for tensor, place in at.values():
-        carry(tensor, place, home)
-    for tensor in (*tensors(inputs), *features.values()):
-        carry(tensor, home, root)
-    for place in {places[path] for path in parts if path.startswith("heads.")}:
+    hooks: list[RemovableHandle] = []
+    places_of_heads = set()
+    for path, part in model.parts().items():
+        if path.startswith("heads."):
+            places_of_heads.add(places[path])
+        else:
+            hooks += watch(part, places[path])
+
+    inputs = model.input_shape.example(ROWS)
+    with preserve_state(model, hooks):
+        features = {id(z): z for z in list_tensors(dict(model.sharing(inputs)))}
+
+    # What no other stage has read goes home, then with the inputs to the losses, then to the heads.
+    for tensor, place in unread.values():
+        copy(tensor, place, home)
+    for tensor in (*list_tensors(inputs), *features.values()):
+        copy(tensor, home, root)
+    for place in places_of_heads:
         for tensor in features.values():
-            carry(tensor, root, place)
-    what = "activations and their gradients"
-    return (
-        [Traffic(what, len(copies), sum(copies) / rows, each_row=True, inside=True)]
-        if copies
-        else []
-    )
+            copy(tensor, root, place)
+
+    if not copies:
+        return []
+    return [Traffic(ACTIVATIONS, len(copies), sum(copies) / ROWS, each_row=True, inside=True)]
 
 
-def within_layers(
-    model: Any, cut: Mapping[nn.Module, str], backward: int, again: int = 0, size: int | None = None
+def estimate_tensor_parallel(
+    model: MeasurableModel,
+    cut: Mapping[nn.Module, str],
+    backward_passes: int,
+    extra_forward_passes: int = 0,
+    itemsize: int | None = None,
 ) -> list[Traffic]:
-    """What devices add up that compute layers together: outputs, and gradients of inputs; found out by one run on the CPU.
+    """Estimates what devices sum that compute layers together, by a run on the CPU.
+
+    They sum the outputs of a layer whose inputs are cut, and the gradients of the inputs of a layer
+    whose outputs are cut.
 
     Args:
-        model: The model, built; where sequences differ in length, they have five tokens.
-        cut: {linear layer: what of it each device has, some of its 'outputs' or 'inputs'}.
-        backward: Backward passes of a step.
-        again: Forward passes of a step besides the one that they follow.
-        size: Bytes of a number in these passes; None: as it comes.
+        model: The model, built; sequences of different lengths are taken to have five tokens.
+        cut: {linear layer: "outputs" or "inputs", the side that is cut}.
+        backward_passes: Backward passes of a step.
+        extra_forward_passes: Forward passes of a step that no backward pass follows.
+        itemsize: Bytes of a number in these passes; None: as it comes.
     """
-    rows = 2
     outputs: list[int] = []
     gradients: list[int] = []
 
-    def nbytes(tensor: Tensor) -> int:
-        return tensor.numel() * (size or tensor.element_size())
+    def count(tensor: Tensor) -> int:
+        return tensor.numel() * (itemsize or tensor.element_size())
 
     def before(_: nn.Module, inputs: tuple[Tensor]) -> None:
         if inputs[0].requires_grad:
-            gradients.append(nbytes(inputs[0]))
+            gradients.append(count(inputs[0]))
 
-    def after(_: nn.Module, inputs: Any, output: Tensor) -> None:
-        outputs.append(nbytes(output))
+    def after(_: nn.Module, inputs: object, output: Tensor) -> None:
+        outputs.append(count(output))
 
-    of_inputs = [
-        layer.register_forward_pre_hook(before) for layer, what in cut.items() if what == "outputs"
-    ]
-    of_outputs = [
-        layer.register_forward_hook(after) for layer, what in cut.items() if what == "inputs"
-    ]
-    with without_trace(model, [*of_inputs, *of_outputs]):
-        features = tensors(dict(model.sharing(model.input_shape.example(rows))))
-        first, of_backward = len(outputs), list(gradients)
-        trained = [p for p in model.sharing.parameters() if p.requires_grad]
-        if gradients and any(
-            getattr(module, "recompute", False) for module in model.sharing.modules()
-        ):
-            torch.autograd.grad(
-                [z.sum() for z in features], trained, allow_unused=True
-            )  # what runs once more
-    sent = outputs[:first] * (1 + again) + (outputs[first:] + of_backward) * backward
-    return (
-        [Traffic("sums within layers", len(sent), sum(sent) / rows, each_row=True)] if sent else []
-    )
+    hooks: list[RemovableHandle] = []
+    for layer, side in cut.items():
+        if side == "outputs":
+            hooks.append(layer.register_forward_pre_hook(before))
+        elif side == "inputs":
+            hooks.append(layer.register_forward_hook(after))
+
+    with preserve_state(model, hooks):
+        features = list_tensors(dict(model.sharing(model.input_shape.example(ROWS))))
+        of_forward = list(outputs)
+        of_backward = list(gradients)
+
+        recomputed = any(getattr(module, "recompute", False) for module in model.sharing.modules())
+        if gradients and recomputed:
+            # The backward pass runs stages again, and the hooks count them.
+            trained = [p for p in model.sharing.parameters() if p.requires_grad]
+            torch.autograd.grad([z.sum() for z in features], trained, allow_unused=True)
+        of_recomputation = outputs[len(of_forward) :]
+
+    sent = of_forward * (1 + extra_forward_passes)
+    sent += (of_recomputation + of_backward) * backward_passes
+    if not sent:
+        return []
+    return [Traffic("sums within layers", len(sent), sum(sent) / ROWS, each_row=True)]
 
 
-def tensors(tree: Any) -> list[Tensor]:
-    """Those in nested tuples and mappings."""
+def list_tensors(tree: object) -> list[Tensor]:
+    """Returns the tensors in nested tuples and mappings."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
