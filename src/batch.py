@@ -1,5 +1,6 @@
-"""What travels through the house: the batch, and the shape of its inputs."""
+"""The two types that every room knows: the batch, and the shape of its inputs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -11,16 +12,15 @@ PADDING = -1  # the id of a row that only fills up a batch; all its labels are m
 
 @dataclass(frozen=True)
 class InputShape:
-    """What an encoder reads: the shape of one sample's dense input, the vocabularies of categorical columns or of tokens.
+    """The shape of one sample: its dense input, and the vocabularies of columns or of tokens.
 
     Attributes:
         dense: Shape without the batch: (features,), (channels, height, width) ...
-        categories: One vocabulary size per categorical column, the bucket for unseen values
-            included.
-        tokens: Vocabulary size of a sequence of tokens; 0: there is none. Token 0 fills up short
+        categories: One vocabulary size per categorical column, with the bucket for unseen values.
+        tokens: Vocabulary size of a sequence of tokens; 0 if there is none. Token 0 pads short
             sequences.
-        parts: Vocabulary size of what each token is made of (characters, subwords); 0: there is
-            none. Part 0 fills up short tokens.
+        parts: Vocabulary size of the pieces of a token (characters, subwords); 0 if there are none.
+            Piece 0 pads short tokens.
     """
 
     dense: tuple[int, ...] = ()
@@ -28,12 +28,12 @@ class InputShape:
     tokens: int = 0
     parts: int = 0
 
-    def example(self, rows: int = 2, length: int = 5) -> "Tensor | dict[str, Tensor]":
-        """Inputs of this shape as a batch holds them, always the same: for what can be found out by trying.
+    def example(self, rows: int = 2, length: int = 5) -> Tensor | dict[str, Tensor]:
+        """Returns inputs of this shape, always the same, to try out a network before training.
 
         Args:
             rows: Number of samples.
-            length: Tokens of the longest sequence; every second one is shorter.
+            length: Tokens of the longest sequence; every second sequence is shorter.
         """
         generator = torch.Generator().manual_seed(0)
 
@@ -47,13 +47,12 @@ class InputShape:
             if self.parts:
                 inputs["parts"] = integers(1, self.parts, rows, length, 3) * (tokens > 0)[..., None]
             return inputs
+
         dense = torch.randn(rows, *self.dense, generator=generator)
         if not self.categories:
             return dense
-        return {
-            "dense": dense,
-            "categorical": torch.cat([integers(0, n, rows, 1) for n in self.categories], 1),
-        }
+        columns = [integers(0, n, rows, 1) for n in self.categories]
+        return {"dense": dense, "categorical": torch.cat(columns, 1)}
 
 
 @dataclass(slots=True)
@@ -61,12 +60,12 @@ class Batch:
     """One rank's share of a global batch.
 
     Attributes:
-        inputs: The dense input (B, *shape); or a dict, of 'dense' (B, F) and 'categorical' (B,
-            columns), or of 'tokens' (B, S) and 'parts' (B, S, P).
-        targets: {task: (B,) or (B, L), or a label for each token or pixel (B, ..., S)}; missing
-            labels are NaN in float and -100 in integer targets.
+        inputs: The dense input (B, *shape); or a dict of 'dense' (B, F) and 'categorical'
+            (B, columns); or a dict of 'tokens' (B, S) and perhaps 'parts' (B, S, P).
+        targets: {task: (B,) or (B, L), or (B, ..., S) with a label for each token or pixel}. A
+            missing label is NaN in float targets and -100 in integer targets.
         ids: (B,) row numbers in the data set; ``PADDING`` marks rows that only fill up the batch.
-        extras: What rides along, such as group columns.
+        extras: Other columns that belong to the rows, such as groups.
     """
 
     inputs: Tensor | dict[str, Tensor]
@@ -78,21 +77,25 @@ class Batch:
         return len(self.ids)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Moves every tensor, as ``Tensor.to`` does; pinned ones without waiting for each."""
-        return self._map(
-            lambda tensor: tensor.to(*args, **{"non_blocking": tensor.is_pinned(), **kwargs})
-        )
+        """Moves or casts every tensor; takes the arguments of ``Tensor.to``."""
+
+        def move(tensor: Tensor) -> Tensor:
+            # the copy of a pinned tensor need not be waited for
+            return tensor.to(*args, **{"non_blocking": tensor.is_pinned(), **kwargs})
+
+        return self._map(move)
 
     def pin_memory(self) -> Self:
         """Pins every tensor for a faster copy to a GPU."""
         return self._map(torch.Tensor.pin_memory)
 
-    def _map(self, function: Any) -> Self:
-        def mapped(value: Any) -> Any:
-            return (
-                {k: function(v) for k, v in value.items()}
-                if isinstance(value, dict)
-                else function(value)
-            )
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Returns a batch of the results of a function of each tensor."""
 
-        return replace(self, **{f.name: mapped(getattr(self, f.name)) for f in fields(self)})
+        def apply(value: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+            if isinstance(value, dict):
+                return {name: function(tensor) for name, tensor in value.items()}
+            return function(value)
+
+        changes = {each.name: apply(getattr(self, each.name)) for each in fields(self)}
+        return replace(self, **changes)  # type: ignore[arg-type]  # each of its field's own type

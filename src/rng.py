@@ -1,26 +1,65 @@
-"""Random numbers that are a function of their place: the same on any topology, on a CPU and on a GPU."""
+"""Random numbers that are a function of their place: the same on any topology, on CPU and GPU."""
 
 import torch
 from torch import Tensor
 
-# odd 64-bit constants of splitmix64 (Steele, Lea and Flood, OOPSLA 2014), as signed integers
-GAMMA, MIX, STIR = -7046029254386353131, -4658895280553007687, -7723592293110705685
+
+def _as_signed(x: int) -> int:
+    """Returns the signed 64-bit integer with the bits of an unsigned one."""
+    return x - 2**64 if x >= 2**63 else x
 
 
-def hashed(x: Tensor) -> Tensor:
-    """Splitmix64's finaliser: int64 -> int64, one to one, every bit of which looks like a coin's."""
+# The odd constants of splitmix64 (Steele, Lea and Flood, OOPSLA 2014). Tensors have no unsigned
+# 64-bit integers, but a product of signed ones has the same bits.
+GAMMA = _as_signed(0x9E3779B97F4A7C15)
+MIX = _as_signed(0xBF58476D1CE4E5B9)
+STIR = _as_signed(0x94D049BB133111EB)
+
+
+def hash_integers(x: Tensor) -> Tensor:
+    """Applies the finaliser of splitmix64 to int64 numbers, each by itself.
+
+    The function is one to one, and every bit of its result looks like the toss of a coin.
+    """
     x = x * GAMMA
-    x = (x ^ shifted(x, 30)) * MIX
-    x = (x ^ shifted(x, 27)) * STIR
-    return x ^ shifted(x, 31)
+    x = (x ^ _shift_right(x, 30)) * MIX
+    x = (x ^ _shift_right(x, 27)) * STIR
+    return x ^ _shift_right(x, 31)
 
 
-def shifted(x: Tensor, by: int) -> Tensor:
-    """Shifts to the right without the sign, which torch's own shift draws along."""
+def _shift_right(x: Tensor, by: int) -> Tensor:
+    """Shifts in zeros from the left, where torch's own shift copies the sign bit."""
     return (x >> by) & ((1 << (64 - by)) - 1)
 
 
-def uniform(key: int, first: int, count: int, device: torch.device) -> Tensor:
-    """The numbers first ... first + count - 1 of the sequence that belongs to a key: float64 in [0, 1)."""
+def draw_uniform(key: int, first: int, count: int, device: torch.device) -> Tensor:
+    """Returns a section of the sequence of uniform numbers that belongs to a key.
+
+    Args:
+        key: Any 64-bit integer, such as a function of (seed, step).
+        first: Position of the first number in the sequence.
+        count: How many numbers.
+        device: Where they are computed; the numbers are the same everywhere.
+
+    Returns:
+        (count,) float64 in [0, 1).
+    """
     places = torch.arange(first, first + count, device=device)
-    return hashed(places * GAMMA + key).double() / 2.0**64 + 0.5
+
+    # a signed integer is uniform in [-2^63, 2^63)
+    return hash_integers(places * GAMMA + key).double() / 2.0**64 + 0.5
+
+
+def make_generator(*key: int) -> torch.Generator:
+    """Returns a random generator on the CPU that is a function of its key, on every machine.
+
+    Args:
+        key: Integers such as (seed, epoch), of any size. Their order counts.
+    """
+    # splitmix64's steps for each part in turn, so that near keys have unrelated generators
+    state = GAMMA % 2**64
+    for part in key:
+        state = (state ^ part) * MIX % 2**64
+        state = (state ^ state >> 27) * STIR % 2**64
+        state ^= state >> 31
+    return torch.Generator().manual_seed(state % 2**63)

@@ -8,7 +8,7 @@ from torch import Tensor
 from src.balancing.balancer import Level, TaskLosses
 from src.balancing.gradients import Coordinates, GradientBalancer
 from src.errors import UserError
-from src.rng import uniform
+from src.rng import draw_uniform
 
 
 class GradDrop(GradientBalancer):
@@ -79,7 +79,7 @@ class GradDrop(GradientBalancer):
         # the probability of the positive sign is its share of the total pull
         total_F, size_F = signal_TF.sum(0), signal_TF.abs().sum(0)
         P = (1 + total_F / size_F.clamp(min=torch.finfo(size_F.dtype).tiny)) / 2
-        positive = uniform(losses.key, first, len(P), P.device) < P
+        positive = draw_uniform(losses.key, first, len(P), P.device) < P
         kept_TF = torch.where(positive, signal_TF > 0, signal_TF < 0)
 
         # features of all samples share a draw, which broadcasts over the batch

@@ -177,7 +177,7 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """Returns the labels of a split for people, to stand beside predictions: {task: {suffix of the column's name: values}}."""
         rows = self.split(name)
         targets = rows[torch.arange(len(rows))].targets  # type: ignore[arg-type]
-        return {task: self.tasks[task].readable(target) for task, target in targets.items()}
+        return {task: self.tasks[task].decode_targets(target) for task, target in targets.items()}
 
     def describe(self, name: Split) -> str:
         """Says which rows a split has, for the line above its results."""

@@ -20,7 +20,7 @@ from src.tasks import (
     Regression,
     Task,
 )
-from src.tasks.task import Label
+from src.tasks.labels import Label
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from src.data.stream import GlobalBatches, generator
+from src.data.stream import GlobalBatches
+from src.rng import make_generator
 
 Sampler = Literal["proportional", "temperature", "round_robin", "min_cycle", "max_cycle"]
 TOGETHER = ("min_cycle", "max_cycle")  # a step holds a batch of every source
@@ -70,7 +71,9 @@ class SourceBatches(GlobalBatches):
         """The source of each step."""
         sources = torch.arange(len(self.turns)).repeat_interleave(torch.tensor(self.turns))
         if self.shuffle and self.sampler != "round_robin":
-            return sources[torch.randperm(len(sources), generator=generator(self.seed, self.epoch))]
+            return sources[
+                torch.randperm(len(sources), generator=make_generator(self.seed, self.epoch))
+            ]
         place = torch.cat(
             [(torch.arange(n) + 0.5) / n for n in self.turns]
         )  # of each turn, as a share of the epoch
@@ -82,7 +85,7 @@ class SourceBatches(GlobalBatches):
         for number in count():
             key = (self.seed, epoch, source, number)
             order = (
-                torch.randperm(rows, generator=generator(*key))
+                torch.randperm(rows, generator=make_generator(*key))
                 if self.shuffle
                 else torch.arange(rows)
             )

@@ -353,7 +353,11 @@ def list_elements(name: str, lists: pd.Series) -> dict[str, pd.Series]:
 def read_arff(path: Path) -> pd.DataFrame:
     """Reads an ARFF file through scipy: numbers are numbers, nominal values texts."""
     import pandas as pd
-    from scipy.io import arff
+
+    try:
+        from scipy.io import arff
+    except ModuleNotFoundError:
+        raise UserError(f"{path} is an ARFF file; reading it takes: pip install scipy") from None
 
     raw = path.read_bytes()
     text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")

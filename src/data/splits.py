@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from src.errors import UserError
-from src.rng import GAMMA, hashed
+from src.rng import GAMMA, hash_integers
 
 NAMES = {
     "train": "train",
@@ -40,7 +40,7 @@ def random_split(rows: int, val: float, test: float, seed: int) -> np.ndarray:
     """
     size = min(BLOCK, rows)
     blocks = -(-rows // size)
-    keys = hashed(torch.arange(blocks * size) * GAMMA + seed).view(blocks, size)
+    keys = hash_integers(torch.arange(blocks * size) * GAMMA + seed).view(blocks, size)
     rank = keys.argsort(1).argsort(1).numpy()  # a permutation of each block
     # how many rows of all blocks up to this one test, and how many test or validate: shares that
     # are no whole rows add up

@@ -16,16 +16,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from src.batch import PADDING, Batch
 from src.collectives import replica
 from src.data.workers import awaited, begin
-
-
-def generator(*key: int) -> torch.Generator:
-    """A random generator that is a function of its key, the same on every machine."""
-    state = 0x9E3779B97F4A7C15
-    for part in key:  # splitmix64 of each part in turn
-        state = (state ^ part) * 0xBF58476D1CE4E5B9 % 2**64
-        state = (state ^ state >> 27) * 0x94D049BB133111EB % 2**64
-        state ^= state >> 31
-    return torch.Generator().manual_seed(state % 2**63)
+from src.rng import make_generator
 
 
 class GlobalBatches(SequentialSampler):
@@ -64,7 +55,7 @@ class GlobalBatches(SequentialSampler):
     def batches(self) -> Iterator[Tensor]:
         """Yields the global batches of this epoch, a function of (seed, epoch) alone."""
         order = (
-            torch.randperm(self.rows, generator=generator(self.seed, self.epoch))
+            torch.randperm(self.rows, generator=make_generator(self.seed, self.epoch))
             if self.shuffle
             else torch.arange(self.rows)
         )

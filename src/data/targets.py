@@ -15,7 +15,7 @@ from src.data.numbers import BadValue, Written, words_for_none
 from src.data.reading import nearest
 from src.errors import UserError
 from src.tasks import BadLabel, BinaryClassification, Classification, Task
-from src.tasks.task import known
+from src.tasks.labels import is_known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,7 +146,7 @@ class TargetReader:
             ) from None
         except ValueError as error:
             raise UserError(f"{where} {error}") from None
-        share = 1 - known(values).mean()
+        share = 1 - is_known(values).mean()
         gaps = f", {share:.1%} of the labels missing" if share else ""
         self.reasons[name] = f"{reason}{positive}{gaps}"
         self._note(name, columns, labels)

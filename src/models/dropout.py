@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from src.microbatch import place_and_key
-from src.rng import GAMMA, MIX, hashed
+from src.rng import GAMMA, MIX, hash_integers
 
 
 class Dropout(nn.Dropout):
@@ -43,8 +43,8 @@ def mask(key: int, rows: Tensor, units: Tensor, p: float) -> Tensor:
     Each row and each unit is hashed by itself; the sum of the two is hashed once more and compared
     with p as a 64-bit integer.
     """
-    of_rows = hashed(rows * GAMMA + key)
-    of_units = hashed(units * MIX + key)
+    of_rows = hash_integers(rows * GAMMA + key)
+    of_units = hash_integers(units * MIX + key)
     x = of_rows[:, None] + of_units
     x ^= x >> 32
     x *= GAMMA

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from src.balancing import Coordinates, ExcessMTL, GradDrop
-from src.rng import uniform
+from src.rng import draw_uniform
 from tests.balancing.gradient_sets import SETS, losses_of, names
 
 ALL = pytest.mark.parametrize("J", list(SETS.values()), ids=list(SETS))
@@ -43,7 +43,7 @@ def test_graddrop_by_coordinates(J, leak, make):
     T, N = J.shape
     for key in (0, 2**61 + 5):
         d = alone(make(T, leak=leak), J, losses_of(np.ones(T), key=key))
-        wanted = dropped(J, J, uniform(key, 0, N, torch.device("cpu")).numpy(), [leak] * T)
+        wanted = dropped(J, J, draw_uniform(key, 0, N, torch.device("cpu")).numpy(), [leak] * T)
         np.testing.assert_allclose(d.numpy(), wanted, atol=1e-12 * np.abs(J).max())
 
 
@@ -66,7 +66,7 @@ def test_graddrop_is_the_papers(leak):
         d = GradDrop(names(4), leak=leak).combine(
             torch.tensor(g).flatten(1), losses_of(np.ones(4), key=key), where
         )
-        U, signal = uniform(key, 0, 9, torch.device("cpu")).numpy(), (np.sign(z) * g).sum(1)
+        U, signal = draw_uniform(key, 0, 9, torch.device("cpu")).numpy(), (np.sign(z) * g).sum(1)
         wanted = np.stack([dropped(g[:, b], signal, U, leaks) for b in range(6)])
         np.testing.assert_allclose(d.view(6, 9).numpy(), wanted, atol=1e-12)
 
@@ -155,7 +155,7 @@ def test_graddrop_keeps_each_sign_as_often_as_its_share():
 
 
 def test_what_graddrop_draws_is_uniform_over_coordinates_and_over_keys():
-    U = np.stack([uniform(key, 0, 1000, torch.device("cpu")).numpy() for key in range(1000)])
+    U = np.stack([draw_uniform(key, 0, 1000, torch.device("cpu")).numpy() for key in range(1000)])
     assert 0 <= U.min() < 1e-4
     assert 1 - 1e-4 < U.max() < 1
     z = (U - 0.5) * np.sqrt(12)

@@ -138,7 +138,7 @@ def task(name: str = "y") -> Callable[[Table], Any]:
 
 def labels(name: str = "y", rows: int = 3) -> Callable[[Table], list[Any]]:
     """The first labels of all rows as the task has them, decoded."""
-    return lambda table: table.tasks[name].readable(table.encoded_targets("train", name)[:rows])[""]
+    return lambda table: table.tasks[name].decode_targets(table.encoded_targets("train", name)[:rows])[""]
 
 
 def mean(name: str = "y") -> Callable[[Table], float]:

@@ -14,7 +14,7 @@ from src.data import MultiTaskDataModule, Rows, Table
 from src.data.concat import Joined
 from src.data.multi_source_sampler import SourceBatches, apportioned
 from src.data.sources import Sources
-from src.data.stream import generator
+from src.rng import make_generator
 from src.tasks import MISSING, Classification, MultilabelClassification, Regression
 from tests.data.test_stream import as_rank, without_padding
 
@@ -108,7 +108,7 @@ def test_known_steps_in_a_drawn_order(sampler):
     def batches(source):
         for number in range(9):
             order = torch.randperm(
-                rows[source], generator=generator(seed, epoch, source, number)
+                rows[source], generator=make_generator(seed, epoch, source, number)
             ) + sum(rows[:source])
             yield from order.split(sizes[source])
 
@@ -120,7 +120,7 @@ def test_known_steps_in_a_drawn_order(sampler):
         in_order = (
             [a, a, a, b, *[c] * 6] if sampler == "proportional" else [a, a, a, b, b, b, c, c, c, c]
         )
-        turns = [in_order[i] for i in torch.randperm(10, generator=generator(seed, epoch))]
+        turns = [in_order[i] for i in torch.randperm(10, generator=make_generator(seed, epoch))]
         expected = [next(source).tolist() for source in turns]
     elif sampler == "round_robin":
         expected = [next(source).tolist() for _ in range(6) for source in (a, b, c)]

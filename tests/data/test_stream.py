@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.batch import PADDING
-from src.data.stream import GlobalBatches, generator
+from src.data.stream import GlobalBatches
+from src.rng import make_generator
 
 
 def as_rank(monkeypatch, rank, world):
@@ -108,7 +109,7 @@ def test_no_rows():
 
 def test_generator_is_a_function_of_its_whole_key():
     def draw(*key):
-        return torch.randint(2**62, (), generator=generator(*key)).item()
+        return torch.randint(2**62, (), generator=make_generator(*key)).item()
 
     keys = [
         (),
@@ -131,9 +132,9 @@ def test_generator_is_a_function_of_its_whole_key():
 @settings(deadline=None)
 @given(st.integers(0, 2**63), st.integers(0, 10**6))
 def test_neighbouring_keys_give_unrelated_draws(seed, epoch):
-    one = torch.rand(64, generator=generator(seed, epoch))
-    two = torch.rand(64, generator=generator(seed, epoch + 1))
-    three = torch.rand(64, generator=generator(seed + 1, epoch))
+    one = torch.rand(64, generator=make_generator(seed, epoch))
+    two = torch.rand(64, generator=make_generator(seed, epoch + 1))
+    three = torch.rand(64, generator=make_generator(seed + 1, epoch))
     for other in (two, three):
         assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.7
 

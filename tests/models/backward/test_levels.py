@@ -26,7 +26,7 @@ from src.models.backward.levels import SurrogateLoss
 from src.models.encoders import MLP
 from src.models.heads import HeadActivations, Heads
 from src.models.sharing import HardSharing, Owned, Sharing
-from src.rng import uniform
+from src.rng import draw_uniform
 from src.tasks import Regression
 from src.tasks.head import Head
 from tests.toy import Toy
@@ -212,7 +212,7 @@ def test_the_sign_of_features_reaches_graddrop():
     )
     G = (g * z.detach().sign()).sum(1)
     P = (1 + G.sum(0) / G.abs().sum(0)) / 2
-    U = uniform(model.seed * 1_000_003, 0, len(P), torch.device("cpu"))
+    U = draw_uniform(model.seed * 1_000_003, 0, len(P), torch.device("cpu"))
     kept = torch.where(U < P, G > 0, G < 0)
     assert 0.2 < kept.double().mean() < 0.8
     wanted = torch.autograd.grad(z, list(model.sharing.parameters()), (g * kept[:, None]).sum(0))
