@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from src.launch.job import job, started_again
+from src.launch.job import is_restart, name_job
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none",
@@ -27,11 +27,11 @@ TORCHRUN = {
     ],
 )
 def test_name_of_a_job(environment, name) -> None:
-    assert job(environment) == name
+    assert name_job(environment) == name
 
 
 def test_started_again() -> None:
-    assert not started_again({})
-    assert not started_again({"TORCHELASTIC_RESTART_COUNT": "0", "SLURM_RESTART_COUNT": "0"})
-    assert started_again({"TORCHELASTIC_RESTART_COUNT": "1"})
-    assert started_again({"TORCHELASTIC_RESTART_COUNT": "0", "SLURM_RESTART_COUNT": "2"})
+    assert not is_restart({})
+    assert not is_restart({"TORCHELASTIC_RESTART_COUNT": "0", "SLURM_RESTART_COUNT": "0"})
+    assert is_restart({"TORCHELASTIC_RESTART_COUNT": "1"})
+    assert is_restart({"TORCHELASTIC_RESTART_COUNT": "0", "SLURM_RESTART_COUNT": "2"})

@@ -5,12 +5,12 @@ import socket
 import pytest
 from torch.distributed import TCPStore
 
-from src.launch.network import choose_interface, interface_towards, meet_anew
+from src.launch.network import choose_interface, find_interface, renew_meeting_place
 
 
 def test_the_loopback_leads_nowhere() -> None:
-    assert interface_towards("127.0.0.1") is None
-    assert interface_towards("no such host.invalid") is None
+    assert find_interface("127.0.0.1") is None
+    assert find_interface("no such host.invalid") is None
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_an_interface_is_chosen_where_gloo_would_take_the_loopback(
     monkeypatch, own_address, before, after
 ) -> None:
     monkeypatch.setattr(socket, "gethostbyname", lambda name: own_address)
-    monkeypatch.setattr("src.launch.network.interface_towards", lambda host: "eth7")
+    monkeypatch.setattr("src.launch.network.find_interface", lambda host: "eth7")
     choose_interface("10.0.0.1", before)
     assert before == after
 
@@ -39,10 +39,10 @@ def test_processes_that_are_started_again_meet_elsewhere() -> None:
     }
     first = torchrun | {"RANK": "0", "TORCHELASTIC_RESTART_COUNT": "0"}
     before = dict(first)
-    meet_anew(first)
+    renew_meeting_place(first)
     assert first == before
     ranks = [torchrun | {"RANK": str(rank), "TORCHELASTIC_RESTART_COUNT": "1"} for rank in range(2)]
     for rank in ranks:
-        meet_anew(rank)
+        renew_meeting_place(rank)
     assert ranks[0]["MASTER_PORT"] == ranks[1]["MASTER_PORT"] != str(store.port)
     assert ranks[0]["TORCHELASTIC_USE_AGENT_STORE"] == "False"

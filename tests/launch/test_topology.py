@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.launch.topology import main_address, topology
+from src.launch.topology import find_main_address, resolve_topology
 
 
 def asked(devices: object = 1, accelerator: str = "auto", nodes: int = 1) -> dict[str, object]:
@@ -24,13 +24,13 @@ def machine(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("devices", [1, "4", "auto"])
 def test_cpus_are_as_many_as_asked_for(machine, devices) -> None:
     machine(0)
-    assert topology(asked(devices), {}) == {}
+    assert resolve_topology(asked(devices), {}) == {}
 
 
 @pytest.mark.parametrize("devices", [1, "2", "auto", -1, "-1", [0, 1], "0,1"])
 def test_gpus_that_are_there(machine, devices) -> None:
     machine(2)
-    assert topology(asked(devices), {}) == {}
+    assert resolve_topology(asked(devices), {}) == {}
 
 
 @pytest.mark.parametrize(
@@ -50,25 +50,25 @@ def test_gpus_that_are_there(machine, devices) -> None:
 def test_what_cannot_be_is_refused(machine, gpus, settings, message) -> None:
     machine(gpus)
     with pytest.raises(ValueError, match=message):
-        topology(settings, {})
+        resolve_topology(settings, {})
 
 
 def test_more_cpu_processes_than_gpus(machine) -> None:
     machine(2)
-    assert topology(asked(4, "cpu"), {}) == {}
+    assert resolve_topology(asked(4, "cpu"), {}) == {}
 
 
 def test_apple_gpus_are_left_alone(machine) -> None:
     machine(0, apple=True)
-    assert topology(asked(1), {}) == {"accelerator": "cpu"}
-    assert topology(asked("auto"), {}) == {"accelerator": "cpu"}
+    assert resolve_topology(asked(1), {}) == {"accelerator": "cpu"}
+    assert resolve_topology(asked("auto"), {}) == {"accelerator": "cpu"}
 
 
 @pytest.mark.parametrize("devices", [1, "auto", 8])
 def test_torchrun_says_how_many_there_are(machine, devices) -> None:
     machine(0)
     environment = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "12"}
-    assert topology(asked(devices), environment) == {"devices": 4, "num_nodes": 3}
+    assert resolve_topology(asked(devices), environment) == {"devices": 4, "num_nodes": 3}
 
 
 def slurm(nodes: int = 2, tasks: int = 4, **more: str) -> dict[str, str]:
@@ -81,7 +81,7 @@ def slurm(nodes: int = 2, tasks: int = 4, **more: str) -> dict[str, str]:
 @pytest.mark.parametrize(("devices", "nodes"), [("auto", 1), ("auto", 2), (4, 2), ("4", 1)])
 def test_slurm_says_how_many_there_are(machine, devices, nodes) -> None:
     machine(0)
-    assert topology(asked(devices, nodes=nodes), slurm()) == {"devices": 4, "num_nodes": 2}
+    assert resolve_topology(asked(devices, nodes=nodes), slurm()) == {"devices": 4, "num_nodes": 2}
 
 
 @pytest.mark.parametrize(
@@ -97,25 +97,28 @@ def test_slurm_says_how_many_there_are(machine, devices, nodes) -> None:
 def test_other_numbers_than_slurms_are_refused(machine, settings, message) -> None:
     machine(0)
     with pytest.raises(ValueError, match=message):
-        topology(settings, slurm())
+        resolve_topology(settings, slurm())
 
 
 def test_a_shell_in_an_allocation_is_no_task(machine) -> None:
     machine(0)
-    assert topology(asked(2), slurm(SLURM_JOB_NAME="interactive")) == {}
+    assert resolve_topology(asked(2), slurm(SLURM_JOB_NAME="interactive")) == {}
 
 
 def test_torchrun_comes_before_slurm(machine) -> None:
     machine(0)
     torchrun = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}
-    assert topology(asked("auto"), slurm(tasks=1) | torchrun) == {"devices": 4, "num_nodes": 2}
+    assert resolve_topology(asked("auto"), slurm(tasks=1) | torchrun) == {
+        "devices": 4,
+        "num_nodes": 2,
+    }
 
 
 def test_nodes_that_do_not_know_where_to_meet(machine) -> None:
     machine(0)
     with pytest.raises(ValueError, match="--num_nodes is 2, but nothing says where the nodes meet"):
-        topology(asked(1, nodes=2), {})
-    assert topology(asked(1, nodes=2), {"MASTER_ADDR": "10.0.0.1"}) == {}
+        resolve_topology(asked(1, nodes=2), {})
+    assert resolve_topology(asked(1, nodes=2), {"MASTER_ADDR": "10.0.0.1"}) == {}
 
 
 @pytest.mark.parametrize(
@@ -123,4 +126,4 @@ def test_nodes_that_do_not_know_where_to_meet(machine) -> None:
     [({}, None), ({"MASTER_ADDR": "a"}, "a"), (slurm(SLURM_NODELIST="gpu[07-09,12]"), "gpu07")],
 )
 def test_where_nodes_meet(environment, address) -> None:
-    assert main_address(environment) == address
+    assert find_main_address(environment) == address

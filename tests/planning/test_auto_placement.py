@@ -13,8 +13,9 @@ from torch.optim import SGD
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.planning import auto_placement
-from src.planning.auto_placement import costs_of, deal, planned
+from src.planning.auto_placement import distribute, measure_step, place_parts
 from src.planning.measure import Cost
+from src.planning.memory import Footprint
 from tests.toy import Toy
 
 LOADS = st.lists(st.integers(0, 20), max_size=5)
@@ -52,7 +53,7 @@ def least(stages: list[int], heads: list[int], devices: int, first: float) -> fl
 @settings(max_examples=60, deadline=None)
 @given(LOADS, st.lists(st.integers(0, 20), max_size=4), st.integers(1, 3), st.integers(0, 10))
 def test_the_fullest_device_is_near_the_least_possible(stages, heads, devices, first) -> None:
-    places = deal(stages, heads, devices, first)
+    places = distribute(stages, heads, devices, first)
     assert places[0] == sorted(places[0])  # contiguous
     found, best = (
         max(loads_of(stages, heads, devices, first, places)),
@@ -60,22 +61,22 @@ def test_the_fullest_device_is_near_the_least_possible(stages, heads, devices, f
     )
     assert best <= found <= best * (1.5 - 1 / (2 * devices)) + 1e-9
     assert heads or found == best
-    assert places == deal(stages, heads, devices, first)
+    assert places == distribute(stages, heads, devices, first)
 
 
 @settings(max_examples=60, deadline=None)
 @given(LOADS, st.integers(1, 4), st.integers(0, 10))
 def test_where_not_all_cuts_are_tried_the_best_one_is(stages, devices, first) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(auto_placement, "ALL_CUTS", 0)
-        assert max(loads_of(stages, [], devices, first, deal(stages, [], devices, first))) == least(
-            stages, [], devices, first
-        )
+        patch.setattr(auto_placement, "MOST_CUTS", 0)
+        assert max(
+            loads_of(stages, [], devices, first, distribute(stages, [], devices, first))
+        ) == least(stages, [], devices, first)
 
 
 def test_many_stages_and_devices_take_a_moment() -> None:
     stages = [float(k % 7 + 1) for k in range(60)]
-    places = deal(stages, [3.0] * 40, 16)
+    places = distribute(stages, [3.0] * 40, 16)
     loads = loads_of(stages, [3.0] * 40, 16, 0.0, places)
     assert max(loads) <= 1.1 * sum(loads) / 16
 
@@ -86,44 +87,46 @@ COSTS = {
     "heads.a": Cost(10, 10, 0, 5, 0.1),
     "balancer": Cost(8, 8, 0, 0, 0.0),
 }
+TOY = Footprint(COSTS, optimizer_ratio=2.0)
 
 
-def test_bytes_and_time_are_dealt() -> None:
-    assert planned(COSTS, 2.0, 2, "bytes") == {
+def test_bytes_and_time_are_balanced() -> None:
+    assert place_parts(TOY, 2, "bytes") == {
         "sharing.encoder.stages.0": 0,
         "sharing.encoder.stages.1": 1,
         "heads.a": 1,
     }
-    assert planned(COSTS, 2.0, 2, "time") == {
+    assert place_parts(TOY, 2, "time") == {
         "sharing.encoder.stages.0": 0,
         "sharing.encoder.stages.1": 1,
         "heads.a": 1,
     }
-    assert set(planned(COSTS, 2.0, 1, "bytes").values()) == {0}
+    assert set(place_parts(TOY, 1, "bytes").values()) == {0}
 
 
 def test_bytes_are_those_of_weights_gradients_optimizer_and_activations(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    dealt = Mock(side_effect=deal)
-    monkeypatch.setattr(auto_placement, "deal", dealt)
-    planned(COSTS, 2.0, 2, "bytes")
-    dealt.assert_called_once_with([450.0, 250.0], [45.0], 2, 32.0)
+    distributed = Mock(side_effect=distribute)
+    monkeypatch.setattr(auto_placement, "distribute", distributed)
+    place_parts(TOY, 2, "bytes")
+    distributed.assert_called_once_with([450.0, 250.0], [45.0], 2, 32.0)
 
 
 def test_what_a_real_model_takes() -> None:
     data = Toy()
     model = MultiTaskModel(data.tasks, data.input_shape, encoder=partial(MLP, width=16))
     model.configure_model()
-    costs, ratio = costs_of(model, 64)
-    assert ratio == 2.0  # AdamW
+    footprint = measure_step(model, 64)
+    costs = footprint.costs
+    assert footprint.optimizer_ratio == 2.0  # AdamW
     assert costs["sharing.encoder.stages.1"].parameters == 4 * (2 * 16 + 2 * (16 * 16 + 16))
     assert (
         costs["sharing.encoder.stages.1"].activations
-        == 2 * costs_of(model, 32)[0]["sharing.encoder.stages.1"].activations
+        == 2 * measure_step(model, 32).costs["sharing.encoder.stages.1"].activations
     )
     plain = MultiTaskModel(
         data.tasks, data.input_shape, encoder=partial(MLP, width=16), optimizer=partial(SGD, lr=0.1)
     )
     plain.configure_model()
-    assert costs_of(plain, 4)[1] == 0.0
+    assert measure_step(plain, 4).optimizer_ratio == 0.0

@@ -1,4 +1,4 @@
-"""StackedEncoders while they fit, shards where they do not."""
+"""Copies while they fit, shards where they do not."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.planning.auto_strategy import ROOM, choose
-from src.planning.devices import Devices, main_memory, size
-from src.planning.plan import Load
+from src.planning.auto_strategy import ROOM, choose_strategy
+from src.planning.devices import Devices, find_main_memory, format_bytes
+from src.planning.memory import Load
 
 GB = 10**9
 loads = st.builds(Load, *[st.floats(0, 200 * GB)] * 4)
@@ -24,7 +24,7 @@ machines = st.builds(
 
 @given(machines, loads)
 def test_what_is_chosen_fits_if_anything_does(devices: Devices, load: Load) -> None:
-    name, why = choose(devices, load)
+    name, why = choose_strategy(devices, load)
     assert (why == "") == (name == "auto") == (devices.count == 1)
     assert "\n" not in why
     room = devices.share
@@ -40,26 +40,26 @@ def test_what_is_chosen_fits_if_anything_does(devices: Devices, load: Load) -> N
 @given(machines.filter(lambda devices: devices.memory is not None), loads, st.integers(1, 10))
 def test_more_memory_never_asks_for_shards(devices: Devices, load: Load, times: int) -> None:
     richer = replace(devices, memory=(devices.memory or 0) * times)
-    if choose(devices, load)[0] == "ddp":
-        assert choose(richer, load)[0] == "ddp"
+    if choose_strategy(devices, load)[0] == "ddp":
+        assert choose_strategy(richer, load)[0] == "ddp"
 
 
 def test_one_device_says_nothing() -> None:
-    assert choose(Devices(1, memory=1), Load(GB)) == ("auto", "")
+    assert choose_strategy(Devices(1, memory=1), Load(GB)) == ("auto", "")
 
 
 def test_the_processes_of_a_node_share_its_memory() -> None:
     load = Load(GB, GB, 2 * GB, GB)
-    assert choose(Devices(2, memory=16 * GB), load)[0] == "ddp"
-    name, why = choose(Devices(4, memory=16 * GB), load)
+    assert choose_strategy(Devices(2, memory=16 * GB), load)[0] == "ddp"
+    name, why = choose_strategy(Devices(4, memory=16 * GB), load)
     assert name == "fsdp"
     assert "4 GB of memory, a share of 16 GB" in why
-    assert choose(Devices(2, 2, memory=16 * GB), load)[0] == "ddp"
-    assert choose(Devices(4, kind="gpu", memory=16 * GB), load)[0] == "ddp"
+    assert choose_strategy(Devices(2, 2, memory=16 * GB), load)[0] == "ddp"
+    assert choose_strategy(Devices(4, kind="gpu", memory=16 * GB), load)[0] == "ddp"
 
 
 def test_devices_of_which_nothing_is_known() -> None:
-    name, why = choose(Devices(8, 2, "gpu"), Load(0.4e6, 0.4e6, 0.4e6))
+    name, why = choose_strategy(Devices(8, 2, "gpu"), Load(0.4e6, 0.4e6, 0.4e6))
     assert (name, why) == ("ddp", "the simplest")  # the plan says that nobody knows whether it fits
 
 
@@ -76,25 +76,25 @@ def test_devices_of_which_nothing_is_known() -> None:
     ],
 )
 def test_sizes_in_three_digits(bytes_: float, text: str) -> None:
-    assert size(bytes_) == text
+    assert format_bytes(bytes_) == text
 
 
 def test_a_container_may_have_less_than_its_machine(tmp_path: Path) -> None:
     limit = tmp_path / "memory.max"
-    there = main_memory(limit)
+    there = find_main_memory(limit)
     assert there is not None
     for written, expected in (("max\n", there), ("1000000\n", 1000000), (f"{there * 2}\n", there)):
         limit.write_text(written)
-        assert main_memory(limit) == expected
+        assert find_main_memory(limit) == expected
 
 
 def test_asked_for() -> None:
     settings = {"devices": "4", "accelerator": "cpu", "num_nodes": 2}
-    devices = Devices.of(settings)
+    devices = Devices.from_settings(settings)
     assert (devices.per_node, devices.nodes, devices.kind, devices.count) == (4, 2, "cpu", 8)
     assert devices.share == (devices.memory or 0) / 4
     assert str(replace(devices, memory=16 * GB)) == "2 x 4 x CPU (16 GB together)"
     assert str(Devices(8, 1, "gpu", "NVIDIA H100", 85 * GB)) == "8 x GPU (NVIDIA H100, 85 GB each)"
     assert str(Devices(1)) == "CPU"
     with pytest.raises(ValueError, match="--num_nodes is 0"):
-        Devices.of(settings | {"num_nodes": 0})
+        Devices.from_settings(settings | {"num_nodes": 0})

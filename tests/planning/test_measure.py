@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
-from src.planning.measure import holdings, measured, measured_at
+from src.planning.measure import extrapolate_costs, measure_costs, weigh_parts
 from tests.models.test_matrix import SHARINGS
 from tests.toy import Toy
 
@@ -49,7 +49,7 @@ def sample(count: int) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def test_by_hand() -> None:
-    found = measured(Small(), torch.randn(10, 4))
+    found = measure_costs(Small(), torch.randn(10, 4))
     bytes_of = {
         part: (c.parameters, c.gradients, c.buffers, c.activations) for part, c in found.items()
     }
@@ -68,18 +68,18 @@ def test_by_hand() -> None:
 @pytest.mark.parametrize("name", SHARINGS)
 def test_every_weight_is_in_one_part(name: str) -> None:
     model = toy(sharing=SHARINGS[name], encoder=partial(MLP, width=8, depth=1))
-    assert sum(weights for weights, _, _ in holdings(model).values()) == 4 * sum(
+    assert sum(cost.parameters for cost in weigh_parts(model).values()) == 4 * sum(
         p.numel() for p in model.parameters()
     )
     assert {
-        part for part in holdings(model) if part not in ("sharing", "heads", "balancer")
+        part for part in weigh_parts(model) if part not in ("sharing", "heads", "balancer")
     } == set(model.parts())
 
 
 @pytest.mark.parametrize("name", ["HardSharing", "NDDR", "MMoE"])
 def test_more_rows_by_a_straight_line(name: str) -> None:
     model = toy(sharing=SHARINGS[name])
-    line, really = measured_at(model, sample, 48), measured(model, *sample(48))
+    line, really = extrapolate_costs(model, sample, 48), measure_costs(model, *sample(48))
     assert line.keys() == really.keys()
     for part, cost in really.items():
         assert line[part].activations == pytest.approx(cost.activations, rel=0.002, abs=32), part
@@ -88,7 +88,7 @@ def test_more_rows_by_a_straight_line(name: str) -> None:
 def test_labels_of_a_few_rows_alone() -> None:
     """A split of one row gives no line; twice the rows take twice as much."""
     model = toy()
-    one, two = (measured_at(model, lambda count: sample(1), rows) for rows in (1, 2))
+    one, two = (extrapolate_costs(model, lambda count: sample(1), rows) for rows in (1, 2))
     assert (
         sum(c.activations for c in two.values()) == 2 * sum(c.activations for c in one.values()) > 0
     )
@@ -98,7 +98,7 @@ def test_the_model_stays_as_it_was() -> None:
     model = toy(encoder=partial(MLP, width=8, depth=1, dropout=0.5))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     random = torch.get_rng_state()
-    measured(model, *sample(6))
+    measure_costs(model, *sample(6))
     torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
     assert torch.equal(torch.get_rng_state(), random)
     assert all(p.grad is None for p in model.parameters())
@@ -106,7 +106,9 @@ def test_the_model_stays_as_it_was() -> None:
 
 
 def test_recomputed_stages_keep_their_inputs() -> None:
-    whole, less = (measured(toy(checkpoint_activations=on), *sample(40)) for on in (False, True))
+    whole, less = (
+        measure_costs(toy(checkpoint_activations=on), *sample(40)) for on in (False, True)
+    )
     stages = [part for part in whole if ".stages." in part]
     # of the input to the first, and of what the first two put out
     assert [less[part].activations for part in stages] == [40 * 5 * 4, 40 * 32 * 4, 40 * 32 * 4]

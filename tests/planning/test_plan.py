@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,21 +30,22 @@ from src.cli.batch_sums import list_batch_sums
 from src.models import MultiTaskModel
 from src.models.encoders import MLP, Transformer
 from src.parallel import DDP, FSDP, DDPPlacement, Pipeline, Placement
-from src.planning.communication import Traffic, carried
-from src.planning.devices import Devices, size
-from src.planning.measure import REST, Cost, tensors_of
-from src.planning.plan import (
+from src.planning.communication import Traffic, estimate_transfers
+from src.planning.devices import Devices, format_bytes
+from src.planning.measure import REST, Cost, collect_tensors, weigh_parts
+from src.planning.memory import (
+    Footprint,
     Load,
-    Plan,
-    fraction,
-    load_of,
-    parts_in_words,
-    planned,
-    ranges,
-    state_ratio,
-    task_gradients,
-    told,
-    unmeasured,
+    count_task_gradients,
+    measure_optimizer_ratio,
+)
+from src.planning.plan import Plan, compute_loads, configure_offline, make_plan
+from src.planning.plan_table import (
+    describe_parts,
+    format_fraction,
+    format_plan,
+    format_ranges,
+    make_table,
 )
 from tests.cli.calling import call, refused
 from tests.integration.grid import cells
@@ -90,26 +92,23 @@ def toy(**settings: Any) -> MultiTaskModel:
 def plan_of(
     model: MultiTaskModel, strategy: Any, devices: Devices, rows: int = 64, **settings: Any
 ) -> Plan:
-    strategy = strategy and told(strategy, devices, "32-true")
-    costs = {
-        part: Cost(c.parameters, c.gradients, c.buffers, 100, 0.0)
-        for part, c in unmeasured(model).items()
-    }
-    return planned(
+    strategy = strategy and configure_offline(strategy, devices, "32-true")
+    costs = {part: replace(cost, activations=100) for part, cost in weigh_parts(model).items()}
+    footprint = Footprint(costs, measure_optimizer_ratio(AdamW), count_task_gradients(model))
+    return make_plan(
         model,
         strategy,
         devices,
-        lambda rows: costs,
-        AdamW,
+        lambda rows: footprint,
         rows,
-        sums=partial(list_batch_sums, model),
+        batch_sums=partial(list_batch_sums, model),
         **settings,
     )
 
 
 def text_of(plan: Plan) -> str:
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(plan.table())
+    console.print(make_table(plan))
     return "\n".join(line.rstrip() for line in console.export_text().splitlines())
 
 
@@ -211,14 +210,15 @@ def test_shards_are_as_large_as_said(name: str, tensor: int, rank: int, pretende
     model, strategy = toy(sharing=SHARINGS[name]), FSDP(tensor_parallel_size=tensor)
     said = strategy.holds(model, 64)
     sizes = {
-        part: sum(p.numel() for p in weights) for part, (weights, _) in tensors_of(model).items()
+        part: sum(p.numel() for p in weights)
+        for part, (weights, _) in collect_tensors(model).items()
     }
     for part, numbers in sizes.items():
         if tensor == 1:
             assert sum(held[part] for held in said) == pytest.approx(1.0 if numbers else 64.0)
     pretended(rank, 64)
     sharded(model, strategy, 64)
-    for part, (weights, _) in tensors_of(model).items():
+    for part, (weights, _) in collect_tensors(model).items():
         there = sum(p.to_local().numel() for p in weights)  # type: ignore[attr-defined]
         assert said[rank][part] * sizes[part] == pytest.approx(there if sizes[part] else 0), part
 
@@ -246,7 +246,7 @@ def test_fsdp_fetches_and_sums_as_often_as_said(
     said = list_batch_sums(model, shards=True)
     pretended(0, 8)
     sharded(model, strategy, 8)
-    assert model.reached  # as they lie between two steps
+    assert model.step.jacobian  # as they lie between two steps
     trainer: Any = SimpleNamespace(global_step=0, accumulate_grad_batches=1)
     model._trainer = trainer
     batch = Toy().split("train")[torch.arange(16)]
@@ -293,7 +293,7 @@ def test_layers_that_devices_compute_together_are_summed_as_said(
     pretended(0, 2 * shards)
     sharded(model, strategy, 2 * shards)
     assert strategy.mesh is not None
-    assert model.reached
+    assert model.step.jacobian
     trainer: Any = SimpleNamespace(global_step=0, accumulate_grad_batches=1)
     model._trainer = trainer
     batch = Toy().split("train")[torch.arange(rows)]
@@ -326,7 +326,7 @@ def test_what_is_carried_over_borders() -> None:
             | dict.fromkeys(heads, at_heads)
             | {"sharing": home}
         )
-        return sum(t.bytes for t in carried(model, plan))
+        return sum(t.bytes for t in estimate_transfers(model, plan))
 
     assert bytes_of_a_row([0, 0, 0], 0) == 0
     assert bytes_of_a_row([0, 1, 1], 0) == 2 * width + 2 * width  # over the border, and back home
@@ -334,7 +334,7 @@ def test_what_is_carried_over_borders() -> None:
     assert bytes_of_a_row([1, 1, 0], 0) == 5 * 4 + 2 * width  # inputs have no gradient
     assert bytes_of_a_row([0, 0, 0], 1) == 2 * width
     assert bytes_of_a_row([1, 1, 1], 0, home=1) == 5 * 4 + 2 * width
-    assert carried(model, dict.fromkeys(model.parts(), 1))[0].of(64).bytes == 64 * (
+    assert estimate_transfers(model, dict.fromkeys(model.parts(), 1))[0].of(64).bytes == 64 * (
         5 * 4 + 2 * width + 2 * width
     )
 
@@ -352,7 +352,7 @@ def test_what_is_carried_over_borders() -> None:
     ],
 )
 def test_what_an_optimizer_keeps(optimizer: Any, ratio: float | None) -> None:
-    found = state_ratio(optimizer)
+    found = measure_optimizer_ratio(optimizer)
     assert found == pytest.approx(ratio) if ratio is not None else found > 0
 
 
@@ -360,11 +360,12 @@ def test_copies_and_parts_add_up() -> None:
     model = toy()
     parts = {
         part: Cost(100 * k, 50 * k, 7, 30 * k, 0.0)
-        for k, part in enumerate(tensors_of(model), start=1)
+        for k, part in enumerate(collect_tensors(model), start=1)
     }
     names = list(parts)
     whole = dict.fromkeys(names, 1.0)
-    copy = load_of(parts, whole, [whole], 2.0, {})
+    footprint = Footprint(parts, optimizer_ratio=2.0)
+    copy = footprint.load(whole)
     weights, trained = (
         sum(c.parameters for c in parts.values()),
         sum(c.gradients for c in parts.values()),
@@ -373,28 +374,28 @@ def test_copies_and_parts_add_up() -> None:
         weights + 7 * len(names), trained, 2 * trained, sum(c.activations for c in parts.values())
     )
     halves = [dict.fromkeys(names[:4], 1.0), dict.fromkeys(names[4:], 1.0)]
-    apart = [load_of(parts, half, halves, 2.0, {}) for half in halves]
+    apart = compute_loads(footprint, halves)
     assert sum(load.total for load in apart) == copy.total
-    shard = load_of(parts, dict.fromkeys(names, 0.25), [dict.fromkeys(names, 0.25)], 2.0, {})
+    shard = footprint.load(dict.fromkeys(names, 0.25))
     assert shard.gradients == copy.gradients / 4
     assert shard.activations == copy.activations
-    assert load_of(parts, whole, [whole], 2.0, {}, factor=2.0).total == 2 * copy.total
+    assert replace(footprint, scale=2.0).load(whole).total == 2 * copy.total
 
 
 def test_what_no_device_names_is_on_all() -> None:
     parts = {"sharing": Cost(0, 0, 0, 10, 0.0), "heads.a": Cost(4, 4, 0, 1, 0.0)}
     everyone: list[dict[str, float]] = [{}, {"heads.a": 1.0}]
-    assert [load_of(parts, held, everyone, 0.0, {}).total for held in everyone] == [10.0, 19.0]
+    assert [load.total for load in compute_loads(Footprint(parts, 0.0), everyone)] == [10.0, 19.0]
 
 
 def test_gradients_of_tasks_take_room() -> None:
     model = toy(balancer=partial(PCGrad, level="parameters"))
-    assert sum(task_gradients(model).values()) == 8 * 4 * sum(
+    assert sum(count_task_gradients(model).values()) == 8 * 4 * sum(
         p.numel() for p in model.sharing.parameters()
     )
-    assert task_gradients(toy()) == {}
+    assert count_task_gradients(toy()) == {}
     loads = [plan_of(m, DDP(), Devices(2)).loads[0] for m in (model, toy())]
-    assert loads[0].gradients - loads[1].gradients == sum(task_gradients(model).values())
+    assert loads[0].gradients - loads[1].gradients == sum(count_task_gradients(model).values())
 
 
 # -- in words --------------------------------------------------------------------------------------
@@ -476,7 +477,7 @@ def test_copies_that_share_a_device() -> None:
 
 
 def test_several_nodes_are_not_for_placement() -> None:
-    strategy = told(Placement(), Devices(2, 2), "32-true")
+    strategy = configure_offline(Placement(), Devices(2, 2), "32-true")
     with pytest.raises(ValueError, match=r"--num_nodes is 2, .* use --strategy ddp_placement"):
         strategy.check(toy())
     with pytest.raises(ValueError, match="--num_nodes is 2"):
@@ -493,7 +494,7 @@ def test_several_nodes_are_not_for_placement() -> None:
     [(1 / 32, "1/32"), (0.25, "1/4"), (0.28, "28%"), (0.75, "75%"), (0.0031, "1/323")],
 )
 def test_fractions(share: float, text: str) -> None:
-    assert fraction(share) == text
+    assert format_fraction(share) == text
 
 
 def test_what_will_not_fit_is_said() -> None:
@@ -512,7 +513,7 @@ def test_what_will_not_fit_is_said() -> None:
 def test_one_device_is_a_line() -> None:
     model = toy()
     plan = plan_of(model, None, Devices(1, memory=16 * 10**9))
-    assert plan.line() == "CPU (16 GB): 38.3 kB of weights, gradients and optimizer"
+    assert format_plan(plan) == "CPU (16 GB): 38.3 kB of weights, gradients and optimizer"
     assert text_of(plan).startswith("plan: CPU (16 GB)\n")
     assert plan.traffic == []
     assert plan.loads[0].state == 16 * sum(p.numel() for p in model.parameters())
@@ -522,14 +523,16 @@ def test_one_device_that_runs_by_a_strategy() -> None:
     for strategy in (DDP(), FSDP(), Pipeline(), Placement()):
         plan = plan_of(toy(), strategy, Devices(1, memory=16 * 10**9))
         assert (
-            plan.line()
+            format_plan(plan)
             == f"CPU (16 GB), strategy {strategy.strategy_name}: 38.3 kB of weights, gradients and optimizer"
         )
         assert text_of(plan).startswith(f"strategy {strategy.strategy_name}: CPU (16 GB)\n")
-    assert plan_of(toy(), SingleDeviceStrategy("cpu"), Devices(1)).line().startswith("CPU: 38.3 kB")
+    assert format_plan(plan_of(toy(), SingleDeviceStrategy("cpu"), Devices(1))).startswith(
+        "CPU: 38.3 kB"
+    )
     apart = plan_of(toy(), Placement({"heads.class": "cpu"}), Devices(1, kind="gpu"))
-    assert apart.line().startswith("GPU, strategy placement: 37")
-    assert apart.line().endswith(f"; {size(apart.loads[1].state)} on cpu")
+    assert format_plan(apart).startswith("GPU, strategy placement: 37")
+    assert format_plan(apart).endswith(f"; {format_bytes(apart.loads[1].state)} on cpu")
 
 
 def test_a_pipeline_in_words() -> None:
@@ -553,8 +556,8 @@ class Opaque(torch.nn.Module):
 
 
 def test_a_strategy_that_does_not_say() -> None:
-    text = text_of(planned(toy(), Opaque(), Devices(2), lambda rows: {}, AdamW, 64))  # type: ignore[arg-type]
-    assert "is opaque's to decide" in text
+    text = text_of(make_plan(toy(), Opaque(), Devices(2), lambda rows: Footprint({}, 2.0), 64))  # type: ignore[arg-type]
+    assert "opaque decides what each device holds and sends" in text
 
 
 @pytest.mark.parametrize(
@@ -568,16 +571,16 @@ def test_a_strategy_that_does_not_say() -> None:
     ],
 )
 def test_ranges(numbers: Any, text: str) -> None:
-    assert ranges(list(numbers)) == text
+    assert format_ranges(list(numbers)) == text
 
 
-def test_parts_in_words() -> None:
+def test_parts() -> None:
     encoders = {f"sharing.encoders.{name}.stages.{k}": 1.0 for name in "abc" for k in range(2)}
     assert (
-        parts_in_words(encoders | {"heads.a": 1.0, "sharing": 1.0})
+        describe_parts(encoders | {"heads.a": 1.0, "sharing": 1.0})
         == "3 encoders stages 0-1, head a, the rest of sharing"
     )
-    assert parts_in_words({"sharing.encoder.stages.2": 1.0}) == "encoder stage 2"
+    assert describe_parts({"sharing.encoder.stages.2": 1.0}) == "encoder stage 2"
 
 
 # -- the command line ------------------------------------------------------------------------------
