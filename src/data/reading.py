@@ -357,7 +357,7 @@ def read_arff(path: Path) -> pd.DataFrame:
     try:
         from scipy.io import arff
     except ModuleNotFoundError:
-        raise UserError(f"{path} is an ARFF file; reading it takes: pip install scipy") from None
+        raise UserError("ARFF needs scipy: pip install scipy") from None
 
     raw = path.read_bytes()
     text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
