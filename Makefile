@@ -3,63 +3,89 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEV := $(VENV)/.ready-dev
 RUN ?=
+ARGS ?=
+ROOM ?=
+NAME ?=
+DEST ?=
+
+# small tensors: a second thread in each worker costs more than it brings
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=10
+# a file's tests stay together, and one worker takes all files that launch processes
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+# a room's own tests and the files named after it elsewhere: balancing, data/table, checkpoint
+TESTS = $(if $(ROOM),$(or $(wildcard tests/$(ROOM) tests/$(dir $(ROOM))test_$(notdir $(ROOM)).py \
+	tests/*/test_$(ROOM).py),$(error ROOM=$(ROOM): no tests/$(ROOM) and no test_$(ROOM).py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow lint format bench bench-parallel parity tensorboard notebooks lock clean
+.PHONY: help setup setup-dev train test test-slow lint format bench bench-parallel parity \
+	tensorboard notebooks fork lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
-# a new environment whenever the lock changes, none otherwise
+# a new environment whenever the lock of what a run needs changes, none otherwise
 $(READY): .requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r .requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "make: installing the $$(grep -c == $<) packages that a run needs into $(VENV), once"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-setup: $(READY) ## install the locked packages into .venv
+$(DEV): .requirements-dev.lock $(READY)
+	@echo "make: adding the $$(grep -c == $<) packages that tests and checks need to $(VENV), once"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c .requirements.lock -r $<
+	@touch $@
+
+setup: $(READY) ## install what a run needs, as locked, into .venv
+
+setup-dev: $(DEV) ## install what tests and checks need, too
 
 train: $(READY) ## train the main job: four tasks on digits (ARGS="--devices 2" adds flags)
-	$(BIN)/python -m src.train $(ARGS)
+	@echo "make: training four tasks on the embedded digits (python -m src.train $(ARGS))"
+	@$(BIN)/python -m src.train $(ARGS)
+	@echo "make: the run is in logs/; make tensorboard shows it"
 
-test: $(READY) ## run the tests, on all cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+test: $(DEV) ## run the tests on all cores; ROOM=balancing runs those of one room
+	$(PYTEST) $(PARALLEL) $(TESTS)
 
-test-slow: $(READY) ## run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
-	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=search
+test-slow: $(DEV) ## run the tests that take minutes, and a longer search for counterexamples
+	$(PYTEST) $(PARALLEL) -m slow $(TESTS)
+	$(PYTEST) $(PARALLEL) -m hypothesis --hypothesis-profile=search $(TESTS)
 
-lint: $(READY) ## check style, format and types
+lint: $(DEV) ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY) ## put the code into the one format
+format: $(DEV) ## put the code into the one format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## measure the cost of a step and of feeding data, into tests/benchmarks/RESULTS.md
+bench: $(DEV) ## measure the cost of a step and of feeding data, into tests/benchmarks/RESULTS.md
 	$(BIN)/python -m tests.benchmarks
 
-bench-parallel: $(READY) ## measure what two processes bring and cost, into the same file
+bench-parallel: $(DEV) ## measure what two processes bring and cost, into the same file
 	$(BIN)/python -m tests.benchmarks.parallel
 
-parity: $(READY) ## run everything on every topology, into tests/benchmarks/PARITY.md (half an hour)
+parity: $(DEV) ## run everything on every topology, into tests/benchmarks/PARITY.md (half an hour)
 	$(BIN)/python -m tests.integration.parity
 
 tensorboard: $(READY) ## watch all runs in TensorBoard
 	$(BIN)/tensorboard --logdir logs
 
-notebooks: $(READY) ## execute every notebook, leaving them as they are
+notebooks: $(DEV) ## execute every notebook, leaving them as they are
 	$(BIN)/python -m pytest -m "slow or not slow" tests/test_notebooks.py
 
-lock: ## renew .requirements.lock from pyproject.toml
+fork: $(READY) ## start a project of your own: make fork NAME=mylab DEST=../mylab
+	@$(BIN)/python -m src.fork --name "$(NAME)" --dest "$(DEST)"
+
+lock: ## renew both locks from pyproject.toml
 	$(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/pip install --quiet torch==2.13.0
-	.venv-lock/bin/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print('\n'.join(p['dependencies'] + p['optional-dependencies']['dev']))" > .venv-lock/wanted
-	.venv-lock/bin/pip install --quiet -r .venv-lock/wanted
-	.venv-lock/bin/pip freeze --exclude pip | sed 's/+cpu//' > .requirements.lock
+	.venv-lock/bin/python .ci/lock.py
 	rm -rf .venv-lock
 
 clean: ## remove the environment, caches and test leftovers; runs in logs/ stay
