@@ -41,7 +41,7 @@ def check_loss(group: Group) -> None:
     ):  # this form of labels is none that the kind knows; with its own it says so itself
         return
     method = f"task '{name}': {type(task).__name__}.losses"
-    mask = "multiply by labelled(targets)"
+    mask = "multiply by is_labelled(targets)"
     try:
         with torch.enable_grad():
             outputs = outputs.requires_grad_()
@@ -50,7 +50,7 @@ def check_loss(group: Group) -> None:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{method} fails where the label is missing ({reason}): put a valid value there, "
-            f"targets.where(labelled(targets), 0), and {mask}"
+            f"targets.where(is_labelled(targets), 0), and {mask}"
         ) from error
     if losses.shape != missing.shape:
         raise UserError(
@@ -60,7 +60,7 @@ def check_loss(group: Group) -> None:
     if losses.isnan().any():
         raise UserError(
             f"{method} gives NaN where the label is missing, and must give 0: put a valid value "
-            f"there first, targets.where(labelled(targets), 0), and {mask}"
+            f"there first, targets.where(is_labelled(targets), 0), and {mask}"
         )
     if losses.any():
         worst = float(losses.detach().flatten()[losses.abs().argmax()])
@@ -73,7 +73,7 @@ def check_loss(group: Group) -> None:
     if gradient is not None and (gradient.isnan().any() or gradient.any()):
         raise UserError(
             f"{method} gives a gradient where the label is missing: put a valid value there before "
-            f"the loss is taken, targets.where(labelled(targets), 0), and {mask}"
+            f"the loss is taken, targets.where(is_labelled(targets), 0), and {mask}"
         )
 
 
@@ -97,8 +97,8 @@ def check_keys(tasks: Mapping[str, Task]) -> None:
     taken: dict[str, str] = {}
     for name, task in tasks.items():
         outputs = getattr(task, "labels", ()) if getattr(task, "per_label", False) else ()
-        ends = ["loss", *task.metric_names]
-        ends += [f"{metric}/{label}" for metric in task.metric_names for label in outputs]
+        ends = ["loss", *task.all_metric_names]
+        ends += [f"{metric}/{label}" for metric in task.all_metric_names for label in outputs]
         for key in (f"{name}/{end}" for end in ends):
             if key in taken:
                 raise UserError(

@@ -49,8 +49,7 @@ class Evaluation:
         self._totals_2T += torch.stack(model.heads.loss_sums(grouped, batch.targets))
         outputs = model.heads.split(grouped)
         for name, task in model.tasks.items():
-            measured = task.measured(outputs[name], batch.targets[name])
-            model.metrics_of(name).update(**measured)
+            task.update_metrics(model.metrics_of(name), outputs[name], batch.targets[name])
         return outputs
 
     def _observe(self, batch: Batch) -> None:
@@ -83,14 +82,14 @@ class Evaluation:
             metrics = model.metrics_of(name)
             if choose:
                 task = model.tasks[name]
-                model.chosen_tasks[name] = task.chosen(metrics) if count else task
+                model.chosen_tasks[name] = task.choose(metrics) if count else task
             task = model.chosen_tasks[name]
             computed = task.compute(metrics)
-            logged = {"loss": loss, **computed, **task.per_output(metrics)}
+            logged = {"loss": loss, **computed, **task.compute_per_output(metrics)}
             for key, value in logged.items():
                 values[f"{stage}/{name}/{key}"] = float(value)
 
-            bounded = task.in_score(metrics) if count else {}
+            bounded = task.bound_for_score(metrics) if count else {}
             # a task that diverged has the worst score
             diverged = count and not isfinite(loss)
             self.scores[name] = -inf if diverged else task.score({**computed, **bounded})

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from src.errors import UserError
 from src.models.backward.head_gradients import HeadActivations
-from src.tasks import Task, labelled
+from src.tasks import Task, is_labelled
 from src.tasks.head import Head
 
 HALVES = (torch.half, torch.bfloat16)
@@ -158,12 +158,12 @@ class Heads(nn.Module):
                     "label"
                 )
             sums.append(group.sum_per_task(group.task.losses(output, stacked)))
-            counts.append(group.sum_per_task(labelled(stacked)))
+            counts.append(group.sum_per_task(is_labelled(stacked)))
         return torch.cat(sums), torch.cat(counts)
 
     def label_counts(self, targets: Mapping[str, Tensor]) -> Tensor:
         """Returns the counts of known labels (T,), before any output is there."""
-        counts = [group.sum_per_task(labelled(group.stack(targets))) for group in self.groups]
+        counts = [group.sum_per_task(is_labelled(group.stack(targets))) for group in self.groups]
         return torch.cat(counts)
 
 

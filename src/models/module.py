@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MetricCollection
 
 from src.balancing import Balancer, StaticWeights
-from src.balancing.balancer import CpuBalancer
+from src.balancing.gradients import CpuBalancer
 from src.batch import Batch, InputShape
 from src.models.backward.jacobian import keep_graph_buffers
 from src.models.cost import costs
@@ -131,7 +131,9 @@ class MultiTaskModel(LeanModule):
             shared, _ = self.shared_and_private()
             self.balancer.prepare(sum(p.numel() for p in shared))
 
-        metrics = {self.heads.paths[name]: task.metrics() for name, task in self.tasks.items()}
+        metrics = {
+            self.heads.paths[name]: task.assemble_metrics() for name, task in self.tasks.items()
+        }
         self.metrics = nn.ModuleDict(metrics)
         self.step = TrainingStep(self)
         self.evaluation: Evaluation | None = None
@@ -361,5 +363,5 @@ class MultiTaskModel(LeanModule):
         theirs = checkpoint.get("tasks", {})
         check_same_tasks(theirs, self.tasks)
         self.chosen_tasks = {
-            name: task.as_chosen(theirs[name]) for name, task in self.tasks.items()
+            name: task.restore_choice(theirs[name]) for name, task in self.tasks.items()
         }

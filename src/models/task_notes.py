@@ -14,7 +14,7 @@ def describe_score(tasks: Mapping[str, Task], most: int = 6) -> str:
     """
     alike: dict[str, list[str]] = {}
     for name, task in tasks.items():
-        alike.setdefault(task.score_in_words(), []).append(name)
+        alike.setdefault(task.describe_score(), []).append(name)
     parts = []
     for words, names in alike.items():
         shown = ", ".join(names) if len(names) <= most else f"{len(names)} tasks"
@@ -34,7 +34,7 @@ def describe_choices(
     """
     lines = []
     for name, task in tasks.items():
-        words = chosen[name].choice_in_words(name)
+        words = chosen[name].describe_choice(name)
         free = any(getattr(task, key) is None for key in task.set_by_validation)
         if words is not None and free and chosen[name] is not task:
             lines.append(f"{words}, chosen on validation rows")

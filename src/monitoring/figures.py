@@ -20,7 +20,7 @@ from src.tasks import (
     MultilabelClassification,
     Regression,
     Task,
-    labelled,
+    is_labelled,
 )
 from src.tasks.decisions import Scores, confusion_counts
 
@@ -114,9 +114,9 @@ class Figures(Watcher):
         """Counts yes and no at the thresholds of this validation; metrics have kept the probabilities."""
         for name, task in model.chosen_tasks.items():
             if isinstance(task, BinaryClassification):
-                thresholds: tuple[float, ...] = (task.in_use,)
+                thresholds: tuple[float, ...] = (task.decision_threshold,)
             elif isinstance(task, MultilabelClassification):
-                thresholds = task.in_use
+                thresholds = task.decision_thresholds
             else:
                 continue
             metrics = model.metrics_of(name)
@@ -124,7 +124,7 @@ class Figures(Watcher):
                 len(thresholds) <= self.most_classes and "scores" in metrics
             ):  # a kind may have metrics of its own
                 self.counts[name] = confusion_counts(
-                    cast(Scores, metrics["scores"]).held(), thresholds
+                    cast(Scores, metrics["scores"]).read_own(), thresholds
                 )
 
     def _draw(
@@ -156,14 +156,14 @@ class Figures(Watcher):
 def pairs_of(task: Regression, output: Tensor, target: Tensor) -> Tensor:
     """Returns true and predicted values (2, labels, L), standardised, of labels that are known."""
     size = task.values_per_label
-    pairs = torch.stack([target.reshape(-1, size), task.predicted(output).reshape(-1, size)])
-    return pairs[:, labelled(pairs[0]).any(1)]
+    pairs = torch.stack([target.reshape(-1, size), task.predict(output).reshape(-1, size)])
+    return pairs[:, is_labelled(pairs[0]).any(1)]
 
 
 def class_counts(task: Classification, output: Tensor, target: Tensor) -> Tensor:
     """Returns counts (1, C, C) of the truth and what the task's own decoding says."""
     classes, truth = len(task.classes), target.flatten()
-    known = labelled(truth)
+    known = is_labelled(truth)
     cells = truth[known] * classes + decoded(task, output).flatten()[known]
     return torch.bincount(cells, minlength=classes**2).view(1, classes, classes)
 
@@ -171,7 +171,7 @@ def class_counts(task: Classification, output: Tensor, target: Tensor) -> Tensor
 def decoded(task: Classification, output: Tensor) -> Tensor:
     """Returns the positions of the classes that a task decodes outputs (..., O) to."""
     if type(task).decode is Classification.decode:
-        return task.predicted(output)
+        return task.predict(output)
     place = {label: i for i, label in enumerate(task.classes)}
     positions = [place[label] for label in task.decode(output.flatten(0, -2))[""]]
     return torch.tensor(positions, device=output.device).view(output.shape[:-1])
@@ -224,7 +224,7 @@ def scatter_figure(name: str, task: Regression, pairs: Tensor) -> "Figure":
     for axes, title, values in zip(
         boxes, titles, task.in_units(pairs.double()).unbind(-1), strict=True
     ):
-        true, predicted = values[:, labelled(values[0])].numpy()
+        true, predicted = values[:, is_labelled(values[0])].numpy()
         axes.scatter(true, predicted, s=6, alpha=0.5)
         ends = (
             [min(true.min(), predicted.min()), max(true.max(), predicted.max())]

@@ -15,7 +15,7 @@ from src.collectives import gathered
 from src.errors import UserError
 from src.monitoring.observed_model import ObservedModel
 from src.parallel.dtensor import local
-from src.tasks import labelled
+from src.tasks import is_labelled
 
 # beyond these layers and losses overflow in single precision, whatever the weights are
 FAR_INPUT = 1e9
@@ -96,7 +96,7 @@ class FiniteLossGuard(L.Callback):
                 wrong |= (
                     ~losses.isfinite().flatten(1).all(1) if losses.ndim > 1 else ~losses.isfinite()
                 )
-                known |= labelled(self.batch.targets[name]).reshape(len(known), -1).any(1)
+                known |= is_labelled(self.batch.targets[name]).reshape(len(known), -1).any(1)
         real = self.batch.ids != PADDING
         inputs = (
             self.batch.inputs if isinstance(self.batch.inputs, dict) else {"": self.batch.inputs}

@@ -1,10 +1,11 @@
-"""What is learnt."""
+"""Task kinds: a task knows its head, its loss, its metrics, and how to decode an output."""
 
 from src.tasks.binary import BinaryClassification
 from src.tasks.classification import Classification
+from src.tasks.labels import MISSING, BadLabel, is_labelled
 from src.tasks.multilabel import MultilabelClassification
 from src.tasks.regression import Regression
-from src.tasks.task import MISSING, BadLabel, Task, labelled
+from src.tasks.task import Task
 
 __all__ = [
     "MISSING",
@@ -14,5 +15,5 @@ __all__ = [
     "MultilabelClassification",
     "Regression",
     "Task",
-    "labelled",
+    "is_labelled",
 ]

@@ -12,18 +12,17 @@ from torchmetrics import MetricCollection
 
 from src.errors import UserError
 from src.tasks.decisions import MIDDLE, Scores, best_thresholds, decision_metrics
-from src.tasks.task import (
+from src.tasks.label_count import LabelCount
+from src.tasks.labels import (
     MISSING,
     Label,
-    LabelCount,
-    Task,
-    classes_as_integers,
-    constant,
-    distinct,
-    labelled,
-    pairs,
-    position_in,
+    find_classes,
+    find_positions,
+    is_labelled,
+    pair_with_known,
+    to_integers,
 )
+from src.tasks.task import Task, make_constant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,21 +53,24 @@ class BinaryClassification(Task):
         super().__post_init__()
         if len(self.classes) not in (0, 2):
             raise UserError(
-                f"BinaryClassification: {len(self.classes)} classes where 2 are expected, the negative one first"
+                f"BinaryClassification: {len(self.classes)} classes where 2 are expected, the "
+                "negative one first"
             )
         if self.pos_weight <= 0:
             raise UserError(f"BinaryClassification: pos_weight {self.pos_weight} must be above 0")
         if self.threshold is not None and not 0 <= self.threshold < 1:
             raise UserError(
-                f"BinaryClassification: threshold {self.threshold} is a probability, from 0 to below 1"
+                f"BinaryClassification: threshold {self.threshold} is a probability, from 0 to "
+                "below 1"
             )
 
+    # -- labels ------------------------------------------------------------------------------------
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
         if values.ndim > 1:
             raise UserError(f"has {values.shape[1]} columns, where a BinaryClassification has one")
         if self.classes:
             return self
-        found = distinct(values)
+        found = find_classes(values)
         if len(found) != 2:
             raise UserError(
                 f"has {len(found)} values in the training split, where a binary task has 2"
@@ -76,9 +78,10 @@ class BinaryClassification(Task):
         return replace(self, classes=found)
 
     def encode(self, values: np.ndarray) -> Tensor:
-        positions = torch.from_numpy(position_in(self.classes, values))
+        positions = torch.from_numpy(find_positions(self.classes, values))
         return torch.where(positions == MISSING, float("nan"), positions.float())
 
+    # -- the loss ----------------------------------------------------------------------------------
     @property
     def out_features(self) -> int:
         return 1
@@ -86,17 +89,13 @@ class BinaryClassification(Task):
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return binary_losses(outputs.squeeze(-1), targets, self.pos_weight)
 
-    def metrics(self) -> MetricCollection:
+    # -- metrics -----------------------------------------------------------------------------------
+    def build_metrics(self) -> MetricCollection:
         return MetricCollection({"scores": Scores(1), "count": LabelCount(2)}, compute_groups=False)
 
-    def derived(self, computed: dict[str, Any]) -> dict[str, Any]:
-        if "scores" not in computed:  # a kind with metrics of its own
-            return computed
-        return decision_metrics(computed["scores"], [self.in_use]) | computed
-
-    def measured(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        classes = classes_as_integers(targets).flatten()
-        counts = torch.bincount(classes[labelled(classes)], minlength=2)
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        classes = to_integers(targets).flatten()
+        counts = torch.bincount(classes[is_labelled(classes)], minlength=2)
         return {"preds": probabilities(outputs).flatten(), "target": classes, "counts": counts}
 
     def undefined(self, counts: Tensor) -> set[str]:
@@ -104,47 +103,68 @@ class BinaryClassification(Task):
             return set(self.metric_names)
         return set() if counts.all() else {"auroc", "average_precision"}
 
-    def chosen(self, metrics: MetricCollection) -> Self:
+    def derive(self, computed: dict[str, Any]) -> dict[str, Any]:
+        # a kind with metrics of its own may have built none of ours
+        if "scores" not in computed:
+            return computed
+        return decision_metrics(computed["scores"], [self.decision_threshold]) | computed
+
+    def metric_settings(self, output: int = 0) -> dict[str, object]:
+        return {"task": "binary", "threshold": self.decision_threshold}
+
+    def example_rows(self) -> tuple[Tensor, Tensor] | None:
+        return example_probabilities(32), torch.arange(32) % 2
+
+    # -- the threshold -----------------------------------------------------------------------------
+    @property
+    def decision_threshold(self) -> float:
+        """The threshold that decides: 0.5 until one is set or chosen."""
+        return MIDDLE if self.threshold is None else self.threshold
+
+    def choose(self, metrics: MetricCollection) -> Self:
         if self.threshold is not None or "scores" not in metrics:
             return self
         (threshold,) = best_thresholds(metrics["scores"].compute())
         return replace(self, threshold=threshold)
 
-    @property
-    def in_use(self) -> float:
-        """The threshold that decides."""
-        return MIDDLE if self.threshold is None else self.threshold
+    def describe_choice(self, name: str) -> str:
+        return f"threshold of {name}: {self.decision_threshold:.4g}"
 
-    def choice_in_words(self, name: str) -> str:
-        return f"threshold of {name}: {self.in_use:.4g}"
+    # -- people ------------------------------------------------------------------------------------
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Turns outputs (..., 1) into decisions (...): true above the threshold."""
+        return probabilities(outputs.squeeze(-1)) > self.decision_threshold
 
-    def predicted(self, outputs: Tensor) -> Tensor:
-        """Outputs (..., 1) as decisions (...): true above the threshold."""
-        return probabilities(outputs.squeeze(-1)) > self.in_use
-
-    def readable(self, targets: Tensor) -> dict[str, Any]:
-        return {
-            "": [self.classes[int(label)] if known else None for label, known in pairs(targets)]
-        }
+    def decode_targets(self, targets: Tensor) -> dict[str, Any]:
+        labels = pair_with_known(targets)
+        return {"": [self.classes[int(label)] if known else None for label, known in labels]}
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
-        guess = [self.classes[int(yes)] for yes in self.predicted(outputs).tolist()]
+        guess = [self.classes[int(yes)] for yes in self.predict(outputs).tolist()]
         return {"": guess, f"p_{self.classes[1]}": probabilities(outputs.squeeze(-1)).tolist()}
 
 
 def probabilities(logits: Tensor) -> Tensor:
-    """What metrics see of logits: torchmetrics takes a batch of logits that all lie in [0, 1] for probabilities.
+    """Returns probabilities, which metrics see in place of logits.
 
-    In fp64, since in fp32 all logits above 17 are the same probability, and ranking metrics need
-    their order.
+    torchmetrics takes a batch of logits that are all in [0, 1] for probabilities. They are fp64,
+    since in fp32 all logits above 17 are the same probability, and ranking metrics need their
+    order.
     """
     return logits.double().sigmoid()
 
 
+def example_probabilities(*shape: int) -> Tensor:
+    """Returns fp64 probabilities, always the same, to try metrics on."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
 def binary_losses(logits: Tensor, targets: Tensor, pos_weight: float | tuple[float, ...]) -> Tensor:
-    """Binary cross-entropy per element, 0 where the target is NaN."""
-    mask = labelled(targets)
-    weight = None if pos_weight == 1.0 else constant(pos_weight, (logits.device, logits.dtype))
+    """Returns binary cross-entropy per element, 0 where the target is NaN."""
+    mask = is_labelled(targets)
+    weight = None
+    if pos_weight != 1.0:
+        weight = make_constant(pos_weight, (logits.device, logits.dtype))
     losses = F.binary_cross_entropy_with_logits(
         logits, targets.where(mask, 0), pos_weight=weight, reduction="none"
     )

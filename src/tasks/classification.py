@@ -12,30 +12,29 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from src.errors import UserError
-from src.tasks.task import (
+from src.tasks.label_count import LabelCount
+from src.tasks.labels import (
     MISSING,
     Label,
-    LabelCount,
-    Task,
-    constant,
-    distinct,
-    labelled,
-    pairs,
-    position_in,
+    find_classes,
+    find_positions,
+    is_labelled,
+    pair_with_known,
 )
+from src.tasks.task import Task, make_constant
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classification(Task):
     """Cross-entropy over C classes: targets (...) of class positions, outputs (..., C) of logits.
 
-    With class weights w the element loss is -w_y log p_y, and the mean is over labelled elements
-    (not over their weights), so
-    that it does not depend on how a batch is dealt out. Label smoothing: Szegedy et al., CVPR 2016.
+    With class weights w the element loss is -w_y log p_y, and the mean is over labelled elements,
+    not over their weights, so that it does not depend on which device has which rows. Label
+    smoothing: Szegedy et al., CVPR 2016.
 
     F1 is the mean over the classes that have a label or a prediction, balanced accuracy the mean
-    recall over those that have a label. A kind with other outputs, such as an ordinal one,
-    overrides ``out_features``, ``losses`` and ``predicted``: metrics and pictures follow.
+    recall over the classes that have a label. A kind with other outputs, such as an ordinal one,
+    overrides ``out_features``, ``losses`` and ``predict``: metrics and figures follow.
 
     Attributes:
         classes: Class names in the order of the outputs; learnt from the training labels when
@@ -60,31 +59,32 @@ class Classification(Task):
             )
         if self.class_weights and self.classes and len(self.class_weights) != len(self.classes):
             raise UserError(
-                f"Classification: {len(self.class_weights)} class_weights for {len(self.classes)} classes"
+                f"Classification: {len(self.class_weights)} class_weights for "
+                f"{len(self.classes)} classes"
             )
         if self.class_weights and min(self.class_weights) < 0:
             raise UserError(
                 f"Classification: class_weights hold {min(self.class_weights)}; weights start at 0"
             )
 
+    # -- labels ------------------------------------------------------------------------------------
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
         if values.ndim > 1:
             raise UserError(f"has {values.shape[1]} columns, where a Classification has one")
-        return self if self.classes else replace(self, classes=distinct(values))
+        return self if self.classes else replace(self, classes=find_classes(values))
 
     def encode(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(position_in(self.classes, values))
+        return torch.from_numpy(find_positions(self.classes, values))
 
+    # -- the loss ----------------------------------------------------------------------------------
     @property
     def out_features(self) -> int:
         return len(self.classes)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        weights = (
-            constant(self.class_weights, (outputs.device, outputs.dtype))
-            if self.class_weights
-            else None
-        )
+        weights = None
+        if self.class_weights:
+            weights = make_constant(self.class_weights, (outputs.device, outputs.dtype))
         return F.cross_entropy(
             outputs.flatten(0, -2),
             targets.flatten(),
@@ -94,7 +94,8 @@ class Classification(Task):
             label_smoothing=self.label_smoothing,
         ).view_as(targets)
 
-    def metrics(self) -> MetricCollection:
+    # -- metrics -----------------------------------------------------------------------------------
+    def build_metrics(self) -> MetricCollection:
         settings: dict[str, Any] = {
             "num_classes": len(self.classes),
             "ignore_index": MISSING,
@@ -107,38 +108,65 @@ class Classification(Task):
                 "f1": MulticlassF1Score(average="none", zero_division=float("nan"), **settings),
                 "count": LabelCount(len(self.classes)),
             },
+            # balanced accuracy and F1 have the same state: it is updated once
             compute_groups=[["accuracy"], ["balanced_accuracy", "f1"], ["count"]],
         )
 
-    def measured(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         targets = targets.flatten()
-        counts = torch.bincount(targets[labelled(targets)], minlength=len(self.classes))
-        return {"preds": self.predicted(outputs).flatten(), "target": targets, "counts": counts}
+        counts = torch.bincount(targets[is_labelled(targets)], minlength=len(self.classes))
+        return {"preds": self.predict(outputs).flatten(), "target": targets, "counts": counts}
 
     def undefined(self, counts: Tensor) -> set[str]:
         return set() if counts.any() else set(self.metric_names)
 
-    def derived(self, computed: dict[str, Any]) -> dict[str, Any]:
+    def derive(self, computed: dict[str, Any]) -> dict[str, Any]:
         recall = computed.get("balanced_accuracy")
         if recall is None or not recall.ndim:
             return computed
         # torchmetrics has 0 for a class without a label, which has no recall
         return computed | {"balanced_accuracy": recall.where(computed["count"] > 0, float("nan"))}
 
-    def predicted(self, outputs: Tensor) -> Tensor:
-        """Outputs (..., O) as positions in ``classes`` (...)."""
+    def metric_settings(self, output: int = 0) -> dict[str, object]:
+        return {"task": "multiclass", "num_classes": len(self.classes), "average": "macro"}
+
+    def added_rows(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns probabilities (N, C), or predictions (N,) where there are none; labels (N,)."""
+        if self._predicts_by_probability:
+            return outputs.softmax(-1).flatten(0, -2), targets.flatten()
+        return self.predict(outputs).flatten(), targets.flatten()
+
+    def example_rows(self) -> tuple[Tensor, Tensor] | None:
+        classes = len(self.classes)
+        labels = torch.arange(8 * classes) % classes
+        if not self._predicts_by_probability:
+            return labels.flip(0), labels
+        noise = torch.randn(len(labels), classes, generator=torch.Generator().manual_seed(0))
+        return noise.softmax(-1), labels
+
+    # -- people ------------------------------------------------------------------------------------
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Turns outputs (..., O) into positions in ``classes`` (...)."""
         return outputs.argmax(-1)
 
-    def readable(self, targets: Tensor) -> dict[str, Any]:
-        return {"": [self.classes[label] if known else None for label, known in pairs(targets)]}
+    @property
+    def _has_probabilities(self) -> bool:
+        """Whether the softmax of the outputs has a probability for each class."""
+        return self.out_features == len(self.classes)
+
+    @property
+    def _predicts_by_probability(self) -> bool:
+        return self._has_probabilities and type(self).predict is Classification.predict
+
+    def decode_targets(self, targets: Tensor) -> dict[str, Any]:
+        labels = pair_with_known(targets)
+        return {"": [self.classes[label] if known else None for label, known in labels]}
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
-        probabilities = outputs.softmax(-1)
-        decoded: dict[str, Any] = {"": [self.classes[i] for i in self.predicted(outputs).tolist()]}
-        if self.out_features != len(
-            self.classes
-        ):  # outputs of another make are no probabilities of classes
+        decoded: dict[str, Any] = {"": [self.classes[i] for i in self.predict(outputs).tolist()]}
+        if not self._has_probabilities:
             return decoded
-        return decoded | {
-            f"p_{name}": probabilities[:, i].tolist() for i, name in enumerate(self.classes)
-        }
+        probabilities = outputs.softmax(-1)
+        for i, name in enumerate(self.classes):
+            decoded[f"p_{name}"] = probabilities[:, i].tolist()
+        return decoded

@@ -1,7 +1,7 @@
-"""Decisions between yes and no: from which probability on it is a yes, and metrics of what was decided so.
+"""Decisions between yes and no: thresholds on probabilities, and metrics of the decisions.
 
-One threshold is behind all that is said of a task's decisions: accuracy, F1, predicted classes and
-confusion matrices agree.
+Accuracy, F1, predicted classes and confusion matrices of a task agree, since they all come from
+one threshold.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,23 +10,24 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
-from src.tasks.task import MISSING
+from src.tasks.labels import MISSING
+from src.tasks.metric_classes import TaskMetric
 
 MIDDLE = 0.5
 
 
-class Scores(Metric):
-    """Keeps probabilities and targets of L labels: rankings, and the best threshold, need all of them at once.
+class Scores(TaskMetric):
+    """Keeps probabilities and targets of L labels.
+
+    Rankings and the best threshold need all of them at once.
 
     Args:
         labels: How many labels there are.
     """
 
-    full_state_update = False
     preds: list[Tensor]
     target: list[Tensor]
 
@@ -39,16 +40,15 @@ class Scores(Metric):
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Adds (N, L) probabilities and targets of 0, 1 or ``MISSING``; for one label also (N,)."""
         self.preds.append(preds.reshape(-1, self.labels))
-        self.target.append(
-            target.reshape(-1, self.labels).to(torch.int8)
-        )  # which has room for MISSING
+        # int8 has room for MISSING
+        self.target.append(target.reshape(-1, self.labels).to(torch.int8))
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """Returns probabilities and targets (N, L) of all batches and ranks."""
-        return self.held()
+        return self.read_own()
 
-    def held(self) -> tuple[Tensor, Tensor]:
-        """Returns those of this rank alone."""
+    def read_own(self) -> tuple[Tensor, Tensor]:
+        """Returns probabilities and targets (n, L) of this rank alone."""
         if not len(self.preds):
             none = torch.zeros(0, self.labels, dtype=torch.float64, device=self.device)
             return none, none.to(torch.int8)
@@ -65,7 +65,7 @@ def decision_metrics(
 
     Args:
         scores: Probabilities (N, L), and targets of 0, 1 or ``MISSING`` (N, L).
-        thresholds: One per label; what lies above is a yes.
+        thresholds: One per label; a probability above it is a yes.
     """
     preds, target = scores
     known = target != MISSING
@@ -82,7 +82,7 @@ def decision_metrics(
 
 
 def ranking_metric(function: Callable[..., Tensor], preds: Tensor, target: Tensor) -> Tensor:
-    """Returns a ranking metric of the labels that have both a positive and a negative, NaN for the others."""
+    """Returns a ranking metric per label (L,), NaN where a label has only one class."""
     both = (target == 0).any(0) & (target == 1).any(0)
     values = preds.new_full(both.shape, float("nan"))
     settings: dict[str, Any] = {
@@ -109,21 +109,23 @@ def confusion_counts(scores: tuple[Tensor, Tensor], thresholds: Sequence[float])
 
 
 def best_thresholds(scores: tuple[Tensor, Tensor]) -> tuple[float, ...]:
-    """Returns the threshold of each label that has the highest F1 on these rows, see :func:`best_threshold`."""
+    """Returns the threshold of each label with the highest F1, see :func:`best_threshold`."""
     preds, target = scores
     known = target != MISSING
-    return tuple(
-        best_threshold(p[k], t[k] == 1) for p, t, k in zip(preds.T, target.T, known.T, strict=True)
-    )
+    thresholds = []
+    for label in range(preds.shape[1]):
+        rows = known[:, label]
+        thresholds.append(best_threshold(preds[rows, label], target[rows, label] == 1))
+    return tuple(thresholds)
 
 
 def best_threshold(scores: Tensor, positive: Tensor) -> float:
     """Returns the threshold t for which "score > t" has the highest F1.
 
-    Only the order of scores matters, so that t can be anywhere between two neighbours: it is 0.5
-    where that lies between them, else the middle, which rounding does not reach. Of equally good
-    places the one nearest to 0.5 counts, the lower of two. Rows without a positive or without a
-    negative say nothing about t: 0.5.
+    Only the order of scores matters, so that t can be anywhere between two neighbours. It is 0.5
+    where that is between them, else their middle, which rounding does not reach. Of equally good
+    intervals the one nearest to 0.5 counts, the lower one of two. Rows without a positive or
+    without a negative say nothing about t: it is 0.5.
 
     Args:
         scores: Probabilities (N,).
@@ -135,12 +137,16 @@ def best_threshold(scores: Tensor, positive: Tensor) -> float:
     rows = torch.bincount(place, minlength=len(values)).double()
     hits = torch.bincount(place[positive], minlength=len(values)).double()
 
-    # a threshold from lower[i] to below upper[i] takes the rows from i on for positive, the last
-    # none
-    above, true = (F.pad(x.flip(0).cumsum(0).flip(0), (0, 1)) for x in (rows, hits))
+    # a threshold from lower[i] to below upper[i] takes the rows from i on for positive, and the
+    # last one takes none
+    above = F.pad(rows.flip(0).cumsum(0).flip(0), (0, 1))
+    true = F.pad(hits.flip(0).cumsum(0).flip(0), (0, 1))
     f1 = 2 * true / (above + positive.sum())
-    lower, upper = F.pad(values, (1, 0)), F.pad(values, (0, 1), value=1.0)
-    f1[lower >= upper] = -1  # nothing lies below a probability of 0 or above 1
+    lower = F.pad(values, (1, 0))
+    upper = F.pad(values, (0, 1), value=1.0)
+    f1[lower >= upper] = -1  # no probability is below 0 or above 1
+
+    # rounding may bring the middle of two neighbours onto the upper one
     middle = (lower + upper) / 2
     threshold = torch.where(middle < upper, middle, lower)
     threshold[(lower <= MIDDLE) & (upper > MIDDLE)] = MIDDLE

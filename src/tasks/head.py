@@ -1,4 +1,7 @@
-"""A task's head: an MLP that ends in one linear layer. Heads of like shape run as one product (``models/heads.py``)."""
+"""A task's head: an MLP that ends in one linear layer.
+
+Heads of equal shape run as one matrix product, see ``models/heads.py``.
+"""
 
 from itertools import pairwise
 

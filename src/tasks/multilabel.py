@@ -10,18 +10,32 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from src.errors import UserError
-from src.tasks.binary import binary_losses, probabilities
+from src.tasks.added_metrics import AddedMetric
+from src.tasks.binary import binary_losses, example_probabilities, probabilities
 from src.tasks.decisions import MIDDLE, Scores, best_thresholds, decision_metrics
-from src.tasks.task import BadLabel, LabelCount, Task, as_numbers, classes_as_integers, pairs
+from src.tasks.label_count import LabelCount
+from src.tasks.labels import (
+    MISSING,
+    BadLabel,
+    is_labelled,
+    pair_with_known,
+    to_integers,
+    to_numbers,
+)
+from src.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class MultilabelClassification(Task):
     """Binary cross-entropy on L logits: targets (..., L) of 0, 1 or NaN, outputs (..., L).
 
-    The task's loss is the mean over all known labels, accuracy their share that is decided right.
-    AUROC and average precision are means over those labels that have both a positive and a
-    negative, F1 over those that have a positive or are decided so anywhere.
+    The task's loss is the mean over all known labels, accuracy the share of them that is decided
+    right. AUROC and average precision are means over the labels that have both a positive and a
+    negative, F1 over the labels that have a positive or are decided so anywhere.
+
+    A metric that ``metrics`` adds is computed as a binary one for each label, from the rows where
+    that label is known. One that exists for all labels together alone (ExactMatch), or whose
+    ``average`` is set, sees all labels of a row at once.
 
     Attributes:
         labels: Names of the labels in the order of the outputs.
@@ -34,7 +48,6 @@ class MultilabelClassification(Task):
 
     not_in_loss: ClassVar[tuple[str, ...]] = ("labels", "thresholds", "per_label")
     set_by_validation: ClassVar[tuple[str, ...]] = ("thresholds",)
-
     event_dims: ClassVar[int] = 1
     metric_names: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "auroc", "average_precision")
 
@@ -49,7 +62,8 @@ class MultilabelClassification(Task):
         weights = self.pos_weight if isinstance(self.pos_weight, tuple) else (self.pos_weight,)
         if self.labels and isinstance(self.pos_weight, tuple) and len(weights) != len(self.labels):
             raise UserError(
-                f"MultilabelClassification: {len(weights)} values of pos_weight for {len(self.labels)} labels"
+                f"MultilabelClassification: {len(weights)} values of pos_weight for "
+                f"{len(self.labels)} labels"
             )
         if not all(weight > 0 for weight in weights):
             raise UserError(
@@ -59,31 +73,36 @@ class MultilabelClassification(Task):
             return
         if self.labels and len(self.thresholds) != len(self.labels):
             raise UserError(
-                f"MultilabelClassification: {len(self.thresholds)} thresholds for {len(self.labels)} labels"
+                f"MultilabelClassification: {len(self.thresholds)} thresholds for "
+                f"{len(self.labels)} labels"
             )
         if not all(0 <= threshold < 1 for threshold in self.thresholds):
             raise UserError(
-                f"MultilabelClassification: thresholds {self.thresholds} are probabilities, from 0 to below 1"
+                f"MultilabelClassification: thresholds {self.thresholds} are probabilities, from 0 "
+                "to below 1"
             )
 
+    # -- labels ------------------------------------------------------------------------------------
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
-        if values.ndim != 2 or len(self.labels or names) != values.shape[1]:
+        labels = self.labels or names
+        if values.ndim != 2 or len(labels) != values.shape[1]:
             raise UserError(
-                f"must be a list of columns, one for each of the labels {', '.join(self.labels or names)}"
+                f"must be a list of columns, one for each of the labels {', '.join(labels)}"
             )
         return self if self.labels else replace(self, labels=tuple(names))
 
     def encode(self, values: np.ndarray) -> Tensor:
-        numbers = torch.from_numpy(as_numbers(values)).float()
+        numbers = torch.from_numpy(to_numbers(values)).float()
         wrong = ~(numbers.isnan() | (numbers == 0) | (numbers == 1))
         if wrong.any():
             row, label = wrong.nonzero()[0].tolist()
+            number = numbers[row, label].item()
             raise BadLabel(
-                row,
-                f"holds {numbers[row, label].item():g} for '{self.labels[label]}' where 0 or 1 is expected",
+                row, f"holds {number:g} for '{self.labels[label]}' where 0 or 1 is expected"
             )
         return numbers
 
+    # -- the loss ----------------------------------------------------------------------------------
     @property
     def out_features(self) -> int:
         return len(self.labels)
@@ -91,42 +110,15 @@ class MultilabelClassification(Task):
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return binary_losses(outputs, targets, self.pos_weight)
 
-    def metrics(self) -> MetricCollection:
+    # -- metrics -----------------------------------------------------------------------------------
+    def build_metrics(self) -> MetricCollection:
         return MetricCollection(
             {"scores": Scores(self.out_features), "count": LabelCount(2, self.out_features)},
             compute_groups=False,
         )
 
-    def derived(self, computed: dict[str, Any]) -> dict[str, Any]:
-        if "scores" not in computed:  # a kind with metrics of its own
-            return computed
-        return decision_metrics(computed["scores"], self.in_use) | computed
-
-    def compute(self, metrics: MetricCollection) -> dict[str, Tensor]:
-        counts = metrics["count"].compute().sum(0)
-        values = self.values(metrics)
-        if (
-            "accuracy" in values and values["accuracy"].ndim
-        ):  # over all known labels, which some have more of than others
-            right = (values["accuracy"].nan_to_num(0) * counts).sum()
-            values["accuracy"] = right / counts.sum()
-        return {name: self.scalar(value, counts) for name, value in values.items()}
-
-    def per_output(self, metrics: MetricCollection) -> dict[str, Tensor]:
-        if not self.per_label:
-            return {}
-        none = torch.full((self.out_features,), float("nan"))
-        values = {
-            metric: value if value.ndim else none for metric, value in self.values(metrics).items()
-        }
-        return {
-            f"{metric}/{label}": value[k]
-            for metric, value in values.items()
-            for k, label in enumerate(self.labels)
-        }
-
-    def measured(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        classes = classes_as_integers(targets).flatten(0, -2)
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        classes = to_integers(targets).flatten(0, -2)
         counts = torch.stack([(classes == 0).sum(0), (classes == 1).sum(0)])
         return {"preds": probabilities(outputs).flatten(0, -2), "target": classes, "counts": counts}
 
@@ -135,37 +127,100 @@ class MultilabelClassification(Task):
             return set(self.metric_names)
         return set() if counts.all(0).any() else {"auroc", "average_precision"}
 
+    def derive(self, computed: dict[str, Any]) -> dict[str, Any]:
+        # a kind with metrics of its own may have built none of ours
+        if "scores" not in computed:
+            return computed
+        return decision_metrics(computed["scores"], self.decision_thresholds) | computed
+
+    def compute(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        counts = metrics["count"].compute().sum(0)
+        values = self.compute_values(metrics)
+        # over all known labels: some columns have more of them than others
+        if "accuracy" in values and values["accuracy"].ndim:
+            right = (values["accuracy"].nan_to_num(0) * counts).sum()
+            values["accuracy"] = right / counts.sum()
+        return {name: self.reduce_value(value, counts) for name, value in values.items()}
+
+    def compute_per_output(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        if not self.per_label:
+            return {}
+        none = torch.full((self.out_features,), float("nan"))
+        together = [m.name for m in self.added_metrics if self._sees_all_labels(m)]
+        values = {}
+        for metric, value in self.compute_values(metrics).items():
+            if metric in together:
+                continue
+            for label, number in zip(self.labels, value if value.ndim else none, strict=True):
+                values[f"{metric}/{label}"] = number
+        return values
+
+    # -- metrics that settings add -----------------------------------------------------------------
+    def metric_settings(self, output: int = 0) -> dict[str, object]:
+        return {"task": "binary", "threshold": self.decision_thresholds[output]}
+
+    def example_rows(self) -> tuple[Tensor, Tensor] | None:
+        labels = torch.arange(32)[:, None] // (torch.arange(self.out_features) % 4 + 1) % 2
+        return example_probabilities(32, self.out_features), labels
+
+    def settings_of(self, metric: AddedMetric) -> dict[str, object]:
+        if not self._sees_all_labels(metric):
+            return super().settings_of(metric)
+        return {"task": "multilabel", "num_labels": self.out_features, "ignore_index": MISSING}
+
+    def compute_added(self, metric: AddedMetric, preds: Tensor, target: Tensor) -> Tensor:
+        if not self._sees_all_labels(metric):
+            return super().compute_added(metric, preds, target)
+        # one threshold is all that such a metric takes, and each label has its own
+        if metric.takes("threshold") and "threshold" not in metric.settings:
+            preds = (preds > preds.new_tensor(self.decision_thresholds)).to(preds)
+        known = is_labelled(target)
+        rows = known.any(1) if metric.takes("ignore_index") else known.all(1)
+        return metric.value(self.settings_of(metric), preds[rows], target[rows])
+
+    def try_added(self, metric: AddedMetric, preds: Tensor, target: Tensor) -> None:
+        if not self._sees_all_labels(metric):
+            return super().try_added(metric, preds, target)
+        return metric.refuse_unfit(type(self).__name__, self.settings_of(metric), preds, target)
+
+    def _sees_all_labels(self, metric: AddedMetric) -> bool:
+        """Whether a metric is given all labels at once, and not one of them after the other."""
+        if not metric.takes("num_labels"):
+            return False
+        return "average" in metric.settings or not metric.builds(self.metric_settings())
+
+    # -- thresholds --------------------------------------------------------------------------------
     @property
-    def in_use(self) -> tuple[float, ...]:
-        """The thresholds that decide, one per label."""
+    def decision_thresholds(self) -> tuple[float, ...]:
+        """The thresholds that decide, one per label: 0.5 until they are set or chosen."""
         return self.thresholds or (MIDDLE,) * self.out_features
 
-    def chosen(self, metrics: MetricCollection) -> Self:
+    def choose(self, metrics: MetricCollection) -> Self:
         if self.thresholds is not None or "scores" not in metrics:
             return self
         return replace(self, thresholds=best_thresholds(metrics["scores"].compute()))
 
-    def choice_in_words(self, name: str, most: int = 8) -> str:
-        shown = [
-            f"{label} {threshold:.4g}"
-            for label, threshold in zip(self.labels, self.in_use, strict=True)
-        ]
+    def describe_choice(self, name: str, most: int = 8) -> str:
+        thresholds = zip(self.labels, self.decision_thresholds, strict=True)
+        shown = [f"{label} {threshold:.4g}" for label, threshold in thresholds]
         more = f" and {len(shown) - most} more" if len(shown) > most else ""
         return f"thresholds of {name}: {', '.join(shown[:most])}{more}"
 
-    def predicted(self, outputs: Tensor) -> Tensor:
-        """Outputs (..., L) as decisions (..., L): true above the threshold."""
+    # -- people ------------------------------------------------------------------------------------
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Turns outputs (..., L) into decisions (..., L): true above the threshold."""
         scores = probabilities(outputs)
-        return scores > scores.new_tensor(self.in_use)
+        return scores > scores.new_tensor(self.decision_thresholds)
 
-    def readable(self, targets: Tensor) -> dict[str, Any]:
-        columns = zip(self.labels, targets.unbind(-1), strict=True)
-        return {
-            name: [int(label) if known else None for label, known in pairs(column)]
-            for name, column in columns
-        }
+    def decode_targets(self, targets: Tensor) -> dict[str, Any]:
+        columns: dict[str, Any] = {}
+        for name, column in zip(self.labels, targets.unbind(-1), strict=True):
+            labels = pair_with_known(column)
+            columns[name] = [int(label) if known else None for label, known in labels]
+        return columns
 
     def decode(self, outputs: Tensor) -> dict[str, Any]:
-        yes, scores = self.predicted(outputs).int(), probabilities(outputs)
+        yes = self.predict(outputs).int()
+        scores = probabilities(outputs)
         guess = {name: yes[:, i].tolist() for i, name in enumerate(self.labels)}
         return guess | {f"p_{name}": scores[:, i].tolist() for i, name in enumerate(self.labels)}

@@ -1,4 +1,4 @@
-"""A task: what is learnt from one label, from its head to its metrics.
+"""The base of all tasks: it describes a label from its head to its metrics.
 
 Shapes: B is the batch, ``...`` any further leading dimensions (K alike tasks side by side, S tokens
 of a sequence), O the outputs of one task. Nothing in a task looks at the leading dimensions, so
@@ -9,131 +9,47 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
 from src.errors import UserError
+from src.tasks.added_metrics import AddedMetric, EvaluationRows, MetricSpec
 from src.tasks.head import Head
+from src.tasks.labels import is_labelled, pair_with_known
 
-MISSING = -100  # the missing label in integer targets; NaN is the one in float targets
-
-Label = str | int | float | bool
-
-# a task's loss is logged beside its metrics, and counts and scores are among them
-RESERVED = ("loss", "count", "scores")
-
-
-def labelled(targets: Tensor) -> Tensor:
-    """Returns where a label is known: bool, the shape of ``targets``."""
-    return ~targets.isnan() if targets.is_floating_point() else targets != MISSING
-
-
-def classes_as_integers(targets: Tensor) -> Tensor:
-    """Float 0/1 targets with NaN for missing, as integers with ``MISSING``: the form that torchmetrics can ignore."""
-    return torch.where(targets.isnan(), MISSING, targets).long()
+# a loss is logged beside a task's metrics; the others are entries of its collection
+RESERVED = ("loss", "count", "scores", "rows")
+WORDS = {"auroc": "AUROC", "f1": "F1", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
 
 
 @lru_cache(maxsize=256)
-def constant(values: tuple[float, ...] | float, like: tuple[torch.device, torch.dtype]) -> Tensor:
-    """A small constant on the device where it is used, made once."""
-    with torch.inference_mode(
-        False
-    ):  # made in an evaluation, it must still serve in a backward pass
+def make_constant(
+    values: tuple[float, ...] | float, like: tuple[torch.device, torch.dtype]
+) -> Tensor:
+    """Returns a small constant on the device where it is used; each is made once.
+
+    Args:
+        values: The numbers.
+        like: Device and dtype.
+    """
+    # made in an evaluation, it must still serve in a backward pass
+    with torch.inference_mode(False):
         return torch.tensor(values, device=like[0], dtype=like[1])
 
 
-def pairs(targets: Tensor) -> list[tuple[Any, Any]]:
-    """Labels one by one, each with whether it is known."""
-    return list(zip(targets.tolist(), labelled(targets).tolist(), strict=True))
-
-
-class BadLabel(UserError):
-    """A label that a task cannot have; ``row`` counts from 0 in the values given."""
-
-    def __init__(self, row: int, message: str) -> None:
-        super().__init__(message)
-        self.row = row
-
-
-def known(values: np.ndarray) -> np.ndarray:
-    """Returns where labels as read are known: bool, the shape of ``values``."""
-    if values.dtype.kind == "f":
-        return ~np.isnan(values)
-    if values.dtype.kind != "O":
-        return np.ones(values.shape, dtype=bool)
-    import pandas as pd  # half a second to import: only where labels are read
-
-    return cast(np.ndarray, pd.notna(values))
-
-
-def as_numbers(values: np.ndarray) -> np.ndarray:
-    """Labels as read -> float64 with NaN for missing ones.
-
-    Raises:
-        BadLabel: A label that is no finite number.
-    """
-    mask, numbers = known(values), np.full(values.shape, np.nan)
-    try:
-        numbers[mask] = values[mask].astype(np.float64)
-    except (TypeError, ValueError):
-        for index in np.argwhere(mask):
-            try:
-                float(values[tuple(index)])
-            except (TypeError, ValueError):
-                raise BadLabel(
-                    int(index[0]), f"holds {values[tuple(index)]!r} where a number is expected"
-                ) from None
-    if np.isinf(numbers).any():
-        index = np.argwhere(np.isinf(numbers))[0]
-        raise BadLabel(int(index[0]), f"holds {numbers[tuple(index)]}; targets must be finite")
-    return numbers
-
-
-def position_in(classes: Sequence[Label], values: np.ndarray) -> np.ndarray:
-    """Labels as read -> positions in ``classes``, ``MISSING`` where missing.
-
-    Raises:
-        BadLabel: A label that is none of the classes.
-    """
-    import pandas as pd  # half a second to import: only where labels are read
-
-    place = {label: i for i, label in enumerate(classes)}
-    codes, uniques = pd.factorize(values.ravel())
-    found = [place.get(label, -1) for label in uniques]
-    # a code of -1 is a missing label, the last one of the look-up
-    positions = np.array([*found, MISSING], dtype=np.int64)[codes].reshape(values.shape)
-    if (positions == -1).any():
-        index = np.argwhere(positions == -1)[0]
-        shown = ", ".join(map(str, classes[:8])) + (", ..." if len(classes) > 8 else "")
-        raise BadLabel(
-            int(index[0]),
-            f"holds the class '{values[tuple(index)]}', which the training labels ({shown}) do not have",
-        )
-    return positions
-
-
-def distinct(values: np.ndarray) -> tuple[Label, ...]:
-    """The known labels without repeats, in order (numbers by size, words by alphabet)."""
-    import pandas as pd  # half a second to import: only where labels are read
-
-    uniques = pd.unique(values[known(values)].ravel())
-    found = [v.item() if isinstance(v, np.generic) else v for v in uniques]
-    return tuple(sorted(found, key=lambda v: (isinstance(v, str), v)))
-
-
-def hashable(value: Any) -> Hashable:
-    """Returns a value as a key: lists, dictionaries and tensors by what they hold, what has no hash as itself."""
+def to_key(value: object) -> Hashable:
+    """Returns a hashable stand-in: containers and tensors by content, other unhashables by id."""
     if isinstance(value, Tensor | np.ndarray):
-        return (tuple(value.shape), hashable(value.tolist()))
+        return (tuple(value.shape), to_key(value.tolist()))
     if isinstance(value, list | tuple):
-        return tuple(hashable(item) for item in value)
+        return tuple(to_key(item) for item in value)
     if isinstance(value, dict):
-        return tuple((key, hashable(item)) for key, item in sorted(value.items(), key=repr))
+        return tuple((key, to_key(item)) for key, item in sorted(value.items(), key=repr))
     try:
         hash(value)
     except TypeError:
@@ -141,89 +57,78 @@ def hashable(value: Any) -> Hashable:
     return cast(Hashable, value)
 
 
-WORDS = {"auroc": "AUROC", "f1": "F1", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
-
-
-def in_words(metric: str) -> str:
+def spell_metric(metric: str) -> str:
     """Returns a metric's name as people write it."""
     return WORDS.get(metric, metric.replace("_", " "))
 
 
-class LabelCount(Metric):
-    """Counts known labels per class and output, so that a metric with nothing to measure is reported as NaN, not as 0."""
-
-    full_state_update = False
-    counts: Tensor
-
-    def __init__(self, *shape: int) -> None:
-        super().__init__()
-        self.add_state("counts", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, counts: Tensor) -> None:
-        """Adds ``counts``, of the shape given at the start."""
-        self.counts += counts
-
-    def compute(self) -> Tensor:
-        """Returns the counts over all batches and ranks."""
-        return self.counts
-
-
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
-    """Base of all task kinds: a frozen description that builds the parts a model needs.
+    """Base of all task kinds: a frozen description that builds the modules a model needs.
+
+    A class that defines ``losses`` may list in ``not_in_loss`` which fields that method does not
+    read: tasks that differ in those alone are computed together. Without the list every field
+    counts, see :meth:`loss_key`.
+
+    A metric of ``metrics`` is any torchmetrics class. Settings that the task knows (``task``,
+    ``num_classes``, ``num_labels``, ``threshold``) are filled in, and ``average`` is the mean over
+    classes; what ``init_args`` say counts. It sees the rows whose label is known, over all
+    processes at once, and decides by the task's threshold. Of several labels or outputs it is
+    computed for each, and the task has the mean. Numbers are in the label's own unit. Values are
+    logged as <stage>/<task>/<class name>, and ``monitor`` may name one.
 
     Attributes:
         weight: Fixed weight of this task's loss.
         depth: Hidden layers of the head; 0 is a linear head.
         width: Width of the hidden layers.
         monitor: The metric that counts for model selection.
-
-    A class that defines ``losses`` may list in ``not_in_loss`` which fields that method does not
-    read: tasks that differ in those alone are computed together. Without the list every field
-    counts, see :meth:`loss_key`.
+        metrics: Metrics besides the kind's own: names of torchmetrics classes, class paths, or
+            {class_path: FBetaScore, init_args: {beta: 2.0, name: F2}}.
     """
 
-    event_dims: ClassVar[int] = (
-        0  # trailing target dimensions that belong to one label: 0 scalar, 1 vector
-    )
-    likelihood: ClassVar[str] = (
-        "categorical"  # whose negative logarithm the loss is, up to a scale: or gaussian, laplace
-    )
-    minimised: ClassVar[tuple[str, ...]] = ()  # metrics of which less is better
+    # trailing target dimensions that belong to one label: 0 for a scalar, 1 for a vector
+    event_dims: ClassVar[int] = 0
+    # the loss is its negative logarithm, up to a scale: categorical, gaussian or laplace
+    likelihood: ClassVar[str] = "categorical"
+    # metrics of the kind, and those of them where less is better
     metric_names: ClassVar[tuple[str, ...]] = ()
-    set_by_validation: ClassVar[
-        tuple[str, ...]
-    ] = ()  # fields that a validation sets where nobody has
+    minimised: ClassVar[tuple[str, ...]] = ()
+    # fields that a validation sets where nobody has
+    set_by_validation: ClassVar[tuple[str, ...]] = ()
 
     weight: float = 1.0
     depth: int = 0
     width: int = 64
     monitor: str
+    metrics: tuple[MetricSpec, ...] = ()
 
     def __post_init__(self) -> None:
-        for metric in self.metric_names:
+        kind = type(self).__name__
+        names = self.all_metric_names
+        for metric in names:
             if metric in RESERVED or "/" in metric:
                 raise UserError(
-                    f"{type(self).__name__}: a metric cannot be named '{metric}', since "
-                    f"{', '.join(RESERVED)} have a meaning already and '/' separates keys: rename it"
+                    f"{kind}: a metric cannot be named '{metric}', since {', '.join(RESERVED)} "
+                    "have a meaning already and '/' separates keys: rename it"
                 )
-        if self.monitor not in self.metric_names:
-            raise UserError(
-                f"{type(self).__name__}: monitor '{self.monitor}' is none of {', '.join(self.metric_names)}"
-            )
+            if names.count(metric) > 1:
+                raise UserError(
+                    f"{kind}: two metrics are named '{metric}': give one of them another name in "
+                    "its init_args, such as {beta: 2.0, name: F2}"
+                )
+        if self.monitor not in names:
+            raise UserError(f"{kind}: monitor '{self.monitor}' is none of {', '.join(names)}")
         if self.weight < 0:
-            raise UserError(
-                f"{type(self).__name__}: weight {self.weight} is negative; weights start at 0"
-            )
+            raise UserError(f"{kind}: weight {self.weight} is negative; weights start at 0")
         if self.depth < 0 or self.width < 1:
             raise UserError(
-                f"{type(self).__name__}: depth {self.depth} and width {self.width} must be at least 0 and 1"
+                f"{kind}: depth {self.depth} and width {self.width} must be at least 0 and 1"
             )
 
     # -- labels as people write them ---------------------------------------------------------------
     @abstractmethod
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
-        """Returns the task with its label space learnt from training labels; what was set by hand stays.
+        """Returns the task with its label space learnt from training labels; settings stay.
 
         Args:
             values: (N,) or (N, L) labels as read, None or NaN where missing; at least one is known.
@@ -235,7 +140,7 @@ class Task(ABC):
 
     @abstractmethod
     def encode(self, values: np.ndarray) -> Tensor:
-        """Labels as read -> targets, missing ones marked as :func:`labelled` expects.
+        """Turns labels as read into targets, missing ones marked as ``is_labelled`` expects.
 
         Raises:
             BadLabel: A label outside the label space.
@@ -254,7 +159,7 @@ class Task(ABC):
     # -- the loss ----------------------------------------------------------------------------------
     @abstractmethod
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Unreduced losses, 0 where the label is missing.
+        """Returns unreduced losses, 0 where the label is missing.
 
         Args:
             outputs: (..., O), fp32.
@@ -265,28 +170,31 @@ class Task(ABC):
         """
 
     def loss_key(self) -> tuple[Hashable, ...]:
-        """Returns what :meth:`losses` may read: tasks with equal keys share one loss computation.
+        """Returns everything that :meth:`losses` may read: tasks with equal keys share one call.
 
-        That is every field but ``weight``, ``monitor`` and the ``not_in_loss`` of the class that
-        defines ``losses``: what one class's loss leaves alone, a loss that replaces it may read.
+        That is every field but ``weight``, ``monitor``, ``metrics`` and the ``not_in_loss`` of the
+        class that defines ``losses``: a loss that replaces it may read what it left alone.
         """
         owner = next(kind for kind in type(self).__mro__ if "losses" in vars(kind))
-        unread = {"weight", "monitor", *vars(owner).get("not_in_loss", ())}
+        unread = {"weight", "monitor", "metrics", *vars(owner).get("not_in_loss", ())}
         read = [
-            (field.name, hashable(getattr(self, field.name)))
+            (field.name, to_key(getattr(self, field.name)))
             for field in fields(self)
             if field.name not in unread
         ]
         return (type(self), self.out_features, self.event_dims, *read)
 
-    # -- metrics -----------------------------------------------------------------------------------
+    # -- metrics of the kind -----------------------------------------------------------------------
     @abstractmethod
-    def metrics(self) -> MetricCollection:
-        """Builds fresh metrics, one per name in ``metric_names``, and what :meth:`compute` needs besides."""
+    def build_metrics(self) -> MetricCollection:
+        """Builds the kind's own metrics by name, and a LabelCount 'count'.
+
+        A metric that :meth:`derive` needs may stand in place of one that it computes.
+        """
 
     @abstractmethod
-    def measured(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """What the metrics' ``update`` takes, by argument name: ``preds``, ``target`` and the ``counts`` of known labels.
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Returns arguments for the metrics' ``update``: preds, target, counts of known labels.
 
         Args:
             outputs: (B, ..., O), fp32.
@@ -295,66 +203,182 @@ class Task(ABC):
 
     @abstractmethod
     def undefined(self, counts: Tensor) -> set[str]:
-        """Names the metrics that have no value for these label counts (AUROC of a single class, R2 of one sample ...)."""
+        """Returns the metrics that these label counts do not define, as AUROC of a single class."""
+
+    def derive(self, computed: dict[str, Any]) -> dict[str, Any]:
+        """Adds to the values of :meth:`build_metrics` the ones that follow from them."""
+        return computed
+
+    def reduce_value(self, value: Tensor, counts: Tensor) -> Tensor:
+        """Reduces a metric to one number: its mean over the outputs that define it."""
+        return value.nanmean().float() if value.ndim else value.float()
+
+    # -- metrics that settings add -----------------------------------------------------------------
+    @cached_property
+    def added_metrics(self) -> tuple[AddedMetric, ...]:
+        """The metrics of ``metrics``.
+
+        Raises:
+            UserError: One of them is no class of a metric.
+        """
+        if not isinstance(self.metrics, list | tuple):
+            raise UserError(
+                f"{type(self).__name__}: metrics is '{self.metrics}', where a list is expected: "
+                f"[{self.metrics}]"
+            )
+        try:
+            return tuple(AddedMetric.of(spec) for spec in self.metrics)
+        except UserError as error:
+            raise UserError(f"{type(self).__name__}: {error}") from None
+
+    @property
+    def all_metric_names(self) -> tuple[str, ...]:
+        """The names of the kind's own metrics, then of the added ones."""
+        return (*self.metric_names, *(metric.name for metric in self.added_metrics))
+
+    def metric_settings(self, output: int = 0) -> dict[str, object]:
+        """Returns the settings that the task knows of an added metric of one of its outputs."""
+        return {}
+
+    def settings_of(self, metric: AddedMetric) -> dict[str, object]:
+        """Returns the settings that the task knows of this added metric."""
+        return self.metric_settings()
+
+    def added_rows(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns predictions and labels as added metrics see them, missing labels among them.
+
+        Args:
+            outputs: (B, ..., O), fp32.
+            targets: (B, ...).
+
+        Returns:
+            (N, ...) and (N,), or (N, L) and (N, L) where each output has a value of its own.
+        """
+        measured = self.measure(outputs, targets)
+        return measured["preds"], measured["target"]
+
+    def example_rows(self) -> tuple[Tensor, Tensor] | None:
+        """Returns rows as :meth:`added_rows` does, to try metrics on; None for no trial."""
+        return None
+
+    def compute_added(self, metric: AddedMetric, preds: Tensor, target: Tensor) -> Tensor:
+        """Computes an added metric on all rows: one number, or one per output (L,)."""
+        if target.ndim == 1:
+            known = is_labelled(target)
+            return metric.value(self.metric_settings(), preds[known], target[known])
+        values = []
+        for k in range(target.shape[1]):
+            known = is_labelled(target[:, k])
+            rows = preds[known, k]
+            values.append(metric.value(self.metric_settings(k), rows, target[known, k]))
+        return torch.stack(values)
+
+    def try_added(self, metric: AddedMetric, preds: Tensor, target: Tensor) -> None:
+        """Computes an added metric on example rows.
+
+        Raises:
+            UserError: It does not suit this kind of task.
+        """
+        rows = (preds, target) if target.ndim == 1 else (preds[:, 0], target[:, 0])
+        metric.refuse_unfit(type(self).__name__, self.settings_of(metric), *rows)
+
+    def prefers_less(self, metric: str) -> bool:
+        """Returns whether a lower value of a metric is better."""
+        for added in self.added_metrics:
+            if added.name == metric:
+                return added.higher_is_better(self.settings_of(added)) is False
+        return metric in self.minimised
+
+    # -- what an evaluation calls ------------------------------------------------------------------
+    def assemble_metrics(self) -> MetricCollection:
+        """Builds everything that :meth:`compute` needs, once the added metrics are found to suit.
+
+        Raises:
+            UserError: An added metric cannot be computed for this task, or is the ``monitor`` and
+                does not say whether more of it is better.
+        """
+        own = self.build_metrics()
+        if not self.added_metrics:
+            return own
+        example = self.example_rows()
+        for metric in self.added_metrics if example is not None else ():
+            self.try_added(metric, *example)
+        for metric in self.added_metrics:
+            is_better = metric.higher_is_better(self.settings_of(metric))
+            if metric.name == self.monitor and is_better is None:
+                raise UserError(
+                    f"{type(self).__name__}: monitor '{self.monitor}' does not say whether more "
+                    "of it is better: choose another, or a subclass that sets higher_is_better"
+                )
+        return MetricCollection(
+            {**dict(own.items()), "rows": EvaluationRows()}, compute_groups=False
+        )
+
+    def update_metrics(self, metrics: MetricCollection, outputs: Tensor, targets: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            metrics: The collection of :meth:`assemble_metrics`.
+            outputs: (B, ..., O), fp32.
+            targets: (B, ...).
+        """
+        arguments = self.measure(outputs, targets)
+        if "rows" in metrics:
+            rows, labels = self.added_rows(outputs, targets)
+            arguments |= {"rows": rows, "labels": labels}
+        metrics.update(**arguments)
 
     def compute(self, metrics: MetricCollection) -> dict[str, Tensor]:
-        """Values over all batches and ranks, as scalars; NaN where the labels do not define one."""
+        """Returns values over all batches and ranks, as scalars; NaN where labels define none."""
         counts = metrics["count"].compute()
-        return {name: self.scalar(value, counts) for name, value in self.values(metrics).items()}
+        values = self.compute_values(metrics)
+        return {name: self.reduce_value(value, counts) for name, value in values.items()}
 
-    def values(self, metrics: MetricCollection) -> dict[str, Tensor]:
-        """The same before they become one number: (L,) where each label, class or output has a value of its own."""
+    def compute_values(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        """Returns values that are not reduced yet: (L,) where each output has one of its own."""
         nan = torch.tensor(float("nan"))
         undefined = self.undefined(metrics["count"].compute())
         if undefined >= set(self.metric_names):
-            return dict.fromkeys(self.metric_names, nan)
+            return dict.fromkeys(self.all_metric_names, nan)
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message="No (positive|negative) samples"
-            )  # those become NaN here
-            found = self.derived(metrics.compute())
-        return {name: nan if name in undefined else found[name] for name in self.metric_names}
+            # these become NaN here
+            warnings.filterwarnings("ignore", message="No (positive|negative) samples")
+            found = self.derive(metrics.compute())
+        values = {name: nan if name in undefined else found[name] for name in self.metric_names}
+        kept = found.get("rows")
+        for metric in self.added_metrics:
+            values[metric.name] = nan if kept is None else self.compute_added(metric, *kept)
+        return values
 
-    def derived(self, computed: dict[str, Any]) -> dict[str, Any]:
-        """Completes what the metrics have computed by what follows from it."""
-        return computed
-
-    def scalar(self, value: Tensor, counts: Tensor) -> Tensor:
-        """Reduces a metric's value to one number: the mean over the labels, classes or outputs for which it is defined."""
-        return value.nanmean().float() if value.ndim else value.float()
-
-    def per_output(self, metrics: MetricCollection) -> dict[str, Tensor]:
-        """Values that are logged one by one besides, by '<metric>/<label>'; none unless a setting asks for them."""
+    def compute_per_output(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        """Returns values to log besides, by '<metric>/<label>'; none unless a setting asks."""
         return {}
 
     # -- model selection ---------------------------------------------------------------------------
     def score(self, values: Mapping[str, Tensor | float]) -> float:
-        """The value that counts for model selection, higher is better."""
+        """Returns the value that counts for model selection; higher is better."""
         value = float(values[self.monitor])
-        return -value if self.monitor in self.minimised else value
+        return -value if self.prefers_less(self.monitor) else value
 
-    def in_score(self, metrics: MetricCollection) -> dict[str, Tensor]:
-        """Values that :meth:`score` takes in place of those reported; none unless a kind says otherwise."""
+    def bound_for_score(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        """Returns values that :meth:`score` takes in place of the reported ones; mostly none."""
         return {}
 
-    def score_in_words(self) -> str:
+    def describe_score(self) -> str:
         """Says what :meth:`score` returns, in a few words."""
-        return (
-            f"minus {in_words(self.monitor)}"
-            if self.monitor in self.minimised
-            else in_words(self.monitor)
-        )
+        metric = spell_metric(self.monitor)
+        return f"minus {metric}" if self.prefers_less(self.monitor) else metric
 
     # -- what validation chooses -------------------------------------------------------------------
-    def chosen(self, metrics: MetricCollection) -> Self:
-        """Returns the task with the fields in ``set_by_validation`` as metrics of validation rows say.
+    def choose(self, metrics: MetricCollection) -> Self:
+        """Returns the task with the fields in ``set_by_validation`` chosen on validation rows.
 
         What was set by hand stays.
         """
         return self
 
-    def as_chosen(self, described: Mapping[str, Any]) -> Self:
-        """Returns the task with the fields in ``set_by_validation`` as a checkpoint describes it.
+    def restore_choice(self, described: Mapping[str, Any]) -> Self:
+        """Returns the task with the fields in ``set_by_validation`` as a checkpoint describes them.
 
         What was set by hand stays.
         """
@@ -365,19 +389,29 @@ class Task(ABC):
                 chosen[key] = tuple(value) if isinstance(value, list) else value
         return replace(self, **chosen) if chosen else self
 
-    def choice_in_words(self, name: str) -> str | None:
-        """Says which thresholds a task of that name decides by, where it decides by any."""
+    def describe_choice(self, name: str) -> str | None:
+        """Says which thresholds decide for a task of that name; None where it has no threshold."""
         return None
 
     # -- people ------------------------------------------------------------------------------------
     @abstractmethod
     def decode(self, outputs: Tensor) -> dict[str, Any]:
-        """Outputs (B, O) for people: {suffix of the column's name: B values}; the suffix '' is the prediction itself."""
+        """Turns outputs (B, O) into {suffix of the column's name: B values}.
 
-    def readable(self, targets: Tensor) -> dict[str, Any]:
-        """Labels (B, ...) for people, None where missing: {suffix of the column's name: B values}, as ``decode`` has them."""
-        return {"": [value if known else None for value, known in pairs(targets)]}
+        The suffix '' is the prediction itself.
+        """
+
+    def decode_targets(self, targets: Tensor) -> dict[str, Any]:
+        """Turns targets (B, ...) into columns as ``decode`` names them, None where missing."""
+        return {"": [value if known else None for value, known in pair_with_known(targets)]}
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that identify the task in a checkpoint or a schema: its class path and settings."""
-        return {"kind": f"{type(self).__module__}.{type(self).__name__}", **asdict(self)}
+        """Returns plain values that identify the task in a checkpoint or a schema.
+
+        They are its class path under 'kind', and its settings.
+        """
+        settings = asdict(self)
+        del settings["metrics"]
+        if self.added_metrics:
+            settings["metrics"] = [metric.describe() for metric in self.added_metrics]
+        return {"kind": f"{type(self).__module__}.{type(self).__name__}", **settings}

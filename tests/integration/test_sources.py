@@ -10,7 +10,7 @@ import yaml
 
 from src.cli.runs import load_run
 from src.data import Rows, Split
-from src.tasks import Task, labelled
+from src.tasks import Task, is_labelled
 from tests.cli.calling import call, refused
 from tests.integration.test_resume import assert_same, checkpoint
 from tests.launching import curves, furthest, only_run, read_json, train, weights
@@ -125,7 +125,7 @@ def test_evaluation_counts_every_row_once(alone: Callable[[str], Path]) -> None:
             for name, task in source.tasks.items():
                 losses, known = (
                     task.losses(outputs[name], rows.targets[name]),
-                    labelled(rows.targets[name]),
+                    is_labelled(rows.targets[name]),
                 )
                 assert recorded[stage][f"{split}/{name}/loss"] == pytest.approx(
                     float(losses.sum() / known.sum()), rel=1e-5

@@ -19,7 +19,7 @@ from src.tasks import (
     MultilabelClassification,
     Regression,
     Task,
-    labelled,
+    is_labelled,
 )
 from tests.toy import Toy
 
@@ -37,7 +37,7 @@ class Unmasked(Regression):
 @dataclass(frozen=True, kw_only=True)
 class NotANumber(Regression):
     def losses(self, outputs, targets):
-        return (outputs.squeeze(-1) - targets) ** 2 * labelled(targets)
+        return (outputs.squeeze(-1) - targets) ** 2 * is_labelled(targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Poisoned(Regression):
     """0 where the label is missing, and yet its gradient there is NaN."""
 
     def losses(self, outputs, targets):
-        return torch.where(labelled(targets), (outputs.squeeze(-1) - targets).square(), 0)
+        return torch.where(is_labelled(targets), (outputs.squeeze(-1) - targets).square(), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +53,13 @@ class Broadcast(Regression):
     """One output axis too many: (B, 1) - (B,)."""
 
     def losses(self, outputs, targets):
-        return (outputs - targets.nan_to_num(0)) ** 2 * labelled(targets)
+        return (outputs - targets.nan_to_num(0)) ** 2 * is_labelled(targets)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Averaged(Regression):
     def losses(self, outputs, targets):
-        mask = labelled(targets)
+        mask = is_labelled(targets)
         return ((outputs.squeeze(-1) - targets.where(mask, 0)) ** 2 * mask).mean()
 
 
@@ -68,7 +68,7 @@ class Picked(Classification):
     """-100 is no class that could be picked."""
 
     def losses(self, outputs, targets):
-        return -outputs.log_softmax(-1).gather(-1, targets[..., None]).squeeze(-1) * labelled(
+        return -outputs.log_softmax(-1).gather(-1, targets[..., None]).squeeze(-1) * is_labelled(
             targets
         )
 
@@ -88,7 +88,7 @@ class Smoothed(Classification):
 @dataclass(frozen=True, kw_only=True)
 class EachLabel(MultilabelClassification):
     def losses(self, outputs, targets):
-        mask = labelled(targets)
+        mask = is_labelled(targets)
         return (F.softplus(outputs) - outputs * targets.where(mask, 0)).sum(-1) * mask.any(-1)
 
 
@@ -101,12 +101,12 @@ FITTED: dict[str, Any] = {"mean": (0.0,), "std": (1.0,)}
     [
         (
             Unmasked(**FITTED),
-            r"Unmasked.losses gives 1 where the label is missing, and must give 0: multiply by labelled\(targets\)$",
+            r"Unmasked.losses gives 1 where the label is missing, and must give 0: multiply by is_labelled\(targets\)$",
         ),
         (Unmasked(), "Unmasked.losses gives 1 where"),  # before its label space is known
         (
             NotANumber(**FITTED),
-            r"gives NaN where the label is missing.*targets.where\(labelled\(targets\), 0\)",
+            r"gives NaN where the label is missing.*targets.where\(is_labelled\(targets\), 0\)",
         ),
         (
             Poisoned(**FITTED),

@@ -19,7 +19,7 @@ from src.tasks import (
     Classification,
     MultilabelClassification,
     Regression,
-    labelled,
+    is_labelled,
 )
 from src.tasks.head import Head
 
@@ -106,7 +106,7 @@ class Quantile(Regression):
     tau: float = 0.5
 
     def losses(self, outputs, targets):
-        mask = labelled(targets)
+        mask = is_labelled(targets)
         error = targets.where(mask, 0) - outputs.squeeze(-1)
         return torch.maximum(self.tau * error, (self.tau - 1) * error) * mask
 
@@ -253,7 +253,7 @@ def test_a_task_may_have_the_name_of_an_attribute(name):
         model(torch.ones(1, D))[name].detach(), model.heads[name](features).detach(), atol=1e-6
     )
     model.metrics_of(name).update(
-        **tasks[name].measured(torch.zeros(2, 1), torch.tensor([1.0, -1.0]))
+        **tasks[name].measure(torch.zeros(2, 1), torch.tensor([1.0, -1.0]))
     )
     assert tasks[name].compute(model.metrics_of(name))["mae"] == 1
     assert tasks[name].compute(model.metrics_of(f"{name}_"))["mae"].isnan()

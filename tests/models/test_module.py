@@ -438,9 +438,9 @@ def test_validation_metrics_do_not_depend_on_the_batches(eval_batch_size):
         outputs, losses = model(batch.inputs), plain_loop(model, batch)
     scores = []
     for name, task in TASKS.items():
-        metrics = task.metrics()
-        metrics.update(**task.measured(outputs[name], batch.targets[name]))
-        computed = task.chosen(metrics).compute(metrics)
+        metrics = task.build_metrics()
+        metrics.update(**task.measure(outputs[name], batch.targets[name]))
+        computed = task.choose(metrics).compute(metrics)
         scores.append(task.score(computed))
         assert logged[f"val/{name}/loss"] == pytest.approx(losses[name].item(), rel=1e-5)
         for metric, value in computed.items():

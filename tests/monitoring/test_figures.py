@@ -55,7 +55,7 @@ class Model(L.LightningModule):
     def __init__(self, tasks: dict[str, Task] = TASKS) -> None:
         super().__init__()
         self.tasks = self.chosen_tasks = tasks
-        self.metrics = {name: task.metrics() for name, task in tasks.items()}
+        self.metrics = {name: task.build_metrics() for name, task in tasks.items()}
 
     def metrics_of(self, name: str) -> MetricCollection:
         return self.metrics[name]
@@ -87,7 +87,7 @@ def collected(figures: Any, model: Model | None = None) -> Any:
         targets = {name: TARGETS[name][rows] for name in model.tasks}
         outputs = {name: OUTPUTS[name][rows] for name in model.tasks}
         for name, task in model.tasks.items():
-            model.metrics_of(name).update(**task.measured(outputs[name], targets[name]))
+            model.metrics_of(name).update(**task.measure(outputs[name], targets[name]))
         batch = Batch(torch.zeros(1), targets, torch.arange(5)[rows])
         figures.on_validation_batch_end(trainer, model, outputs, batch, 0)
     figures.on_validation_end(trainer, model)
@@ -140,7 +140,7 @@ class Counted(Ordinal):
 
     decode = Classification.decode
 
-    def predicted(self, outputs: torch.Tensor) -> torch.Tensor:
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
         return (outputs > 0).sum(-1)
 
 
@@ -157,8 +157,8 @@ def test_a_matrix_holds_what_the_task_itself_decodes(kind: type[Ordinal]) -> Non
 def test_metrics_of_an_ordinal_kind_follow_its_prediction() -> None:
     task = Counted(classes=("low", "middle", "high"))
     outputs = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [1.0, -1.0]])
-    metrics = task.metrics()
-    metrics.update(**task.measured(outputs, torch.tensor([0, 1, 2, 0])))
+    metrics = task.build_metrics()
+    metrics.update(**task.measure(outputs, torch.tensor([0, 1, 2, 0])))
     assert task.compute(metrics)["accuracy"] == 0.75
     assert task.decode(outputs) == {"": ["low", "middle", "high", "middle"]}
 
@@ -268,7 +268,7 @@ def test_a_scatter_plot_is_in_the_labels_own_unit():
 
 def test_a_vector_has_a_panel_per_output_and_a_kind_of_its_own_its_own_prediction():
     class Logarithm(Regression):
-        def predicted(self, outputs: torch.Tensor) -> torch.Tensor:
+        def predict(self, outputs: torch.Tensor) -> torch.Tensor:
             return outputs.exp()
 
     task = Logarithm(names=("u", "v"), mean=(0.0, 100.0), std=(1.0, 10.0))

@@ -23,9 +23,9 @@ def reference(logits, target, smoothing=0.0, weights=None):
 
 
 def measure(task, logits, targets):
-    metrics = task.metrics()
+    metrics = task.build_metrics()
     for part_logits, part_targets in zip(logits.split(4), targets.split(4), strict=True):
-        metrics.update(**task.measured(part_logits, part_targets))
+        metrics.update(**task.measure(part_logits, part_targets))
     return {name: value.item() for name, value in task.compute(metrics).items()}
 
 

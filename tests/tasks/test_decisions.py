@@ -124,13 +124,13 @@ def test_scores_hold_what_all_batches_brought():
     assert preds.tolist() == [[0.25], [0.5], [0.75]]
     assert target.tolist() == [[1], [MISSING], [0]]
     scores.reset()
-    assert [part.shape for part in scores.held()] == [(0, 1), (0, 1)]
+    assert [part.shape for part in scores.read_own()] == [(0, 1), (0, 1)]
 
 
 # -- tasks -----------------------------------------------------------------------------------------
 def evaluated(task, outputs, targets):
-    metrics = task.metrics()
-    metrics.update(**task.measured(outputs, targets))
+    metrics = task.build_metrics()
+    metrics.update(**task.measure(outputs, targets))
     return metrics
 
 
@@ -140,7 +140,7 @@ LABELS = torch.tensor([0.0, 1.0, NAN, 1.0, 1.0])
 
 def test_validation_chooses_a_binary_tasks_threshold():
     task = BinaryClassification(classes=("no", "yes"))
-    chosen = task.chosen(evaluated(task, LOGITS, LABELS))
+    chosen = task.choose(evaluated(task, LOGITS, LABELS))
     low, high = (1 / (1 + math.exp(-x)) for x in (-3.0, -2.0))
     assert chosen.threshold == pytest.approx((low + high) / 2)
     assert chosen.compute(evaluated(task, LOGITS, LABELS))["f1"] == 1
@@ -149,9 +149,9 @@ def test_validation_chooses_a_binary_tasks_threshold():
     )  # three positives, none found at 0.5
     assert task.compute(evaluated(task, LOGITS, LABELS))["accuracy"] == 0.25
     assert chosen.decode(LOGITS)[""] == ["no", "yes", "yes", "yes", "yes"]
-    assert chosen.choice_in_words("fraud") == "threshold of fraud: 0.08331"
+    assert chosen.describe_choice("fraud") == "threshold of fraud: 0.08331"
     by_hand = BinaryClassification(classes=("no", "yes"), threshold=0.3)
-    assert by_hand.chosen(evaluated(task, LOGITS, LABELS)) is by_hand
+    assert by_hand.choose(evaluated(task, LOGITS, LABELS)) is by_hand
     assert by_hand.decode(LOGITS)[""] == ["no", "no", "no", "yes", "yes"]
 
 
@@ -159,14 +159,14 @@ def test_validation_chooses_a_threshold_for_each_label():
     task = MultilabelClassification(labels=("u", "v", "w"))
     outputs = torch.tensor([[-3.0, 1.0, 0.0], [-1.0, 2.0, 0.0], [-1.0, 3.0, 0.0]])
     targets = torch.tensor([[0.0, 0, 0], [1, 0, 0], [NAN, 1, 0]])
-    chosen = task.chosen(evaluated(task, outputs, targets))
+    chosen = task.choose(evaluated(task, outputs, targets))
     u = (1 / (1 + math.exp(3)) + 1 / (1 + math.exp(1))) / 2
     v = (1 / (1 + math.exp(-2)) + 1 / (1 + math.exp(-3))) / 2
     assert chosen.thresholds == pytest.approx((u, v, 0.5))
     decoded = chosen.decode(outputs)
     assert [decoded[name] for name in "uvw"] == [[0, 1, 1], [0, 0, 1], [0, 0, 0]]
     assert chosen.compute(evaluated(task, outputs, targets))["f1"] == 1
-    assert chosen.choice_in_words("tags") == f"thresholds of tags: u {u:.4g}, v {v:.4g}, w 0.5"
+    assert chosen.describe_choice("tags") == f"thresholds of tags: u {u:.4g}, v {v:.4g}, w 0.5"
     assert (
         best_thresholds(evaluated(task, outputs, targets)["scores"].compute()) == chosen.thresholds
     )
@@ -191,12 +191,12 @@ def test_a_table_of_predictions_has_the_accuracy_and_f1_that_are_reported(seed, 
 
 def test_a_description_brings_back_what_validation_chose():
     task = BinaryClassification(classes=("no", "yes"))
-    assert task.as_chosen({"threshold": 0.125}).threshold == 0.125
-    assert task.as_chosen({}) == task  # of a checkpoint from before
+    assert task.restore_choice({"threshold": 0.125}).threshold == 0.125
+    assert task.restore_choice({}) == task  # of a checkpoint from before
     by_hand = BinaryClassification(classes=("no", "yes"), threshold=0.3)
-    assert by_hand.as_chosen({"threshold": 0.125}).threshold == 0.3
+    assert by_hand.restore_choice({"threshold": 0.125}).threshold == 0.3
     several = MultilabelClassification(labels=("u", "v"))
-    assert several.as_chosen({"thresholds": [0.25, 0.5]}).thresholds == (0.25, 0.5)
+    assert several.restore_choice({"thresholds": [0.25, 0.5]}).thresholds == (0.25, 0.5)
 
 
 def test_values_of_single_labels_on_request():
@@ -204,7 +204,7 @@ def test_values_of_single_labels_on_request():
     outputs = torch.tensor([[1.0, 1.0, 1.0], [-1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
     targets = torch.tensor([[1.0, 1, NAN], [0, 0, NAN], [0, NAN, NAN]])
     metrics = evaluated(task, outputs, targets)
-    got = {key: value.item() for key, value in task.per_output(metrics).items()}
+    got = {key: value.item() for key, value in task.compute_per_output(metrics).items()}
     assert got["f1/u"] == pytest.approx(2 / 3)
     assert got["f1/v"] == pytest.approx(2 / 3)
     assert got["accuracy/u"] == pytest.approx(2 / 3)
@@ -214,9 +214,9 @@ def test_values_of_single_labels_on_request():
     assert all(math.isnan(got[f"{metric}/w"]) for metric in task.metric_names)
     assert set(got) == {f"{metric}/{label}" for metric in task.metric_names for label in "uvw"}
     assert task.compute(metrics)["accuracy"].item() == pytest.approx(3 / 5)  # of all known ones
-    assert MultilabelClassification(labels=("u", "v", "w")).per_output(metrics) == {}
+    assert MultilabelClassification(labels=("u", "v", "w")).compute_per_output(metrics) == {}
     nothing = evaluated(task, outputs, torch.full((3, 3), NAN))
-    assert set(task.per_output(nothing)) == set(got)
+    assert set(task.compute_per_output(nothing)) == set(got)
 
 
 @pytest.mark.parametrize(

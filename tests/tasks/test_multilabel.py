@@ -14,9 +14,9 @@ TASK = MultilabelClassification(labels=("u", "v", "w"))
 
 
 def measure(task, logits, targets, size=7):
-    metrics = task.metrics()
+    metrics = task.build_metrics()
     for part_logits, part_targets in zip(logits.split(size), targets.split(size), strict=True):
-        metrics.update(**task.measured(part_logits, part_targets))
+        metrics.update(**task.measure(part_logits, part_targets))
     return {name: value.item() for name, value in task.compute(metrics).items()}
 
 

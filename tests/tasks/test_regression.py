@@ -16,9 +16,9 @@ VECTOR = Regression(names=("u", "v"), mean=(1.0, -2.0), std=(2.0, 0.5))
 
 
 def measure(task, outputs, targets, size=7):
-    metrics = task.metrics()
+    metrics = task.build_metrics()
     for part_outputs, part_targets in zip(outputs.split(size), targets.split(size), strict=True):
-        metrics.update(**task.measured(part_outputs, part_targets))
+        metrics.update(**task.measure(part_outputs, part_targets))
     return {name: value.item() for name, value in task.compute(metrics).items()}
 
 
@@ -225,15 +225,15 @@ def test_what_a_regression_adds_to_the_score_is_bounded_below():
 def test_each_output_of_a_vector_is_bounded_by_itself():
     targets = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
     outputs = torch.tensor([[0.0, 100.0], [2.0, 3.0], [3.0, 5.0]])
-    metrics = VECTOR.metrics()
-    metrics.update(**VECTOR.measured(outputs, targets))
+    metrics = VECTOR.build_metrics()
+    metrics.update(**VECTOR.measure(outputs, targets))
     reported = VECTOR.compute(metrics)
     assert reported["r2"].item() == pytest.approx((1 - 1 / 8 + 1 - 99**2 / 8) / 2)
-    assert VECTOR.in_score(metrics)["r2"].item() == pytest.approx((1 - 1 / 8 - 1) / 2)
-    assert VECTOR.score({**reported, **VECTOR.in_score(metrics)}) == pytest.approx(
+    assert VECTOR.bound_for_score(metrics)["r2"].item() == pytest.approx((1 - 1 / 8 - 1) / 2)
+    assert VECTOR.score({**reported, **VECTOR.bound_for_score(metrics)}) == pytest.approx(
         (1 - 1 / 8 - 1) / 2
     )
-    assert STANDARD.in_score(STANDARD.metrics()) == {}
+    assert STANDARD.bound_for_score(STANDARD.build_metrics()) == {}
 
 
 def test_outputs_may_be_parameters_of_a_distribution():
@@ -243,7 +243,7 @@ def test_outputs_may_be_parameters_of_a_distribution():
         def out_features(self):
             return 2
 
-        def predicted(self, outputs):
+        def predict(self, outputs):
             return outputs[..., :1]
 
     task = Gaussian(mean=(10.0,), std=(2.0,))

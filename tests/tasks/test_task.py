@@ -16,19 +16,12 @@ from src.tasks import (
     MultilabelClassification,
     Regression,
     Task,
-    labelled,
+    is_labelled,
 )
 from src.tasks.head import Head
-from src.tasks.task import (
-    LabelCount,
-    as_numbers,
-    classes_as_integers,
-    constant,
-    distinct,
-    hashable,
-    known,
-    position_in,
-)
+from src.tasks.label_count import LabelCount
+from src.tasks.labels import find_classes, find_positions, is_known, to_integers, to_numbers
+from src.tasks.task import make_constant, to_key
 
 NAN = float("nan")
 KINDS = [
@@ -40,18 +33,18 @@ KINDS = [
 
 
 def test_labelled():
-    assert labelled(torch.tensor([0.0, NAN, -100.0])).tolist() == [True, False, True]
-    assert labelled(torch.tensor([0, MISSING, 3])).tolist() == [True, False, True]
+    assert is_labelled(torch.tensor([0.0, NAN, -100.0])).tolist() == [True, False, True]
+    assert is_labelled(torch.tensor([0, MISSING, 3])).tolist() == [True, False, True]
 
 
-def test_classes_as_integers():
-    assert classes_as_integers(torch.tensor([1.0, NAN, 0.0])).tolist() == [1, MISSING, 0]
+def test_to_integers():
+    assert to_integers(torch.tensor([1.0, NAN, 0.0])).tolist() == [1, MISSING, 0]
 
 
 def test_known():
-    assert known(np.array([1.0, NAN])).tolist() == [True, False]
-    assert known(np.array([1, 2])).tolist() == [True, True]
-    assert known(np.array([["a", None], [NAN, 0]], dtype=object)).tolist() == [
+    assert is_known(np.array([1.0, NAN])).tolist() == [True, False]
+    assert is_known(np.array([1, 2])).tolist() == [True, True]
+    assert is_known(np.array([["a", None], [NAN, 0]], dtype=object)).tolist() == [
         [True, False],
         [False, True],
     ]
@@ -59,26 +52,26 @@ def test_known():
 
 def test_as_numbers():
     np.testing.assert_array_equal(
-        as_numbers(np.array(["3.5", None, True, 2], dtype=object)), [3.5, NAN, 1, 2]
+        to_numbers(np.array(["3.5", None, True, 2], dtype=object)), [3.5, NAN, 1, 2]
     )
     with pytest.raises(BadLabel, match="'x'") as caught:
-        as_numbers(np.array([[1, 2], [3, "x"]], dtype=object))
+        to_numbers(np.array([[1, 2], [3, "x"]], dtype=object))
     assert caught.value.row == 1
     with pytest.raises(BadLabel, match="-inf"):
-        as_numbers(np.array([0.0, -np.inf]))
+        to_numbers(np.array([0.0, -np.inf]))
 
 
 def test_distinct_orders_numbers_by_size_and_words_by_alphabet():
-    assert distinct(np.array([10, 9, None, 10, -1], dtype=object)) == (-1, 9, 10)
-    assert distinct(np.array(["b", "a", None], dtype=object)) == ("a", "b")
-    assert distinct(np.array([2.5, NAN, 1.0])) == (1.0, 2.5)
+    assert find_classes(np.array([10, 9, None, 10, -1], dtype=object)) == (-1, 9, 10)
+    assert find_classes(np.array(["b", "a", None], dtype=object)) == ("a", "b")
+    assert find_classes(np.array([2.5, NAN, 1.0])) == (1.0, 2.5)
     assert all(
-        type(v) is float for v in distinct(np.array([2.5, 1.0]))
+        type(v) is float for v in find_classes(np.array([2.5, 1.0]))
     )  # plain values, which JSON can hold
 
 
 def test_position_in():
-    assert position_in(("a", "b"), np.array(["b", None, "a"], dtype=object)).tolist() == [
+    assert find_positions(("a", "b"), np.array(["b", None, "a"], dtype=object)).tolist() == [
         1,
         MISSING,
         0,
@@ -94,7 +87,7 @@ def test_label_count_adds_up():
 
 def test_a_constant_made_in_inference_mode_is_an_ordinary_tensor():
     with torch.inference_mode():
-        tensor = constant((0.123, 4.0), (torch.device("cpu"), torch.float32))
+        tensor = make_constant((0.123, 4.0), (torch.device("cpu"), torch.float32))
     assert not tensor.is_inference()
     assert tensor.tolist() == pytest.approx([0.123, 4.0])
 
@@ -111,7 +104,7 @@ def test_description_is_plain_and_complete(task):
 @pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
 @pytest.mark.parametrize("task", KINDS, ids=lambda task: type(task).__name__)
 def test_all_metrics_are_undefined_before_any_batch(task):
-    computed = task.compute(task.metrics())
+    computed = task.compute(task.build_metrics())
     assert list(computed) == list(task.metric_names)
     assert torch.stack(list(computed.values())).isnan().all()
 
@@ -164,7 +157,7 @@ class Quantile(Regression):
     note: str = ""
 
     def losses(self, outputs, targets):
-        mask = labelled(targets)
+        mask = is_labelled(targets)
         error = targets.where(mask, 0) - outputs.squeeze(-1)
         return torch.maximum(self.tau * error, (self.tau - 1) * error) * mask
 
@@ -217,7 +210,7 @@ def test_settings_without_a_hash_count_by_what_they_hold():
     )
     assert task.loss_key() != Unhashable(knots=[1.0, 3.0], names_of={"a": [1]}).loss_key()
     assert task.loss_key() != Unhashable(knots=[1.0, 2.0], names_of={"a": [2]}).loss_key()
-    assert hashable(torch.ones(2)) == hashable(torch.ones(2)) != hashable(torch.zeros(2))
+    assert to_key(torch.ones(2)) == to_key(torch.ones(2)) != to_key(torch.zeros(2))
 
 
 @pytest.mark.parametrize("name", ["loss", "count", "scores", "f1/weighted"])
@@ -238,15 +231,15 @@ def test_a_metric_may_be_added_to_a_kind():
             "specificity",
         )
 
-        def metrics(self):
-            metrics = super().metrics()
+        def build_metrics(self):
+            metrics = super().build_metrics()
             metrics.add_metrics({"specificity": BinarySpecificity(ignore_index=MISSING)})
             return metrics
 
     task = Careful(classes=(0, 1))
-    metrics = task.metrics()
+    metrics = task.build_metrics()
     metrics.update(
-        **task.measured(
+        **task.measure(
             torch.tensor([[1.0], [-1.0], [1.0], [2.0]]), torch.tensor([0.0, 0.0, 1.0, NAN])
         )
     )
@@ -257,14 +250,14 @@ def test_a_metric_may_be_added_to_a_kind():
 
 
 def test_what_a_score_is_in_words():
-    assert Classification().score_in_words() == "accuracy"
-    assert BinaryClassification().score_in_words() == "AUROC"
+    assert Classification().describe_score() == "accuracy"
+    assert BinaryClassification().describe_score() == "AUROC"
     assert (
-        MultilabelClassification(monitor="average_precision").score_in_words()
+        MultilabelClassification(monitor="average_precision").describe_score()
         == "average precision"
     )
-    assert Regression().score_in_words() == "R2, at least -1"
-    assert Regression(monitor="rmse").score_in_words() == "1 - RMSE / std, at least -1"
+    assert Regression().describe_score() == "R2, at least -1"
+    assert Regression(monitor="rmse").describe_score() == "1 - RMSE / std, at least -1"
 
 
 @pytest.mark.parametrize(

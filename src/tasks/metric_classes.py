@@ -1,0 +1,123 @@
+"""Classes of metrics by their names."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+
+import torchmetrics
+import torchmetrics.classification
+import torchmetrics.nominal
+import torchmetrics.regression
+from torchmetrics import Metric
+
+from src.errors import UserError, suggest_or_list
+
+# modules whose classes compare predictions with labels row by row
+MODULES = (
+    torchmetrics,
+    torchmetrics.classification,
+    torchmetrics.regression,
+    torchmetrics.nominal,
+)
+
+
+class TaskMetric(Metric):
+    """Base of the metrics that task kinds build themselves, and that no setting names."""
+
+    full_state_update = False
+
+
+def find_class(name: str) -> type[Metric]:
+    """Returns the metric of a class name or class path.
+
+    Raises:
+        UserError: There is none.
+    """
+    module, _, short = name.rpartition(".")
+    kinds = known_classes()
+    if name in kinds:
+        return kinds[name]
+    if module:
+        try:
+            kind = getattr(import_module(module), short)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"metrics names {name}: {in_one_line(error)}") from None
+        if inspect.isclass(kind) and issubclass(kind, Metric):
+            return kind
+        raise UserError(f"metrics names {name}, which is no torchmetrics.Metric")
+    names = [known for known in kinds if "." not in known]
+    raise UserError(
+        f"metrics names '{name}', which is no metric of torchmetrics: "
+        f"{suggest_or_list(name, names)}; give the class path of one of your own"
+    )
+
+
+def known_classes() -> dict[str, type[Metric]]:
+    """Returns the imported metrics by class path, and some of them by class name, too.
+
+    Of torchmetrics the classes that compare predictions with labels go by their name, of other
+    packages all classes do.
+    """
+    found: dict[str, type[Metric]] = {}
+    for kind in subclasses(Metric):
+        found[path_of(kind)] = kind
+        package = kind.__module__.partition(".")[0]
+        if package != "torchmetrics" and not kind.__name__.startswith("_"):
+            found[kind.__name__] = kind
+    for module in reversed(MODULES):
+        for name in module.__all__:
+            kind = getattr(module, name)
+            if inspect.isclass(kind) and issubclass(kind, Metric) and kind is not Metric:
+                found[name] = kind
+    return found
+
+
+def subclasses(kind: type[Metric]) -> Iterator[type[Metric]]:
+    """Yields the classes below one that have been imported, but for a task's own."""
+    for child in kind.__subclasses__():
+        if child is not TaskMetric:
+            yield child
+            yield from subclasses(child)
+
+
+def path_of(kind: type[Metric]) -> str:
+    """Returns the path of a class, by the module that defines it."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def refuse_unknown_classes(described: object) -> None:
+    """Refuses classes that nobody has imported: the file of a stranger imports nothing.
+
+    Args:
+        described: The ``metrics`` of a task as a schema has them.
+
+    Raises:
+        UserError: A class is not known.
+    """
+    kinds = known_classes()
+    for entry in described if isinstance(described, Sequence) else ():
+        path = entry.get("class_path") if isinstance(entry, dict) else entry
+        if path not in kinds:
+            raise UserError(f"names the metric {path}, which is not known here")
+
+
+def parameters_of(kind: type[Metric]) -> set[str]:
+    """Returns the names of a constructor's parameters, with those that it hands on to its bases."""
+    names: set[str] = set()
+    for owner in kind.__mro__:
+        if owner is Metric:
+            break
+        # torchmetrics.CohenKappa chooses the class for a kind of task in __new__
+        makers = [vars(owner)[name] for name in ("__new__", "__init__") if name in vars(owner)]
+        if not makers:
+            continue
+        parameters = inspect.signature(makers[0]).parameters.values()
+        names |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return names - {"self", "cls"}
+
+
+def in_one_line(error: Exception) -> str:
+    """Returns the text of an error without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
