@@ -154,7 +154,7 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
                 "under fsdp: use --strategy ddp"
             )
         if size > 1:
-            check_cuts(model.sharing, size)
+            check_splits(model.sharing, size)
 
     def arrangement(self, devices: int) -> str:
         """How so many devices work together, in words."""
@@ -194,7 +194,7 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
                 "cpu", torch.bfloat16, enabled=self.precision_plugin.precision == "bf16-mixed"
             ):
                 found += estimate_tensor_parallel(
-                    model, cut_linears(model.sharing), passes, again, size
+                    model, split_linears(model.sharing), passes, again, size
                 )
         learnt = [p for p in model.balancer.parameters() if p.requires_grad]
         if learnt and devices > 1:
@@ -246,8 +246,8 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
     def _shapes(self, model: Any) -> Callable[[Tensor], list[int]]:
         """Says what tensor parallelism leaves of a parameter."""
         cut: dict[int, int] = {}
-        for layer, what in cut_linears(model.sharing).items():
-            if what == "outputs":
+        for layer, what in split_linears(model.sharing).items():
+            if what == "columns":
                 cut |= {id(p): 0 for p in layer.parameters()}
             else:
                 cut[id(layer.weight)] = 1  # what its outputs are added to is whole
@@ -291,7 +291,7 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
     def _shard(self, model: Any) -> None:
         assert self.mesh is not None
         if self.tensor_parallel_size > 1:
-            cut_layers(model.sharing, self.mesh["tensor"])
+            split_layers(model.sharing, self.mesh["tensor"])
         passes, sums = (TYPES.get(name or "") for name in (self.parameter_type, self.reduce_type))
         settings: dict[str, Any] = {
             "mesh": self.mesh["data"],
@@ -442,60 +442,48 @@ class FSDP(WorkerTimeout, Launches, DDPStrategy):
             optimizer.load_state_dict({**saved, "state": state, "param_groups": groups})
 
 
-def cut_modules(sharing: nn.Module) -> dict[str, Any]:
-    """The modules that say how devices compute them together, by path; none where several encoders run as one."""
-    encoder = getattr(sharing, "encoder", None)
-    if encoder is None or hasattr(encoder, "encoders"):
-        return {}
+def split_linears(sharing: Any) -> dict[nn.Module, str]:
+    """Returns the linear layers that devices compute together, with 'columns' or 'rows'."""
+    plan = sharing.tensor_parallel_plan()
     return {
-        f"encoder.{path}": module
-        for path, module in encoder.named_modules()
-        if hasattr(module, "cuts")
+        sharing.get_submodule(path): split for path, (split, _) in plan.items() if split != "units"
     }
 
 
-def cut_linears(sharing: nn.Module) -> dict[nn.Module, str]:
-    """The linear layers within these, and of what of each, its 'outputs' or 'inputs', a device has some."""
-    named = [
-        (module.get_submodule(path), what)
-        for module in cut_modules(sharing).values()
-        for path, what in module.cuts.items()
-    ]
-    return {layer: what for layer, what in named if what != "units"}
-
-
-def check_cuts(sharing: nn.Module, size: int) -> None:
-    """Looks at how the layers of an encoder can be cut.
+def check_splits(sharing: Any, size: int) -> None:
+    """Checks that the layers of an encoder can be split.
 
     Raises:
-        UserError: They cannot, or not into so many parts.
+        UserError: No layer can, or not into this number of pieces.
     """
-    modules, asked = cut_modules(sharing), f"strategy.tensor_parallel_size {size}"
-    if not modules:
+    plan = sharing.tensor_parallel_plan()
+    asked = f"strategy.tensor_parallel_size {size}"
+    if not plan:
         encoder = (
             type(sharing.encoder).__name__ if hasattr(sharing, "encoder") else "these encoders"
         )
         raise UserError(
-            f"{asked}: no layer of {type(sharing).__name__} with {encoder} says how devices compute it together; MLP and "
-            "Transformer do under HardSharing and MTAN; or leave the setting at 1, and fsdp cuts parameters alone"
+            f"{asked}: no layer of {type(sharing).__name__} with {encoder} says how devices "
+            "compute it together; MLP and Transformer do under HardSharing and MTAN; or leave the "
+            "setting at 1, and fsdp cuts parameters alone"
         )
-    for path, module in modules.items():
-        if module.pieces % size:
+    for path, (_, pieces) in plan.items():
+        if pieces % size:
             raise UserError(
-                f"{asked} does not divide the {module.pieces} pieces of {path}: its width, or its attention heads"
+                f"{asked} does not divide the {pieces} pieces of {path}: its width, or its "
+                "attention heads"
             )
 
 
-def cut_layers(sharing: nn.Module, mesh: DeviceMesh) -> None:
-    """Lets devices compute layers together: each has some outputs of a first layer, and what these add to the second one's."""
-    styles: dict[str, ParallelStyle] = {"outputs": ColwiseParallel(), "inputs": RowwiseParallel()}
-    for module in cut_modules(sharing).values():
-        for path, what in module.cuts.items():
-            layer = module.get_submodule(path)
-            if what == "units":
-                layer.part = (mesh.get_local_rank(), mesh.size())
-            else:
-                parallelize_module(layer, mesh, styles[what])
+def split_layers(sharing: Any, mesh: DeviceMesh) -> None:
+    """Splits layers over devices, in place, by the plan of the encoder."""
+    styles: dict[str, ParallelStyle] = {"columns": ColwiseParallel(), "rows": RowwiseParallel()}
+    for path, (split, _) in sharing.tensor_parallel_plan().items():
+        layer = sharing.get_submodule(path)
+        if split == "units":
+            layer.part = (mesh.get_local_rank(), mesh.size())
+        else:
+            parallelize_module(layer, mesh, styles[split])
 
 
 def agree(error: OSError | None) -> None:

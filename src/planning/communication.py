@@ -201,7 +201,7 @@ def estimate_tensor_parallel(
 
     Args:
         model: The model, built; sequences of different lengths are taken to have five tokens.
-        cut: {linear layer: "outputs" or "inputs", the side that is cut}.
+        cut: {linear layer: "columns" or "rows", its split by tensor parallelism}.
         backward_passes: Backward passes of a step.
         extra_forward_passes: Forward passes of a step that no backward pass follows.
         itemsize: Bytes of a number in these passes; None: as it comes.
@@ -221,9 +221,9 @@ def estimate_tensor_parallel(
 
     hooks: list[RemovableHandle] = []
     for layer, side in cut.items():
-        if side == "outputs":
+        if side == "columns":
             hooks.append(layer.register_forward_pre_hook(before))
-        elif side == "inputs":
+        elif side == "rows":
             hooks.append(layer.register_forward_hook(after))
 
     with preserve_state(model, hooks):

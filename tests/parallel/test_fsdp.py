@@ -258,12 +258,12 @@ TOKENS = {"data": Sentences, "encoder": partial(Transformer, width=9, heads=3, d
         (
             TWO,
             {"encoder": partial(MLP, width=9, depth=1)},
-            "size 2 does not divide the 9 pieces of encoder.stages.1.0: its width",
+            "size 2 does not divide the 9 pieces of encoder.stages.1.0.body.1: its width",
         ),
         (
             TWO,
             TOKENS,
-            "size 2 does not divide the 3 pieces of encoder.stages.1.0: its width, or its attention heads",
+            "size 2 does not divide the 3 pieces of encoder.stages.1.0.queries_keys_values: its width, or its attention heads",
         ),
         ({"cpu_offload": True}, {}, "strategy.cpu_offload.*leave it out"),
         ({}, {"balancer": AutoLambda}, "AutoLambda moves whole parameters.*use --strategy ddp"),

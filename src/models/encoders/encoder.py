@@ -71,10 +71,6 @@ class Encoder(nn.Module, ABC):
     between stages, placement and FSDP cut at stages, activation checkpointing wraps stages. An
     encoder draws its initial weights from torch's global generator and from nothing else.
 
-    A module within a stage may say how devices can compute it together, each a piece of it:
-    ``cuts`` {path: what is cut, 'outputs' or 'inputs' of a linear layer, or 'units', those that
-    reach a dropout layer between two of these}, and ``pieces``, into how many it may be cut.
-
     Attributes:
         stages: nn.Sequential; the first one reads the inputs as the batch holds them.
         features: Size D of the last stage's output.
@@ -107,6 +103,20 @@ class Encoder(nn.Module, ABC):
     def run(self, stage: nn.Module, state: Any) -> Any:
         """Runs one of its stages, for architectures that act between them."""
         return recomputed(stage, state) if self.recompute else stage(state)
+
+    def tensor_parallel_plan(self) -> dict[str, tuple[str, int]]:
+        """States how devices can compute layers of this encoder together.
+
+        Encoders of this package leave it to :mod:`src.models.encoders.tensor_parallel`, which knows
+        their blocks. A new encoder names its own layers here.
+
+        Returns:
+            {path of a layer: (split, pieces)}, such as ``{"stages.1.linear1": ("columns", 64),
+            "stages.1.linear2": ("rows", 64)}``. The split is ``columns`` (outputs of a linear
+            layer), ``rows`` (its inputs) or ``units`` (a dropout layer between two of these); the
+            number of devices must divide the pieces.
+        """
+        return {}
 
     @torch.no_grad()
     def layouts(self) -> list[Layout]:

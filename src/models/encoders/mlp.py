@@ -12,11 +12,9 @@ from src.models.encoders.stem import VectorStem
 class Block(nn.Module):
     """x + W2 dropout(GELU(W1 LayerNorm(x))): a pre-norm residual block (Gorishniy et al., NeurIPS 2021)."""
 
-    cuts = {"body.1": "outputs", "body.3": "units", "body.4": "inputs"}
-
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.pieces = width
+        self.width = width
         self.body = nn.Sequential(
             nn.LayerNorm(width),
             nn.Linear(width, width),

@@ -57,17 +57,8 @@ class Block(nn.Module):
         rows: Number of positions, from the first, that are wanted of it; None for all.
     """
 
-    cuts = {
-        "queries_keys_values": "outputs",
-        "out.0": "inputs",
-        "mlp.1": "outputs",
-        "mlp.3": "units",
-        "mlp.4": "inputs",
-    }
-
     def __init__(self, width: int, heads: int, dropout: float, rows: int | None = None) -> None:
         super().__init__()
-        self.pieces = heads
         self.heads, self.size, self.rows = heads, width // heads, rows
         self.norm: nn.Module = nn.LayerNorm(width)
         self.queries_keys_values = nn.Linear(

@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from src.errors import UserError
 from src.models.encoders import Encoder
+from src.models.encoders.tensor_parallel import find_plan
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -78,6 +79,15 @@ class Sharing(nn.Module, ABC):
             if not self.whole and isinstance(stages, nn.Sequential):
                 found |= {f"{name}.stages.{key}": stage for key, stage in stages.named_children()}
         return found
+
+    def tensor_parallel_plan(self) -> dict[str, tuple[str, int]]:
+        """Returns how devices can compute layers together, as an encoder states it.
+
+        It is empty where several encoders run side by side: their stacked layers are not split.
+        """
+        encoder = getattr(self, "encoder", None)
+        plan = find_plan(encoder) if isinstance(encoder, Encoder) else {}
+        return {f"encoder.{path}": entry for path, entry in plan.items()}
 
     def penalty(self) -> Tensor | None:
         """Returns a scalar that the step minimises besides the losses, or None.
