@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from src.data.reading import nearest
 from src.errors import UserError
 from src.tasks import Task
+from src.tasks.metric_classes import refuse_unknown_classes
 
 
 def declared(given: Any) -> tuple[type[Task] | None, dict[str, Any]]:
@@ -110,8 +111,8 @@ def task_from_plain(values: dict[str, Any]) -> Task:
     """Returns the task that ``Task.describe`` wrote down.
 
     Raises:
-        UserError: Nothing that has been imported defines its kind: a file of strangers imports
-            nothing.
+        UserError: Nothing that has been imported defines its kind, or one of its metrics: a file
+            of strangers imports nothing.
     """
     kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in all_kinds(Task)}
     kind = kinds.get(values["kind"])
@@ -119,6 +120,7 @@ def task_from_plain(values: dict[str, Any]) -> Task:
         raise UserError(
             f"is of the unknown kind '{values['kind']}': {nearest(values['kind'], kinds)}"
         )
+    refuse_unknown_classes(values.get("metrics", ()))
     return with_settings(kind, {key: value for key, value in values.items() if key != "kind"})
 
 

@@ -237,12 +237,10 @@ def charts(tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
         ],
     }
     page |= {f"loss of {name}": [f"train/{name}/loss", f"val/{name}/loss"] for name in tasks}
-    for (
-        name,
-        task,
-    ) in tasks.items():  # errors in a label's unit would flatten what lies between 0 and 1
-        errors = [metric for metric in task.metric_names if metric in task.minimised]
-        others = [metric for metric in task.metric_names if metric not in task.minimised]
+    for name, task in tasks.items():
+        # errors in a label's unit would flatten metrics between 0 and 1
+        errors = [metric for metric in task.all_metric_names if task.prefers_less(metric)]
+        others = [metric for metric in task.all_metric_names if metric not in errors]
         for title, metrics in (("metrics", others), ("errors", errors)):
             if metrics:
                 page[f"{title} of {name}"] = [f"val/{name}/{metric}" for metric in metrics]

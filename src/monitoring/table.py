@@ -88,12 +88,12 @@ class ResultsTable(JupyterMixin):
         """The tasks' names, grouped by the metrics they have."""
         groups: dict[tuple[str, ...], list[str]] = {}
         for name, task in self.tasks.items():
-            groups.setdefault(tuple(task.metric_names), []).append(name)
+            groups.setdefault(tuple(task.all_metric_names), []).append(name)
         return list(groups.values())
 
     def block(self, names: list[str], width: int) -> list[Text]:
         """The lines of the tasks of one kind, each behind a line break."""
-        metrics = ["loss", *self.tasks[names[0]].metric_names]
+        metrics = ["loss", *self.tasks[names[0]].all_metric_names]
         rows = [
             {stage: self.column(stage, metric, names) for stage in self.stages}
             for metric in metrics

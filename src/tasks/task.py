@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torchmetrics import MetricCollection
 from src.errors import UserError
 from src.tasks.added_metrics import AddedMetric, EvaluationRows, MetricSpec
 from src.tasks.head import Head
+from src.tasks.keys import to_key
 from src.tasks.labels import is_labelled, pair_with_known
 
 # a loss is logged beside a task's metrics; the others are entries of its collection
@@ -40,21 +41,6 @@ def make_constant(
     # made in an evaluation, it must still serve in a backward pass
     with torch.inference_mode(False):
         return torch.tensor(values, device=like[0], dtype=like[1])
-
-
-def to_key(value: object) -> Hashable:
-    """Returns a hashable stand-in: containers and tensors by content, other unhashables by id."""
-    if isinstance(value, Tensor | np.ndarray):
-        return (tuple(value.shape), to_key(value.tolist()))
-    if isinstance(value, list | tuple):
-        return tuple(to_key(item) for item in value)
-    if isinstance(value, dict):
-        return tuple((key, to_key(item)) for key, item in sorted(value.items(), key=repr))
-    try:
-        hash(value)
-    except TypeError:
-        return id(value)
-    return cast(Hashable, value)
 
 
 def spell_metric(metric: str) -> str:
@@ -177,12 +163,9 @@ class Task(ABC):
         """
         owner = next(kind for kind in type(self).__mro__ if "losses" in vars(kind))
         unread = {"weight", "monitor", "metrics", *vars(owner).get("not_in_loss", ())}
-        read = [
-            (field.name, to_key(getattr(self, field.name)))
-            for field in fields(self)
-            if field.name not in unread
-        ]
-        return (type(self), self.out_features, self.event_dims, *read)
+        read = {field.name: getattr(self, field.name) for field in fields(self)}
+        kept = [(name, to_key(value)) for name, value in read.items() if name not in unread]
+        return (type(self), self.out_features, self.event_dims, *kept)
 
     # -- metrics of the kind -----------------------------------------------------------------------
     @abstractmethod

@@ -19,9 +19,10 @@ from src.tasks import (
     is_labelled,
 )
 from src.tasks.head import Head
+from src.tasks.keys import to_key
 from src.tasks.label_count import LabelCount
 from src.tasks.labels import find_classes, find_positions, is_known, to_integers, to_numbers
-from src.tasks.task import make_constant, to_key
+from src.tasks.task import make_constant
 
 NAN = float("nan")
 KINDS = [
