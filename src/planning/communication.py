@@ -6,11 +6,11 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from src.planning.measurable import MeasurableModel
-from src.planning.measure import count_bytes, preserve_state
+from src.planning.measure import preserve_state
+from src.planning.tensors import count_bytes, list_tensors
 
 # DistributedDataParallel closes a bucket at this many bytes and begins the next one.
 FIRST_BUCKET = 2**20
@@ -171,7 +171,7 @@ def estimate_transfers(
 
     inputs = model.input_shape.example(ROWS)
     with preserve_state(model, hooks):
-        features = {id(z): z for z in list_tensors(dict(model.sharing(inputs)))}
+        features = {id(z): z for z in list_tensors(model.sharing(inputs))}
 
     # What no other stage has read goes home, then with the inputs to the losses, then to the heads.
     for tensor, place in unread.values():
@@ -227,7 +227,7 @@ def estimate_tensor_parallel(
             hooks.append(layer.register_forward_hook(after))
 
     with preserve_state(model, hooks):
-        features = list_tensors(dict(model.sharing(model.input_shape.example(ROWS))))
+        features = list_tensors(model.sharing(model.input_shape.example(ROWS)))
         of_forward = list(outputs)
         of_backward = list(gradients)
 
@@ -243,8 +243,3 @@ def estimate_tensor_parallel(
     if not sent:
         return []
     return [Traffic("sums within layers", len(sent), sum(sent) / ROWS, each_row=True)]
-
-
-def list_tensors(tree: object) -> list[Tensor]:
-    """Returns the tensors in nested tuples and mappings."""
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from src.planning.measurable import Inputs, MeasurableModel
 from src.planning.recorder import CostRecorder
+from src.planning.tensors import count_bytes, list_tensors
 
 REST = ("sharing", "heads", "balancer")  # modules that also hold weights outside all parts
 TIMED = 3  # timed runs, of which the fastest counts, part by part
@@ -142,7 +142,7 @@ def extrapolate_costs(
     measured: list[tuple[int, dict[str, Cost]]] = []
     for count in (2, 4):
         inputs, targets = sample(count)
-        found = len(next(iter(tree_leaves(inputs))))
+        found = len(list_tensors(inputs)[0])
         measured.append((found, measure_costs(model, inputs, targets)))
     (few, of_few), (many, of_many) = measured
 
@@ -191,8 +191,3 @@ def collect_tensors(model: MeasurableModel) -> dict[str, tuple[list[nn.Parameter
         if part in parts or weights or buffers:
             found[part] = weights, buffers
     return found
-
-
-def count_bytes(tensors: Iterable[Tensor]) -> int:
-    """Returns the bytes of some tensors."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_leaves
 
 from src.planning.measurable import MeasurableModel
-from src.planning.measure import Cost, count_bytes
+from src.planning.measure import Cost
+from src.planning.tensors import count_bytes, list_tensors
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,7 @@ def measure_optimizer_ratio(
         optimizer.step(closure)
 
     # A single number, such as a count of steps, does not grow with the weights.
-    kept = [
-        leaf
-        for leaf in tree_leaves(dict(optimizer.state))
-        if isinstance(leaf, Tensor) and leaf.numel() > 1
-    ]
+    kept = [tensor for tensor in list_tensors(optimizer.state) if tensor.numel() > 1]
     return count_bytes(kept) / count_bytes([weight])
 
 

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from time import perf_counter
 
 from torch import Tensor, UntypedStorage, nn
-from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
+
+from src.planning.tensors import list_tensors
 
 
 class CostRecorder:
@@ -77,7 +78,7 @@ class CostRecorder:
             around = self._running[-1]
             self.enter(part)
             if self.recomputed:
-                self._hand_over(tree_leaves(inputs), around, part)
+                self._hand_over(list_tensors(inputs), around, part)
 
         def leave(*_: object) -> None:
             self.leave()
