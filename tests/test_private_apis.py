@@ -6,14 +6,14 @@ A public way is better; what stands here has none.
 import pytest
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-from torch.distributed import rendezvous
+from torch.distributed.rendezvous import _torchelastic_use_agent_store
 
 from src.launch.launcher import Launcher
 
 
 # -- launch ----------------------------------------------------------------------------------------
 def test_launcher_that_runs_the_command_again() -> None:
-    """Lightning's Trainer ends the processes of this class alone at Ctrl-C: it has no public name."""
+    """Lightning's Trainer ends the processes of this class at Ctrl-C; it has no public name."""
     launcher = Launcher(LightningEnvironment(), 2, 1)
     assert isinstance(launcher, _SubprocessScriptLauncher)
     assert launcher.procs == []
@@ -24,4 +24,4 @@ def test_torchrun_hands_its_store_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """src/launch/network.py leaves torchrun's store by a variable that is not documented."""
     for value, uses in (("True", True), ("False", False)):
         monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", value)
-        assert rendezvous._torchelastic_use_agent_store() is uses
+        assert _torchelastic_use_agent_store() is uses
