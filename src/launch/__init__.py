@@ -1,1 +1,1 @@
-"""How the processes of a run start and meet."""
+"""Starts the processes of a run, and lets them meet."""

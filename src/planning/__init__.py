@@ -1,1 +1,1 @@
-"""What a run will take on its devices, and how it is laid out there."""
+"""Measures and plans how a run is laid out on its devices."""

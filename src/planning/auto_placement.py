@@ -11,15 +11,15 @@ from src.planning.measure import measure_costs
 from src.planning.memory import Footprint, measure_optimizer_ratio
 
 Balance = Literal["bytes", "time"]
-MOST_CUTS = 5000  # all cuts are tried where there are at most so many
-MOST_ROWS = 32  # rows that a model is tried on
+MOST_CUTS = 5000  # up to this number all cuts are tried
+MOST_ROWS = 32  # rows on which a model is tried
 
 
 def place_parts(footprint: Footprint, devices: int, balance: Balance) -> dict[str, int]:
     """Returns {part: place of its device}; what is in no part stays on the first device.
 
     Args:
-        footprint: What the parts of the model take, see :func:`measure_step`.
+        footprint: The costs of the model's parts, see :func:`measure_step`.
         devices: Number of devices.
         balance: Whether the devices are to have even bytes or even times.
     """
@@ -72,7 +72,7 @@ def distribute(
         stages: The load of each stage, in running order.
         heads: The load of each head.
         devices: Number of devices.
-        first: What the first device has besides.
+        first: The load that the first device has anyway.
     """
     largest_first = sorted(range(len(heads)), key=lambda k: (-heads[k], k))
     sums = [0.0, *accumulate(stages)]
@@ -107,7 +107,7 @@ def propose_cuts(sums: Sequence[float], devices: int, first: float) -> Iterator[
     Args:
         sums: The sums of the loads of the first 0, 1, ... stages.
         devices: Number of devices.
-        first: What the first device has besides.
+        first: The load that the first device has anyway.
     """
     count = len(sums) - 1
     if comb(count + devices - 1, devices - 1) <= MOST_CUTS:

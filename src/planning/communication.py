@@ -39,7 +39,7 @@ class Traffic:
     inside: bool = False
 
     def of(self, rows: int) -> "Traffic":
-        """Returns this traffic for a batch of so many rows."""
+        """Returns this traffic for a batch with this number of rows."""
         return replace(self, bytes=self.bytes * rows, each_row=False) if self.each_row else self
 
     def times(self, batches: int) -> "Traffic":
@@ -173,14 +173,15 @@ def estimate_transfers(
     with preserve_state(model, hooks):
         features = {id(z): z for z in list_tensors(model.sharing(inputs))}
 
-    # What no other stage has read goes home, then with the inputs to the losses, then to the heads.
-    for tensor, place in unread.values():
-        copy(tensor, place, home)
+    # Outputs that no other stage reads go home. From there features and inputs go to the losses,
+    # and features from the losses to the heads.
+    for tensor, source in unread.values():
+        copy(tensor, source, home)
     for tensor in (*list_tensors(inputs), *features.values()):
         copy(tensor, home, root)
-    for place in places_of_heads:
+    for target in places_of_heads:
         for tensor in features.values():
-            copy(tensor, root, place)
+            copy(tensor, root, target)
 
     if not copies:
         return []

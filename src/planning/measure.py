@@ -14,12 +14,12 @@ from src.planning.recorder import CostRecorder
 from src.planning.tensors import count_bytes, list_tensors
 
 REST = ("sharing", "heads", "balancer")  # modules that also hold weights outside all parts
-TIMED = 3  # timed runs, of which the fastest counts, part by part
+TIMED = 3  # timed runs; the fastest counts, part by part
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a part of a network takes.
+    """The bytes and the time that a part of a network takes.
 
     Attributes:
         parameters: Bytes of its weights.
@@ -136,7 +136,7 @@ def extrapolate_costs(
 
     Args:
         model: The model, built, on the CPU.
-        sample: Gives inputs and targets of at most so many rows.
+        sample: Given a number of rows, returns inputs and targets of at most that number.
         rows: Number of rows.
     """
     measured: list[tuple[int, dict[str, Cost]]] = []

@@ -116,10 +116,12 @@ def count_task_gradients(model: MeasurableModel) -> dict[str, float]:
     if model.balancer.level != "parameters":
         return {}
     shared = {id(p): p for p in model.sharing.shared_parameters() if p.requires_grad}
-    found: dict[str, float] = {}
+    parameters = {part: module.parameters() for part, module in model.parts().items()}
+    parameters["sharing"] = model.sharing.parameters()
 
     # A parameter counts for the first part that has it; the rest of sharing comes last.
-    for part, module in (*model.parts().items(), ("sharing", model.sharing)):
-        own = [shared.pop(id(p)) for p in module.parameters() if id(p) in shared]
+    found: dict[str, float] = {}
+    for part, of_part in parameters.items():
+        own = [shared.pop(id(p)) for p in of_part if id(p) in shared]
         found[part] = float(len(model.tasks) * count_bytes(own))
     return found

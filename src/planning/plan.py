@@ -21,7 +21,7 @@ class PlannableStrategy(Protocol):
     """A strategy that can say what it will do, on devices that need not be here."""
 
     def arrangement(self, devices: int) -> str:
-        """Describes in words how so many devices, over all nodes, work together."""
+        """Describes in words how this number of devices, over all nodes, work together."""
 
     def holds(self, model: MeasurableModel, devices: int) -> list[dict[str, float]]:
         """Returns for each device {part: share of its weights there}."""
@@ -67,7 +67,7 @@ class Plan:
             come last. Empty where the strategy does not say.
         loads: The bytes of each of these devices.
         names: The names of the devices outside the Trainer's.
-        traffic: What a device sends in a step; None where the strategy does not say.
+        traffic: Messages of a device in a step; None where the strategy does not say.
         rows: Rows of a global batch.
         micro_batches: Global batches per step.
         sizes: {part: bytes of its weights}.
@@ -104,7 +104,7 @@ def make_plan(
         model: The model, built, on the CPU.
         strategy: How devices work together, see :func:`configure_offline`; None for one device.
         devices: Where the run will be.
-        footprint_of: Returns what the parts of the model take for so many rows.
+        footprint_of: Returns the footprint of the model for a number of rows.
         rows: Rows of a global batch.
         micro_batches: Global batches per step.
         batch_sums: Lists the sums over replicas that each batch takes, given whether parameters
@@ -136,7 +136,9 @@ def make_plan(
         traffic = [scale_traffic(t, rows_each, micro_batches) for t in traffic]
         traffic += [t.times(micro_batches) for t in sums]
 
-    outside = strategy.elsewhere(model, count) if isinstance(strategy, NamesDevices) else {}
+    outside: dict[str, dict[str, float]] = {}
+    if isinstance(strategy, NamesDevices):
+        outside = strategy.elsewhere(model, count)
     holds = [*holds, *outside.values()]
 
     return Plan(
@@ -173,7 +175,8 @@ def compute_loads(footprint: Footprint, holds: list[dict[str, float]]) -> list[L
 def scale_traffic(traffic: Traffic, rows: int, micro_batches: int) -> Traffic:
     """Returns the traffic of a whole step, from the traffic of a batch.
 
-    What depends on rows goes with each batch. Gradients wait for the last batch of a step.
+    Messages whose size depends on rows go with each batch. The others, gradients, wait for the last
+    batch of a step.
     """
     return traffic.of(rows).times(micro_batches) if traffic.each_row else traffic
 
@@ -191,8 +194,10 @@ def configure_offline(strategy: S, devices: Devices, precision: str) -> S:
     settings.parallel_devices = [torch.device(kind, k) for k in range(devices.per_node)]
     settings.num_nodes = devices.nodes
     settings.starts = False
-    if precision == "bf16-mixed" or precision == "16-mixed":
-        settings.precision_plugin = MixedPrecision(precision, "cpu")
+    if precision == "bf16-mixed":
+        settings.precision_plugin = MixedPrecision("bf16-mixed", "cpu")
+    elif precision == "16-mixed":
+        settings.precision_plugin = MixedPrecision("16-mixed", "cpu")
     return strategy
 
 

@@ -179,7 +179,7 @@ def describe_parts(held: Iterable[str]) -> str:
         else:
             others.append(part)
 
-    # Encoders of which a device has the same stages are named together.
+    # Encoders are named together where a device holds the same stages of each.
     encoders: dict[str, list[str]] = defaultdict(list)
     for encoder, numbers in stages.items():
         word = "stage" if len(numbers) == 1 else "stages"
