@@ -21,10 +21,11 @@ from src.balancing import (
     UPGrad,
 )
 from src.models import MultiTaskModel
-from src.models.backward.jacobian import power_of_two
+from src.models.backward.head_gradients import HeadActivations
+from src.models.backward.jacobian import scale_for_half
 from src.models.backward.levels import SurrogateLoss
 from src.models.encoders import MLP
-from src.models.heads import HeadActivations, Heads
+from src.models.heads import Heads
 from src.models.sharing import HardSharing, Owned, Sharing
 from src.rng import draw_uniform
 from src.tasks import Regression
@@ -244,14 +245,14 @@ def test_both_ways_to_the_gramian_agree(groups):
     torch.manual_seed(0)
     heads = Heads(tasks, dict.fromkeys(tasks, 6)).double()
     z = torch.randn(9, 6, dtype=torch.float64)
-    tape = HeadActivations()
-    outputs = heads.taped(dict.fromkeys(tasks, z), tape)[0]
-    deltas = tape.backward(sum((out**3).sum() for out in outputs))
-    rows = torch.stack(deltas.rows()).flatten(1)
-    np.testing.assert_allclose(deltas.gram(deltas.stacked()), rows @ rows.T, rtol=1e-4)
+    activations = HeadActivations()
+    outputs, _ = heads.record(dict.fromkeys(tasks, z), activations)
+    gradients = activations.backward(sum((out**3).sum() for out in outputs))
+    rows = torch.stack(gradients.per_task()).flatten(1)
+    np.testing.assert_allclose(gradients.gramian(gradients.stack_weights()), rows @ rows.T, rtol=1e-4)
     z.requires_grad_()
     names = [name for group in heads.groups for name in group.names]
-    for name, row in zip(names, deltas.rows(), strict=True):
+    for name, row in zip(names, gradients.per_task(), strict=True):
         (expected,) = torch.autograd.grad((heads[name](z) ** 3).sum(), z)
         np.testing.assert_allclose(row, expected, rtol=1e-9, atol=1e-12)
 
@@ -263,12 +264,12 @@ def test_steering_obeys_scaling_and_types():
     assert x.grad.tolist() == [4, 8, 12]
 
 
-def test_a_power_of_two_brings_numbers_into_the_middle_of_fp16():
+def test_scale_for_half_brings_numbers_into_the_middle_of_fp16():
     for value in (1e-9, 3e-5, 1.0, 700.0, 1e6):
-        up = power_of_two(torch.tensor([value, -value / 2]))
+        up = scale_for_half(torch.tensor([value, -value / 2]))
         assert 512 <= value * up <= 2048
         assert np.log2(up) == round(np.log2(up))
-    assert power_of_two(torch.zeros(2)) == 1.0
+    assert scale_for_half(torch.zeros(2)) == 1.0
 
 
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="fp16 needs a GPU")
@@ -339,16 +340,15 @@ def test_accumulation_balances_the_whole_step_once():
     """14 batches: 4 steps of 3, and one of 2 that Lightning divides by 3 all the same."""
     model = trained(partial(Noted, level="parameters"), accumulate_grad_batches=3)
     assert len(model.balancer.seen) == 5
-    assert model._gathered is None
+    assert model.step.micro_batches.rows_TP is None
 
 
 def test_accumulated_gradients_are_the_mean_of_those_of_the_micro_batches():
     one, several = (model_of(partial(Halves, level="parameters")) for _ in range(2))
     parts = [batch_of(0, 12), batch_of(12, 24)]
     several._trainer.accumulate_grad_batches = 2
-    for waiting, part in ((True, parts[0]), (False, parts[1])):
-        several._trainer.fit_loop.epoch_loop._should_accumulate = lambda waiting=waiting: waiting
-        (several.training_step(part, 0) / 2).backward()
+    for batch_idx, part in enumerate(parts):
+        (several.training_step(part, batch_idx) / 2).backward()
     rows_T = torch.zeros(
         len(one.names), sum(p.numel() for p in one.sharing.parameters()), dtype=torch.float64
     )
@@ -468,7 +468,7 @@ def test_auto_lambda_learns_from_the_derivative_of_another_batch_after_the_step(
     batch, other = batch_of(), batch_of(30, 54)
     data.other_batch = lambda name, step: other
     seen = []
-    model.balancer.learn = lambda slopes_T, rate: seen.append((slopes_T, rate))
+    model.balancer.learn_from_lookahead = lambda slopes_T, rate: seen.append((slopes_T, rate))
     before = {key: value.clone() for key, value in model.state_dict().items()}
     model.training_step(batch, 0)
     assert all(
