@@ -17,7 +17,7 @@ from src.batch import PADDING
 from src.cli.app import CLI
 from src.cli.entrypoint import main, remark
 from src.cli.runs import open_run, output_file
-from src.collectives import gathered
+from src.collectives import gather
 from src.data import Split
 from src.errors import UserError
 
@@ -74,7 +74,7 @@ def predict(args: list[str]) -> None:
         frame = without_formulas(frame)
     write(frame, out)
     print(f"{len(frame)} rows, {len(frame.columns)} columns: {out}", flush=True)
-    sides = data.beside(data.predict_split).get("split", [])
+    sides = data.row_info(data.predict_split).get("split", [])
     if split is None and sides:
         counts = ", ".join(f"{sides.count(side)} {side}" for side in dict.fromkeys(sides))
         remark(
@@ -88,7 +88,7 @@ def in_order(parts: list[Any]) -> tuple[Tensor, dict[str, Tensor]]:
         (ids.cpu(), {name: out.float().cpu() for name, out in outputs.items()})
         for ids, outputs in parts
     ]
-    batches = [batch for part in gathered(mine) for batch in part]
+    batches = [batch for part in gather(mine) for batch in part]
     ids = torch.cat([ids for ids, _ in batches])
     order = ids.argsort()[(ids == PADDING).sum() :]
     return ids[order], {
@@ -105,7 +105,7 @@ def readable(cli: CLI, ids: Tensor, outputs: dict[str, Tensor]) -> pd.DataFrame:
 
     split, rows = cli.datamodule.predict_split, ids.tolist()
     tasks = cli.model.tasks
-    beside = {"id": list(range(max(rows) + 1)), **cli.datamodule.beside(split)}
+    beside = {"id": list(range(max(rows) + 1)), **cli.datamodule.row_info(split)}
     columns: dict[str, Any] = {
         free(name, tasks): [values[row] for row in rows] for name, values in beside.items()
     }

@@ -1,4 +1,4 @@
-"""Adult, the census income data of UCI: four tasks on one table."""
+"""The census income data of UCI as four tasks."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = [
-    *(
-        "age",
-        "workclass",
-        "fnlwgt",
-        "education",
-        "education-num",
-        "marital-status",
-        "occupation",
-        "relationship",
-        "race",
-        "sex",
-    ),
-    *("capital-gain", "capital-loss", "hours-per-week", "native-country", "income"),
+    "age",
+    "workclass",
+    "fnlwgt",
+    "education",
+    "education-num",
+    "marital-status",
+    "occupation",
+    "relationship",
+    "race",
+    "sex",
+    "capital-gain",
+    "capital-loss",
+    "hours-per-week",
+    "native-country",
+    "income",
 ]
 LEAKING = [
     "marital-status",
@@ -36,20 +38,22 @@ LEAKING = [
     "income",
     "fnlwgt",
 ]
+SOURCE = "https://archive.ics.uci.edu/dataset/2/adult"
 
 
 class Adult(Table):
-    """Becker and Kohavi 1996, doi 10.24432/C5XW20 (https://archive.ics.uci.edu/dataset/2/adult), with its official test file.
+    """Adult (Becker and Kohavi 1996, doi 10.24432/C5XW20), with its official test file.
 
-    Tasks: ``income`` above 50K, ``never-married``, ``college`` (education-num 13 or more),
-    ``hours`` per week. The columns that these follow from are cut from the inputs, so the figures
-    are not those of the usual income task.
+    The tasks are ``income`` (above 50K), ``never-married``, ``college`` (education-num 13 or more)
+    and ``hours`` per week. The columns that tell these labels are no inputs, so that the scores
+    cannot be compared with those of the usual income task. The files come from
+    https://archive.ics.uci.edu/dataset/2/adult.
 
     Args:
         root: Folder with adult.data and adult.test, gzipped or not.
         val_fraction: Share of adult.data that validates.
         split_seed: Seed of that split.
-        tasks: {task: what is set by hand}, as in Table.
+        tasks: {task: settings}, as in Table.
         schema_path: A run's schema.json.
         batch_size: Rows per step over all devices together.
         eval_batch_size: Rows per evaluation step over all devices.
@@ -75,10 +79,8 @@ class Adult(Table):
             targets={name: name for name in ("income", "never-married", "college", "hours")},
             tasks=tasks,
             drop=LEAKING,
-            categorical=[
-                "capital-gain",
-                "capital-loss",
-            ],  # nearly all 0, else one of some hundred amounts
+            # nearly all amounts are 0, and the others are about a hundred different ones
+            categorical=["capital-gain", "capital-loss"],
             val_fraction=val_fraction,
             split_seed=split_seed,
             schema_path=schema_path,
@@ -89,16 +91,22 @@ class Adult(Table):
         )
 
     def read(self, path: str) -> pd.DataFrame:
-        """Reads UCI's form: no header, '?' for missing, and in the test file a first line of no use and a dot behind labels."""
+        """Reads a file in UCI's form, which has no header and '?' for missing values.
+
+        In the test file the first line is no row, and labels end in a dot.
+        """
         import pandas as pd
 
-        junk = 1 if "adult.test" in Path(path).name else 0
-        words: dict[str, Any] = {
-            "na_values": list(MISSING_WORDS),
-            "keep_default_na": False,
-            "skipinitialspace": True,
-        }
-        frame = pd.read_csv(path, header=None, names=COLUMNS, skiprows=junk, dtype="str", **words)
+        frame = pd.read_csv(
+            path,
+            header=None,
+            names=COLUMNS,
+            skiprows=1 if "adult.test" in Path(path).name else 0,
+            dtype="str",
+            na_values=list(MISSING_WORDS),
+            keep_default_na=False,
+            skipinitialspace=True,
+        )
         frame["income"] = frame["income"].str.rstrip(".")
         frame["never-married"] = (frame["marital-status"] == "Never-married").astype("Int64")
         frame["college"] = (frame["education-num"].astype(int) >= 13).astype("Int64")
@@ -107,14 +115,12 @@ class Adult(Table):
 
 
 def find(root: str, name: str) -> str:
-    """The path of a file in a folder, gzipped or not.
+    """Returns the path of a file in a folder, gzipped or not.
 
     Raises:
-        UserError: Neither is there.
+        UserError: The folder has neither.
     """
     for candidate in (Path(root) / name, Path(root) / f"{name}.gz"):
         if candidate.is_file():
             return str(candidate)
-    raise UserError(
-        f"{root}: neither {name} nor {name}.gz is there; they come from https://archive.ics.uci.edu/dataset/2/adult"
-    )
+    raise UserError(f"{root}: neither {name} nor {name}.gz is there; they come from {SOURCE}")

@@ -2,120 +2,146 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from src.batch import PADDING, Batch
+from src.data.rows import BatchDataset
 from src.tasks import MISSING, Task
 
 
-class Joined(Dataset[Batch]):
-    """The rows of several sources behind one another: row numbers (B,) -> Batch, in which the rows of a source stand together.
+class TargetOfSource(NamedTuple):
+    """Where the labels of a task come from.
 
-    A row's labels of other sources' tasks are missing; so are extras that its source does not have.
-    Sequences, and the labels of their tokens, are filled up to the longest. All this is done for
-    the rows of a batch, when they are asked for.
+    Attributes:
+        source: Position of its source.
+        name: The task's name in that source.
+        example: Labels of one row, for their type and shape.
+        by_token: Whether each token has a label of its own.
+    """
+
+    source: int
+    name: str
+    example: Tensor
+    by_token: bool
+
+
+class MultiSourceDataset(BatchDataset):
+    """The rows of several sources, numbered one source after the other.
+
+    In a batch, the rows of each source are next to each other. For
+    tasks of other sources, the labels of a row are missing; so are extras that its source does not
+    have. Sequences, and the labels of their tokens, are padded to the longest in the batch.
 
     Args:
-        parts: A split of each source.
+        sources: The same split of each source.
         prefixes: What the names of each source's tasks begin with here.
         tasks: {name here: task}.
     """
 
     def __init__(
-        self, parts: Sequence[Dataset[Batch]], prefixes: Sequence[str], tasks: Mapping[str, Task]
+        self, sources: Sequence[BatchDataset], prefixes: Sequence[str], tasks: Mapping[str, Task]
     ) -> None:
-        self.parts, self.rows = parts, [len(part) for part in parts]  # type: ignore[arg-type]
-        *self.starts, _ = ends = list(accumulate(self.rows, initial=0))
-        self.ends = torch.tensor(ends[1:])
-        examples = [
-            part[torch.full((min(n, 1),), PADDING)]
-            for part, n in zip(parts, self.rows, strict=True)
-        ]
-        inputs = [by_key(example) for example in examples]
+        self.sources = sources
+        self.rows = [len(source) for source in sources]
+        bounds = list(accumulate(self.rows, initial=0))
+        self.starts = bounds[:-1]
+        self.ends = torch.tensor(bounds[1:])
+
+        # one row of each source, or none, shows the types and shapes
+        examples = []
+        for source, n in zip(sources, self.rows, strict=True):
+            examples.append(source[torch.full((min(n, 1),), PADDING)])
+        inputs = [inputs_by_name(example) for example in examples]
+        numbers = [len(example) for example in examples]
         self.inputs = {
-            key: behind([one[key] for one in inputs], [len(e) for e in examples], x, 0)
+            key: concatenate([one[key] for one in inputs], numbers, x, 0)
             for key, x in inputs[0].items()
         }
-        self.extras = {
-            name: extra for example in examples for name, extra in example.extras.items()
-        }
-        # {name here: part, name there, how it looks, whether tokens have a label each}
-        self.targets = {
-            (here := prefix + name): (
-                i,
-                name,
-                target,
-                "tokens" in self.inputs and target.ndim > 1 + tasks[here].event_dims,
-            )
-            for i, (example, prefix) in enumerate(zip(examples, prefixes, strict=True))
-            for name, target in example.targets.items()
-        }
+        self.extras: dict[str, Tensor] = {}
+        self.targets: dict[str, TargetOfSource] = {}
+        for i, (example, prefix) in enumerate(zip(examples, prefixes, strict=True)):
+            self.extras |= example.extras
+            for name, target in example.targets.items():
+                here = prefix + name
+                by_token = "tokens" in self.inputs and target.ndim > 1 + tasks[here].event_dims
+                self.targets[here] = TargetOfSource(i, name, target, by_token)
 
     def __len__(self) -> int:
         return sum(self.rows)
 
     def __getitem__(self, ids: Tensor) -> Batch:
         """Returns the rows ``ids``, grouped by source; ``PADDING`` stays at the end."""
-        padded = int(ids[-1]) == PADDING
-        part = torch.bucketize(ids.clamp(min=0) if padded else ids, self.ends, right=True)
-        if padded:
-            part[ids == PADDING] = part.max()
-        numbers = part.bincount(minlength=len(self.parts)).tolist()
+        has_padding = int(ids[-1]) == PADDING
+        source = torch.bucketize(ids.clamp(min=0) if has_padding else ids, self.ends, right=True)
+        if has_padding:
+            source[ids == PADDING] = source.max()
+        numbers = source.bincount(minlength=len(self.sources)).tolist()
+
+        # rows of a single source are grouped already
         if max(numbers) < len(ids):
-            ids = ids[part.argsort(stable=True)]
-        found = {}
-        for i, (rows, start, number) in enumerate(
-            zip(ids.split(numbers), self.starts, numbers, strict=True)
-        ):
-            if number:
-                found[i] = self.parts[i][
-                    torch.where(rows == PADDING, PADDING, rows - start) if padded else rows - start
-                ]
+            ids = ids[source.argsort(stable=True)]
+        batches = self._batch_of_each(ids, numbers, has_padding)
         sizes = [n for n in numbers if n]
+
         inputs = {
-            key: behind([by_key(b)[key] for b in found.values()], sizes, x, 0)
+            key: concatenate([inputs_by_name(b)[key] for b in batches.values()], sizes, x, 0)
             for key, x in self.inputs.items()
         }
         targets = {}
-        for here, (i, name, example, by_token) in self.targets.items():
+        for here, (owner, name, example, by_token) in self.targets.items():
             if by_token:
                 example = example.new_empty(0, inputs["tokens"].shape[1], *example.shape[2:])
-            targets[here] = behind(
-                [b.targets[name] if j == i else None for j, b in found.items()], sizes, example
-            )
+            labels = [b.targets[name] if i == owner else None for i, b in batches.items()]
+            targets[here] = concatenate(labels, sizes, example)
         extras = {
-            name: behind([b.extras.get(name) for b in found.values()], sizes, x)
+            name: concatenate([b.extras.get(name) for b in batches.values()], sizes, x)
             for name, x in self.extras.items()
         }
         return Batch(inputs.get("", inputs), targets, ids, extras)
 
+    def _batch_of_each(
+        self, ids: Tensor, numbers: Sequence[int], has_padding: bool
+    ) -> dict[int, Batch]:
+        """Returns a batch of each source that has rows among the grouped ``ids``."""
+        batches = {}
+        for i, rows in enumerate(ids.split(list(numbers))):
+            if not numbers[i]:
+                continue
+            own = rows - self.starts[i]
+            if has_padding:
+                own = torch.where(rows == PADDING, PADDING, own)
+            batches[i] = self.sources[i][own]
+        return batches
 
-def by_key(batch: Batch) -> dict[str, Tensor]:
-    """The inputs as a dict."""
+
+def inputs_by_name(batch: Batch) -> dict[str, Tensor]:
+    """Returns the inputs as a dict; a single tensor has the name ''."""
     return batch.inputs if isinstance(batch.inputs, dict) else {"": batch.inputs}
 
 
-def behind(
+def concatenate(
     pieces: Sequence[Tensor | None],
     numbers: Sequence[int],
     example: Tensor,
     fill: float | None = None,
 ) -> Tensor:
-    """Tensors behind one another, filled up to the size of the largest.
+    """Concatenates tensors along the rows, and pads them to the size of the largest.
 
     Args:
-        pieces: The tensors; None where there is none.
-        numbers: Rows of each.
-        example: Its type, and at least its size beyond rows, is the result's.
-        fill: What is filled in; None: missing labels.
+        pieces: The tensors; None where all values are missing.
+        numbers: Number of rows of each.
+        example: A tensor with the type of the result, and with its least size beyond the rows.
+        fill: The value of padding; None for missing labels.
     """
     shape = example.shape[1:]
     for piece in pieces:
         if piece is not None and piece.shape[1:] != shape:
             shape = torch.Size(map(max, shape, piece.shape[1:]))
+
+    # a single piece of the right size is returned without a copy
     if len(pieces) == 1 and pieces[0] is not None and pieces[0].shape[1:] == shape:
         return pieces[0]
     if fill is None:

@@ -23,15 +23,15 @@ FILE = Path(__file__).with_name("digits.csv.gz")
 
 
 class Digits(MultiTaskDataModule):
-    """1,797 images of 8 x 8 (Alpaydin and Kaynak, UCI 1998), 60 % to train, 20 % to validate, 20 % to test.
+    """1,797 images of 8 x 8 pixels (Alpaydin and Kaynak, UCI 1998) with four tasks.
 
-    Tasks: ``digit``, which of ten; ``odd``, whether it is odd; ``ink``, the sum of the image;
-    ``quadrants``, which of the four quarters hold more ink than their median over the training
-    images.
+    The tasks are ``digit``, one of ten; ``odd``, whether it is odd; ``ink``, the sum of the pixels;
+    and ``quadrants``, which of the four quarters hold more ink than their median over the training
+    images. 60 % of the images train, 20 % validate and 20 % test.
 
     Args:
-        split_seed: Seed of the split; apart from the run's seed, so that runs with several seeds
-            see the same test images.
+        split_seed: Seed of the split. It is not the run's seed, so that runs with several seeds are
+            tested on the same images.
         batch_size: Rows per step over all devices together.
         eval_batch_size: Rows per evaluation step over all devices together.
         num_workers: Processes that prepare batches.
@@ -61,7 +61,7 @@ class Digits(MultiTaskDataModule):
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
-        """The four tasks; the mean and spread of the ink come from the training images."""
+        """The four tasks; the mean and spread of the ink are those of the training images."""
         ink = self._images[0][self._splits["train"]].sum((1, 2, 3))
         return {
             "digit": Classification(classes=tuple(range(10))),
@@ -78,7 +78,7 @@ class Digits(MultiTaskDataModule):
         return InputShape((1, 8, 8))
 
     def split(self, name: Split) -> Rows:
-        """Returns a split; to predict is to predict the test images."""
+        """Returns a split; prediction takes the test images."""
         images, digit = self._images
         quarters = images.unfold(2, 4, 4).unfold(3, 4, 4).sum((-2, -1)).flatten(1)
         median = quarters[self._splits["train"]].median(0).values
@@ -89,5 +89,5 @@ class Digits(MultiTaskDataModule):
             "ink": self.tasks["ink"].encode(images.sum((1, 2, 3)).double().numpy()),
             "quadrants": (quarters > median).float(),
         }
-        of_rows = {task: target[rows] for task, target in targets.items()}
-        return Rows(images[rows], of_rows, beside={"id": rows.tolist()})
+        labels = {task: target[rows] for task, target in targets.items()}
+        return Rows(images[rows], labels, row_info={"id": rows.tolist()})

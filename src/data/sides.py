@@ -13,11 +13,11 @@ from src.data.kinds import declared
 from src.data.labels import FEW_NUMBERS, MOST_CLASSES
 from src.data.numbers import is_texts, shares, without_words_for_none
 from src.data.splits import (
-    column_split,
-    group_split,
+    split_by_column,
+    split_by_groups,
     keep_rare_classes,
-    random_split,
-    stratified_split,
+    split_at_random,
+    split_by_strata,
 )
 from src.errors import UserError
 from src.tasks import BinaryClassification, Classification, Task
@@ -43,7 +43,7 @@ def sides(table: Table) -> tuple[np.ndarray, int]:
     groups = None
     if table.split_column:
         try:
-            return column_split(to_words(main[table.split_column]).tolist()), 0
+            return split_by_column(to_words(main[table.split_column]).tolist()), 0
         except ValueError as error:
             raise UserError(f"{table.path}: column '{table.split_column}' {error}") from None
     if table.group:
@@ -54,11 +54,11 @@ def sides(table: Table) -> tuple[np.ndarray, int]:
                 f"{table.path} row {row + 1}: column '{table.group}' is missing; each row needs its group"
             )
         groups = words.to_numpy(dtype=object)
-        side = group_split(groups, val, test, table.split_seed)
+        side = split_by_groups(groups, val, test, table.split_seed)
     elif table.stratify:
-        side = stratified_split(joint_codes(main[table.stratify]), val, test, table.split_seed)
+        side = split_by_strata(joint_codes(main[table.stratify]), val, test, table.split_seed)
     else:
-        side = random_split(len(main), val, test, table.split_seed)
+        side = split_at_random(len(main), val, test, table.split_seed)
     train = side == "train"
     labels = [
         codes for name in table.targets if (codes := codes_of_task(table, name, train)) is not None
@@ -88,7 +88,9 @@ def refill(
         more = len(side) / max(free.sum(), 1)
         if not moved.any() or more * sum(shares.values()) >= 1:
             break
-        side[free] = group_split(groups[free], more * shares["val"], more * shares["test"], seed)
+        side[free] = split_by_groups(
+            groups[free], more * shares["val"], more * shares["test"], seed
+        )
         moved = keep_rare_classes(side, labels, groups)
         bound |= moved
     return bound

@@ -9,41 +9,41 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_warn
-from torch.utils.data import Dataset
 
-from src.batch import Batch, InputShape
-from src.data.concat import Joined
-from src.data.datamodule import MultiTaskDataModule, Split
-from src.data.multi_source_sampler import TOGETHER, Sampler, SourceBatches
+from src.batch import InputShape
+from src.data.concat import MultiSourceDataset
+from src.data.datamodule import MultiTaskDataModule
+from src.data.multi_source_sampler import TOGETHER, MultiSourceBatches, Sampler
+from src.data.rows import BatchDataset, Split
 from src.data.stream import GlobalBatches
 from src.errors import UserError
 from src.tasks import Task
 
 
 class Sources(MultiTaskDataModule):
-    """Several data modules as one: the tasks of all, on inputs of one shape, each with labels on the rows of its own source.
+    """Several data modules as one: their rows have labels for the tasks of their own source alone.
 
-    A training step is one batch of one source, or one batch of each side by side. With n_i rows in
-    B_i batches of source i, an epoch is
+    The inputs of all sources have the same shape. A training step is one batch of one source, or
+    one batch of each, side by side. If source i has n_i rows in B_i batches, an epoch is
 
     - ``proportional``: every row once, in B_i steps of source i, in random order;
-    - ``temperature``: as many steps, of which source i has a share of n_i^(1/T) / sum_j n_j^(1/T),
-      at least one, in random order: the larger T, the more equal (temperature-scaled mixing; Raffel
-      et al., JMLR 2020);
+    - ``temperature``: as many steps, where source i has the share n_i^(1/T) / sum_j n_j^(1/T), but
+      at least one, in random order: the larger T, the more equal the shares (temperature-scaled
+      mixing; Raffel et al., JMLR 2020);
     - ``round_robin``: the sources in turn, max_i B_i rounds;
     - ``min_cycle``: all sources in each step, min_i B_i steps;
     - ``max_cycle``: all sources in each step, max_i B_i steps.
 
-    A source that is through before the epoch is begins again, in another order. Validation, test
-    and prediction go through the rows of all sources, one source after the other, each row once.
+    A source that runs out of rows within an epoch starts again, in another order. Validation, test
+    and prediction read each row of all sources once, one source after the other.
 
     Args:
         sources: {name: data module}, each with its own batch size.
-        sampler: Whose turn it is in training.
-        temperature: T of the sampler ``temperature``; the others have none.
-        prefix: Let each task's name begin with its source's, where sources have tasks of the same
-            name.
-        schema_path: A run's schema.json: the sources must read their columns as that run did.
+        sampler: How sources take turns in training.
+        temperature: T of the sampler ``temperature``; other samplers have none.
+        prefix: Whether each task's name begins with that of its source, for sources that have tasks
+            of the same name.
+        schema_path: A run's schema.json; the sources must read their columns as that run did.
         eval_batch_size: Rows per evaluation step over all devices, for all sources.
         num_workers: Processes that prepare batches, for all sources.
         seed: Seed of the order of training batches, for all sources.
@@ -63,36 +63,21 @@ class Sources(MultiTaskDataModule):
         if not sources:
             raise UserError("data.sources is empty; name at least one data module")
         for name, source in sources.items():
-            if not re.fullmatch(r"[\w-]+", name):
-                raise UserError(
-                    f"data.sources names '{name}'; a source's name has letters, digits, '-' and '_' alone"
-                )
-            if isinstance(source, Sources):
-                raise UserError(
-                    f"data.sources.{name} is a Sources itself; name its sources here, beside the others"
-                )
-            for key in ("eval_batch_size", "num_workers"):
-                setting = inspect.signature(type(source)).parameters.get(key)
-                if setting is not None and getattr(source, key) != setting.default:
-                    rank_zero_warn(
-                        f"data.sources.{name}.{key} has no effect: data.{key} holds for all sources"
-                    )
+            check_source(name, source)
         if not 0 < temperature < float("inf"):
             raise UserError(f"data.temperature is {temperature}; it must be a number above 0")
         if temperature != 2.0 and sampler != "temperature":
             rank_zero_warn(
                 f"data.temperature has no effect: data.sampler is {sampler}, not temperature"
             )
+
         sizes = [source.batch_size for source in sources.values()]
-        super().__init__(
-            sum(sizes) if sampler in TOGETHER else max(sizes), eval_batch_size, num_workers, seed
-        )
-        self.sources, self.sampler, self.temperature, self.schema_path = (
-            sources,
-            sampler,
-            temperature,
-            schema_path,
-        )
+        rows_of_a_step = sum(sizes) if sampler in TOGETHER else max(sizes)
+        super().__init__(rows_of_a_step, eval_batch_size, num_workers, seed)
+        self.sources = sources
+        self.sampler = sampler
+        self.temperature = temperature
+        self.schema_path = schema_path
         self.prefixes = {name: f"{name}-" if prefix else "" for name in sources}
 
     def prepare_data(self) -> None:
@@ -112,106 +97,108 @@ class Sources(MultiTaskDataModule):
         tasks: dict[str, Task] = {}
         owners: dict[str, str] = {}
         for source, module in self.sources.items():
-            for name, task in module.tasks.items():
-                name = self.prefixes[source] + name
+            for own_name, task in module.tasks.items():
+                name = self.prefixes[source] + own_name
                 if name in tasks:
                     raise UserError(
-                        f"data.sources: {owners[name]} and {source} both have a task '{name}'; name it otherwise in one of them, "
-                        "or set data.prefix true"
+                        f"data.sources: {owners[name]} and {source} both have a task '{name}'; "
+                        "rename it in one of them, or set data.prefix true"
                     )
-                tasks[name], owners[name] = task, source
+                tasks[name] = task
+                owners[name] = source
         return tasks
 
     @property
     def input_shape(self) -> InputShape:
-        """The one shape of all sources' inputs."""
-        (first, shape), *others = (
-            (name, source.input_shape) for name, source in self.sources.items()
-        )
-        for other, another in others:
+        """The shape that the inputs of all sources have."""
+        shapes = {name: source.input_shape for name, source in self.sources.items()}
+        first, shape = next(iter(shapes.items()))
+        for other, another in shapes.items():
             if another != shape:
                 raise UserError(
-                    f"data.sources: inputs must have one shape, but {first} has {shape} and {other} has {another}"
+                    f"data.sources: inputs must have one shape, but {first} has {shape} and "
+                    f"{other} has {another}"
                 )
         self._compare_columns()
         return shape
 
     def _compare_columns(self) -> None:
-        """Refuses tables whose columns mean different things: one encoder reads all of them by their place."""
-        read = {}
+        """Refuses tables whose columns differ in meaning: one encoder reads all by position."""
+        columns: dict[str, list[tuple[str, Any]]] = {}
         for name, source in self.sources.items():
             inputs = (source.schema() or {}).get("inputs")
-            if inputs is not None:  # how a number is scaled is each source's own
-                read[name] = [(column["column"], column.get("vocabulary")) for column in inputs]
-        for (one, ours), (other, theirs) in pairwise(read.items()):
+            if inputs is not None:
+                # how a number is scaled may differ between sources
+                columns[name] = [(column["column"], column.get("vocabulary")) for column in inputs]
+
+        for (one, ours), (other, theirs) in pairwise(columns.items()):
             for (column, words), (another, others) in zip(ours, theirs, strict=True):
-                if (column, words) != (another, others):
-                    what = (
-                        f"have other values in column '{column}'"
-                        if column == another
-                        else f"read '{column}' and '{another}'"
-                    )
-                    raise UserError(
-                        f"data.sources: {one} and {other} {what}; one encoder needs the same columns of both"
-                    )
+                if (column, words) == (another, others):
+                    continue
+                what = f"read '{column}' and '{another}'"
+                if column == another:
+                    what = f"have other values in column '{column}'"
+                raise UserError(
+                    f"data.sources: {one} and {other} {what}; "
+                    "one encoder needs the same columns of both"
+                )
 
-    def split(self, name: Split) -> "Joined":
+    def split(self, name: Split) -> MultiSourceDataset:
         """Returns the rows of all sources, one source after the other."""
-        return Joined(
-            [source.split(name) for source in self.sources.values()],
-            list(self.prefixes.values()),
-            self.tasks,
-        )
+        splits = [source.split(name) for source in self.sources.values()]
+        return MultiSourceDataset(splits, list(self.prefixes.values()), self.tasks)
 
-    def training_batches(self, rows: Dataset[Batch], shuffle: bool) -> GlobalBatches:
-        """Takes turns between the sources."""
-        assert isinstance(rows, Joined)
+    def training_batches(self, rows: BatchDataset, shuffle: bool) -> GlobalBatches:
+        """Returns the sampler that lets the sources take turns."""
+        assert isinstance(rows, MultiSourceDataset)
         for name, number in zip(self.sources, rows.rows, strict=True):
             if not number:
                 raise UserError(f"data.sources.{name} has no rows to train on")
         sizes = [source.batch_size for source in self.sources.values()]
-        return SourceBatches(rows.rows, sizes, self.sampler, self.temperature, shuffle, self.seed)
+        return MultiSourceBatches(
+            rows.rows, sizes, self.sampler, self.temperature, shuffle, self.seed
+        )
 
     def notes(self) -> list[str]:
-        """Each source's notes, and what a balancer can see of several."""
-        notes = [
-            f"{name}: {note}" for name, source in self.sources.items() for note in source.notes()
-        ]
-        if len(self.sources) > 1:
+        """Returns each source's notes, and the limits of balancing over several sources."""
+        notes = []
+        for name, source in self.sources.items():
+            notes += [f"{name}: {note}" for note in source.notes()]
+        if len(self.sources) == 1:
+            return notes
+
+        notes.append(
+            "each source is split, and its numbers are scaled, by itself: if two sources hold the "
+            "same row, it may train in one and test in the other"
+        )
+        notes.append(
+            "rows of one source have labels of its own tasks only: gradients of two sources' tasks "
+            "with respect to features are on different rows and are orthogonal, so that balancers "
+            "with level features cannot see conflict between sources; "
+            "--model.balancer.level parameters can"
+        )
+        if self.sampler not in TOGETHER:
             notes.append(
-                "each source is split, and its numbers are scaled, by itself: a row that two of them hold may train one and test "
-                "the other"
+                f"sampler {self.sampler}: a step has rows of one source, so that a balancer sees "
+                "its tasks alone; --data.sampler max_cycle puts all sources into each step"
             )
-            notes.append(
-                "rows of one source have labels of its own tasks only: gradients of two sources' tasks with respect to features "
-                "lie on different rows and are orthogonal, so that balancers with level features cannot see conflict between "
-                "sources; --model.balancer.level parameters can"
-            )
-            if self.sampler not in TOGETHER:
-                notes.append(
-                    f"sampler {self.sampler}: a step has rows of one source, so that a balancer sees its tasks alone; "
-                    "--data.sampler max_cycle puts all sources into each step"
-                )
         return notes
 
-    def beside(self, name: Split) -> dict[str, list[Any]]:
-        """Names the rows 'source/name', where rows of a source that only counts them are counted from 0, and their splits."""
-        found = {source: module.beside(name) for source, module in self.sources.items()}
-        rows = {source: len(module.split(name)) for source, module in self.sources.items()}  # type: ignore[arg-type]
-        ids = [
-            f"{source}/{row}"
-            for source, part in found.items()
-            for row in part.get("id", range(rows[source]))
-        ]
-        splits = [
-            side
-            for source, part in found.items()
-            for side in part.get("split", [""] * rows[source])
-        ]
+    def row_info(self, name: Split) -> dict[str, list[Any]]:
+        """Returns the names of the rows as 'source/name', and their splits.
+
+        The rows of a source that does not name them are counted from 0.
+        """
+        ids: list[str] = []
+        splits: list[str] = []
+        for source, module in self.sources.items():
+            info = module.row_info(name)
+            rows = len(module.split(name))
+            ids += [f"{source}/{row}" for row in info.get("id", range(rows))]
+            splits += info.get("split", [""] * rows)
         return {"id": ids, "split": splits} if any(splits) else {"id": ids}
 
     def check_files(self, all_there: bool = True) -> None:
-        """Looks at each source's files."""
         self._compare_schema()
 
     def files(self) -> list[str]:
@@ -222,13 +209,13 @@ class Sources(MultiTaskDataModule):
         return {name: data for name, data in found.items() if data is not None} or None
 
     def schema(self) -> dict[str, Any] | None:
-        """The schemas of the sources that have one, by name."""
+        """Returns the schemas of the sources that have one, by name."""
         schemas = {name: source.schema() for name, source in self.sources.items()}
         known = {name: schema for name, schema in schemas.items() if schema is not None}
         return {"sources": known} if known else None
 
     def _compare_schema(self) -> None:
-        """Refuses files that would be read otherwise than those that the run was trained on."""
+        """Refuses files that would be read in another way than in the run of the schema."""
         if self.schema_path is None:
             return
         try:
@@ -238,15 +225,41 @@ class Sources(MultiTaskDataModule):
                 f"{self.schema_path} is damaged: it is no schema of several sources"
             ) from None
         for name, schema in (self.schema() or {"sources": {}})["sources"].items():
-            if without_places(schema) != without_places(saved.get(name)):
+            if without_paths(schema) != without_paths(saved.get(name)):
                 raise UserError(
-                    f"data.sources.{name} has other rows or columns than in the run of {self.schema_path}: a run on several "
-                    "sources is opened on the files that it was trained on, not on new or changed ones"
+                    f"data.sources.{name} has other rows or columns than in the run of "
+                    f"{self.schema_path}: a run on several sources is opened on the files that it "
+                    "was trained on, not on new or changed ones"
                 )
 
 
-def without_places(schema: Any) -> Any:
-    """A source's schema as JSON has it, without the folders in which its files lie: they may have been moved since."""
+def check_source(name: str, source: MultiTaskDataModule) -> None:
+    """Checks one of several sources, and warns of settings of it that have no effect.
+
+    Raises:
+        UserError: Its name has other characters than a task's, or it is a Sources itself.
+    """
+    if not re.fullmatch(r"[\w-]+", name):
+        raise UserError(
+            f"data.sources names '{name}'; a source's name has letters, digits, '-' and '_' alone"
+        )
+    if isinstance(source, Sources):
+        raise UserError(
+            f"data.sources.{name} is a Sources itself; name its sources here, beside the others"
+        )
+    for key in ("eval_batch_size", "num_workers"):
+        setting = inspect.signature(type(source)).parameters.get(key)
+        if setting is not None and getattr(source, key) != setting.default:
+            rank_zero_warn(
+                f"data.sources.{name}.{key} has no effect: data.{key} holds for all sources"
+            )
+
+
+def without_paths(schema: Any) -> Any:
+    """Returns a source's schema in JSON's types, without the paths of its files.
+
+    The files may have been moved since.
+    """
     plain = json.loads(json.dumps(schema))
     for record in (plain or {}).get("files", {}).values():
         del record["path"], record["given"]

@@ -1,8 +1,8 @@
-"""Which rows train, validate and test: at random, by group, or by a column.
+"""Ways to decide which rows train, validate and test: at random, by group, or by a column.
 
-At random a row's side is a function of the seed and of its place in the file alone. So runs with
-other targets or other inputs are tested on the same rows, and rows that are appended to a file
-leave the sides of the others as they are.
+At random, the side of a row is a function of the seed and of the row's position in the file alone.
+So runs with other targets or other inputs are tested on the same rows, and rows that are appended
+to a file do not move the others.
 """
 
 import hashlib
@@ -23,11 +23,12 @@ NAMES = {
     "dev": "val",
     "test": "test",
 }
-BLOCK = 20  # rows that are dealt out together, so that the shares are right in each part of a file
+BLOCK = 20  # rows that are split together, so that the shares are right in each section of a file
+SIDE = "<U5"  # the type of an array of 'train', 'val' and 'test'
 
 
-def random_split(rows: int, val: float, test: float, seed: int) -> np.ndarray:
-    """Deals rows out at random, each block of 20 rows in proportion.
+def split_at_random(rows: int, val: float, test: float, seed: int) -> np.ndarray:
+    """Splits rows at random, each block of 20 rows in proportion.
 
     Args:
         rows: Number of rows.
@@ -40,21 +41,23 @@ def random_split(rows: int, val: float, test: float, seed: int) -> np.ndarray:
     """
     size = min(BLOCK, rows)
     blocks = -(-rows // size)
+
+    # a permutation of each block
     keys = hash_integers(torch.arange(blocks * size) * GAMMA + seed).view(blocks, size)
-    rank = keys.argsort(1).argsort(1).numpy()  # a permutation of each block
-    # how many rows of all blocks up to this one test, and how many test or validate: shares that
-    # are no whole rows add up
+    rank = keys.argsort(1).argsort(1).numpy()
+
+    # Shares of a block need not be whole rows. How many rows test is rounded over all blocks up to
+    # each, so that fractions of rows add up; so is how many test or validate.
     ends = np.arange(blocks + 1) * size
     tests = np.diff(np.floor(ends * test + 0.5))
     held_out = np.diff(np.floor(ends * (test + val) + 0.5))
-    side = np.where(
-        rank < tests[:, None], "test", np.where(rank < held_out[:, None], "val", "train")
-    )
-    return side.ravel()[:rows].astype("<U5")
+    not_test = np.where(rank < held_out[:, None], "val", "train")
+    side = np.where(rank < tests[:, None], "test", not_test)
+    return side.ravel()[:rows].astype(SIDE)
 
 
-def stratified_split(strata: np.ndarray, val: float, test: float, seed: int) -> np.ndarray:
-    """Deals rows out at random, each stratum in proportion.
+def split_by_strata(strata: np.ndarray, val: float, test: float, seed: int) -> np.ndarray:
+    """Splits rows at random, each stratum in proportion.
 
     Args:
         strata: (rows,) integers whose shares all sides keep.
@@ -68,34 +71,48 @@ def stratified_split(strata: np.ndarray, val: float, test: float, seed: int) -> 
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(strata))
     order = order[np.argsort(strata[order], kind="stable")]
-    side = np.full(len(strata), "train", dtype="<U5")
-    tested = systematic(len(order), test, rng.random())
-    side[order[tested]] = "test"
-    rest = order[~tested]
-    side[rest[systematic(len(rest), val / (1 - test), rng.random())]] = "val"
+
+    # evenly spaced picks from rows in the order of their strata
+    side = np.full(len(strata), "train", dtype=SIDE)
+    tests = pick_evenly(len(order), test, rng.random())
+    side[order[tests]] = "test"
+    rest = order[~tests]
+    side[rest[pick_evenly(len(rest), val / (1 - test), rng.random())]] = "val"
     return side
 
 
-def systematic(count: int, share: float, offset: float) -> np.ndarray:
-    """Picks ``share`` of ``count`` positions, evenly spread: bool (count,)."""
+def pick_evenly(count: int, share: float, offset: float) -> np.ndarray:
+    """Picks ``share`` of ``count`` positions, evenly spaced: bool (count,)."""
     steps = np.floor(np.arange(count + 1) * share + offset)
     return np.diff(steps) > 0
 
 
-def group_split(groups: np.ndarray, val: float, test: float, seed: int) -> np.ndarray:
-    """Deals whole groups out at random, so that no group is on two sides, until the shares of rows are reached.
+def split_by_groups(groups: np.ndarray, val: float, test: float, seed: int) -> np.ndarray:
+    """Splits whole groups at random, until the shares of rows are reached.
 
-    Where groups are few or large, the smallest one stands for a side that would have none.
+    No group is on two sides. If groups are few or large, a side may have none; it then gets the
+    smallest group of a side that has several.
+
+    Args:
+        groups: (rows,) names of groups.
+        val: Share of the rows that validates.
+        test: Share of the rows that tests.
+        seed: Seed of the draw.
+
+    Returns:
+        (rows,) of 'train', 'val' or 'test'.
     """
     names, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+
+    # a group's place in the order depends on its name alone, not on the other groups
     draws = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
     order = np.array(sorted(range(len(names)), key=draws.__getitem__))
-    filled = np.cumsum(sizes[order]) - sizes[order] / 2  # a group goes where its middle row falls
-    side = np.where(
-        filled < test * len(groups),
-        "test",
-        np.where(filled < (test + val) * len(groups), "val", "train"),
-    )
+
+    # a group goes to the side on which its middle row falls
+    middle = np.cumsum(sizes[order]) - sizes[order] / 2
+    not_test = np.where(middle < (test + val) * len(groups), "val", "train")
+    side = np.where(middle < test * len(groups), "test", not_test)
+
     for name, share in (("train", 1.0), ("test", test), ("val", val)):
         several = [other for other in ("train", "test", "val") if (side == other).sum() > 1]
         if share and name not in side and several:
@@ -104,13 +121,13 @@ def group_split(groups: np.ndarray, val: float, test: float, seed: int) -> np.nd
     return side[np.argsort(order)][codes]
 
 
-def column_split(values: Sequence[object]) -> np.ndarray:
+def split_by_column(values: Sequence[object]) -> np.ndarray:
     """Reads the split from a column that says train, val or test.
 
     Raises:
-        UserError: A value is no split's name.
+        UserError: A value names no split.
     """
-    split = np.empty(len(values), dtype="<U5")
+    split = np.empty(len(values), dtype=SIDE)
     for row, value in enumerate(values):
         name = NAMES.get(str(value).strip().lower())
         if name is None:
@@ -122,12 +139,12 @@ def column_split(values: Sequence[object]) -> np.ndarray:
 def keep_rare_classes(
     side: np.ndarray, labels: Sequence[np.ndarray], groups: np.ndarray | None = None
 ) -> np.ndarray:
-    """Lets the rows train whose class no other row would train.
+    """Moves rows to train if no training row has their class.
 
     Args:
         side: (rows,) of 'train', 'val' or 'test'; changed in place.
         labels: (rows,) integers for each target with classes, -1 where the label is missing.
-        groups: (rows,) the groups that must not be on two sides.
+        groups: (rows,) groups that must stay on one side.
 
     Returns:
         The rows that were moved: bool (rows,).

@@ -1,4 +1,4 @@
-"""Made data whose difficulty is known: what is said of balancing is tried on it."""
+"""Synthetic data of known difficulty, on which claims about balancing can be tried."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,45 +11,50 @@ from src.data.datamodule import MultiTaskDataModule, Rows, Split, standard_split
 from src.errors import UserError
 from src.tasks import Regression, Task
 
+# the streams of random numbers under data_seed
+PRIVATE_DIRECTIONS, FREQUENCY_DIRECTIONS, INPUTS, NOISE, MISSING = range(5)
+
 
 class Synthetic(MultiTaskDataModule):
-    """T regression tasks ``task1`` ... ``taskT`` on x ~ N(0, I_D), 60 % of the rows to train, 20 % to validate, 20 % to test.
+    """T regression tasks ``task1`` ... ``taskT`` on normal inputs x ~ N(0, I_D).
 
-    y_t = s_t (f_t(x) + n_t e) with noise e ~ N(0, 1), and f_t of mean 0 and variance 1 over x:
+    The labels are y_t = s_t (f_t(x) + n_t e) with noise e ~ N(0, 1). f_t has mean 0 and variance 1
+    over x:
 
-        f_t(x) = sqrt(a) x_0 + sqrt(1 - a) <u_t, h(x)>    with a = ``shared``, h_k(x) = sin(w <q_k,
-        x>) / sqrt((1 - exp(-2 w^2)) / 2)    with w = ``frequency``, k = 1 ... D - 1,
+        f_t(x) = sqrt(a) x_0 + sqrt(1 - a) <u_t, h(x)>
+        h_k(x) = sin(w <q_k, x>) / sqrt((1 - exp(-2 w^2)) / 2),   k = 1 ... D - 1
 
-    where the q_k are orthonormal and orthogonal to the axis of x_0, so that the h_k are
-    independent, of mean 0 and variance 1. The directions u_t are unit vectors, each at the same
-    angle to each other one:
+    with a = ``shared`` and w = ``frequency``. The q_k are orthonormal, and orthogonal to the axis
+    of x_0, so that the h_k are independent, with mean 0 and variance 1. The directions u_t are unit
+    vectors, and each two of them have the same cosine:
 
         <u_s, u_t> = r = -conflict / (T - 1) if conflict > 0, else -conflict.
 
-    So at ``conflict`` 0 the private parts are independent, at -1 they are one, and at 1 as far
-    apart as T directions can be: two opposite, three at 120 degrees. The labels of s and t
-    correlate by a + (1 - a) r before noise. The best R2 is 1 / (1 + n_t^2).
+    At ``conflict`` 0 the private terms are independent, and at -1 they are the same. At 1 they are
+    as far apart as T directions can be: two are opposite, three are at 120 degrees. Without noise,
+    the labels of two tasks correlate by a + (1 - a) r. The best R2 is 1 / (1 + n_t^2).
 
-    A head of its own could undo an opposite sign, and with ``shared`` 0 learns to. The shared part,
-    which is linear and learnt first, lines the heads up; what is then left to learn pulls the
+    A head of its own could undo an opposite sign, and with ``shared`` 0 it learns to. The shared
+    term, which is linear and learnt first, aligns the heads. What is then left to learn pulls the
     features of all tasks along <u_t, h>, in conflict.
 
-    The labels are not standardised: the losses of task t are of the order of s_t^2.
+    The labels are not standardised: the losses of task t are of the order of s_t^2. 60 % of the
+    rows train, 20 % validate and 20 % test.
 
     Args:
         tasks: Number of tasks T, at most ``features`` - 1.
         rows: Number of rows of all splits together.
         features: Size D of the input.
-        conflict: How far the private parts of the tasks oppose each other, in [-1, 1].
+        conflict: How far the private terms of the tasks oppose each other, in [-1, 1].
         shared: Share of the signal's variance that all tasks have in common, in [0, 1].
-        frequency: How crooked the private parts are: near 0 linear; at 1 a line explains 85 % of
-            their variance, at 2 15 %.
+        frequency: How nonlinear the private terms are. Near 0 they are linear; a linear model
+            explains 85 % of their variance at 1, and 15 % at 2.
         scales: Scale s_t of the labels per task; or one number, the ratio of each task's scale to
             that of the task before.
-        noise: Standard deviation n_t of the noise as a share of the signal's, one for all or per
+        noise: Standard deviation n_t of the noise relative to the signal's, one for all or per
             task.
         missing: Share of the labels that are missing at random, one for all or per task.
-        data_seed: Seed of everything that is drawn, the split included; apart from the run's seed.
+        data_seed: Seed of all random draws, and of the split. It is not the run's seed.
         batch_size: Rows per step over all devices together.
         eval_batch_size: Rows per evaluation step over all devices together.
         num_workers: Processes that prepare batches.
@@ -74,99 +79,72 @@ class Synthetic(MultiTaskDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, num_workers, seed)
-        for key, count, least in (
-            ("tasks", tasks, 1),
-            ("rows", rows, 5),
-            ("features", features, tasks + 1),
-        ):
-            if count < least:
-                raise UserError(
-                    f"data.{key} is {count}; it must be at least {least}"
-                    + " for tasks + 1" * (key == "features")
-                )
-        self.rows, self.features, self.conflict, self.shared, self.frequency = (
-            rows,
-            features,
-            conflict,
-            shared,
-            frequency,
-        )
+        least = {"tasks": (tasks, 1), "rows": (rows, 5), "features": (features, tasks + 1)}
+        for key, (count, minimum) in least.items():
+            if count < minimum:
+                why = " for tasks + 1" if key == "features" else ""
+                raise UserError(f"data.{key} is {count}; it must be at least {minimum}{why}")
+        self.rows = rows
+        self.features = features
+        self.conflict = conflict
+        self.shared = shared
+        self.frequency = frequency
         self.data_seed = data_seed
         if not isinstance(scales, Sequence):
             scales = [scales**t for t in range(tasks)] if scales > 0 else [scales] * tasks
-        self.scales = np.array(per_task("scales", scales, tasks))
-        self.noise = np.array(per_task("noise", noise, tasks))
-        self.missing = np.array(per_task("missing", missing, tasks))
-        checks = (
-            ("data_seed", [data_seed], data_seed >= 0, "at least 0"),
-            ("conflict", [conflict], -1 <= conflict <= 1, "in [-1, 1]"),
-            ("shared", [shared], 0 <= shared <= 1, "in [0, 1]"),
-            ("frequency", [frequency], 0 < frequency < np.inf, "above 0"),
-            (
-                "scales",
-                self.scales.tolist(),
-                (self.scales > 0).all() and np.isfinite(self.scales).all(),
-                "above 0",
-            ),
-            (
-                "noise",
-                self.noise.tolist(),
-                (self.noise >= 0).all() and np.isfinite(self.noise).all(),
-                "at least 0",
-            ),
-            (
-                "missing",
-                self.missing.tolist(),
-                ((self.missing >= 0) & (self.missing < 1)).all(),
-                "in [0, 1)",
-            ),
-        )
-        for key, values, right, wanted in checks:
-            if not right:
-                raise UserError(
-                    f"data.{key} is {', '.join(f'{value:g}' for value in values)}; it must be {wanted}"
-                )
+        self.scales = np.array(as_list("scales", scales, tasks))
+        self.noise = np.array(as_list("noise", noise, tasks))
+        self.missing = np.array(as_list("missing", missing, tasks))
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        """Checks the range of each setting."""
+        scales, noise, missing = self.scales, self.noise, self.missing
+        check("data_seed", self.data_seed, self.data_seed >= 0, "at least 0")
+        check("conflict", self.conflict, -1 <= self.conflict <= 1, "in [-1, 1]")
+        check("shared", self.shared, 0 <= self.shared <= 1, "in [0, 1]")
+        check("frequency", self.frequency, 0 < self.frequency < np.inf, "above 0")
+        check("scales", scales, bool(((scales > 0) & np.isfinite(scales)).all()), "above 0")
+        check("noise", noise, bool(((noise >= 0) & np.isfinite(noise)).all()), "at least 0")
+        check("missing", missing, bool(((missing >= 0) & (missing < 1)).all()), "in [0, 1)")
 
     @cached_property
     def directions(self) -> np.ndarray:
-        """(T, D - 1): the directions u_t, the rows of C^(1/2) B with B orthonormal and C the matrix of their cosines."""
+        """The directions u_t: (T, D - 1).
+
+        They are the rows of C^(1/2) B, with B orthonormal and C the matrix of their cosines.
+        """
         T = len(self.scales)
         cosine = -self.conflict / (T - 1) if T > 1 and self.conflict > 0 else -self.conflict
-        one = np.full(
-            (T, T), 1 / T
-        )  # C = (1 - r) I + r 11' has the eigenvalue 1 + (T - 1) r along 1, and 1 - r across
-        root = (
-            (max(1 + (T - 1) * cosine, 0) ** 0.5 * one + (1 - cosine) ** 0.5 * (np.eye(T) - one))
-            if T > 1
-            else one
-        )
-        return root @ self._rotation(0)[:T]
+        root = np.full((T, T), 1 / T)
+
+        # C = (1 - r) I + r 11' has the eigenvalue 1 + (T - 1) r along 1, and 1 - r across
+        if T > 1:
+            along = max(1 + (T - 1) * cosine, 0) ** 0.5 * root
+            root = along + (1 - cosine) ** 0.5 * (np.eye(T) - root)
+        return root @ self._rotation(PRIVATE_DIRECTIONS)[:T]
 
     def _rotation(self, stream: int) -> np.ndarray:
-        """A random orthonormal matrix (D - 1, D - 1)."""
+        """Draws an orthonormal matrix (D - 1, D - 1)."""
         size = self.features - 1
-        return np.linalg.qr(
-            np.random.default_rng([self.data_seed, stream]).standard_normal((size, size))
-        )[0]
+        rng = np.random.default_rng([self.data_seed, stream])
+        return np.linalg.qr(rng.standard_normal((size, size)))[0]
 
     def hidden(self, x: np.ndarray) -> np.ndarray:
-        """The features (N, D - 1) that the private parts are made of: x (N, D) -> h."""
+        """Returns the features h (N, D - 1) of the private terms, for inputs x (N, D)."""
         scale = (-np.expm1(-2 * self.frequency**2) / 2) ** 0.5
-        return np.sin(self.frequency * x[:, 1:] @ self._rotation(1)) / scale
+        return np.sin(self.frequency * x[:, 1:] @ self._rotation(FREQUENCY_DIRECTIONS)) / scale
 
     def signal(self, x: np.ndarray) -> np.ndarray:
-        """The tasks without noise and scale: x (N, D) -> f (N, T)."""
-        return (
-            self.shared**0.5 * x[:, :1]
-            + (1 - self.shared) ** 0.5 * self.hidden(x) @ self.directions.T
-        )
+        """Returns the tasks f (N, T) without noise and scale, for inputs x (N, D)."""
+        private = (1 - self.shared) ** 0.5 * self.hidden(x) @ self.directions.T
+        return self.shared**0.5 * x[:, :1] + private
 
     @cached_property
     def table(self) -> tuple[np.ndarray, np.ndarray]:
         """All rows: x (N, D), and y (N, T) with NaN where a label is missing."""
-        inputs, noise, gone = (
-            np.random.default_rng([self.data_seed, stream]) for stream in (2, 3, 4)
-        )
+        streams = (INPUTS, NOISE, MISSING)
+        inputs, noise, gone = (np.random.default_rng([self.data_seed, s]) for s in streams)
         shape = self.rows, len(self.scales)
         x = inputs.standard_normal((self.rows, self.features))
         y = self.scales * (self.signal(x) + self.noise * noise.standard_normal(shape))
@@ -174,10 +152,12 @@ class Synthetic(MultiTaskDataModule):
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
-        """One regression per task, with mean 0 and std 1, so that the losses see the labels' scales."""
-        return {
-            f"task{t + 1}": Regression(mean=(0.0,), std=(1.0,)) for t in range(len(self.scales))
-        }
+        """One regression per task.
+
+        With mean 0 and standard deviation 1, the losses see the scales of the labels.
+        """
+        T = len(self.scales)
+        return {f"task{t + 1}": Regression(mean=(0.0,), std=(1.0,)) for t in range(T)}
 
     @property
     def input_shape(self) -> InputShape:
@@ -185,16 +165,15 @@ class Synthetic(MultiTaskDataModule):
         return InputShape((self.features,))
 
     def split(self, name: Split) -> Rows:
-        """Returns a split; to predict is to predict the test rows."""
+        """Returns a split; prediction takes the test rows."""
         rows = standard_split(self.rows, self.data_seed)["test" if name == "predict" else name]
-        x, y = (torch.from_numpy(part).float()[rows] for part in self.table)
-        return Rows(
-            x, dict(zip(self.tasks, y.unbind(1), strict=True)), beside={"id": rows.tolist()}
-        )
+        x, y = (torch.from_numpy(values).float()[rows] for values in self.table)
+        targets = dict(zip(self.tasks, y.unbind(1), strict=True))
+        return Rows(x, targets, row_info={"id": rows.tolist()})
 
 
-def per_task(key: str, value: float | Sequence[float], tasks: int) -> list[float]:
-    """One number for all tasks, or a list with one for each, as a list.
+def as_list(key: str, value: float | Sequence[float], tasks: int) -> list[float]:
+    """Returns one number per task, from such a list or from one number for all tasks.
 
     Raises:
         UserError: The list is of another length.
@@ -203,3 +182,14 @@ def per_task(key: str, value: float | Sequence[float], tasks: int) -> list[float
     if len(values) != tasks:
         raise UserError(f"data.{key} is a list of {len(values)}, but there are {tasks} tasks")
     return values
+
+
+def check(key: str, value: float | np.ndarray, is_right: bool, wanted: str) -> None:
+    """Refuses a setting that is out of range.
+
+    Raises:
+        UserError: It is.
+    """
+    if not is_right:
+        shown = ", ".join(f"{number:g}" for number in np.atleast_1d(value))
+        raise UserError(f"data.{key} is {shown}; it must be {wanted}")

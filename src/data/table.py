@@ -422,7 +422,7 @@ class Table(MultiTaskDataModule):
         parts = [self._part("train", self.rows[name])] if len(self.rows[name]) else []
         if name != "train" and name in self.table_files.paths:
             parts.append(self._part(name, np.arange(len(self.table_files.frame(name)))))
-        return parts[0] if len(parts) == 1 else parts[0].followed_by(parts[1])
+        return parts[0] if len(parts) == 1 else parts[0].append(parts[1])
 
     def _part(self, role: str, rows: np.ndarray, labelled: bool = True) -> Rows:
         """Some rows of a file."""
@@ -432,9 +432,9 @@ class Table(MultiTaskDataModule):
             name: self.encoded_targets(role, name)[where]
             for name in (self.tasks if labelled else {})
         }
-        return Rows(inputs, targets, beside=self._beside(role, rows))
+        return Rows(inputs, targets, row_info=self._row_info(role, rows))
 
-    def _beside(self, role: str, rows: np.ndarray) -> dict[str, list[Any]]:
+    def _row_info(self, role: str, rows: np.ndarray) -> dict[str, list[Any]]:
         """What stands beside predictions: a row's id, or its number counted from 1, and its side where it is the run's."""
         frame = self.table_files.frame(role)
         names: list[Any] = (rows + 1).tolist()

@@ -1,4 +1,4 @@
-"""Processes that prepare batches: they end with the one that they work for, and it hears of all that goes wrong in them."""
+"""Worker processes that prepare batches: they end with their parent, which hears of every error."""
 
 import multiprocessing
 import signal
@@ -16,65 +16,69 @@ from src.processes import signal_when_alone
 T = TypeVar("T")
 
 
-def begin(number: int) -> None:
-    """Begins the work of such a process.
+def start_worker(number: int) -> None:
+    """Prepares a worker process; the DataLoader calls it first of all in each worker.
 
     Args:
-        number: Which of them it is.
+        number: Number of the worker.
     """
-    signal_when_alone(signal.SIGKILL)  # else one that has been stopped would stay
-    sys.excepthook = lambda *_: (
-        None
-    )  # errors go to the process that waits; a thread says that nobody fetches a batch any more
+    # a worker that is stopped (SIGSTOP) would outlive its parent, and hold its memory
+    signal_when_alone(signal.SIGKILL)
 
-    def told(queue: Any, error: Exception, item: Any) -> None:
+    # an error goes to the parent; what a thread of the queue prints when nobody fetches its
+    # batches any more would only hide it
+    sys.excepthook = lambda *_: None
+
+    def send_error(queue: Any, error: Exception, item: Any) -> None:
         queue.put((item[0], ExceptionWrapper(where=f"in DataLoader worker process {number}")))
 
-    # a batch that cannot be sent, for want of memory, would be printed here and waited for there
-    Queue._on_queue_feeder_error = told  # type: ignore[attr-defined]
+    # a batch that cannot be sent, for want of memory, would be printed here, and the parent would
+    # wait for it until its timeout
+    Queue._on_queue_feeder_error = send_error  # type: ignore[attr-defined]
 
 
-def awaited(batches: Iterable[T], seconds: float) -> Iterator[T]:
-    """Yields what worker processes make, and kills them where a batch does not come in time.
+def bound_waits(batches: Iterable[T], seconds: float) -> Iterator[T]:
+    """Yields the batches of worker processes, and kills these if a batch does not come in time.
 
-    torch looks at the clock while it waits for a message, but not while it fetches what the
-    message names: for a worker that is stopped meanwhile it would wait without end.
+    torch applies its timeout while it waits for a message, but not while it fetches the memory that
+    the message names. If a worker is stopped in between, torch waits forever.
 
     Args:
-        batches: A DataLoader.
-        seconds: That a batch is waited for; the DataLoader itself is to notice most delays by then.
+        batches: A DataLoader with workers.
+        seconds: Longest wait for a batch. The DataLoader's own timeout, which is as long, notices
+            most delays earlier.
 
     Raises:
-        RuntimeError: One did not come, in the words of torch.
+        RuntimeError: A batch did not come in time; the message is that of torch.
     """
-    clock = Clock(seconds + 0.5)
+    watch = Stopwatch(seconds + 0.5)
     try:
-        yield from clock.during(iter(batches))
+        yield from watch.time(iter(batches))
     except Exception:
-        # each worker that is killed raises an error of its own, wherever this process is by then
-        if clock.has_struck:
+        # a killed worker raises an error of its own, wherever this process is by then
+        if watch.has_expired:
             raise RuntimeError(f"DataLoader timed out after {seconds:g} seconds") from None
         raise
     finally:
-        clock.stopped.set()
+        watch.stopped.set()
 
 
-class Clock:
-    """Kills the processes that prepare batches when they are waited for too long.
+class Stopwatch:
+    """Kills the worker processes when this process waits for a batch too long.
 
     Args:
-        seconds: How long.
+        seconds: Longest wait.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.since: float | None = None  # when the wait for the next batch began
-        self.has_struck = False
+        self.has_expired = False
         self.stopped = threading.Event()
         threading.Thread(target=self._watch, daemon=True, name="watches over workers").start()
 
-    def during(self, batches: Iterator[T]) -> Iterator[T]:
-        """Yields batches, and runs while they are waited for, not while they are used."""
+    def time(self, batches: Iterator[T]) -> Iterator[T]:
+        """Yields batches; the time runs while they are waited for, not while they are used."""
         self.since = time.monotonic()
         for batch in batches:
             self.since = None
@@ -85,7 +89,7 @@ class Clock:
         while not self.stopped.wait(min(1.0, self.seconds / 10)):
             since = self.since
             if since is not None and time.monotonic() - since > self.seconds:
-                self.has_struck = True
+                self.has_expired = True
                 for worker in multiprocessing.active_children():
                     worker.kill()
                 return

@@ -159,7 +159,7 @@ def mean(name: str = "y") -> Callable[[Table], float]:
 
 
 def ids(table: Table) -> list[Any]:
-    return table.beside("predict")["id"][:3]
+    return table.row_info("predict")["id"][:3]
 
 
 def trained(column: str, *values: str) -> Callable[[Table], bool]:

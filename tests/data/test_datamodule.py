@@ -70,17 +70,17 @@ def test_rows_of_a_tensor_without_labels():
 
 def test_rows_followed_by_others():
     first = Rows(
-        {"a": torch.arange(2.0)[:, None]}, {"y": torch.tensor([1.0, 2])}, beside={"id": ["p", "q"]}
+        {"a": torch.arange(2.0)[:, None]}, {"y": torch.tensor([1.0, 2])}, row_info={"id": ["p", "q"]}
     )
     second = Rows(
         {"a": torch.arange(5.0, 8)[:, None]},
         {"y": torch.tensor([3.0, 4, 5])},
-        beside={"id": [7, 8, 9]},
+        row_info={"id": [7, 8, 9]},
     )
-    both = first.followed_by(second)
+    both = first.append(second)
     assert both.inputs["a"].ravel().tolist() == [0, 1, 5, 6, 7]
     assert both.targets["y"].tolist() == [1, 2, 3, 4, 5]
-    assert both.beside == {"id": ["p", "q", 7, 8, 9]}
+    assert both.row_info == {"id": ["p", "q", 7, 8, 9]}
     assert both[torch.tensor([3, 0])].targets["y"].tolist() == [4, 1]
 
 
@@ -114,7 +114,7 @@ def test_loaders():
     assert data.notes() == ["task y: Regression"]
     assert data.schema() is data.fingerprint() is None
     assert data.files() == data.remarks == []
-    assert data.beside("test") == {}
+    assert data.row_info("test") == {}
     assert data.describe("val") == "5 rows of the val split"
     assert data.truth("test") == {"y": {"": [0.0, 1.0, 2.0]}}
     assert not data.new_rows

@@ -159,7 +159,7 @@ def test_a_run_opened_again_has_the_same_rows_on_each_side(way):
     assert opened.columns == table.columns
     for name in ("train", "val", "test", "predict"):
         before, now = table.split(name), opened.split(name)
-        assert before.beside == now.beside
+        assert before.row_info == now.row_info
         for key in before.inputs:
             assert torch.equal(before.inputs[key], now.inputs[key])
         for task in before.targets:
@@ -203,7 +203,7 @@ def test_another_file_of_the_same_name_in_another_folder_is_not_the_runs(folder,
     monkeypatch.chdir(folder / "elsewhere")
     saved(people(33, seed=8))
     opened = Table(**again | {"schema_path": str(folder / "schema.json")})
-    assert opened.beside("test") == table.beside("test")
+    assert opened.row_info("test") == table.row_info("test")
 
 
 # -- new rows --------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_another_file_is_evaluated_whole(way, rows):
         opened.split("test").targets["y"].tolist()
         == (people(rows, seed=7)["y"] == "yes").astype(float).tolist()
     )
-    assert opened.beside("test") == opened.beside("predict") == {"id": list(range(1, rows + 1))}
+    assert opened.row_info("test") == opened.row_info("predict") == {"id": list(range(1, rows + 1))}
     assert opened.describe("test") == f"all {rows} rows of new.csv, a file that is not the run's"
     assert {name: len(part) for name, part in opened.rows.items()} == {
         "train": 0,
@@ -258,11 +258,11 @@ def test_the_runs_own_file_named_by_hand_stays_the_runs():
     opened = Table(**again)
     opened.new_rows = True
     assert not opened.is_new
-    assert opened.beside("test") == table.beside("test")
+    assert opened.row_info("test") == table.row_info("test")
     os.link("data.csv", "copy.csv")
     copied = Table(**again | {"path": "copy.csv"})
     assert not copied.is_new
-    assert copied.beside("test") == table.beside("test")
+    assert copied.row_info("test") == table.row_info("test")
 
 
 @pytest.mark.parametrize("ending", ["parquet", "tsv", "csv.gz"])

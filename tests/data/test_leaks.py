@@ -6,7 +6,7 @@ import pytest
 
 from src.data import Table
 from src.data.leaks import keeps_apart, recall_of_bins, suspicions
-from src.data.splits import random_split
+from src.data.splits import split_at_random
 
 N = 300
 NAN = float("nan")
@@ -219,7 +219,7 @@ def test_a_class_that_no_test_row_has(tmp_path):
     frame = clean().assign(fold=fold, mood=mood)
     note = "note: no test row of 'mood' is of good: some scores are not defined"
     assert only(tmp_path, frame, split_column="fold") == note
-    tests = random_split(300, 0.15, 0.15, 0) == "test"
+    tests = split_at_random(300, 0.15, 0.15, 0) == "test"
     frame = clean().assign(
         mood=[["bad", "fair", "good"][i % (2 if tests[i] else 3)] for i in range(300)]
     )

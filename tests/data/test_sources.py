@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from src.batch import PADDING, Batch, InputShape
 from src.data import MultiTaskDataModule, Rows, Table
-from src.data.concat import Joined
-from src.data.multi_source_sampler import SourceBatches, apportioned
+from src.data.concat import MultiSourceDataset
+from src.data.multi_source_sampler import MultiSourceBatches, apportion
 from src.data.sources import Sources
 from src.rng import make_generator
 from src.tasks import MISSING, Classification, MultilabelClassification, Regression
@@ -69,12 +69,12 @@ class Named(Line):
     def schema(self):
         return {"columns": [self.task], "read": self.read, "range": (0, 1)}
 
-    def beside(self, name):
+    def row_info(self, name):
         return {"id": ["p", "q"], "split": [name, name]}
 
 
 def stream(rows, sizes, sampler, temperature=2.0, shuffle=True, seed=0, epoch=0, resume=None):
-    batches = SourceBatches(rows, sizes, sampler, temperature, shuffle, seed)
+    batches = MultiSourceBatches(rows, sizes, sampler, temperature, shuffle, seed)
     batches.set_epoch(epoch)
     if resume:
         batches.resume(*resume)
@@ -223,7 +223,9 @@ def test_sources_of_equal_size_have_orders_of_their_own():
 def test_steps_by_temperature(temperature, counts):
     """9000, 900 and 100 rows in 100 batches: roots 94.9, 30 and 10 of 134.9 are 70.35, 22.24 and 7.41 %."""
     assert (
-        SourceBatches([9000, 900, 100], [100, 100, 100], "temperature", temperature, True).turns
+        MultiSourceBatches(
+            [9000, 900, 100], [100, 100, 100], "temperature", temperature, True
+        ).turns
         == counts
     )
 
@@ -232,7 +234,7 @@ def test_steps_by_temperature(temperature, counts):
 @given(weights=st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=8), more=st.integers(0, 300))
 def test_steps_are_apportioned_by_largest_remainder(weights, more):
     total = len(weights) + more
-    counts = apportioned(total, weights)
+    counts = apportion(total, weights)
     shares = [total * weight / sum(weights) for weight in weights]
     assert sum(counts) == total
     assert min(counts) >= 1
@@ -256,7 +258,7 @@ def test_steps_are_apportioned_by_largest_remainder(weights, more):
 # -- rows of several sources in one batch ----------------------------------------------------------
 def three():
     """Rows 0 ... 2, 3 ... 4 and 5 ... 8."""
-    return Joined(
+    return MultiSourceDataset(
         [
             Rows(
                 torch.arange(3.0)[:, None],
@@ -323,7 +325,7 @@ def test_padding_has_no_labels(ids):
 
 def test_what_is_missing_is_filled_in_per_batch():
     """Beside the sources' own tensors it keeps one row of each."""
-    joined = Joined(
+    joined = MultiSourceDataset(
         [Rows(torch.zeros(10_000, 1), {f"t{i}": torch.zeros(10_000)}) for i in range(5)],
         [""] * 5,
         {},
@@ -370,7 +372,7 @@ def test_sequences_are_filled_up_to_the_longest():
         "name": NUMBER,
         "pair": MultilabelClassification(labels=("x", "y")),
     }
-    joined = Joined([short, long], ["", ""], tasks)
+    joined = MultiSourceDataset([short, long], ["", ""], tasks)
     batch = joined[torch.tensor([1, 2])]
     assert batch.inputs["tokens"].tolist() == [[1, 1, 1, 0], [2, 2, 2, 2]]
     assert batch.inputs["parts"].tolist() == [[[5, 5]] * 3 + [[0, 0]], [[6, 0]] * 4]
@@ -384,7 +386,7 @@ def test_sequences_are_filled_up_to_the_longest():
     assert alone.inputs["tokens"].tolist() == [[1, 1, 1, 0]]
     assert alone.targets["tag"].shape == alone.targets["name"].shape == (1, 4)
 
-    joined = Joined(
+    joined = MultiSourceDataset(
         [PerBatch(), Rows({"tokens": torch.full((2, 3), 2)}, {"name": torch.full((2, 3), 0.5)})],
         ["", ""],
         tasks,
@@ -404,14 +406,14 @@ def test_columns_of_categories():
         )
         for i in range(2)
     ]
-    batch = Joined(parts, ["", ""], {})[torch.tensor([2, 1])]
+    batch = MultiSourceDataset(parts, ["", ""], {})[torch.tensor([2, 1])]
     assert batch.inputs["dense"].tolist() == [[0.0] * 3, [1.0] * 3]
     assert batch.inputs["categorical"].tolist() == [[0], [1]]
 
 
 def test_a_source_without_rows():
     """Its task has the right form all the same."""
-    joined = Joined(
+    joined = MultiSourceDataset(
         [
             Rows(torch.zeros(0, 1), {"a": torch.zeros(0, 2)}),
             Rows(torch.ones(2, 1), {"b": torch.zeros(2)}),
@@ -498,7 +500,7 @@ def test_tasks_of_one_name_can_be_told_apart():
     sources = {"a": Line("y"), "b": Line("y", first=100.0)}
     with pytest.raises(
         ValueError,
-        match=r"^data.sources: a and b both have a task 'y'; name it otherwise .* data.prefix true$",
+        match=r"^data.sources: a and b both have a task 'y'; rename it .* data.prefix true$",
     ):
         _ = Sources(sources).tasks
     data = Sources(sources, prefix=True, sampler="min_cycle")
@@ -591,11 +593,11 @@ def test_tables_whose_columns_mean_other_things_are_refused(tmp_path):
 
 def test_rows_to_predict_are_named_by_source():
     both = Sources({"a": Line("y"), "b": Named("z")})
-    assert both.beside("test") == {
+    assert both.row_info("test") == {
         "id": ["a/0", "a/1", "b/p", "b/q"],
         "split": ["", "", "test", "test"],
     }
-    assert Sources({"a": Line("y")}).beside("test") == {"id": ["a/0", "a/1"]}
+    assert Sources({"a": Line("y")}).row_info("test") == {"id": ["a/0", "a/1"]}
 
 
 def test_hooks_reach_the_sources():

@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 
 from src.data.splits import (
     BLOCK,
-    column_split,
-    group_split,
+    split_by_column,
+    split_by_groups,
     keep_rare_classes,
-    random_split,
-    stratified_split,
-    systematic,
+    split_at_random,
+    split_by_strata,
+    pick_evenly,
 )
 
 SHARES = st.tuples(st.floats(0, 0.45), st.floats(0, 0.45))
@@ -23,7 +23,7 @@ def counts(side):
 @settings(deadline=None)
 @given(count=st.integers(0, 200), share=st.floats(0, 1), offset=st.floats(0, 0.999))
 def test_systematic_picks_the_share_evenly(count, share, offset):
-    picked = systematic(count, share, offset)
+    picked = pick_evenly(count, share, offset)
     assert len(picked) == count
     for begin in range(0, count, 7):  # in every window, not only in all
         assert abs(picked[begin:].sum() - share * (count - begin)) <= 1 + 1e-9
@@ -34,7 +34,7 @@ def test_systematic_picks_the_share_evenly(count, share, offset):
 @given(rows=st.integers(1, 300), shares=SHARES, seed=st.integers(0, 99))
 def test_random_split_keeps_the_shares_in_each_block_and_in_all(rows, shares, seed):
     val, test = shares
-    side = random_split(rows, val, test, seed)
+    side = split_at_random(rows, val, test, seed)
     assert len(side) == rows
     assert set(side) <= {"train", "val", "test"}
     whole = rows // BLOCK * BLOCK
@@ -49,7 +49,7 @@ def test_random_split_keeps_the_shares_in_each_block_and_in_all(rows, shares, se
 
 @pytest.mark.parametrize("rows", [20, 200, 1000])
 def test_whole_shares_are_exact_in_each_block(rows):
-    side = random_split(rows, 0.15, 0.15, 3)
+    side = split_at_random(rows, 0.15, 0.15, 3)
     for begin in range(0, rows, BLOCK):
         assert counts(side[begin : begin + BLOCK]) == {"train": 14, "val": 3, "test": 3}
 
@@ -62,22 +62,22 @@ def test_whole_shares_are_exact_in_each_block(rows):
     seed=st.integers(0, 2**31),
 )
 def test_rows_that_are_appended_leave_the_others_where_they_are(rows, more, shares, seed):
-    before, after = (random_split(count, *shares, seed) for count in (rows, rows + more))
+    before, after = (split_at_random(count, *shares, seed) for count in (rows, rows + more))
     assert (after[:rows] == before).all()
 
 
 def test_random_split_is_a_function_of_its_seed():
-    first = random_split(100, 0.2, 0.2, 3)
-    assert (first == random_split(100, 0.2, 0.2, 3)).all()
-    assert (first != random_split(100, 0.2, 0.2, 4)).any()
+    first = split_at_random(100, 0.2, 0.2, 3)
+    assert (first == split_at_random(100, 0.2, 0.2, 3)).all()
+    assert (first != split_at_random(100, 0.2, 0.2, 4)).any()
     assert counts(first) == {"train": 60, "val": 20, "test": 20}
     assert (
-        random_split(4000, 0.2, 0.2, 3) != random_split(4000, 0.2, 0.2, 4)
+        split_at_random(4000, 0.2, 0.2, 3) != split_at_random(4000, 0.2, 0.2, 4)
     ).mean() > 0.25  # 0.56 by chance
 
 
 def test_no_place_in_a_block_is_preferred():
-    side = np.stack([random_split(2000, 0.15, 0.15, seed) for seed in range(20)])
+    side = np.stack([split_at_random(2000, 0.15, 0.15, seed) for seed in range(20)])
     tested = (side == "test").reshape(-1, BLOCK).mean(0)
     assert abs(tested - 0.15).max() < 5 * (0.15 * 0.85 / 2000) ** 0.5
     # neither is a row of the next block on the side of this one's more often
@@ -91,7 +91,7 @@ def test_no_place_in_a_block_is_preferred():
 def test_stratified_split_keeps_proportions_in_all_and_in_each_stratum(rows, shares, seed, strata):
     val, test = shares
     labels = np.random.default_rng(seed).integers(strata, size=rows)
-    side = stratified_split(labels, val, test, seed)
+    side = split_by_strata(labels, val, test, seed)
     assert abs((side == "test").sum() - test * rows) <= 1 + 1e-6
     assert abs((side == "val").sum() - val * rows) <= 2 + 1e-6
     for label in range(strata):
@@ -99,7 +99,7 @@ def test_stratified_split_keeps_proportions_in_all_and_in_each_stratum(rows, sha
         assert abs((mine == "test").sum() - test * len(mine)) <= 1 + 1e-6
         assert abs((mine == "val").sum() - val * len(mine)) <= 2 + 1e-6
     assert set(side) <= {"train", "val", "test"}
-    assert (side == stratified_split(labels, val, test, seed)).all()
+    assert (side == split_by_strata(labels, val, test, seed)).all()
 
 
 # -- by group --------------------------------------------------------------------------------------
@@ -114,13 +114,13 @@ def test_no_group_is_on_two_sides_and_the_shares_are_near(sizes, shares, seed):
     groups = np.random.default_rng(seed).permutation(
         np.repeat([f"g{i}" for i in range(len(sizes))], sizes)
     )
-    side = group_split(groups, val, test, seed)
+    side = split_by_groups(groups, val, test, seed)
     assert all(len(set(side[groups == group])) == 1 for group in set(groups))
     assert abs((side == "test").sum() - test * len(groups)) <= max(sizes) + 1e-6
     assert abs((side == "val").sum() - val * len(groups)) <= 2 * max(sizes) + 1e-6
     if len(sizes) >= 3 and "train" in side:
         assert ("test" in side) >= (test > 0)
-    assert (side == group_split(groups, val, test, seed)).all()
+    assert (side == split_by_groups(groups, val, test, seed)).all()
 
 
 @settings(deadline=None)
@@ -129,7 +129,7 @@ def test_the_side_of_a_group_does_not_depend_on_the_order_of_rows(seed):
     groups = np.repeat(np.array([f"g{i}" for i in range(30)], dtype=object), 4)
     order = np.random.default_rng(seed).permutation(len(groups))
     assert (
-        group_split(groups[order], 0.2, 0.2, seed) == group_split(groups, 0.2, 0.2, seed)[order]
+        split_by_groups(groups[order], 0.2, 0.2, seed) == split_by_groups(groups, 0.2, 0.2, seed)[order]
     ).all()
 
 
@@ -137,20 +137,20 @@ def test_the_side_of_a_group_does_not_depend_on_the_order_of_rows(seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_few_groups_leave_no_side_without_one(sizes, seed):
     groups = np.repeat([f"g{i}" for i in range(len(sizes))], sizes)
-    side = group_split(groups, 0.15, 0.15, seed)
+    side = split_by_groups(groups, 0.15, 0.15, seed)
     assert set(side) == {"train", "val", "test"}
 
 
 # -- by a column -----------------------------------------------------------------------------------
 def test_column_split_knows_the_usual_words():
     values = ["train", " Training ", "VAL", "valid", "validation", "dev", "test"]
-    assert column_split(values).tolist() == ["train", "train", "val", "val", "val", "val", "test"]
+    assert split_by_column(values).tolist() == ["train", "train", "val", "val", "val", "val", "test"]
 
 
 @pytest.mark.parametrize("value", ["tset", None, float("nan"), 1])
 def test_column_split_refuses_other_words_and_names_the_row(value):
     with pytest.raises(ValueError, match=f"row 2 holds '{value}' where train, val or test"):
-        column_split(["train", value])
+        split_by_column(["train", value])
 
 
 # -- rare classes ----------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_every_class_has_a_training_row(rows, tasks, seed, grouped):
     before = (
         rng.choice(["train", "val", "test"], rows)
         if groups is None
-        else group_split(groups, 0.3, 0.3, seed)
+        else split_by_groups(groups, 0.3, 0.3, seed)
     )
     side = before.astype("<U5").copy()
     moved = keep_rare_classes(side, labels, groups)

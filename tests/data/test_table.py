@@ -358,7 +358,7 @@ def test_a_schema_reads_new_rows_as_the_run_did(path, tmp_path, ending):
         assert torch.equal(values, wanted[key][[5, 3, 99, 40]]), key
     assert got.targets == {}
     wanted_ids = [5, 3, 99, 40] if ending == "parquet" else ["5", "3", "99", "40"]
-    assert again.beside("predict") == {"id": wanted_ids}
+    assert again.row_info("predict") == {"id": wanted_ids}
     for name in TARGETS:
         whole = table.encoded_targets("train", name)[[5, 3, 99, 40]]
         np.testing.assert_array_equal(again.encoded_targets("train", name), whole)
@@ -425,19 +425,19 @@ def test_dates_are_refused_or_expanded(tmp_path, ending):
 
 def test_prediction_names_rows_by_the_id_column_or_by_number(path):
     named = Table(path, TARGETS, id="row")
-    assert named.beside("predict")["id"] == [str(row) for row in range(N)]
-    assert named.beside("test")["id"] == [str(row) for row in rows_of(named, "test")]
+    assert named.row_info("predict")["id"] == [str(row) for row in range(N)]
+    assert named.row_info("test")["id"] == [str(row) for row in rows_of(named, "test")]
     assert "row" not in [c.column for c in named.columns]
-    assert Table(path, TARGETS).beside("predict")["id"] == list(range(1, N + 1))
-    assert Table(path, TARGETS).beside("val")["id"] == [row + 1 for row in rows_of(named, "val")]
+    assert Table(path, TARGETS).row_info("predict")["id"] == list(range(1, N + 1))
+    assert Table(path, TARGETS).row_info("val")["id"] == [row + 1 for row in rows_of(named, "val")]
 
 
 def test_predictions_of_the_run_name_the_side_of_each_row(path):
     table = Table(path, TARGETS)
-    sides = np.array(table.beside("predict")["split"])
+    sides = np.array(table.row_info("predict")["split"])
     for name in ("train", "val", "test"):
         assert np.flatnonzero(sides == name).tolist() == rows_of(table, name).tolist()
-        assert set(table.beside(name)["split"]) == {name}
+        assert set(table.row_info(name)["split"]) == {name}
 
 
 def test_the_truth_stands_beside_predictions_as_written(path):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from src.data.workers import awaited, begin
+from src.data.workers import bound_waits, start_worker
 
 
 class Stops(Dataset[Tensor]):
@@ -30,7 +30,7 @@ class Stops(Dataset[Tensor]):
 
 def loader(row: int, seconds: float) -> DataLoader[Tensor]:
     return DataLoader(
-        Stops(row), batch_size=None, num_workers=1, timeout=seconds, worker_init_fn=begin
+        Stops(row), batch_size=None, num_workers=1, timeout=seconds, worker_init_fn=start_worker
     )
 
 
@@ -43,7 +43,7 @@ def test_a_worker_that_is_stopped_is_waited_for_a_bounded_time(row: int) -> None
     found: list[float] = []
 
     def use() -> None:
-        for batch in awaited(loader(row, 2.0), 2.0):
+        for batch in bound_waits(loader(row, 2.0), 2.0):
             found.append(batch.mean().item())
             # the worker stops while its messages lie here: torch alone would wait without end
             time.sleep(0.5)
@@ -59,7 +59,7 @@ def test_a_worker_that_is_stopped_is_waited_for_a_bounded_time(row: int) -> None
 
 def test_a_slow_step_is_not_the_workers_fault() -> None:
     means = []
-    for batch in awaited(loader(-1, 1.0), 1.0):
+    for batch in bound_waits(loader(-1, 1.0), 1.0):
         means.append(batch.mean().item())
         time.sleep(0.6 if len(means) > 2 else 1.8)
     assert means == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
