@@ -1,4 +1,4 @@
-"""Trains every balancer at every level and every sharing architecture on one topology, and keeps losses and final weights.
+"""Trains every balancer and architecture on one topology, and keeps losses and final weights.
 
 python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.grid OUT "ddp x 2"
 [accumulated] [WORD ...]
@@ -28,7 +28,7 @@ from src.cli.entrypoint import quiet
 from src.cli.messages import subclasses
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
-from src.parallel import DDP, FSDP, Checks, DDPPlacement, Pipeline, Placement
+from src.parallel import DDP, FSDP, DDPPlacement, MultiTaskStrategy, Pipeline, Placement
 from tests.models.test_matrix import SHARINGS
 from tests.toy import Toy, bare_trainer
 
@@ -71,7 +71,7 @@ RATES = {"FairGrad": 0.002, "NashMTL": 0.01, "ConFIG": 0.02, "DualBalance": 0.02
 
 
 def cells(accumulated: bool = False) -> list[Cell]:
-    """(kind, name, level): each balancer at each level, and each sharing architecture with and without task gradients.
+    """Lists (kind, name, level): balancers at each level, architectures with and without gradients.
 
     Args:
         accumulated: Of balancers alone those whose steps may have several micro-batches.
@@ -130,7 +130,7 @@ class Losses(L.Callback):
 
 
 def train(cell: Cell, topology: Topology, epochs: int = 3, **settings: Any) -> dict[str, Any] | str:
-    """One short run with clipping, on data with missing labels and a task that most batches lack; or why it was refused."""
+    """Trains for a few epochs with clipping, on the toy; or returns why this was refused."""
     model, losses = model_of(cell), Losses()
     settings.setdefault("gradient_clip_val", 2.0)
     try:
@@ -144,7 +144,7 @@ def train(cell: Cell, topology: Topology, epochs: int = 3, **settings: Any) -> d
             **settings,
         )
         model.check(trainer.accumulate_grad_batches)
-        if isinstance(strategy, Checks):
+        if isinstance(strategy, MultiTaskStrategy):
             strategy.check(model)
     except ValueError as error:
         return str(error)

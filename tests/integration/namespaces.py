@@ -22,7 +22,7 @@ def ip(*words: str) -> None:
 
 
 class Hosts:
-    """The names of two namespaces, each with an address of ``ADDRESSES``; they share the file system, as nodes of a cluster do."""
+    """Two network namespaces with an address each, on one file system, as nodes of a cluster are."""
 
     def __init__(self) -> None:
         self.names = [f"host{i}-{os.getpid()}" for i in range(2)]

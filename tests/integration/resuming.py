@@ -25,7 +25,7 @@ from src.cli.entrypoint import quiet
 from src.data import MultiTaskDataModule, Sources
 from src.models.schedule import WarmupCosine
 from src.monitoring.checkpoints import LastCheckpoint
-from src.parallel import FSDP, Checks
+from src.parallel import FSDP, MultiTaskStrategy
 from tests.integration import grid
 from tests.integration.grid import Cell, Topology, cells, model_of
 from tests.toy import Toy, bare_trainer
@@ -152,7 +152,7 @@ def train(
                 topology.devices, epochs, strategy=strategy, num_nodes=topology.nodes, **settings
             )
             model.check(trainer.accumulate_grad_batches)
-            if isinstance(strategy, Checks):
+            if isinstance(strategy, MultiTaskStrategy):
                 strategy.check(model)
         except ValueError as error:
             return str(error)

@@ -23,7 +23,15 @@ STATEFUL = (
 )
 
 
-@pytest.mark.parametrize("name", [*STATEFUL, "PCGrad", "GradDrop", "RandomWeights"])
+# one with numbers of each task, one with a row of gradients of each, one that draws
+FAST = ("GradNorm", "ExcessMTL", "RandomWeights")
+NAMES = [
+    pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+    for name in (*STATEFUL, "PCGrad", "GradDrop", "RandomWeights")
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_run_that_breaks_goes_on_to_the_bit(tmp_path: Path, name: str) -> None:
     """Its state, and what it draws at random, are those of the run that did not break."""
     level = (
@@ -52,7 +60,8 @@ def test_a_run_that_breaks_goes_on_to_the_bit(tmp_path: Path, name: str) -> None
         assert any(key.startswith("balancer.") for key in state)
 
 
-@pytest.mark.parametrize("level", ["features", pytest.param("parameters", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["features", "parameters"])
 def test_launched_as_a_person_would(tmp_path: Path, level: str) -> None:
     toy = (
         "--data",

@@ -1,4 +1,4 @@
-"""A disk that gives out ends a run in one line that names the file and the reason, and the last checkpoint stays."""
+"""A disk that gives out ends a run in one line with the file and the reason; checkpoints stay."""
 
 import resource
 import subprocess
@@ -119,7 +119,7 @@ def test_a_disk_gives_out(disk: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("devices", "strategy", "rank"),
     [
-        (1, (), 0),
+        pytest.param(1, (), 0, marks=pytest.mark.slow),
         pytest.param(2, (), 0, marks=pytest.mark.slow),
         pytest.param(
             2, ("--strategy", "fsdp", "--strategy.checkpoint", "folder"), 0, marks=pytest.mark.slow
@@ -132,7 +132,7 @@ def test_a_disk_gives_out(disk: Path, kind: str) -> None:
 def test_one_process_may_write_no_more(
     tmp_path: Path, devices: int, strategy: tuple[object, ...], rank: int
 ) -> None:
-    """No file of its may grow beyond 4 kB, as under a quota: it and all others end with one line; needs no rights of root."""
+    """Under a quota of 4 kB a file it and all others end with one line; needs no rights of root."""
     (tmp_path / "logs").mkdir()
     limit = "prlimit --pid $PPID --fsize=4096:"
     words = (*gives_out(tmp_path / "logs", limit, rank), "--devices", devices, *strategy)
@@ -144,7 +144,7 @@ def test_one_process_may_write_no_more(
 def test_the_record_is_written_where_there_is_no_room_for_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over the old one; and what cannot be noted at all does not hide why the run has failed."""
+    """It overwrites the old one; a note that cannot be written does not hide why the run failed."""
     run = Run.create(str(tmp_path), "x")
     run.begin("config", seed=0, resumed=False)
 

@@ -32,7 +32,7 @@ TOY = (
 @pytest.mark.parametrize(
     ("callback", "visible", "rank"),
     [
-        (RaiseAt, "this rank broke", 0),
+        pytest.param(RaiseAt, "this rank broke", 0, marks=pytest.mark.slow),
         (KillAt, "another process of this run", 1),
         pytest.param(RaiseAt, "this rank broke", 1, marks=pytest.mark.slow),
         pytest.param(KillAt, "another process of this run", 0, marks=pytest.mark.slow),
@@ -57,14 +57,13 @@ def test_a_dead_rank_ends_the_run(
     ended = time.time()
     assert done.returncode not in (0, None)
     assert visible in done.stderr
-    assert (
-        ended - marker.stat().st_mtime < 30
-    )  # seconds, on a busy machine; a hang would be minutes
+    # seconds, on a busy machine; a hang would be minutes
+    assert ended - marker.stat().st_mtime < 30
     assert nobody_is_left(process)
 
 
 def nobody_is_left(process: subprocess.Popen[str]) -> bool:
-    """Whether no process of its group is left, some seconds after its end; those that are left are ended."""
+    """Tells whether no process of its group is left, some seconds after its end; ends the others."""
     try:
         for _ in range(20):
             os.killpg(process.pid, 0)
@@ -76,12 +75,12 @@ def nobody_is_left(process: subprocess.Popen[str]) -> bool:
 
 
 class DiesInStart(Toy):
-    """The second process ends itself, or the first one, while it builds the data: before they have met.
+    """The second process kills itself, or the first one, before the two have met.
 
     Args:
-        first: Whether it is the first one that ends.
-        marker: File that says that it has been done.
-        settings: Those of the base.
+        first: Whether it kills the first one.
+        marker: A file that says that this is done.
+        settings: Settings of the base class.
     """
 
     def __init__(self, first: bool, marker: str, **settings: Any) -> None:
@@ -91,7 +90,7 @@ class DiesInStart(Toy):
             os.kill(os.getppid() if first else os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("first", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_death_before_the_processes_have_met_ends_the_others(tmp_path: Path, first: bool) -> None:
     marker = tmp_path / "dead"
     data = (

@@ -1,7 +1,7 @@
-"""A pipeline is the run of one process: tokens with masks, short batches, every schedule, checkpoints to and fro.
+"""A pipeline is the run of one process: tokens with masks, short batches, schedules, checkpoints.
 
-python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.test_pipeline OUT 2 trains
-each of ``CASES`` on two ranks.
+python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.test_pipeline OUT 2 CASE ...
+trains cases of ``CASES`` on two ranks.
 """
 
 import sys
@@ -73,9 +73,8 @@ class Sentences(MultiTaskDataModule):
         return Cropped({"tokens": tokens, "parts": parts}, {"tag": tags, "number": numbers})
 
 
-CASES: dict[
-    str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
-] = {  # of the model, the trainer and the strategy
+# settings of the model, the trainer and the strategy
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {"gradient_clip_val": 0.5}, {}),
     "1f1b": ({}, {"gradient_clip_val": 0.5}, {"schedule": "1f1b"}),
     "one slice": ({}, {"gradient_clip_val": 0.5}, {"micro_batches": 1}),
@@ -137,29 +136,42 @@ def one() -> Callable[[str], dict[str, Any]]:
     return cache(lambda case: run(case, 1))
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
-def several(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[int, dict[str, dict[str, Any]]]:
-    """The number of ranks, and what they find."""
-    out = tmp_path_factory.mktemp("pipeline") / "out.pt"
-    launch(
-        "torch.distributed.run",
-        "--nproc_per_node",
-        request.param,
-        "-m",
-        "tests.integration.test_pipeline",
-        out,
-        request.param,
-    )
-    return request.param, torch.load(out, weights_only=False)
+FAST = ("plain", "1f1b", "accumulated")
+Several = Callable[[int, str], dict[str, Any]]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Several:
+    """What some ranks find for a case; those of the fast suite run in one launch, the others too."""
+
+    @cache
+    def launch_cases(ranks: int, *cases: str) -> dict[str, Any]:
+        out = tmp_path_factory.mktemp("pipeline") / "out.pt"
+        words = ("-m", "tests.integration.test_pipeline", out, ranks, *cases)
+        launch("torch.distributed.run", "--nproc_per_node", ranks, *words)
+        found: dict[str, Any] = torch.load(out, weights_only=False)
+        return found
+
+    def find(ranks: int, case: str) -> dict[str, Any]:
+        fast = ranks == 2 and case in FAST
+        cases = FAST if fast else [c for c in CASES if ranks > 2 or c not in FAST]
+        found: dict[str, Any] = launch_cases(ranks, *cases)[case]
+        return found
+
+    return find
+
+
+RANKS = [2, pytest.param(3, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=() if c in FAST else pytest.mark.slow) for c in CASES]
+)
+@pytest.mark.parametrize("ranks", RANKS)
 def test_it_is_the_run_of_one_process(
-    several: tuple[int, dict[str, Any]], one: Callable[[str], dict[str, Any]], case: str
+    several: Several, one: Callable[[str], dict[str, Any]], ranks: int, case: str
 ) -> None:
-    ours, theirs = several[1][case], one(case)
+    ours, theirs = several(ranks, case), one(case)
     close: dict[str, Any] = (
         {"rtol": 0.05, "atol": 0.02} if case == "16 bits" else {"rtol": 1e-4, "atol": 1e-6}
     )
@@ -178,18 +190,20 @@ def test_it_is_the_run_of_one_process(
         torch.testing.assert_close(outputs, their_outputs, **close)
 
 
-def test_schedules_agree(several: tuple[int, dict[str, Any]]) -> None:
+@pytest.mark.parametrize("ranks", RANKS)
+def test_schedules_agree(several: Several, ranks: int) -> None:
     """Each adds up the same numbers in the same order."""
     for key in ("losses", "weights"):
         torch.testing.assert_close(
-            several[1]["1f1b"][key], several[1]["plain"][key], rtol=0, atol=0
+            several(ranks, "1f1b")[key], several(ranks, "plain")[key], rtol=0, atol=0
         )
 
 
+@pytest.mark.parametrize("ranks", RANKS)
 def test_a_rank_holds_its_own_weights_alone(
-    several: tuple[int, dict[str, Any]], one: Callable[[str], dict[str, Any]]
+    several: Several, one: Callable[[str], dict[str, Any]], ranks: int
 ) -> None:
-    assert several[1]["plain"]["held"] < 0.7 * one("plain")["held"]
+    assert several(ranks, "plain")["held"] < 0.7 * one("plain")["held"]
 
 
 TOY = (
@@ -225,6 +239,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return only_run(logs / "one"), train(logs, *TOY, *PIPELINE, name="two")
 
 
+@pytest.mark.slow
 def test_the_command_gives_the_same_run(trained: tuple[Path, Path]) -> None:
     one, two = trained
     assert furthest(weights(two), weights(one)) < 1e-5
@@ -297,6 +312,7 @@ if __name__ == "__main__":
     quiet()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    results = {case: run(case, int(sys.argv[2])) for case in CASES}
+    path, count, *names = sys.argv[1:]
+    results = {name: run(name, int(count)) for name in names}
     if torch.distributed.get_rank() == 0:
-        torch.save(results, sys.argv[1])
+        torch.save(results, path)

@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ import src.train
 from src.checkpoint import load_checkpoint
 from src.run.run import Run
 from tests.cli.calling import call, table, words_for_table
+from tests.integration import resuming
 from tests.integration.resuming import CASES, TOPOLOGIES
 from tests.launching import curves, launch, only_run, port, read_json, train
 from tests.toy import KillAt, RaiseAt, SignalAt, mark
@@ -75,31 +77,24 @@ def assert_same(ours: object, theirs: object, path: str = "") -> None:
         for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             assert_same(a, b, f"{path}/{i}")
     else:
-        assert ours == theirs or (ours != ours and theirs != theirs), (
-            path
-        )  # NaN is not equal to itself
+        # NaN is not equal to itself
+        both_nan = ours != ours and theirs != theirs
+        assert ours == theirs or both_nan, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "more", "step"),
     [
-        pytest.param(1, (), 18, marks=pytest.mark.slow),
-        pytest.param(1, ("--data.num_workers", 2), 18, marks=pytest.mark.slow),
-        pytest.param(1, ("--trainer.accumulate_grad_batches", 3), 7, marks=pytest.mark.slow),
-        (
-            2,
-            (),
-            17,
-        ),  # the other rank goes on to the next step, and would save there if one were due
-        pytest.param(
-            1, (), 28, marks=pytest.mark.slow
-        ),  # the last step of an epoch, after which no checkpoint was written yet
-        pytest.param(
-            2, ("--strategy", "fsdp", "--watch.checkpoint_every", 3), 20, marks=pytest.mark.slow
-        ),
-        pytest.param(
-            2, ("--strategy", "fsdp", "--strategy.checkpoint", "folder"), 20, marks=pytest.mark.slow
-        ),
+        (1, (), 18),
+        (1, ("--data.num_workers", 2), 18),
+        (1, ("--trainer.accumulate_grad_batches", 3), 7),
+        # the other rank goes on to the next step, and would save there if one were due
+        (2, (), 17),
+        # the last step of an epoch, after which no checkpoint was written yet
+        (1, (), 28),
+        (2, ("--strategy", "fsdp", "--watch.checkpoint_every", 3), 20),
+        (2, ("--strategy", "fsdp", "--strategy.checkpoint", "folder"), 20),
     ],
     ids=[
         "one process",
@@ -144,12 +139,9 @@ def test_killed_in_mid_epoch(
     assert second == "finished"
 
 
-# cases of tests/integration/resuming.py that take part in the fast suite, by topology
-FAST = {
-    "1 process": ("few", "sources", "steps, not epochs"),
-    "fsdp x 2": ("few",),
-    "fsdp x 2 in folders": ("few",),
-}
+# cases of tests/integration/resuming.py that take part in the fast suite, by topology; for shards
+# tests/parallel/test_fsdp.py has some
+FAST = {"1 process": ("few", "sources", "steps, not epochs"), "ddp x 2": ("few",)}
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +152,11 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     def on(topology: str, *cases: str) -> Any:
         out, ranks = tmp_path_factory.mktemp("resumed") / "out.pt", TOPOLOGIES[topology].processes
         words = (out, topology, *cases)
-        if ranks == 1:
+        if ranks == 1 and cases == FAST["1 process"]:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                resuming.main(str(out), topology, *cases)
+        elif ranks == 1:
             launch("tests.integration.resuming", *words, timeout=3600)
         else:
             alone = ("--nproc_per_node", ranks, "--master_port", port(29650))
@@ -237,7 +233,18 @@ BROKEN: dict[str, tuple[tuple[object, ...], int]] = {
 }
 
 
-@pytest.mark.parametrize("case", BROKEN)
+FAST_BROKEN = (
+    "two validations an epoch",
+    "epochs cut short, with workers",
+    "accumulation",
+    "tasks with epochs of their own",
+)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=() if c in FAST_BROKEN else pytest.mark.slow) for c in BROKEN],
+)
 def test_broken_twice(tmp_path: Path, case: str) -> None:
     """In this process; the second break comes after the first resume, whose own checkpoints must be as good."""
     flags, step = BROKEN[case]
@@ -397,7 +404,14 @@ def test_averaged_weights_go_on_and_are_tested(tmp_path: Path, devices: int) -> 
     )
 
 
-@pytest.mark.parametrize(("first", "workers"), [(20, 0), (20, 2), (28, 0)])
+@pytest.mark.parametrize(
+    ("first", "workers"),
+    [
+        (20, 0),
+        pytest.param(20, 2, marks=pytest.mark.slow),
+        pytest.param(28, 0, marks=pytest.mark.slow),
+    ],
+)
 def test_a_limit_on_steps_is_raised(tmp_path: Path, first: int, workers: int) -> None:
     """A run that ended in the middle of an epoch, or at its end, goes on from there."""
     words = (
@@ -459,17 +473,15 @@ def test_a_longer_run_is_on_its_curve_from_the_first_step(tmp_path: Path) -> Non
     run = only_run(tmp_path / "run")
     assert call("train", "--resume", run, "--max_epochs", 2).code == 0
     rates = curves(run)["lr/encoder"]
-    for step in (
-        15,
-        20,
-        27,
-    ):  # points stand at the number of steps taken, and show the rate of the next one
+    # points stand at the number of steps taken, and show the rate of the next one
+    for step in (15, 20, 27):
         assert rates[step] == pytest.approx(
             1e-3 * (1 + math.cos(math.pi * step / 28)) / 2, rel=1e-5
         )
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_sigterm_saves_and_says_how_to_resume(
     whole: Callable[..., Path], tmp_path: Path, devices: int
 ) -> None:
@@ -514,6 +526,7 @@ def test_a_run_whose_epochs_are_single_steps_stops_too(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_resumed_on_other_devices_and_with_more_epochs(tmp_path: Path) -> None:
     """A finished run goes on; the number of devices is free to change."""
     assert call("train", "--logs", tmp_path, "--name", "run", *TOY, "--max_epochs", 2).code == 0

@@ -1,4 +1,4 @@
-"""Tasks with data sets of their own: the same run on one process and on two, after a break, and from the command line."""
+"""Tasks with data sets of their own: on one process and two, after a break, by command line."""
 
 from collections.abc import Callable
 from functools import cache
@@ -93,7 +93,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return run
 
 
-@pytest.mark.parametrize("kind", RUNS)
+@pytest.mark.parametrize(
+    "kind", ["proportional", pytest.param("max_cycle", marks=pytest.mark.slow)]
+)
 def test_one_process_and_two_agree(alone: Callable[[str], Path], tmp_path: Path, kind: str) -> None:
     two = train(tmp_path, *SOURCES, *RUNS[kind], "--devices", 2)
     assert furthest(weights(two), weights(alone(kind))) < 1e-5
@@ -137,13 +139,13 @@ def test_evaluation_counts_every_row_once(alone: Callable[[str], Path]) -> None:
     [
         ("proportional", (), 24),
         ("max_cycle", (), 16),
-        ("proportional", ("--data.num_workers", 1), 24),
+        pytest.param("proportional", ("--data.num_workers", 1), 24, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_breaks_in_mid_epoch_goes_on_to_the_bit(
     alone: Callable[[str], Path], tmp_path: Path, kind: str, more: tuple[object, ...], saved: int
 ) -> None:
-    """20 and 11 steps an epoch; a checkpoint every four steps, and at the end of an epoch if as many have passed."""
+    """20 and 11 steps an epoch; a checkpoint four steps after the one before."""
     broken = ("--watch.checkpoint_every", 4, *more, *RaiseAt.flags(saved + 3, tmp_path / "marker"))
     with pytest.raises(RuntimeError, match="this rank broke"):
         call("train", "--logs", tmp_path, "--name", "broken", *SOURCES, *RUNS[kind], *broken)
