@@ -1,16 +1,13 @@
-"""Files of this project that cannot be imported, named in one line.
+"""Mistakes of the user, and files of this project that cannot be imported: a line each.
 
-This file imports nothing that takes time or can be broken: ``src/__init__.py`` reads it first.
+This file imports nothing that takes time or can be broken: every command reads it first.
 """
 
 import difflib
 import os
-import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 SOURCES = Path(__file__).resolve().parent
 
@@ -23,15 +20,16 @@ class UserError(ValueError):
     """
 
 
-def suggest(word: str, words: Iterable[str]) -> str:
+def suggest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str:
     """Returns "did you mean 'x'?" for the nearest of the known words; "" where none is near.
 
     Args:
         word: A word that is not known.
         words: The known words. Their case is ignored in the search.
+        cutoff: How alike two words must be, from 0 to 1.
     """
     by_lower_case = {known.lower(): known for known in map(str, words)}
-    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1)
+    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=cutoff)
     return f"did you mean '{by_lower_case[near[0]]}'?" if near else ""
 
 
@@ -42,11 +40,16 @@ def suggest_or_list(word: str, words: Iterable[str]) -> str:
     return suggest(word, known) or f"there are {', '.join(known[:12])}{more}"
 
 
+def in_one_line(error: BaseException | str) -> str:
+    """Returns the message of an error without line breaks."""
+    return " ".join(str(error).split())
+
+
 class BrokenFile(UserError):
     """A file of ours that cannot be imported; the message is one line."""
 
 
-def frames_of_ours(error: BaseException) -> list[traceback.FrameSummary]:
+def list_frames_of_ours(error: BaseException) -> list[traceback.FrameSummary]:
     """Returns the steps of a traceback that lie in our files, the innermost last."""
     frames = traceback.extract_tb(error.__traceback__)
     return [frame for frame in frames if Path(frame.filename).is_relative_to(SOURCES)]
@@ -59,19 +62,27 @@ def where_broken(error: BaseException, file: str = "") -> str:
         error: Why it failed.
         file: The file that was asked for; another one that it imports may be the broken one.
     """
-    frames = frames_of_ours(error)
-    line, reason = 0, str(error)
+    line = 0
+    reason = str(error)
+    frames = list_frames_of_ours(error)
     if frames:
-        file, line = frames[-1].filename, frames[-1].lineno or 0
+        file = frames[-1].filename
+        line = frames[-1].lineno or 0
     if isinstance(error, SyntaxError):
-        file, line, reason = error.filename or file, error.lineno or line, error.msg
+        file = error.filename or file
+        line = error.lineno or line
+        reason = error.msg
+
     path = Path(file)
     shown = path.relative_to(SOURCES.parent) if path.is_relative_to(SOURCES) else path
-    reason = " ".join(f"{type(error).__name__}: {reason}".split())
+    reason = in_one_line(f"{type(error).__name__}: {reason}")
     where = f"line {line}: " if line else ""
     way_out = "mend it, or move it out of its folder"
     if isinstance(error, ModuleNotFoundError) and (error.name or "src").split(".")[0] != "src":
-        way_out = "`make setup` brings what the project needs into .venv; install another package yourself, or mend it"
+        way_out = (
+            "`make setup` brings what the project needs into .venv; install another package "
+            "yourself, or mend it"
+        )
     return f"{shown} cannot be imported: {where}{reason}; {way_out}"
 
 
@@ -79,21 +90,10 @@ def is_broken_file(error: BaseException) -> bool:
     """Returns whether an error came up while one of our files was read."""
     if isinstance(error, SyntaxError):
         return Path(error.filename or "").is_relative_to(SOURCES)
-    frames = frames_of_ours(error)
+    frames = list_frames_of_ours(error)
     return bool(frames) and frames[-1].name == "<module>"
 
 
-def first_here() -> bool:
+def is_first_here() -> bool:
     """Returns whether this is the only process of a machine, or the first."""
     return os.environ.get("LOCAL_RANK", "0") in ("", "0")
-
-
-def say_in_one_line(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> Any:
-    """Says what is broken, once a machine; an error of another kind keeps its traceback."""
-    if not isinstance(error, Exception) or not is_broken_file(error):
-        return sys.__excepthook__(kind, error, trace)
-    if first_here():
-        print(f"error: {where_broken(error)}", file=sys.stderr, flush=True)
-    return None

@@ -1,10 +1,10 @@
-"""How the processes of a run on one machine hear of each other's end, so that none stays and one of them says why.
+"""The processes of a run on one machine: none outlives the others, and one of them says why.
 
 A process that starts others is their parent. Each child follows it: it ends soon after the parent
 has, at any moment of the start too. A child that fails leaves its last words to its parent, which
 says one line for all.
 
-This file imports nothing that takes time, since ``src/__init__.py`` reads it before all else.
+This file imports nothing that takes time, since a command reads it before all else.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ GRACE = 30.0  # seconds for a process to hear by itself, and to write down how t
 PATIENCE = 600.0
 MOST_WORDS = 30_000  # bytes, which a pipe takes without a reader
 
-parent: Parent | None = (
-    None  # of this process; None where a person or another launcher has started it
-)
+_parent: Parent | None = None  # None where a person or another launcher has started this process
+_children: list[subprocess.Popen[bytes]] = []  # that this process watches over
 _said = False  # whether this process has said why it ends
 
 
@@ -58,7 +57,10 @@ class Child(subprocess.Popen[bytes]):
             os.close(mouth)
 
     def last_words(self) -> tuple[str | None, int] | None:
-        """Returns its line, None where it is said already, and its exit code; None where it has told nothing."""
+        """Returns its line and its exit code; None where it has told nothing.
+
+        The line is None where it is said already.
+        """
         with suppress(OSError, ValueError):
             line, code = json.loads(os.read(self._ear, MOST_WORDS))
             return line, code
@@ -74,7 +76,8 @@ class Parent:
     """
 
     def __init__(self, pid: int, mouth: int) -> None:
-        self.pid, self.mouth = pid, mouth
+        self.pid = pid
+        self.mouth = mouth
         os.set_inheritable(mouth, False)
 
     def lives(self) -> bool:
@@ -82,7 +85,10 @@ class Parent:
         return os.getppid() == self.pid
 
     def is_gone(self, seconds: float) -> bool:
-        """Returns whether it ends within a while; one that is stopped would never hear of this end, and is killed."""
+        """Returns whether it ends within some seconds.
+
+        One that is stopped would never hear of this process's end, and is killed.
+        """
         until = time.monotonic() + seconds
         while self.lives():
             if state(self.pid) == "T":
@@ -100,14 +106,13 @@ class Parent:
             line: What a person is to read; None where it has been said.
             code: The exit code.
         """
-        short = (
-            None if line is None else line[: MOST_WORDS // 8]
-        )  # a character is up to six bytes of JSON
+        # a character is up to six bytes of JSON
+        short = None if line is None else line[: MOST_WORDS // 8]
         with suppress(OSError):
             os.write(self.mouth, json.dumps([short, code]).encode())
 
     def follow(self) -> None:
-        """Ends this process some time after its parent has ended, from a thread that needs no other."""
+        """Ends this process some time after its parent has ended, from a thread of its own."""
         # a process that is stopped has to wake; the signal does nothing else, and so it may come
         # when a thread alone has ended
         signal_when_alone(signal.SIGCONT)
@@ -128,22 +133,39 @@ class Parent:
 
 
 def follow_parent(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Has this process follow the one that has started it, if that is one of ours; those that it starts itself do not."""
-    global parent
+    """Has this process follow the one that has started it, if that is one of ours.
+
+    Processes that it starts itself do not follow that one.
+    """
+    global _parent
     words = environment.pop(STARTED_BY, None)
     if words is not None:
-        parent = Parent(*map(int, words.split()))
-        parent.follow()
+        _parent = Parent(*map(int, words.split()))
+        _parent.follow()
+
+
+def tell_parent(line: str | None, code: int) -> None:
+    """Leaves the last words of this process to its parent, if it has one of ours.
+
+    Args:
+        line: What a person is to read; None where it has been said.
+        code: The exit code.
+    """
+    if _parent is not None:
+        _parent.tell(line, code)
 
 
 def signal_when_alone(number: int) -> None:
-    """Has Linux send a signal to this process when the thread ends that has started it; other systems do nothing."""
+    """Has Linux send a signal to this process when the thread that has started it ends.
+
+    Other systems do nothing.
+    """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def state(pid: int) -> str:
-    """Returns the state of a process in a letter, T for stopped; '' where there is none, or no way to know."""
+    """Returns the state of a process in a letter, T for stopped; '' where nobody knows."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -186,7 +208,8 @@ def end(children: list[subprocess.Popen[bytes]], seconds: float) -> list[Fate]:
             after them.
         seconds: For how long.
     """
-    until, mine = time.monotonic() + seconds, list(children)
+    until = time.monotonic() + seconds
+    mine = list(children)
     children.clear()
     fates = []
     for rank, child in enumerate(mine, start=1):
@@ -203,8 +226,22 @@ def end(children: list[subprocess.Popen[bytes]], seconds: float) -> list[Fate]:
     return fates
 
 
+def end_children(seconds: float) -> None:
+    """Ends the children that this process watches over.
+
+    Args:
+        seconds: For how long to wait for each.
+    """
+    end(_children, seconds)
+
+
 def watch_over(children: list[subprocess.Popen[bytes]]) -> None:
-    """Ends this process when a child has failed and nobody hears of it in a while, as before the processes have met."""
+    """Ends this process when a child has failed and nobody hears of it in a while.
+
+    Nobody does before the processes have met.
+    """
+    global _children
+    _children = children
 
     def watch() -> None:
         while not any(child.poll() for child in children):
@@ -218,29 +255,30 @@ def watch_over(children: list[subprocess.Popen[bytes]]) -> None:
 
 # -- one line for all -----------------------------------------------------------------------------
 def fail(message: str, code: int = 2) -> NoReturn:
-    """Says in one line why this process ends, and ends it; a child leaves the line to its parent."""
+    """Says in one line why this process ends, and ends it; a child leaves that to its parent."""
     # a rank alone is a leftover in someone's shell; Lightning takes the size of the world away when
     # it ends
-    started = parent is not None or "WORLD_SIZE" in os.environ
+    started = _parent is not None or "WORLD_SIZE" in os.environ
     rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) if started else 0
     line = f"error{f' on rank {rank}' if rank else ''}: {message}"
-    if parent is None or parent.is_gone(0.5):
+    if _parent is None or _parent.is_gone(0.5):
         say(line)
     else:
-        parent.tell(line, code)
+        _parent.tell(line, code)
     sys.exit(code)
 
 
-def fail_with_others(children: list[subprocess.Popen[bytes]], reason: str) -> NoReturn:
-    """Ends this process because another one does not answer; where that was its parent, one of the children says so.
+def fail_with_others(reason: str) -> NoReturn:
+    """Ends this process because another one does not answer.
+
+    Where that was its parent, one of the children says so.
 
     Args:
-        children: Of this process.
         reason: How it has noticed.
     """
-    if parent is None:
-        sys.exit(say_for_all(end(children, seconds=5.0), reason))
-    if parent.is_gone(2.0):
+    if _parent is None:
+        sys.exit(say_for_all(end(_children, seconds=5.0), reason))
+    if _parent.is_gone(2.0):
         say_for_the_left(reason)
     sys.exit(1)
 
@@ -272,4 +310,7 @@ def say(line: str) -> None:
 
 def lost(how: str) -> str:
     """Says that a process ends because another one has."""
-    return f"another process of this run has ended or does not answer, and this one ends with it: {how}"
+    return (
+        "another process of this run has ended or does not answer, and this one ends with it: "
+        f"{how}"
+    )

@@ -1,29 +1,32 @@
-"""The one parser that all verbs share: LightningCLI on layered configuration, with errors in one line."""
+"""The command line that all commands share: LightningCLI on layered configuration."""
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from jsonargparse import ArgumentError
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import Strategy, StrategyRegistry
 
-from src.cli import entrypoint
-from src.cli.checks import refuse_unfit_optimizer, refuse_unmakeable
-from src.cli.config import ConfigError, read
+from src.cli.building import build, find_user_error
+from src.cli.checks import refuse_trainer_settings, refuse_unfit_optimizer, refuse_unmakeable
+from src.cli.classes import choices, find_ours, hint_at, import_every_class, names_of
+from src.cli.configuration import TYPES, Configuration, merge_all
 from src.cli.dry_run import Forecast
-from src.cli.entrypoint import by_word, one_line, unwrapped
-from src.cli.layers import help_asked, layered
-from src.cli.messages import Parser, called, choices, hint_at, know_every_class, ours
+from src.cli.flags import Flag, split_flags
+from src.cli.help import Help, asks_for_help
+from src.cli.layers import read
+from src.cli.messages import explain
+from src.cli.terminal import remark
+from src.cli.yaml_mode import use_yaml_12
 from src.data import MultiTaskDataModule
 from src.errors import UserError
-from src.launch import prestart
-from src.launch.launcher import Launcher
 from src.launch.network import choose_interface, renew_meeting_place
 from src.launch.topology import find_main_address, refuse_lone_ranks, resolve_topology
 from src.models import MultiTaskModel
@@ -35,75 +38,100 @@ from src.planning.plan import Plan, configure_offline
 
 ROOT = Path(__file__).parents[2]
 DEFAULTS = ROOT / "configs" / "train.yaml"
-# keys of a call of train, which no run folder sets; other verbs have keys of their own
+# keys of a call of train, which no run folder sets; other commands have keys of their own
 OF_A_CALL = ("resume", "plan", "trust")
 
 
 class CLI(LightningCLI):
-    """Builds data, model and trainer from ``configs/train.yaml``, files named by --config, and flags.
+    """Builds data, model and trainer from ``configs/train.yaml``, files of --config, and flags.
 
     Args:
-        args: The command line after the verb.
-        base: Layer under --config; a verb that starts from a run folder gives the run's config.
-        extra: Adds a verb's own arguments.
+        args: The command line after the command.
+        base: Layer under --config; a command that starts from a run folder gives the run's config.
+        own: The flags that the command alone knows.
+        trainer_settings: Says what the command adds to the Trainer's settings, once data and model
+            are built.
         parsed: Looks at the configuration before anything is built of it.
-        trains: Whether the verb trains, so that the devices must hold gradients, too.
-        trainer_settings: Says what the verb adds to the Trainer's settings, once data and model are
-            built.
+        trains: Whether the command trains, so that the devices must hold gradients, too.
+
+    Raises:
+        UserError: A setting is wrong; the message names it.
     """
 
     def __init__(
         self,
-        args: list[str],
+        args: Sequence[str],
         base: dict[str, Any] | None = None,
-        extra: Callable[[LightningArgumentParser], None] | None = None,
+        own: Sequence[Flag] = (),
         trainer_settings: "Callable[[CLI], dict[str, Any]] | None" = None,
         parsed: "Callable[[CLI], None] | None" = None,
         trains: bool = False,
     ) -> None:
-        know_every_class()
-        self.extra, self.trainer_settings, self.parsed, self.trains = (
-            extra,
-            trainer_settings,
-            parsed,
-            trains,
-        )
-        self.why = ""  # this strategy, where it was chosen here
-        base = base if base is not None else read(DEFAULTS)
-        if (text := help_asked(args, base, extra, trains)) is not None:
-            print(text)
+        import_every_class()
+        use_yaml_12()
+        self.own = own
+        self.trainer_settings = trainer_settings
+        self.parsed = parsed
+        self.trains = trains
+        self.why = ""  # the strategy, where it was chosen here
+
+        pairs = split_flags(args)
+        pages = [pair for pair in pairs if asks_for_help(pair[0])]
+        prints = [pair for pair in pairs if pair[0] == "print_config"]
+        others = [pair for pair in pairs if pair not in (*pages, *prints)]
+        settings = merge_all(others, base if base is not None else read(DEFAULTS))
+        settings.own = frozenset(flag.name for flag in own)
+        if pages:
+            page = Help(TYPES, settings.tree, own, trains)
+            print("\n\n".join(page.answer(key, value) for key, value in pages))
             sys.exit()
-        words = layered(args, base)
+        for note in sorted(settings.notes):
+            remark(note)
+        self.build_all(settings, prints=bool(prints))
+
+    def build_all(self, settings: Configuration, prints: bool) -> None:
+        """Parses the settings, and builds what they choose.
+
+        Args:
+            settings: The settings.
+            prints: Whether to print them instead.
+
+        Raises:
+            UserError: A setting is wrong.
+        """
+        self.settings = settings
         try:
             super().__init__(
                 MultiTaskModel,
                 MultiTaskDataModule,
                 subclass_mode_data=True,
                 run=False,
-                args=words,
+                args=["--config", settings.json, *(["--print_config"] if prints else [])],
                 save_config_callback=None,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
-                parser_class=Parser,
-                parser_kwargs={"allow_abbrev": False},
+                load_from_checkpoint_support=False,
+                parser_kwargs={"allow_abbrev": False, "exit_on_error": False},
                 trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
             )
-        except ValueError as error:  # whatever a class says of the values it was given
-            cause = unwrapped(error)
-            if not by_word(cause):
-                raise
-            raise ConfigError(one_line(cause)) from error
+        except ArgumentError as error:
+            raise UserError(explain(error, settings)) from error
+        except ValueError as error:
+            mistake = find_user_error(error)
+            raise error if mistake is None else mistake
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses, and looks at the seed, of which Lightning would say neither the key nor the bounds."""
+        """Parses, and looks at the seed: Lightning would name neither its key nor its bounds."""
         super().parse_arguments(parser, args)
+        restore_tasks(self.config["data"], self.settings.tree["data"])
         seed = self.config["seed_everything"]
         if not 0 <= seed < 2**32:
             raise UserError(f"seed_everything is {seed}; it must be from 0 to {2**32 - 1}")
-        parts = {key: self.config[key].as_dict() for key in ("data", "model")}
-        refuse_unmakeable({"data": parts["data"]})
-        refuse_unmakeable(parts["model"], "model", MultiTaskModel)
-        refuse_unfit_optimizer(parts["model"])
+        data = self.config["data"].as_dict()
+        model = self.config["model"].as_dict()
+        refuse_unmakeable({"data": data})
+        refuse_unmakeable(model, "model", MultiTaskModel)
+        refuse_unfit_optimizer(model)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Links what follows from the data, and adds what is the project's own."""
@@ -121,70 +149,57 @@ class CLI(LightningCLI):
         parser.add_argument("--logs", type=str, default="logs", help="Where run folders go.")
         parser.add_class_arguments(Watch, "watch")
         parser.add_class_arguments(Budget, "budget")
-        if self.extra:
-            self.extra(parser)
+        for flag in self.own:
+            required = {"required": True} if flag.required else {"default": flag.default}
+            parser.add_argument(f"--{flag.name}", type=flag.type, help=flag.help, **required)
+
+    def instantiate_classes(self) -> None:
+        """Builds data, model and trainer; what their classes refuse is the user's mistake."""
+        self.config_init = self.parser.instantiate(
+            self.config, instantiators=[(build, object, True)]
+        )
+        self.datamodule = self.config_init["data"]
+        self.model = self.config_init["model"]
+        self.trainer = self.instantiate_trainer()
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Builds the trainer with what the verb adds; for a plan alone there is none, since the devices need not be here."""
+        """Builds the trainer with what the command adds.
+
+        For a plan alone there is none, since the devices need not be here.
+        """
         settings = self.config_init["trainer"]
-        if settings["use_distributed_sampler"]:
-            raise UserError(
-                "trainer.use_distributed_sampler must stay false: the data module deals global batches to the devices"
-            )
-        for key, least in (
-            ("accumulate_grad_batches", 1),
-            ("check_val_every_n_epoch", 1),
-            ("gradient_clip_val", 0),
-        ):
-            if settings[key] is not None and settings[key] < least:
-                raise UserError(f"trainer.{key} is {settings[key]}; it must be at least {least}")
-        if any(
-            isinstance(callback, StochasticWeightAveraging) for callback in self.given("callbacks")
-        ):
-            raise UserError(
-                "StochasticWeightAveraging copies the model before it is built; use EMAWeightAveraging or WeightAveraging instead"
-            )
-        if str(settings["precision"]) in ("16-true", "bf16-true"):
-            raise UserError(
-                f"trainer.precision {settings['precision']} leaves the weights three digits; use bf16-mixed or 16-mixed"
-            )
-        if settings["barebones"]:
-            raise UserError(
-                "trainer.barebones leaves out the logger, the checkpoints and the guards that a run has; set it to false"
-            )
+        refuse_trainer_settings(settings, self.given("callbacks"))
         self.devices = Devices.from_settings(settings)
         self.forecast = Forecast(
             self.model, self.datamodule, self.devices, str(settings["precision"])
         )
-        settings["strategy"] = self.strategy()
+        settings["strategy"] = self.find_strategy()
         if self.only_plans:
-            self.acting = self.never_started()
+            self.acting = self.configure_offline()
             return None  # type: ignore[return-value]
-        limits = self.limits()
+
+        limits = self.fill_in_limits()
         added = self.trainer_settings(self) if self.trainer_settings else {}
         added["callbacks"] = [*limits, *added.get("callbacks", [])]
         for key in ("callbacks", "plugins"):
             added[key] = [*self.given(key), *added.get(key, [])]
         trainer = super().instantiate_trainer(**added, **kwargs)
-        entrypoint.launcher = trainer.strategy.launcher
-        if not isinstance(entrypoint.launcher, Launcher):
-            prestart.dismiss()
         self.acting = trainer.strategy
         return trainer
 
-    def limits(self) -> list[L.Callback]:
+    def fill_in_limits(self) -> list[L.Callback]:
         """Fills in how long to train and when to validate, where the user has said neither."""
         settings = self.config_init["trainer"]
         every = settings["check_val_every_n_epoch"]
-        if every is None and not isinstance(
-            settings["val_check_interval"], int
-        ):  # else null is Lightning's: batches across epochs
+        # with a whole number of batches, null means batches across epochs
+        if every is None and not isinstance(settings["val_check_interval"], int):
             settings["check_val_every_n_epoch"] = 1
         if not self.trains or has_limit(settings):
             return []
 
         settings["max_epochs"] = -1  # until the data are there to count their batches
-        budget, watch = self.config_init["budget"], self.config_init["watch"]
+        budget = self.config_init["budget"]
+        watch = self.config_init["watch"]
         theirs = any(isinstance(callback, EarlyStopping) for callback in self.given("callbacks"))
         if watch.patience is None and settings["limit_val_batches"] != 0 and not theirs:
             watch.patience = budget.patience
@@ -195,25 +210,28 @@ class CLI(LightningCLI):
         """Whether a plan is all that was asked for."""
         return bool(self.config.get("plan"))
 
-    def strategy(self) -> Strategy | str:
-        """How several devices work together: as asked for, or by what fits."""
-        settings = self.config_init["trainer"]
-        asked = settings["strategy"]
+    def find_strategy(self) -> Strategy | str:
+        """Returns how several devices work together: as asked for, or by what fits.
+
+        Raises:
+            UserError: There is no such strategy.
+        """
+        asked = self.config_init["trainer"]["strategy"]
         if asked == "auto" and self.devices.count > 1:
-            name, self.why = (
-                choose_strategy(self.devices, self.forecast.load())
-                if self.trains
-                else (DDP.strategy_name, "")
-            )
-            return next(kind for kind in ours(Strategy) if name in called(kind))()
+            name = DDP.strategy_name
+            if self.trains:
+                name, self.why = choose_strategy(self.devices, self.forecast.load())
+            return next(kind for kind in find_ours(Strategy) if name in names_of(kind))()
         if isinstance(asked, str) and asked != "auto" and asked not in StrategyRegistry:
-            raise UserError(
-                f"--strategy {asked} is unknown; {hint_at(asked, [*choices('strategy'), 'auto'])}"
-            )
+            hint = hint_at(asked, [*choices("strategy"), "auto"])
+            raise UserError(f"--strategy {asked} is unknown; {hint}")
         return asked
 
-    def never_started(self) -> Any:
-        """The strategy that a Trainer would have made of these settings; None for one device."""
+    def configure_offline(self) -> Strategy | None:
+        """Returns the strategy that a Trainer would have made of these settings.
+
+        It is None for one device.
+        """
         settings = self.config_init["trainer"]
         asked = settings["strategy"]
         if asked == "auto":
@@ -222,29 +240,32 @@ class CLI(LightningCLI):
         return configure_offline(strategy, self.devices, str(settings["precision"]))
 
     def plan(self) -> Plan:
-        """What the run will be on its devices; of one device that is to train, without a look at the data."""
+        """Returns what the run will be on its devices.
+
+        Training on one device is planned without a look at the data.
+        """
         accumulated = self.config_init["trainer"]["accumulate_grad_batches"] or 1
-        return self.forecast.plan(
-            self.acting, accumulated, self.only_plans or self.devices.count > 1, self.why
-        )
+        measures = self.only_plans or self.devices.count > 1
+        return self.forecast.plan(self.acting, accumulated, measures, self.why)
 
     def given(self, key: str) -> list[Any]:
-        """What the user gave for a setting of the Trainer that may be one thing or several."""
+        """Returns the user's value of a setting of the Trainer that may be one thing or several."""
         value = self.config_init["trainer"][key] or []
         return value if isinstance(value, list) else [value]
 
     def before_instantiate_classes(self) -> None:
         """Refuses what cannot run on these devices, before anything is built."""
-        for key, value in resolve_topology(self.config["trainer"], offline=self.only_plans).items():
-            self.config["trainer"][key] = value
-        if self.config["trainer"]["num_nodes"] > 1 and not self.only_plans:
+        settings = self.config["trainer"]
+        for key, value in resolve_topology(settings, offline=self.only_plans).items():
+            settings[key] = value
+        if settings["num_nodes"] > 1 and not self.only_plans:
             # without a launcher each node's first process would take itself for the first of all,
             # until there is a Trainer
             rank_zero_only.rank = rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0))  # type: ignore[attr-defined]
             if (address := find_main_address()) is not None:
                 choose_interface(address)
         if not self.only_plans:
-            refuse_lone_ranks(self.config["trainer"]["num_nodes"])
+            refuse_lone_ranks(settings["num_nodes"])
         renew_meeting_place()
         if self.parsed:
             self.parsed(self)
@@ -255,8 +276,8 @@ class CLI(LightningCLI):
         devices = getattr(self.acting, "replicas", self.devices.count)
         if rows < devices:
             raise UserError(
-                f"data.batch_size is {rows}, the rows of a step on all devices together, but {devices} devices read rows of their "
-                f"own: use --batch_size {devices} or more"
+                f"data.batch_size is {rows}, the rows of a step on all devices together, but "
+                f"{devices} devices read rows of their own: use --batch_size {devices} or more"
             )
         self.model.check(self.config_init["trainer"]["accumulate_grad_batches"] or 1)
         if self.trains:
@@ -268,13 +289,33 @@ class CLI(LightningCLI):
 
     @property
     def yaml(self) -> str:
-        """The resolved configuration as a file that --config reads."""
+        """The resolved configuration, as a file that --config reads."""
         config = self.config.clone()
         settings = config["data"].get("init_args")
         if settings is not None and "schema_path" in settings:
-            settings["schema_path"] = (
-                None  # of the run that is open, not of one that starts from this file
-            )
+            # it is of the run that is open, not of one that starts from this file
+            settings["schema_path"] = None
         for key in OF_A_CALL:
             config.pop(key, None)
         return self.parser.dump(config, skip_none=False)
+
+
+def restore_tasks(parsed: Any, given: Any) -> None:
+    """Puts the settings of tasks back as they were given.
+
+    Their type is any, since a kind may be left to the data, and of those jsonargparse fills in the
+    defaults of each class that it can import.
+
+    Args:
+        parsed: The settings of a class of data, as parsed.
+        given: The same settings before.
+    """
+    if not isinstance(given, dict):
+        return
+    for name, value in given.items():
+        if name not in parsed:
+            continue
+        if name == "tasks":
+            parsed[name] = value
+        else:
+            restore_tasks(parsed[name], value)

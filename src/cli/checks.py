@@ -3,11 +3,13 @@
 import importlib
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from src.cli.messages import choices
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+
+from src.cli.classes import choices
 from src.errors import UserError
 
 # optimizers that torch has, and that cannot train any of our models
@@ -33,6 +35,42 @@ def refuse_unfit_optimizer(model: Mapping[str, Any]) -> None:
     name = path.rpartition(".")[2]
     if path.startswith("torch.optim.") and name in UNFIT:
         raise UserError(f"model.optimizer: {name} {UNFIT[name]}; use AdamW, Adam or SGD")
+
+
+def refuse_trainer_settings(settings: Mapping[str, Any], callbacks: Sequence[Any]) -> None:
+    """Refuses settings of the Trainer that cannot be right for any model here.
+
+    Args:
+        settings: The Trainer's settings.
+        callbacks: The callbacks that the user has chosen.
+
+    Raises:
+        UserError: There is one.
+    """
+    if settings["use_distributed_sampler"]:
+        raise UserError(
+            "trainer.use_distributed_sampler must stay false: the data module deals global batches "
+            "to the devices"
+        )
+    least = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0}
+    for key, number in least.items():
+        if settings[key] is not None and settings[key] < number:
+            raise UserError(f"trainer.{key} is {settings[key]}; it must be at least {number}")
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
+        raise UserError(
+            "StochasticWeightAveraging copies the model before it is built; use EMAWeightAveraging "
+            "or WeightAveraging instead"
+        )
+    if str(settings["precision"]) in ("16-true", "bf16-true"):
+        raise UserError(
+            f"trainer.precision {settings['precision']} leaves the weights three digits; use "
+            "bf16-mixed or 16-mixed"
+        )
+    if settings["barebones"]:
+        raise UserError(
+            "trainer.barebones leaves out the logger, the checkpoints and the guards that a run "
+            "has; set it to false"
+        )
 
 
 def refuse_unmakeable(settings: Mapping[str, Any], key: str = "", owner: Any = None) -> None:

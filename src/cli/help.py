@@ -1,41 +1,29 @@
-"""Help: what a verb can be told. Two pages by ``--help``, all by ``--help all``, one key by ``--KEY.help``."""
+"""Help: two pages by ``--help``, all by ``--help all``, and one key by ``--KEY.help``."""
 
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from jsonargparse import ArgumentParser
-
-from src.cli.config import ALIASES, ConfigError
-from src.cli.messages import CHOICES, called, choices, hint_at, path_of
-from src.cli.settings import Required, as_typed, described, in_words, settings
-from src.cli.texts import Hints, at, bases, kinds_of, value_at
+from src.cli.aliases import EVERYDAY
+from src.cli.classes import CHOICES, choices, hint_at, names_of, path_of
+from src.cli.flags import Flag
+from src.cli.hints import Hints, bases, hints_at, is_choice, kinds_of, value_at
+from src.cli.layers import ConfigError
+from src.cli.settings import (
+    NOT_TO_BE_SET,
+    Required,
+    as_typed,
+    count_given,
+    describe,
+    in_words,
+    list_settings,
+)
 
 WIDTH = 110  # of a line
-MEANING, BRIEF = (
-    26,
-    42,
-)  # the columns where the meaning of a flag begins, or of a flag and its value
-ELSEWHERE = {
-    "data": ("seed", "schema_path"),
-    "model": ("tasks", "input_shape", "seed"),
-}  # not to be set
-EVERYDAY = {
-    "devices": "processes on CPUs, or GPUs; auto takes all GPUs [1]",
-    "strategy": "how they work together [auto: ddp while the model fits on each, else fsdp]",
-    "accelerator": "cpu or gpu [auto]",
-    "num_nodes": "machines [1]",
-    "precision": "32-true, bf16-mixed, 16-mixed, 64-true [32-true]",
-    "max_epochs": "passes over the training rows",
-    "fast_dev_run": "one batch of everything, nothing is kept",
-    "overfit_batches": "train and validate on these few batches alone",
-    "batch_size": "rows per step over all devices together",
-    "lr": "peak learning rate",
-    "seed": "initial weights, order of batches, dropout [0]",
-}
-WITHOUT_TRAINING = ("devices", "strategy", "accelerator", "num_nodes", "precision")
+MEANING = 26  # the column where the meaning of a flag begins
+BRIEF = 42  # the column where it begins behind a flag and its value
 GENERAL = {
     "config FILE": "settings; several files are merged, and flags win over files, whatever their order",
     "name NAME": "groups runs: logs/<name>/<date-time> [the name of the data]",
@@ -52,18 +40,21 @@ class Help:
     Args:
         types: The types of the topmost keys.
         tree: The settings as files and flags have them so far.
-        extra: Adds the verb's own flags to a parser.
-        trains: Whether the verb trains; to the others a run's model is settled.
+        own: The flags that the command alone knows.
+        trains: Whether the command trains; to the others a run's model is settled.
     """
 
     def __init__(
         self,
         types: Mapping[str, Hints],
         tree: Mapping[str, Any],
-        extra: Callable[[Any], None] | None,
+        own: Sequence[Flag],
         trains: bool,
     ) -> None:
-        self.types, self.tree, self.extra, self.trains = types, tree, extra, trains
+        self.types = types
+        self.tree = tree
+        self.own = own
+        self.trains = trains
 
     def answer(self, key: str, value: str | None) -> str:
         """Returns the help of a flag: ``help``, or ``KEY.help``.
@@ -77,14 +68,16 @@ class Help:
             raise ConfigError(f"--help {value}: write --help, --help all, or --{value}.help")
         return self.overview(everything=value == "all")
 
-    # -- all of a verb -----------------------------------------------------------------------------
+    # -- all of a command -----------------------------------------------------------------------------
     def overview(self, everything: bool) -> str:
-        """Returns the help of the verb, with or without what each setting is for at length."""
-        keys = EVERYDAY if self.trains else WITHOUT_TRAINING
-        everyday = {key: f"{EVERYDAY[key]} (--{ALIASES[key]})" for key in keys}
+        """Returns the help of the command, with or without what each setting is for at length."""
+        everyday = {}
+        for name, alias in EVERYDAY.items():
+            if self.trains or not alias.trains:
+                everyday[name] = f"{alias.meaning} (--{alias.key})"
         parts = [
-            f"usage: python -m {verb_name()} [--config FILE ...] [--KEY VALUE ...]",
-            titled("its own flags", own_flags(self.extra)),
+            f"usage: python -m {command_name()} [--config FILE ...] [--KEY VALUE ...]",
+            titled("its own flags", {flag.name: flag.help for flag in self.own}),
             titled("everyday flags", everyday),
             titled("all flags are keys of one configuration", GENERAL),
         ]
@@ -108,13 +101,13 @@ class Help:
     # -- one key -----------------------------------------------------------------------------------
     def about(self, key: str, name: str | None) -> str:
         """Returns the help of one key, or of a class that it may name."""
-        hints = at(key, self.types, self.tree)
+        hints = hints_at(key, self.types, self.tree)
         if not hints and key.startswith("data.tasks."):  # of data that has tasks to be set
             self.tree = {**self.tree, "data": {"class_path": "Table"}}
-            hints = at(key, self.types, self.tree)
+            hints = hints_at(key, self.types, self.tree)
         if not hints:
             raise ConfigError(f"--{key}.help: unknown key '{key}'; --help all lists the keys")
-        if not any(True for hint in hints for _ in bases(hint)):
+        if not is_choice(hints):
             return self.setting(key)
         known = self.names(key)
         if name is not None and not [kind for kind in kinds_of(hints, name) if is_of(kind, hints)]:
@@ -132,7 +125,7 @@ class Help:
         for kind in kinds:
             lines = self.lines(key, kind) or ["  no settings"]
             parts += [
-                f"{shortest(key)}: {kind.__name__} ({path_of(kind)})\n\n{described(kind)}",
+                f"{shortest(key)}: {kind.__name__} ({path_of(kind)})\n\n{describe(kind)}",
                 "\n".join(lines),
             ]
         if len(kinds) == 1 and len(known) > 1:
@@ -146,22 +139,22 @@ class Help:
             for line in self.lines(owner, kind):
                 if line.split()[0] == f"--{key}":
                     return line
-        return titled(name, {key: in_words(at(key, self.types, self.tree))})
+        return titled(name, {key: in_words(hints_at(key, self.types, self.tree))})
 
     def names(self, key: str) -> list[str]:
         """Returns the names of the classes that a key may name."""
         last = "tasks" if key.startswith("data.tasks.") else key.rpartition(".")[2]
         makeable = [
             kind
-            for kind in kinds_of(at(key, self.types, self.tree), None)
+            for kind in kinds_of(hints_at(key, self.types, self.tree), None)
             if not inspect.isabstract(kind)
         ]
-        names = choices(last) or sorted({called(kind)[0] for kind in makeable})
+        names = choices(last) or sorted({names_of(kind)[0] for kind in makeable})
         return [name for name in names if not name.startswith("_")]
 
     def kinds(self, key: str) -> list[Any]:
         """Returns the class that a key has now; all of ours where none is chosen yet."""
-        hints, value = at(key, self.types, self.tree), value_at(key, self.tree)
+        hints, value = hints_at(key, self.types, self.tree), value_at(key, self.tree)
         if value is None:
             value = self.default(key)
         if inspect.isclass(value):
@@ -180,25 +173,25 @@ class Help:
         """Returns what a class takes for a setting that nobody has stated."""
         owner, _, name = key.rpartition(".")
         for kind in self.kinds(owner)[:1] if owner else []:
-            for setting in settings(kind):
+            for setting in list_settings(kind):
                 if setting.name == name and setting.default is not Required:
                     return setting.default
         return None
 
     def lines(self, key: str, kind: Any, brief: bool = False) -> list[str]:
         """Returns the settings of a class as one types them, with the values that they have now."""
-        hints, value = at(key, self.types, self.tree), value_at(key, self.tree)
-        given = max((number_given(hint) for hint in hints), default=0)
+        hints, value = hints_at(key, self.types, self.tree), value_at(key, self.tree)
+        given = max((count_given(hint) for hint in hints), default=0)
         stated = (
             value.get("init_args", value)
             if isinstance(value, dict) and kind in kinds_of(hints, value)
             else {}
         )
         lines = []
-        for setting in settings(kind, given):
-            if setting.name in ELSEWHERE.get(key, ()):
+        for setting in list_settings(kind, given):
+            if setting.name in NOT_TO_BE_SET.get(key, ()):
                 continue
-            deeper = any(True for hint in setting.hints for _ in bases(hint))
+            deeper = is_choice(setting.hints)
             now = stated.get(setting.name, setting.default)
             shown = "required" if now is Required else as_typed(now)
             shown = shown.rpartition(".")[2] if deeper else shown
@@ -213,23 +206,9 @@ class Help:
         return lines
 
 
-def own_flags(extra: Callable[[Any], None] | None) -> dict[str, str]:
-    """Returns the flags that a verb alone knows, with their help.
-
-    Args:
-        extra: Adds them to a parser.
-    """
-    parser = ArgumentParser(exit_on_error=False)
-    before = set(parser._actions)
-    if extra:
-        extra(parser)
-    return {action.dest: action.help or "" for action in parser._actions if action not in before}
-
-
-def number_given(hint: Any) -> int:
-    """Returns how many arguments the caller of a factory gives."""
-    arguments = get_args(hint)
-    return len(arguments[0]) if arguments and isinstance(arguments[0], list) else 0
+def asks_for_help(key: str) -> bool:
+    """Returns whether a flag asks for help: --help, or --KEY.help."""
+    return key == "help" or key.endswith(".help")
 
 
 def is_of(kind: Any, hints: Hints) -> bool:
@@ -239,7 +218,7 @@ def is_of(kind: Any, hints: Hints) -> bool:
     )
 
 
-def verb_name() -> str:
+def command_name() -> str:
     """Returns the module that is run, such as src.train."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec.name if spec and spec.name.startswith("src.") else sys.argv[0]

@@ -1,230 +1,194 @@
-"""The command line as the parser gets it: the base and all files merged into one, then the flags."""
+"""Layers of configuration: YAML files merged deeply, each over the one before.
 
-import inspect
-import json
-import sys
-from collections.abc import Callable
+The rules, for files and flags alike:
+
+- a later layer changes the keys it names and keeps the others, at any depth;
+- a layer that names another class starts from that class's own defaults: no setting of the replaced
+  class stays;
+- ``data: data/adult.yaml`` inside a file is that file's content, found beside the file that names
+  it;
+- any other value that starts with ``./`` or ``../`` is a path relative to the file it stands in.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
-import lightning as L
 import yaml
-from lightning.pytorch.strategies import Strategy
 
-from src.cli.config import (
-    ConfigError,
-    classes,
-    flags,
-    keys,
-    merge,
-    parents_first,
-    read,
-    task_settings,
-    written_out,
-)
-from src.cli.entrypoint import remark
-from src.cli.help import Help
-from src.cli.messages import CHOICES, Parser, called, choices, ours, path_of
-from src.cli.texts import Hints, at, settled
-from src.data import MultiTaskDataModule
+from src.cli.aliases import ALIASES
+from src.errors import UserError
 from src.files.yaml12 import load_as_written
-from src.models import MultiTaskModel
-from src.monitoring import Budget, Watch
 
-SECTIONS = ("data", "model", "trainer", "watch", "budget")  # of a config file, each a mapping
-TYPES: dict[str, Hints] = {  # of the topmost keys
-    "data": (MultiTaskDataModule,),
-    "model": (MultiTaskModel,),
-    "trainer": (L.Trainer,),
-    "watch": (Watch,),
-    "budget": (Budget,),
-    "seed_everything": (int,),
-    **dict.fromkeys(("name", "logs", "run", "resume", "checkpoint", "out", "split"), (str,)),
-}
-ENTRIES = {"sources": "data", "tasks": "task"}  # mappings whose entries are choices of a class
-KINDS = CHOICES | {"task": CHOICES["tasks"]}
-Flags = list[tuple[str, str | None]]
+# what may stand in the choice of a class; all else is a setting of it
+OF_A_CLASS = {"class_path", "init_args", "dict_kwargs"}
 
 
-def layered(args: list[str], base: dict[str, Any]) -> list[str]:
-    """Merges the base and all --config files into one, and puts the flags behind it.
-
-    Parents come before their settings, and what is text to a setting is text as it was written.
-    """
-    merged, rest = gathered(flags(args), base)
-    words = [
-        f"--{key}" if value is None else f"--{key}={value}" for key, value in typed(rest, merged)
-    ]
-    merged = {key: settled(value, TYPES.get(key, ())) for key, value in merged.items()}
-    return ["--config", as_json(merged), *words]
+class ConfigError(UserError):
+    """A configuration that cannot be read."""
 
 
-def help_asked(
-    args: list[str], base: dict[str, Any], extra: Callable[[Any], None] | None, trains: bool
-) -> str | None:
-    """Returns the help that a command line asks for, if it does; what else stands there says of which classes.
+def read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Reads a YAML file with the files it refers to.
 
     Args:
-        args: The command line after the verb.
-        base: The layer under all others.
-        extra: Adds the verb's own flags to a parser.
-        trains: Whether the verb trains.
+        path: The file.
+        above: The files that refer to it, one through the other.
+
+    Raises:
+        ConfigError: It does not exist, is no YAML, or no mapping, or refers to itself.
     """
-    pairs = flags(args)
-    asked = [(key, value) for key, value in pairs if key == "help" or key.endswith(".help")]
-    if not asked:
-        return None
-    merged, rest = gathered([pair for pair in pairs if pair not in asked], base)
-    helper = Help(TYPES, with_flags(merged, rest), extra, trains)
-    return "\n\n".join(helper.answer(key, value) for key, value in asked)
+    if path.resolve() in above:
+        raise ConfigError(f"config {path}: refers to itself")
+    try:
+        content = load_as_written(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"config {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"config {path}: not valid YAML: this is no text in UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(
+            f"config {path}{where}: not valid YAML: {getattr(error, 'problem', error)}"
+        ) from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"config {path}: holds a {type(content).__name__} where a mapping of keys to values is "
+            "expected"
+        )
+    files = (*above, path.resolve())
+    return {str(key): resolve(value, path.parent, files) for key, value in content.items()}
 
 
-def gathered(pairs: Flags, base: dict[str, Any]) -> tuple[dict[str, Any], Flags]:
-    """Returns the base with all --config files merged into it, and the other flags."""
-    merged: Any = base
-    rest: Flags = []
-    notes: set[str] = set()
-    Parser.origins = {}
-    for key, value in pairs:
-        names_a_file = key in SECTIONS and str(value).endswith((".yaml", ".yml"))
-        if not names_a_file and key != "config":
-            rest.append(checked_flag(key, value, notes))
-            continue
-        if value is None:
-            raise ConfigError("--config needs a file")
-        content = {key: read(Path(value))} if names_a_file else read(Path(value))
-        layer = checked_layer(written_out(content, value), value)
-        Parser.origins |= dict.fromkeys(keys(layer), value)
-        merged = merge(merged, layer)
-    rest = parents_first(rest)
-    for key, value in [pair for pair in rest if f"{pair[0]}.".startswith("trainer.strategy.")]:
-        rest.remove((key, value))
-        # into the files' layer: the parser would take a word for the class, and drop its settings
-        setting = load_as_written(value) if value is not None else None
-        merged = merge(merged, written_out({key: setting}, "of flags"))
-    merged = by_path(merged, notes=notes)
-    for note in sorted(notes):
-        remark(note)
-    name_strategy(merged["trainer"])
-    Parser.origins |= dict.fromkeys((key for key, _ in rest), "")
-    Parser.stated = frozenset(keys(base))
-    chosen = {str(value).rpartition(".")[2]: key for key, value in rest}
-    Parser.chosen = dict(classes(merged)) | chosen
-    return merged, rest
+def resolve(value: Any, folder: Path, files: tuple[Path, ...]) -> Any:
+    """Replaces references to files by their content, and relative paths by absolute ones.
+
+    Args:
+        value: Content of a file.
+        folder: The folder that the file lies in.
+        files: The file, after those that refer to it.
+    """
+    if isinstance(value, dict):
+        return {key: resolve(item, folder, files) for key, item in value.items()}
+    if isinstance(value, list):
+        return [resolve(item, folder, files) for item in value]
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")):
+        return read(folder / value, files)
+    if isinstance(value, str) and value.startswith(("./", "../")):
+        return str((folder / value).resolve())
+    return value
 
 
-def with_flags(merged: Any, rest: Flags) -> Any:
-    """Returns all settings with those of flags among them, for a look at what was chosen."""
-    for key, value in rest:
-        if value is not None:
-            merged = merge(merged, written_out({key: value}, "of flags"))
-    return merged
+def write_out(layer: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Returns a layer in one form: keys written out, settings of a class below ``init_args``.
+
+    Args:
+        layer: The layer; short and dotted keys may stand in it.
+        where: The file that an error names.
+
+    Raises:
+        ConfigError: A key cannot be meant as it stands.
+    """
+    result: dict[str, Any] = {}
+    for key, value in layer.items():
+        # `model: {encoder.width: 3}` is `model.encoder.width: 3`
+        dotted = {}
+        if isinstance(value, dict):
+            dotted = {name: item for name, item in value.items() if "." in str(name)}
+        if dotted:
+            value = {name: item for name, item in value.items() if name not in dotted}
+        below = {f"{key}.{name}": item for name, item in dotted.items()}
+
+        for path, item in {key: value, **below}.items():
+            for part in reversed(ALIASES.get(path, path).split(".")):
+                item = {part: item}
+            result = merge(result, item)
+    return {key: write_out_classes(value, key, where) for key, value in result.items()}
 
 
-def checked_flag(key: str, value: str | None, notes: set[str]) -> tuple[str, str | None]:
-    """Returns a flag with classes by their path, and refuses what no parser could explain."""
-    if key in SECTIONS and key != "data":
-        hint = f"; did you mean --model.encoder {value}?" if key == "model" else ""
-        raise ConfigError(f"--{key} {value or ''} names no .yaml file{hint}")
-    if key == "trainer.strategy" and value is None:
-        raise ConfigError(f"--strategy needs a name: {', '.join(choices('strategy'))} or auto")
-    about_a_task = key.startswith("data.tasks.") and key.count(".") == 2
-    value = by_path(value, "task" if about_a_task else key.rpartition(".")[2], notes)
-    return key, value
+def write_out_classes(tree: Any, key: str, where: str) -> Any:
+    """Moves what stands beside a ``class_path`` below ``init_args``.
 
-
-def checked_layer(layer: dict[str, Any], path: str) -> dict[str, Any]:
-    """Refuses a file whose sections are no mappings of keys to values."""
-    for section in SECTIONS:
-        kinds: Any = (dict, str) if section == "data" else dict
-        if not isinstance(layer.get(section, {}), kinds):
+    Raises:
+        ConfigError: A key cannot be meant as it stands.
+    """
+    if isinstance(tree, list):
+        return [write_out_classes(item, key, where) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    for name in tree:
+        letters = re.sub("[^a-z]", "", str(name).lower())
+        if name != "class_path" and letters in ("classpath", "class", "classname"):
             raise ConfigError(
-                f"config {path}: {section} is '{layer[section]}', where a mapping of keys to values is expected"
+                f"config {where}: {key} has the key '{name}'; did you mean 'class_path'?"
             )
-    return layer
+    inner = tree.get("init_args")
+    if inner is not None and not isinstance(inner, dict):
+        raise ConfigError(
+            f"config {where}: {key} has '{inner}' for its settings, where a mapping of keys to "
+            "values is expected"
+        )
 
-
-def name_strategy(trainer: dict[str, Any]) -> None:
-    """Brings the choice of a strategy into the form that the parser takes."""
-    strategy = trainer.get("strategy")
-    if isinstance(strategy, str) and "." in strategy:
-        trainer["strategy"] = {"class_path": strategy}
-        return
-    if not isinstance(strategy, dict):
-        return
-    if set(strategy) == {"class_path"} and "." not in strategy["class_path"]:
-        trainer["strategy"] = strategy[
-            "class_path"
-        ]  # auto, or Lightning's own, over a file's class
-    elif strategy.get("class_path", "auto") == "auto":
-        setting = next(iter(strategy.get("init_args", strategy)))
-        kinds = [k for k in ours(Strategy) if setting in inspect.signature(k).parameters]
-        names = [called(kind)[0] for kind in kinds]
-        hint = f"is a setting of {', '.join(names)}: add --strategy {names[0]}" if names else ""
-        raise ConfigError(f"strategy.{setting} {hint or 'is a setting of no strategy'}")
-
-
-def typed(rest: Flags, merged: Any) -> Flags:
-    """Returns the flags with their values as JSON where YAML would read them otherwise than meant."""
-    about_tasks = [pair for pair in rest if pair[0].startswith("data.tasks.")]
-    others = [pair for pair in rest if pair not in about_tasks]
-    tree = with_flags(merged, others)
-    result = [(key, flag_value(value, at(key.rstrip("+"), TYPES, tree))) for key, value in others]
-    if about_tasks:
-        tasks = settled(task_settings(about_tasks, merged), at("data.tasks", TYPES, tree))
-        result.append(("data.tasks", as_json(tasks)))
+    if "class_path" in tree:
+        beside = {name: value for name, value in tree.items() if name not in OF_A_CLASS}
+        tree = {name: value for name, value in tree.items() if name not in beside}
+        if beside:
+            tree["init_args"] = {**(inner or {}), **beside}
+    result = {}
+    for name, value in tree.items():
+        path = key if name == "init_args" else f"{key}.{name}"
+        result[name] = write_out_classes(value, path, where)
     return result
 
 
-def flag_value(value: str | None, hints: Hints) -> str | None:
-    """Returns a flag's value as the parser will read it as it is meant."""
-    if value is None:
-        return "true" if bool in hints and set(hints) <= {bool, int, NoneType} else None
-    if value[:1] not in ("[", "{") or (set(hints) <= {str, NoneType} and hints):
-        return value
-    try:
-        return as_json(settled(load_as_written(value), hints))
-    except yaml.YAMLError:  # the parser says where
-        return value
+def merge(base: Any, over: Any) -> Any:
+    """Returns ``base`` changed by ``over``: mappings key by key, everything else as a whole."""
+    if isinstance(base, str) and isinstance(over, dict) and over and "class_path" not in over:
+        base = {"class_path": base}  # `sharing: MMoE`, then a layer with its settings alone
+    if isinstance(over, str) and isinstance(base, dict) and "class_path" in base:
+        over = {"class_path": over}
+    if not (isinstance(base, dict) and isinstance(over, dict)):
+        return over
+    if "class_path" in base and not over.keys() & OF_A_CLASS:
+        over = {"init_args": over}  # a class's settings may stand right below it, as in flags
+    if (
+        "class_path" in base
+        and "class_path" in over
+        and not same_class(base["class_path"], over["class_path"])
+    ):
+        return over
+    return base | {
+        key: merge(base[key], value) if key in base else value for key, value in over.items()
+    }
 
 
-def as_json(content: Any) -> str:
-    """Returns content as JSON, a form of YAML in which all text is quoted."""
-    return json.dumps(content, default=str, ensure_ascii=False)
+def same_class(ours: str, theirs: str) -> bool:
+    """Returns whether two paths may name one class.
 
-
-def by_path(tree: Any, key: str = "", notes: set[str] | None = None) -> Any:
-    """Returns nested settings in which our classes go by their path.
-
-    So a class of the same name elsewhere makes none ambiguous.
-
-    Args:
-        tree: The settings, or the name of a class.
-        key: What it is the value of.
-        notes: Is told where several of our classes have one name.
+    MLP and src.models.encoders.MLP may; MLP and mine.MLP do not.
     """
-    if isinstance(tree, dict):
-        below = {"class_path": key}
-        if key in ENTRIES:
-            below = dict.fromkeys(tree, ENTRIES[key])
-        return {
-            name: by_path(value, below.get(str(name), str(name)), notes)
-            for name, value in tree.items()
-        }
-    if key not in KINDS or not isinstance(tree, str) or "." in tree:
-        return tree
-    found = list(dict.fromkeys(kind for kind in ours(KINDS[key]) if tree in called(kind)))
-    found.sort(key=lambda kind: (not is_exported(kind), path_of(kind)))
-    if len(found) > 1 and notes is not None:
-        first, *others = map(path_of, found)
-        notes.add(f"{tree} is {first}; for the other of this name write {' or '.join(others)}")
-    if key == "task" and len(found) < 2:  # which kinds there are, the data knows
-        return tree
-    return path_of(found[0]) if found else tree
+    if ours == theirs:
+        return True
+    for path in (ours, theirs):
+        package, dot, _ = path.partition(".")
+        if dot and package not in ("src", "torch", "lightning"):
+            return False
+    return ours.rpartition(".")[2] == theirs.rpartition(".")[2]
 
 
-def is_exported(kind: type) -> bool:
-    """Returns whether a class's package offers it by its name, as it does the classes that came with it."""
-    package = sys.modules.get(kind.__module__.rpartition(".")[0])
-    return getattr(package, kind.__name__, None) is kind
+def list_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yields every key of nested settings, dotted, as a person types it.
+
+    ``init_args`` and ``class_path`` are left out.
+    """
+    for key, value in tree.items():
+        path = prefix
+        if key not in ("init_args", "class_path"):
+            path = f"{prefix}.{key}" if prefix else key
+            yield path
+        if isinstance(value, dict):
+            yield from list_keys(value, path)

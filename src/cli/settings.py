@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from docstring_parser import ParseError, parse
 
-from src.cli.texts import Hints, bases, elements, settings_of
+from src.cli.hints import Hints, elements, is_choice, settings_of
 from src.files.yaml12 import Written
 
 WORDS = {
@@ -20,6 +20,8 @@ WORDS = {
     NoneType: "null",
     dict: "mapping",
 }
+# settings that follow from others, by the key of their class
+NOT_TO_BE_SET = {"data": ("seed", "schema_path"), "model": ("tasks", "input_shape", "seed")}
 
 
 class Required:
@@ -36,14 +38,16 @@ class Setting:
     doc: str
 
 
-def settings(kind: Any, given: int = 0) -> Iterator[Setting]:
+def list_settings(kind: Any, given: int = 0) -> Iterator[Setting]:
     """Yields the settings of a class, with those that it hands on to its bases.
 
     Args:
         kind: The class, or a function that makes one.
         given: The number of arguments that whoever makes it gives.
     """
-    hints, docs, seen = settings_of(kind), docs_of(kind), {"self"}
+    hints = settings_of(kind)
+    docs = read_docs(kind)
+    seen = {"self"}
     for owner in kind.__mro__ if inspect.isclass(kind) else [kind]:
         if owner is object or (inspect.isclass(owner) and "__init__" not in owner.__dict__):
             continue
@@ -62,7 +66,13 @@ def settings(kind: Any, given: int = 0) -> Iterator[Setting]:
             return
 
 
-def docs_of(kind: Any) -> dict[str, str]:
+def count_given(hint: Any) -> int:
+    """Returns how many arguments the caller of a factory gives."""
+    arguments = get_args(hint)
+    return len(arguments[0]) if arguments and isinstance(arguments[0], list) else 0
+
+
+def read_docs(kind: Any) -> dict[str, str]:
     """Returns what the docstrings of a class and its bases say of each setting."""
     found: dict[str, str] = {}
     for owner in reversed(kind.__mro__) if inspect.isclass(kind) else [kind]:
@@ -78,7 +88,7 @@ def docs_of(kind: Any) -> dict[str, str]:
     return found
 
 
-def described(kind: Any) -> str:
+def describe(kind: Any) -> str:
     """Returns what a class is, without its settings."""
     text = "\n" + inspect.cleandoc(kind.__doc__ or "")
     for heading in ("\nArgs:", "\nAttributes:", "\nArguments:", "\n.. math", "\nExample"):
@@ -93,7 +103,7 @@ def in_words(hints: Hints) -> str:
         origin = get_origin(hint)
         if origin is Literal:
             words += [str(choice) for choice in get_args(hint)]
-        elif any(True for _ in bases(hint)):
+        elif is_choice((hint,)):
             words.append("class")
         elif inspect.isclass(origin) and origin is not dict:
             words.append(f"list of {in_words(elements(hint))}")

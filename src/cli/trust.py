@@ -17,15 +17,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-from src.cli.config import ConfigError
-from src.cli.layers import TYPES
-from src.cli.texts import Hints, bases, below, elements, known_kinds, of_name, settings_of
+from src.cli.configuration import TYPES
+from src.cli.hints import (
+    Hints,
+    bases,
+    below,
+    elements,
+    find_by_name,
+    is_choice,
+    known_kinds,
+    settings_of,
+)
+from src.cli.layers import ConfigError
 
 PACKAGES = ("src", "tests", "torch", "lightning", "torchmetrics")
 PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")  # of a class, or the name of one
-PLACE = re.compile(
-    r"(^|_)(dir|path|root|folder|uri|url)|(dir|path)$"
-)  # settings that say where to write
+# settings that say where to write
+PLACE = re.compile(r"(^|_)(dir|path|root|folder|uri|url)|(dir|path)$")
 
 
 class Trust:
@@ -49,10 +57,9 @@ class Trust:
         self._refuse_odd_keys(config, "")
         for key, value in config.items():
             hints = TYPES.get(key, ())
+            # the class of the model, or of the trainer, is not chosen
             if isinstance(value, dict) and "class_path" not in value and hints:
-                self._settings(
-                    value, hints[0], key
-                )  # the model, the trainer: their class is not chosen
+                self._settings(value, hints[0], key)
             else:
                 self._value(value, hints, key)
         self._refuse_places(config.get("trainer"), "trainer")
@@ -101,7 +108,7 @@ class Trust:
         # the parser imports what has dots in it, and reads settings from text in brackets and from
         # files
         is_plain = "." not in value and value[:1] not in ("[", "{") and not is_file(value)
-        if any(True for hint in hints for _ in bases(hint)):
+        if is_choice(hints):
             if not (str in hints and is_plain):  # ddp is the name of a strategy
                 self._find(value, hints, key)
         elif not is_plain and (not hints or any(map(asks_for_code, hints))):
@@ -118,7 +125,7 @@ class Trust:
             raise self._refusal(key, f"names the class {shown(path)}, where no class is expected")
         if not isinstance(path, str) or not PATH.fullmatch(path):
             raise self._refusal(key, f"is '{shown(path)}', where the path of a class is expected")
-        named = of_name(path, known_kinds(hints))
+        named = find_by_name(path, known_kinds(hints))
         kind = named[0] if named else self._imported(path, key)
         if not inspect.isclass(kind):
             raise self._refusal(key, f"names {path}, which is no class")
@@ -130,7 +137,10 @@ class Trust:
         return kind
 
     def _imported(self, path: str, key: str) -> Any:
-        """Returns the object of a path; its modules are looked for one by one before each is imported."""
+        """Returns the object of a path.
+
+        Its modules are looked for one by one before each is imported.
+        """
         *modules, name = path.split(".")
         if not modules:
             raise self._refusal(key, f"names the unknown class {path}")
@@ -184,7 +194,7 @@ def asks_for_code(hint: Any) -> bool:
         return True
     if isinstance(hint, TypeVar | str):  # nobody knows
         return True
-    if any(True for _ in bases(hint)):
+    if is_choice((hint,)):
         return True
     return any(asks_for_code(part) for part in get_args(hint) if not isinstance(part, str | int))
 

@@ -1,7 +1,6 @@
 """Starts the other processes of a run on this machine."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import cached_property
@@ -11,15 +10,14 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from src.launch import prestart
-from src.processes import Child, watch_over
+from src.processes import Child, follow_parent, watch_over
 
 
 class Launcher(_SubprocessScriptLauncher):
     """Runs the same command once more for each process, as Lightning's launcher does.
 
-    Unlike that one it hands the work to processes that wait with their imports done, and lets a
-    failed process say why it failed: Lightning's would kill this process without a word.
+    Unlike that one it lets a failed process say why it failed: Lightning's would kill this process
+    without a word.
     """
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
@@ -44,6 +42,7 @@ class Launcher(_SubprocessScriptLauncher):
             trainer: Not used, as in Lightning's launcher.
             **kwargs: Its keyword arguments.
         """
+        follow_parent()  # in a program that is none of our commands
         environment = self.cluster_environment
         environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not environment.creates_processes_externally:
@@ -64,17 +63,14 @@ class Launcher(_SubprocessScriptLauncher):
             "WORLD_SIZE": str(self.num_processes * self.num_nodes),
         }
 
-        # A command that runs a module is started again as a module. Only such a one can take over a
-        # process that waits.
+        # A command that runs a module is started again as a module.
         module = sys.modules["__main__"].__spec__
         program = ["-m", module.name] if module else [sys.argv[0]]
         command = [sys.executable, *program, *sys.argv[1:]]
 
         for rank in range(1, self.num_processes):
             variables = {**os.environ, "LOCAL_RANK": str(rank)}
-            child: subprocess.Popen[bytes] | None = prestart.take(variables) if module else None
-            self.procs.append(child or Child(command, variables))
-        prestart.dismiss()
+            self.procs.append(Child(command, variables))
 
 
 def share_cores(processes: int) -> None:

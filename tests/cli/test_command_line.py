@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from src.cli.config import ALIASES
+from src.cli.aliases import ALIASES
 from src.files.yaml12 import load
 from src.monitoring import Watch
 from tests.cli.calling import call, refused, table, words_for_table

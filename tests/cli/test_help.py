@@ -4,9 +4,8 @@ import re
 
 import pytest
 
-from src.cli.config import ALIASES
-from src.cli.help import WITHOUT_TRAINING
-from src.cli.messages import CHOICES, choices
+from src.cli.aliases import ALIASES
+from src.cli.classes import CHOICES, choices
 from tests.cli.calling import call, refused
 
 OWN = {
@@ -43,7 +42,7 @@ def test_help_is_two_pages_and_begins_with_what_is_the_verbs_own(verb: str, flag
     shown = flags_in(text)
     assert [flag for flag in shown if flag in OWN[verb]] == sorted(OWN[verb], key=shown.index)
     assert max(map(shown.index, OWN[verb])) < shown.index("--devices")
-    for alias in ALIASES if verb == "train" else WITHOUT_TRAINING:
+    for alias in ALIASES if verb == "train" else [n for n, a in EVERYDAY.items() if not a.trains]:
         assert f"--{alias}" in shown
         assert f"(--{ALIASES[alias]})" in text
     assert ("--watch.patience" in shown) == ("--model.encoder" in shown) == (verb == "train")

@@ -11,8 +11,9 @@ from lightning.pytorch.callbacks import WeightAveraging
 
 from src.batch import Batch, InputShape
 from src.cli.runs import load_run
+from src.cli.training import Training
 from src.models import MultiTaskModel, encoders
-from src.train import Training, train
+from src.train import train
 from tests.cli.calling import call, refused
 from tests.launching import curves, finish, furthest, only_run, read_json, start, weights
 from tests.toy import Toy

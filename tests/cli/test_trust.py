@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from src.batch import InputShape
-from src.cli.config import ConfigError
-from src.cli.messages import know_every_class
+from src.cli.classes import import_every_class
+from src.cli.layers import ConfigError
 from src.cli.runs import load_run
 from src.cli.trust import Trust
 from src.models.encoders import MLP
@@ -118,7 +118,7 @@ def accepted(
     run: Path, config: dict[str, Any], mark: Path
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Yields the harmful values that are not refused before anything is parsed, with their places."""
-    know_every_class()
+    import_every_class()
     trust = Trust(run)
     for place in list(places(config))[1:]:  # the first is the whole
         for value in harmful(run, mark).values():
@@ -130,7 +130,7 @@ def accepted(
 
 
 def test_no_field_takes_a_harmful_value(run: Path, config: dict[str, Any], mark: Path) -> None:
-    know_every_class()
+    import_every_class()
     Trust(run).check(config)
     assert len(list(places(config))) > 140
     plain = set()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from src.batch import Batch
-from src.cli.entrypoint import in_a_line
+from src.cli.entrypoint import explain
 from src.data import Rows, Split
 from tests.launching import finish, start
 from tests.toy import At, KillAt, RaiseAt, StopAt, Toy
@@ -206,7 +206,7 @@ Original Traceback (most recent call last):
     ],
 )
 def test_what_a_machine_lacks_is_one_line(error: Exception, says: str | None) -> None:
-    found = in_a_line(error)
+    found = explain(error)
     assert (found is None) if says is None else (found is not None and says in found)
 
 

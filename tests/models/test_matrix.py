@@ -9,7 +9,7 @@ from torch.optim import SGD
 
 from src.balancing import StaticWeights
 from src.batch import Batch, InputShape
-from src.cli.messages import subclasses
+from src.cli.classes import subclasses
 from src.models import MultiTaskModel
 from src.models.encoders import (
     MLP,

@@ -1,0 +1,131 @@
+"""The classes that a configuration may choose by a short name."""
+
+import importlib
+import inspect
+import pkgutil
+import sys
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import Strategy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+import src.balancing
+import src.data
+import src.models
+import src.monitoring
+import src.parallel
+import src.tasks
+from src.balancing import Balancer
+from src.data import MultiTaskDataModule
+from src.errors import BrokenFile, suggest, where_broken
+from src.models.encoders import Encoder
+from src.models.sharing import Sharing
+from src.tasks import Task
+
+# roles that help lists, by the key that fills them
+CHOICES: dict[str, type] = {
+    "data": MultiTaskDataModule,
+    "encoder": Encoder,
+    "sharing": Sharing,
+    "balancer": Balancer,
+    "strategy": Strategy,
+    "tasks": Task,
+}
+OTHERS: dict[str, type] = {
+    "sources": MultiTaskDataModule,
+    "backbone": Encoder,
+    "optimizer": Optimizer,
+    "scheduler": LRScheduler,
+    "callbacks": L.Callback,
+    "logger": Logger,
+}
+
+
+def subclasses(base: type) -> list[type]:
+    """Returns the classes below ``base`` that can be made, and that a person may choose."""
+    found: list[type] = []
+    for child in base.__subclasses__():
+        found += [child, *subclasses(child)]
+    # those of Lightning's own command line stand beside torch's under the same names
+    return [
+        c for c in found if not inspect.isabstract(c) and c.__module__ != L.pytorch.cli.__name__
+    ]
+
+
+def find_ours(base: type) -> list[type]:
+    """Returns the classes below ``base`` that this project defines."""
+    return [c for c in subclasses(base) if c.__module__.startswith("src.")]
+
+
+def names_of(kind: type) -> tuple[str, ...]:
+    """Returns the words that a class goes by: its name, and before it a strategy's own."""
+    return (kind.__dict__.get("strategy_name", kind.__name__), kind.__name__)
+
+
+def path_of(kind: type) -> str:
+    """Returns the path of a class: of ours where it is defined, of others where it is exported."""
+    modules = kind.__module__.split(".")
+    if modules[0] == "src":
+        return f"{kind.__module__}.{kind.__name__}"
+    for length in range(1, len(modules)):
+        module = ".".join(modules[:length])
+        if getattr(sys.modules.get(module), kind.__name__, None) is kind:
+            return f"{module}.{kind.__name__}"
+    return f"{kind.__module__}.{kind.__name__}"
+
+
+def choices(key: str) -> list[str]:
+    """Returns the names of the classes that a key may choose.
+
+    Of strategies, only ours are named: Lightning's know nothing of several tasks.
+    """
+    key = key.rpartition(".")[2]
+    base = (CHOICES | OTHERS).get(key)
+    if base is None:
+        return []
+    kinds = subclasses(base)
+    if key == "strategy":
+        kinds = [kind for kind in find_ours(base) if "strategy_name" in kind.__dict__]
+    return sorted({names_of(kind)[0] for kind in kinds})
+
+
+def hint_at(name: str, known: list[str]) -> str:
+    """Returns the known class that an unknown name looks most like, or else all of them."""
+    return suggest(name, known) or f"known are {', '.join(known)}"
+
+
+def is_exported(kind: type) -> bool:
+    """Returns whether the package of a class offers it by its name."""
+    package = sys.modules.get(kind.__module__.rpartition(".")[0])
+    return getattr(package, kind.__name__, None) is kind
+
+
+def import_every_class() -> None:
+    """Imports each file of the rooms that classes are chosen from, so that short names find them.
+
+    Raises:
+        BrokenFile: One of them cannot be imported.
+    """
+    for package in (src.data, src.models, src.balancing, src.tasks, src.parallel, src.monitoring):
+        prefix = package.__name__ + "."
+        for module in pkgutil.walk_packages(package.__path__, prefix, onerror=raise_broken):
+            try:
+                importlib.import_module(module.name)
+            except Exception as error:
+                folder = getattr(module.module_finder, "path", "")
+                file = Path(folder, f"{module.name.rpartition('.')[2]}.py")
+                raise BrokenFile(where_broken(error, str(file))) from error
+
+
+def raise_broken(_: str) -> None:
+    """Lets the error of a package come out, which pkgutil would skip in silence.
+
+    Raises:
+        BrokenFile: Always.
+    """
+    error = sys.exc_info()[1]
+    assert error is not None
+    raise BrokenFile(where_broken(error)) from error

@@ -1,0 +1,156 @@
+"""All settings of a command: the base, the files over it, and the flags over those."""
+
+import inspect
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.strategies import Strategy
+
+from src.cli.classes import choices, find_ours, names_of
+from src.cli.defaults import state_settings
+from src.cli.flags import Flags, put, read_value
+from src.cli.hints import Hints, hints_at
+from src.cli.layers import ConfigError, list_keys, merge, read, write_out
+from src.cli.settings import list_settings
+from src.cli.short_names import write_paths
+from src.cli.texts import settle
+from src.data import MultiTaskDataModule
+from src.models import MultiTaskModel
+from src.monitoring import Budget, Watch
+
+SECTIONS = ("data", "model", "trainer", "watch", "budget")  # of a config file, each a mapping
+TYPES: dict[str, Hints] = {  # of the topmost keys
+    "data": (MultiTaskDataModule,),
+    "model": (MultiTaskModel,),
+    "trainer": (L.Trainer,),
+    "watch": (Watch,),
+    "budget": (Budget,),
+    "seed_everything": (int,),
+    **dict.fromkeys(("name", "logs", "run", "resume", "checkpoint", "out", "split"), (str,)),
+}
+
+
+@dataclass
+class Configuration:
+    """All settings of a command, merged.
+
+    Attributes:
+        tree: The settings; classes go by their paths where those are known.
+        origins: The file that a key came from, "" for a flag, by the key as a person types it.
+        stated: The keys that the base states.
+        own: The flags that the command alone knows.
+        notes: What a person should know of names that stand for several classes.
+    """
+
+    tree: dict[str, Any]
+    origins: dict[str, str] = field(default_factory=dict)
+    stated: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
+    notes: set[str] = field(default_factory=set)
+
+    @property
+    def json(self) -> str:
+        """The settings as JSON, a form of YAML in which all text is quoted."""
+        return json.dumps(self.tree, default=str, ensure_ascii=False)
+
+
+def merge_all(pairs: Flags, base: dict[str, Any]) -> Configuration:
+    """Merges the base, the files that flags name, and the other flags.
+
+    Args:
+        pairs: The flags.
+        base: The layer under all others.
+
+    Raises:
+        ConfigError: A file cannot be read, or a flag cannot be meant as it stands.
+    """
+    result = Configuration(base, stated=frozenset(list_keys(base)))
+    flags: Flags = []
+    for key, value in pairs:
+        names_a_file = key in SECTIONS and str(value).endswith((".yaml", ".yml"))
+        if not names_a_file and key != "config":
+            flags.append((key, value))
+            continue
+        if value is None:
+            raise ConfigError("--config needs a file")
+        content = {key: read(Path(value))} if names_a_file else read(Path(value))
+        layer = write_out(content, value)
+        check_sections(layer, value)
+        result.origins |= dict.fromkeys(list_keys(layer), value)
+        result.tree = merge(result.tree, layer)
+
+    # a class is chosen before its settings are given, whatever the order on the command line
+    for key, value in sorted(flags, key=lambda pair: pair[0].count(".")):
+        check_flag(key, value)
+        hints = hints_at(key.removesuffix("+"), TYPES, result.tree)
+        content = read_value(key, value, hints)
+        result.tree = put(result.tree, key.split("."), content, hints)
+        result.origins[key] = ""
+
+    # classes first: their signatures say what is text
+    for key, value in result.tree.items():
+        hints = TYPES.get(key, ())
+        value = settle(write_paths(value, hints, result.notes), hints)
+        if key == "model":
+            value = state_settings(value, list_settings(MultiTaskModel), set())
+        result.tree = result.tree | {key: value}
+    result.tree["trainer"] = write_strategy(result.tree["trainer"])
+    return result
+
+
+def check_flag(key: str, value: str | None) -> None:
+    """Refuses flags that the parser could not explain.
+
+    Raises:
+        ConfigError: It is one of these.
+    """
+    if key in SECTIONS and key != "data":
+        hint = f"; did you mean --model.encoder {value}?" if key == "model" else ""
+        raise ConfigError(f"--{key} {value or ''} names no .yaml file{hint}")
+    if key == "trainer.strategy" and value is None:
+        raise ConfigError(f"--strategy needs a name: {', '.join(choices('strategy'))} or auto")
+    if key.startswith("data.tasks.") and value is None:
+        raise ConfigError(f"--{key} needs a value")
+
+
+def check_sections(layer: dict[str, Any], path: str) -> None:
+    """Refuses a file whose sections are no mappings of keys to values.
+
+    Raises:
+        ConfigError: One of them is none.
+    """
+    for section in SECTIONS:
+        content = layer.get(section, {})
+        if not isinstance(content, dict) and not (section == "data" and isinstance(content, str)):
+            raise ConfigError(
+                f"config {path}: {section} is '{content}', where a mapping of keys to values is "
+                "expected"
+            )
+
+
+def write_strategy(trainer: dict[str, Any]) -> dict[str, Any]:
+    """Returns the Trainer's settings with the strategy in the form that the parser takes.
+
+    Raises:
+        ConfigError: There are settings of a strategy, but none is chosen.
+    """
+    strategy = trainer.get("strategy")
+    if isinstance(strategy, str) and "." in strategy:
+        return trainer | {"strategy": {"class_path": strategy}}
+    if not isinstance(strategy, dict):
+        return trainer
+    path = strategy.get("class_path", "auto")
+    if set(strategy) == {"class_path"} and "." not in path:
+        return trainer | {"strategy": path}  # auto, or Lightning's own, over a file's class
+    if path == "auto":
+        setting = next(iter(strategy.get("init_args", strategy)))
+        kinds = [k for k in find_ours(Strategy) if setting in inspect.signature(k).parameters]
+        names = [names_of(kind)[0] for kind in kinds]
+        hint = "is a setting of no strategy"
+        if names:
+            hint = f"is a setting of {', '.join(names)}: add --strategy {names[0]}"
+        raise ConfigError(f"strategy.{setting} {hint}")
+    return trainer

@@ -1,0 +1,59 @@
+"""The metrics of a run's checkpoint on one split of its data, or on new rows."""
+
+from typing import Any, cast
+
+from rich.console import Console
+
+from src.cli.flags import Flag
+from src.cli.output import check_output
+from src.cli.runs import open_run
+from src.cli.terminal import remark
+from src.data import Split
+from src.errors import UserError
+from src.files.atomic import write_atomically
+from src.monitoring import results_table
+from src.run.run import as_json
+
+OWN = (
+    Flag("split", str, "test", "train, val or test; new rows are evaluated whole."),
+    Flag("out", str | None, None, "A .json file for the metrics."),
+    Flag("overwrite", bool, False, "Replace the file that --out names."),
+)
+
+
+def evaluate_run(args: list[str]) -> dict[str, float]:
+    """Prints a table of tasks x metrics, the same on any number of devices.
+
+    Args:
+        args: The command line after the command.
+
+    Returns:
+        The value of each metric.
+
+    Raises:
+        UserError: A setting is wrong, or the rows are.
+    """
+    checkpoint, cli = open_run(args, OWN)
+    split = cli.config["split"]
+    if split not in ("train", "val", "test"):
+        raise UserError(f"--split is '{split}'; it must be train, val or test")
+    out = check_output(cli.config["out"], [".json"], cli) if cli.config["out"] else None
+
+    data = cli.datamodule
+    data.test_split = cast(Split, split)
+    # it also reads the rows, so that a mistake in them comes before any work
+    described = data.describe(data.test_split)
+    trainer = cli.trainer
+    trainer.test(cli.model, data, ckpt_path=checkpoint, verbose=False)
+    metrics: dict[str, Any] = {}
+    for key, value in trainer.callback_metrics.items():
+        metrics[key.replace("test/", f"{split}/", 1)] = float(value)
+
+    for line in data.remarks:
+        remark(line)
+    if trainer.is_global_zero:
+        print(described, flush=True)
+        Console().print(results_table(cli.model.tasks, metrics, split), crop=False)
+        if out:
+            write_atomically(out, lambda file: file.write(as_json(metrics)))
+    return metrics

@@ -1,0 +1,153 @@
+"""Flags: a command line as pairs of keys and values, and each pair put into the settings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any
+
+import yaml
+
+from src.cli.aliases import ALIASES
+from src.cli.hints import Hints, elements, is_choice
+from src.cli.layers import OF_A_CLASS, ConfigError, merge, write_out_classes
+from src.files.yaml12 import load_as_written
+from src.tasks import Task
+
+Flags = list[tuple[str, str | None]]
+# flags that may stand alone, besides those whose type is seen to be true or false
+WITHOUT_VALUE = dict.fromkeys(
+    ("trainer.fast_dev_run", "plan", "no_test", "overwrite", "allow_missing", "raw"), "true"
+)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag that one command alone knows.
+
+    Attributes:
+        name: Its name, without the dashes.
+        type: What its value is, for the parser.
+        default: Its value where nobody states one.
+        help: What it is for.
+        required: Whether it must be stated.
+    """
+
+    name: str
+    type: object
+    default: object
+    help: str
+    required: bool = False
+
+
+def split_flags(args: Sequence[str]) -> Flags:
+    """Splits a command line into (key, value) pairs, aliases written out.
+
+    A flag that stands alone has the value None.
+
+    Raises:
+        ConfigError: A word belongs to no flag.
+    """
+    pairs: Flags = []
+    # torchrun takes --run and --logs for its own flags unless -- stands before them
+    rest = list(args[1:] if args[:1] == ["--"] else args)
+    while rest:
+        word = rest.pop(0)
+        if word in ("-h", "-c"):
+            word = {"-h": "--help", "-c": "--config"}[word]
+        if word.startswith("-c="):
+            word = word.replace("-c=", "--config=", 1)
+        if not word.startswith("--"):
+            raise ConfigError(f"'{word}' belongs to no flag; flags are written --key value")
+
+        key, equals, value = word[2:].partition("=")
+        first, dot, inner = key.partition(".")
+        key = ALIASES.get(first, first) + dot + inner
+        if equals and not value:
+            raise ConfigError(f"--{key} needs a value")
+        if equals:
+            pairs.append((key, value))
+        elif rest and not rest[0].startswith("--") and rest[0] not in ("-h", "-c"):
+            pairs.append((key, rest.pop(0)))
+        else:
+            pairs.append((key, WITHOUT_VALUE.get(key)))
+    return pairs
+
+
+def read_value(key: str, value: str | None, hints: Hints) -> Any:
+    """Returns what a flag says, as YAML where its type is not plain text.
+
+    Args:
+        key: The key that messages name.
+        value: The text behind the key; None where the flag stands alone.
+        hints: The types that the setting may have; none where nobody knows.
+
+    Raises:
+        ConfigError: A value is missing.
+    """
+    if value is None:
+        if hints and not (bool in hints and set(hints) <= {bool, int, NoneType}):
+            raise ConfigError(f"--{key} needs a value")
+        return True
+    try:
+        content = load_as_written(value)
+    except yaml.YAMLError as error:
+        if "data.tasks." in key:  # settings of a task have no type that could say what is wrong
+            problem = getattr(error, "problem", error)
+            raise ConfigError(f"--{key} {value}: not valid YAML: {problem}") from None
+        return value
+
+    if isinstance(content, str):
+        return value  # with its quotes, which YAML would take away
+    # a text may hold a colon, or begin with a bracket
+    if isinstance(content, dict | list) and str in hints:
+        if value[:1] not in ("[", "{") or set(hints) <= {str, NoneType}:
+            return value
+    return write_out_classes(content, key, "of flags")
+
+
+def put(tree: Any, names: Sequence[str], value: Any, hints: Hints) -> Any:
+    """Returns settings in which a value stands under a key.
+
+    Args:
+        tree: The settings; a flag below a list means the last entry.
+        names: The parts of the key; a + behind the last one appends to a list.
+        value: The value.
+        hints: The types that the value may have.
+    """
+    if not names:
+        if not is_choice(hints):
+            return value
+        # the only one of several
+        if elements(hints[0]) and isinstance(value, str | dict):
+            return [value]
+        return choose(tree, value, hints)
+    if isinstance(tree, list) and tree:
+        return [*tree[:-1], put(tree[-1], names, value, hints)]
+    if isinstance(tree, str):
+        tree = {"class_path": tree}  # `sharing: MMoE`, then a flag of its settings
+    if not isinstance(tree, dict):
+        tree = {}
+
+    name, *rest = names
+    if "class_path" in tree and name not in OF_A_CLASS:
+        inner = put(tree.get("init_args") or {}, names, value, hints)
+        return tree | {"init_args": inner}
+    if name.endswith("+"):
+        name = name.removesuffix("+")
+        before = tree.get(name) or []
+        entries = before if isinstance(before, list) else [before]
+        return tree | {name: [*entries, *(value if isinstance(value, list) else [value])]}
+    return tree | {name: put(tree.get(name), rest, value, hints)}
+
+
+def choose(before: Any, value: Any, hints: Hints) -> Any:
+    """Returns the choice of a class over an earlier one, whose settings stay if it is the same."""
+    if isinstance(value, str) and Task in hints:
+        value = {"class_path": value, "init_args": {}}
+    # settings alone, and then their class
+    if isinstance(before, dict) and "class_path" not in before:
+        if isinstance(value, str):
+            return {"class_path": value, "init_args": before}
+        if isinstance(value, dict) and "class_path" in value:
+            return value | {"init_args": merge(before, value.get("init_args") or {})}
+    return merge(before, value)
