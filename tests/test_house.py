@@ -12,15 +12,20 @@ import pytest
 from tests.launching import ROOT
 
 # what stands on the ground knows nothing of ours; every room may import it
-GROUND = {"batch", "collectives", "errors", "files", "microbatch", "processes", "rng"}
+GROUND = {
+    *("batch", "collectives", "errors", "files", "microbatch", "overhead", "processes", "rng"),
+    "runner",
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "batch": set(),
     "collectives": set(),
     "errors": set(),
     "files": {"errors"},
     "microbatch": {"collectives"},
+    "overhead": set(),
     "processes": set(),
     "rng": set(),
+    "runner": {"batch"},
     "checkpoint": {"errors", "files"},
     "run": GROUND | {"checkpoint"},
     "tasks": GROUND,

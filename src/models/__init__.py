@@ -1,4 +1,4 @@
-"""What learns."""
+"""The model: a shared encoder, one head per task, and the step that trains them."""
 
 from src.models.module import MultiTaskModel
 from src.models.schedule import WarmupCosine

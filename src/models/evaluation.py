@@ -1,11 +1,10 @@
 """One pass over validation or test rows: losses, metrics, scores."""
 
 from math import inf, isfinite, isnan, nan
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from src.batch import PADDING, Batch
 from src.collectives import global_sum, replica_group

@@ -1,4 +1,4 @@
-"""The LightningModule: its hooks, each a few lines that call the step, the evaluation or a check."""
+"""The LightningModule: hooks of a few lines, which call the step, the evaluation or a check."""
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from src.batch import Batch, InputShape
 from src.models.backward.jacobian import keep_graph_buffers
 from src.models.cost import costs
 from src.models.encoders import MLP, Encoder
-from src.models.encoders.encoder import checked
+from src.models.encoders.encoder import check_each
 from src.models.evaluation import Evaluation
 from src.models.heads import Heads
 from src.models.optimisation import optimizer_and_schedule, parameter_groups, refuse_bad_settings
@@ -91,7 +91,7 @@ class MultiTaskModel(LeanModule):
         self.checkpoint_activations = checkpoint_activations
         self.weights = fixed_weights(tasks, weights or {})
 
-        self.make_encoder = checked(encoder)
+        self.make_encoder = check_each(encoder)
         self.make_sharing = sharing
         self.make_balancer = balancer
         self.make_optimizer = optimizer
@@ -161,7 +161,7 @@ class MultiTaskModel(LeanModule):
         return found
 
     def shared_and_private(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Returns the trained parameters of the sharing architecture: of several tasks, and of one."""
+        """Returns the trained parameters of the sharing architecture, of several tasks and of one."""
         shared = [p for p in self.sharing.shared_parameters() if p.requires_grad]
         ids = {id(p) for p in shared}
         trained = [p for p in self.sharing.parameters() if p.requires_grad]

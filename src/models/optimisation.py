@@ -7,17 +7,16 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from src.errors import UserError
 from src.models.schedule import WarmupCosine
 
-EACH_STEP = (
-    OneCycleLR,
-    CyclicLR,
-)  # made to move at each optimizer step, which torch notes in their documentation alone
+Schedule = LRScheduler | ReduceLROnPlateau
+
+# schedules that move at each optimizer step, which torch says in their documentation alone
+EACH_STEP = (OneCycleLR, CyclicLR)
 
 
 def parameter_groups(
@@ -28,50 +27,61 @@ def parameter_groups(
     stage_decay: float,
     lr: float,
 ) -> list[dict[str, Any]]:
-    """Named groups: 'encoder' (all of the sharing architecture), 'heads', each head with a multiplier of its own, 'balancer'.
+    """Returns the optimizer's groups by name: 'encoder', 'heads', single heads, 'balancer'.
 
-    Heads at the same rate are one group: an optimizer pays for every group in every step. What a
-    balancer learns is no weight of the network, and does not decay. With a decay below 1 stage k of
-    K is a group 'encoder.k' at lr x decay^(K - 1 - k); what belongs to no stage keeps the whole
-    rate.
+    'encoder' is all of the sharing architecture. Heads at one rate are one group, since an
+    optimizer pays for every group in every step; a head with a multiplier is a group by its task's
+    name. The parameters of a balancer are no weights of the network, and do not decay. With a stage
+    decay below 1, stage k of K is a group 'encoder.k' at lr x decay^(K - 1 - k); parameters outside
+    the stages keep the whole rate.
 
     Args:
         encoder: The parameters of the sharing architecture by name.
-        heads: Those of each task's head.
-        balancer: The balancer's.
+        heads: The parameters of each task's head.
+        balancer: The balancer's parameters.
         multipliers: Factors on the rate of 'encoder', 'balancer' or a task.
-        stage_decay: Factor from each stage to the one below.
-        lr: The rate.
+        stage_decay: The factor from each stage to the one below.
+        lr: The learning rate.
     """
     stages: dict[int | None, list[nn.Parameter]] = defaultdict(list)
     for name, p in encoder.items():
         stages[stage_of(name) if stage_decay < 1 else None].append(p)
     top = max((k for k in stages if k is not None), default=0)
-    groups: list[tuple[str, list[nn.Parameter], float]] = []
+
+    found: list[dict[str, Any]] = []
+
+    def add(name: str, parameters: list[nn.Parameter], factor: float) -> None:
+        if parameters:
+            found.append({"name": name, "params": parameters, "lr": lr * factor})
+
+    of_encoder = multipliers.get("encoder", 1.0)
     for k, parameters in stages.items():
-        factor = multipliers.get("encoder", 1.0) * (1.0 if k is None else stage_decay ** (top - k))
-        groups.append(("encoder" if k is None else f"encoder.{k}", parameters, factor))
-    groups.append(
-        ("heads", [p for task, own in heads.items() if task not in multipliers for p in own], 1.0)
-    )
-    groups += [(task, own, multipliers[task]) for task, own in heads.items() if task in multipliers]
-    groups.append(("balancer", balancer, multipliers.get("balancer", 1.0)))
-    return [
-        {"name": name, "params": parameters, "lr": lr * factor}
-        | ({"weight_decay": 0.0} if name == "balancer" else {})
-        for name, parameters, factor in groups
-        if parameters
-    ]
+        if k is None:
+            add("encoder", parameters, of_encoder * 1.0)
+        else:
+            add(f"encoder.{k}", parameters, of_encoder * stage_decay ** (top - k))
+    together = [p for task, own in heads.items() if task not in multipliers for p in own]
+    add("heads", together, 1.0)
+    for task, own in heads.items():
+        if task in multipliers:
+            add(task, own, multipliers[task])
+    if balancer:
+        add("balancer", balancer, multipliers.get("balancer", 1.0))
+        found[-1]["weight_decay"] = 0.0
+    return found
 
 
 def stage_of(name: str) -> int | None:
-    """The stage of the encoder that a parameter belongs to, by its name; stages keep theirs when an architecture cuts them."""
+    """Returns the encoder's stage that a parameter belongs to, by its name; None for no stage.
+
+    Stages keep their numbers when an architecture cuts an encoder.
+    """
     found = re.search(r"(?:^|\.)stages\.(\d+)\.", name)
     return int(found[1]) if found else None
 
 
 def refuse_bad_settings(make_optimizer: Callable[[Iterable[Any]], Optimizer]) -> None:
-    """Makes an optimizer of one parameter, long before that of the model.
+    """Tries the settings of the optimizer on one parameter, before the network is built.
 
     Raises:
         UserError: torch refuses a setting, such as a negative rate.
@@ -83,66 +93,71 @@ def refuse_bad_settings(make_optimizer: Callable[[Iterable[Any]], Optimizer]) ->
 
 
 def fuse(optimizer: Optimizer) -> None:
-    """One call for all parameters instead of ten for each, where torch has that on CPUs and nothing else was asked for."""
+    """Switches to torch's fused step on CPUs, unless a setting asks for another.
+
+    It is one call for all parameters instead of ten for each. Shards have no fused step.
+    """
     for group in optimizer.param_groups:
-        here = [
-            p for p in group["params"] if not p.is_meta
-        ]  # what another process has takes no step
-        on_cpu = all(
-            p.device.type == "cpu" and p.is_floating_point() and not isinstance(p, DTensor)
+        # a parameter on meta belongs to another process, and takes no step here
+        here = [p for p in group["params"] if not p.is_meta]
+        fits = all(
+            type(p) is nn.Parameter and p.device.type == "cpu" and p.is_floating_point()
             for p in here
         )
-        asked = (
-            group.get("fused") is not None
-            or group.get("foreach") is not None
-            or group.get("differentiable")
-        )
-        if on_cpu and "fused" in group and not asked:
+        asked = group.get("fused") is not None or group.get("foreach") is not None
+        if fits and "fused" in group and not asked and not group.get("differentiable"):
             group["fused"] = True
 
 
-def made(
-    make_scheduler: Callable[..., LRScheduler | ReduceLROnPlateau],
-    optimizer: Optimizer,
-    steps: Callable[[], float],
-) -> LRScheduler | ReduceLROnPlateau:
-    """Makes a schedule, and tells one that must know it the number of steps of the whole run.
+def make_schedule(
+    make_scheduler: Callable[..., Schedule], optimizer: Optimizer, steps: Callable[[], float]
+) -> Schedule:
+    """Makes a schedule, with the number of steps of the whole run where its class needs it.
 
     Raises:
-        UserError: torch refuses a setting, or the run has no end.
+        UserError: The run has no end.
     """
     try:
         return make_scheduler(optimizer)
     except ValueError as error:
         if "total_steps" not in str(error):
             raise
-    total = steps()
+    return make_scheduler(optimizer, total_steps=whole_steps(steps(), "the schedule"))
+
+
+def whole_steps(total: float, who: str) -> int:
+    """Returns the number of steps of a run that has an end.
+
+    Raises:
+        UserError: It has none.
+    """
     if total == float("inf"):
         raise UserError(
-            "the schedule needs an end: set trainer.max_epochs, trainer.max_steps or model.scheduler.total_steps"
+            f"{who} needs an end: set trainer.max_epochs, trainer.max_steps or "
+            "model.scheduler.total_steps"
         )
-    return make_scheduler(optimizer, total_steps=int(total))
+    return int(total)
 
 
 def optimizer_and_schedule(
     groups: Callable[[float], list[dict[str, Any]]],
     make_optimizer: Callable[[Iterable[Any]], Optimizer],
-    make_scheduler: Callable[[Optimizer], LRScheduler | ReduceLROnPlateau] | None,
+    make_scheduler: Callable[[Optimizer], Schedule] | None,
     interval: Literal["step", "epoch"] | None,
     steps: Callable[[], float],
 ) -> Any:
-    """What Lightning wants of ``configure_optimizers``.
+    """Returns the optimizer, and its schedule in the form that ``configure_optimizers`` returns.
 
     Args:
         groups: Makes parameter groups from the learning rate.
         make_optimizer: Makes the optimizer.
         make_scheduler: Makes the schedule; None for a constant rate.
-        interval: When it moves; None: what its class says, else every epoch.
-        steps: The number of steps of the whole run.
+        interval: When the schedule moves; None: as its class says, else every epoch.
+        steps: Returns the number of steps of the whole run.
 
     Raises:
-        UserError: A setting that torch refuses, a plateau schedule that waits for less, a schedule
-            without an end.
+        UserError: torch refuses a setting, a plateau schedule waits for a lower score, or a
+            schedule has no end.
     """
     try:
         lr = make_optimizer([nn.Parameter(torch.zeros(1))]).defaults["lr"]
@@ -150,25 +165,25 @@ def optimizer_and_schedule(
         fuse(optimizer)
         if make_scheduler is None:
             return optimizer
-        scheduler = made(make_scheduler, optimizer, steps)
-    except (ValueError, TypeError) as error:  # torch on a value that it cannot take
+        scheduler = make_schedule(make_scheduler, optimizer, steps)
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
         raise UserError(f"model.optimizer or model.scheduler: {error}") from None
+
+    settings: dict[str, Any]
     if isinstance(scheduler, ReduceLROnPlateau):
         if scheduler.mode != "max":
             raise UserError(
-                "model.scheduler watches val/score, of which more is better: set --model.scheduler.mode max"
+                "model.scheduler watches val/score, which is better the larger it is: set "
+                "--model.scheduler.mode max"
             )
         # Lightning would move it after the last checkpoint of an epoch, and lose that move when it
         # resumes
-        plan: dict[str, Any] = {"reduce_on_plateau": False, "interval": "epoch"}
+        settings = {"reduce_on_plateau": False, "interval": "epoch"}
     else:
-        by_nature = "step" if isinstance(scheduler, EACH_STEP) else "epoch"
-        plan = {"interval": interval or getattr(scheduler, "interval", by_nature)}
+        usual = "step" if isinstance(scheduler, EACH_STEP) else "epoch"
+        settings = {"interval": interval or getattr(scheduler, "interval", usual)}
     if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
-        total = steps()
-        if total == float("inf"):
-            raise UserError(
-                "WarmupCosine needs an end: set trainer.max_epochs, trainer.max_steps or model.scheduler.total_steps"
-            )
-        scheduler.plan(int(total))
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **plan}}
+        scheduler.set_total(whole_steps(steps(), "WarmupCosine"))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **settings}}

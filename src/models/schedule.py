@@ -11,13 +11,15 @@ from src.errors import UserError
 
 
 class WarmupCosine(LRScheduler):
-    """Linear warm-up, then half a cosine down to ``floor`` (Loshchilov and Hutter, ICLR 2017), once per optimizer step.
+    """Warms up linearly, then follows half a cosine down to ``floor``, moved at each step.
 
-    With warm-up w and N steps: lr(s) = lr (s + 1) / w for s < w, then lr (floor + (1 - floor) (1 +
-    cos(pi (s - w) / (N - w))) / 2).
+    See Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
+
+    With a warm-up of w steps of N: lr(s) = lr (s + 1) / w for s < w, then lr (floor + (1 - floor)
+    (1 + cos(pi (s - w) / (N - w))) / 2).
 
     Args:
-        optimizer: What it drives.
+        optimizer: The optimizer whose rates it sets.
         warmup: Length of the warm-up as a share of all steps.
         floor: Last learning rate as a share of the peak.
         total_steps: Number of optimizer steps; the model fills in the run's when None.
@@ -34,11 +36,16 @@ class WarmupCosine(LRScheduler):
     ) -> None:
         if not 0 <= warmup <= 1 or not 0 <= floor <= 1:
             raise UserError(f"WarmupCosine: warmup {warmup} and floor {floor} must be in [0, 1]")
-        self.warmup, self.floor, self.total_steps = warmup, floor, total_steps
+        self.warmup = warmup
+        self.floor = floor
+        self.total_steps = total_steps
         super().__init__(optimizer)
 
     def factor(self, step: int) -> float:
-        """Share of the peak at an optimizer step, counted from 0; 1 as long as the number of steps is unknown."""
+        """Returns the share of the peak rate at a step, counted from 0.
+
+        It is 1 as long as the number of steps is unknown.
+        """
         if self.total_steps is None:
             return 1.0
         warm = round(self.warmup * self.total_steps)
@@ -47,18 +54,21 @@ class WarmupCosine(LRScheduler):
         progress = min(1.0, (step - warm) / max(1, self.total_steps - warm))
         return self.floor + (1 - self.floor) * (1 + cos(pi * progress)) / 2
 
-    def plan(self, total_steps: int) -> None:
-        """Sets the number of steps unless it is fixed already, and the first step's learning rates."""
+    def set_total(self, total_steps: int) -> None:
+        """Sets the number of steps, unless it is fixed already, and the first step's rates."""
         if self.total_steps is None:
             self.total_steps = total_steps
             self._set_rates()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the number of steps, which is the run's: one resumed with more epochs follows the longer curve."""
+        """Returns the state without the number of steps.
+
+        A run that is resumed with more epochs follows the longer curve.
+        """
         return {key: value for key, value in super().state_dict().items() if key != "total_steps"}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from a step; where the run has become longer, the very next step is already on the longer curve."""
+        """Continues from a step, at the rate of the curve as long as it is now."""
         super().load_state_dict(state_dict)
         self._set_rates()
 

@@ -62,15 +62,15 @@ def test_hand_computed_values():
 def test_without_a_plan_the_rate_is_constant_and_a_plan_sets_the_first_step():
     schedule = WarmupCosine(optimizer_of(2.0), warmup=0.5)
     assert schedule.optimizer.param_groups[0]["lr"] == 2.0
-    schedule.plan(8)
+    schedule.set_total(8)
     assert schedule.optimizer.param_groups[0]["lr"] == 2.0 / 4
-    schedule.plan(100)  # the first plan holds
+    schedule.set_total(100)  # the first plan holds
     assert schedule.total_steps == 8
 
 
 def test_a_number_of_steps_set_by_hand_is_kept():
     schedule = WarmupCosine(optimizer_of(1.0), warmup=0.0, total_steps=5)
-    schedule.plan(1000)
+    schedule.set_total(1000)
     assert schedule.total_steps == 5
 
 
@@ -81,7 +81,7 @@ def test_a_resumed_schedule_follows_the_new_plan_from_where_it_was(longer):
     state = first.state_dict()
     assert "total_steps" not in state
     second = WarmupCosine(optimizer_of(1.0), warmup=0.2, floor=0.1)
-    second.plan(longer)
+    second.set_total(longer)
     second.load_state_dict(state)
     assert second.last_epoch == 6
     second.optimizer.step()
