@@ -1,7 +1,7 @@
-"""What several processes bring and cost: throughput of ddp x 2, balancing under ddp, and the start of a run.
+"""Measures the gain and the cost of two processes: steps under ddp, balancing, the start of a run.
 
-python -m tests.benchmarks.parallel (also `make bench-parallel`); wall time, one thread for each
-process, in turn, medians.
+Run it as ``python -m tests.benchmarks.parallel`` or ``make bench-parallel``. It reports medians of
+wall time, with one thread for each process; what is compared runs in turn.
 """
 
 import os
@@ -36,9 +36,10 @@ from tests.launching import finish, launch, start
 from tests.toy import At, bare_trainer
 
 HAND = "by hand"
-FIRST, STEPS = 5, 30  # steps that are not timed, and all
+FIRST = 5  # steps before the clock starts
+STEPS = 30  # all steps
 BATCH = 4096
-PARTS: dict[str, Any] = {
+SETTINGS: dict[str, Any] = {
     "encoder": partial(MLP, width=384, depth=2),
     "optimizer": partial(SGD, lr=1e-3),
     "scheduler": None,
@@ -47,10 +48,12 @@ BALANCERS: dict[str, Any] = {"static": StaticWeights, "UPGrad": partial(UPGrad, 
 
 
 class Clock(L.Callback):
-    """Seconds per step, without the first ones."""
+    """Measures seconds per step, without the first ones."""
 
     def __init__(self, first: int, last: int) -> None:
-        self.first, self.last, self.seconds = first, last, 0.0
+        self.first = first
+        self.last = last
+        self.seconds = 0.0
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         if trainer.global_step == self.first:
@@ -59,14 +62,14 @@ class Clock(L.Callback):
             self.seconds = (self.seconds + time.perf_counter()) / (self.last - self.first)
 
 
-def data_of_job() -> Synthetic:
-    """Rows for a network whose time goes into products."""
+def make_data() -> Synthetic:
+    """Makes rows for a network that spends its time on matrix products."""
     return Synthetic(rows=BATCH * 4, tasks=4, features=64, batch_size=BATCH)
 
 
-def seconds_per_step(balancer: Any, devices: int, steps: int) -> float:
-    """Trains: 4 tasks, 0.6 M parameters."""
-    data = data_of_job()
+def time_step(balancer: Any, devices: int, steps: int) -> float:
+    """Trains 4 tasks with 0.6 M parameters, and returns the seconds of a step."""
+    data = make_data()
     clock = Clock(FIRST, steps)
     trainer = bare_trainer(
         devices,
@@ -75,16 +78,16 @@ def seconds_per_step(balancer: Any, devices: int, steps: int) -> float:
         callbacks=[clock],
         max_steps=steps,
     )
-    trainer.fit(MultiTaskModel(data.tasks, data.input_shape, balancer=balancer, **PARTS), data)
+    trainer.fit(MultiTaskModel(data.tasks, data.input_shape, balancer=balancer, **SETTINGS), data)
     return clock.seconds
 
 
 class Losses(nn.Module):
-    """The same network as a tutorial has it: the sum of its tasks' mean squared errors, for torch's own DDP."""
+    """The same network as in a tutorial: it returns the sum of the tasks' mean squared errors."""
 
     def __init__(self, data: Synthetic) -> None:
         super().__init__()
-        self.encoder = PARTS["encoder"](data.input_shape)
+        self.encoder = SETTINGS["encoder"](data.input_shape)
         self.heads = nn.ModuleDict(
             {name: nn.Linear(self.encoder.features, 1) for name in data.tasks}
         )
@@ -96,14 +99,15 @@ class Losses(nn.Module):
         ).sum()
 
 
-def by_hand(devices: int, steps: int) -> float:
-    """The loop that a tutorial writes, on this process's share of each batch."""
-    data = data_of_job()
-    rows, few = data.split("train"), BATCH // devices
+def time_step_by_hand(devices: int, steps: int) -> float:
+    """Times a step of a tutorial's loop, on this process's share of each batch."""
+    data = make_data()
+    rows = data.split("train")
+    few = BATCH // devices
     model: nn.Module = Losses(data)
     if devices > 1:
         model = DistributedDataParallel(model)
-    optimizer = PARTS["optimizer"](model.parameters())
+    optimizer = SETTINGS["optimizer"](model.parameters())
     began = 0.0
     for step in range(steps):
         if step == FIRST:
@@ -116,20 +120,20 @@ def by_hand(devices: int, steps: int) -> float:
     return (time.perf_counter() - began) / (steps - FIRST)
 
 
-def job(out: Path, devices: int, rounds: int) -> None:
-    """What torchrun starts: each balancer in turn, and the loop by hand."""
+def run_job(out: Path, devices: int, rounds: int) -> None:
+    """Times each balancer in turn, and the loop by hand, in a process that torchrun has started."""
     torch.set_num_threads(1)
     found: dict[str, list[float]] = {name: [] for name in (*BALANCERS, HAND)}
     for _ in range(rounds):
         for name, kind in BALANCERS.items():
-            found[name].append(seconds_per_step(kind, devices, STEPS))
-        found[HAND].append(by_hand(devices, STEPS))
+            found[name].append(time_step(kind, devices, STEPS))
+        found[HAND].append(time_step_by_hand(devices, STEPS))
     if not dist.is_initialized() or dist.get_rank() == 0:
         torch.save(found, out)
 
 
-def throughput(folder: Path, rounds: int) -> list[str]:
-    """One process and two in turn."""
+def compare_steps(folder: Path, rounds: int) -> list[str]:
+    """Compares the steps of one process and of two; returns the lines of a table."""
     kept: dict[int, list[dict[str, list[float]]]] = {1: [], 2: []}
     for _ in track(range(rounds), description="throughput", console=Console(stderr=True)):
         for devices in kept:
@@ -146,7 +150,8 @@ def throughput(folder: Path, rounds: int) -> list[str]:
     ms = {key: f"{1e3 * statistics.median(each):.1f}" for key, each in times.items()}
 
     def ratio(first: tuple[str, int], second: tuple[str, int]) -> str:
-        return f"{statistics.median(a / b for a, b in zip(times[first], times[second], strict=True)):.2f}"
+        pairs = zip(times[first], times[second], strict=True)
+        return f"{statistics.median(a / b for a, b in pairs):.2f}"
 
     def line(what: str, first: tuple[str, int], second: tuple[str, int], goal: str) -> str:
         return f"| {what} | {ms[first]} | {ms[second]} | {ratio(first, second)} | {goal} |"
@@ -166,8 +171,8 @@ def throughput(folder: Path, rounds: int) -> list[str]:
     ]
 
 
-def first_step(folder: Path, devices: int) -> float:
-    """Seconds from the command to the end of the first step."""
+def time_first_step(folder: Path, devices: int) -> float:
+    """Returns the seconds from the command to the end of the first step."""
     marker = folder / "marker"
     marker.unlink(missing_ok=True)
     toy = (
@@ -193,29 +198,30 @@ def first_step(folder: Path, devices: int) -> float:
 
 
 class Mark(At):
-    """Leaves a file behind."""
+    """Leaves a file behind when the first step ends."""
 
     def act(self, module: L.LightningModule) -> None:
         pass
 
 
-def beginning(folder: Path, rounds: int) -> list[str]:
-    """One process and two in turn."""
+def compare_starts(folder: Path, rounds: int) -> list[str]:
+    """Compares the start of one process and of two; returns the lines of a table."""
     turns = track(range(rounds), description="start", console=Console(stderr=True))
-    found = [(first_step(folder, 1), first_step(folder, 2)) for _ in turns]
+    found = [(time_first_step(folder, 1), time_first_step(folder, 2)) for _ in turns]
     one, two = (statistics.median(times) for times in zip(*found, strict=True))
     ratio = statistics.median(b / a for a, b in found)
     return [
-        "| from the command to the end of the first step | one process, s | ddp x 2, s | ratio | goal |",
+        "| from the command to the end of the first step | one process, s | ddp x 2, s | ratio "
+        "| goal |",
         "|---|---|---|---|---|",
         f"| `python -m src.train --devices 2` | {one:.2f} | {two:.2f} | {ratio:.2f} | 1.6 |",
     ]
 
 
 def main() -> None:
-    """Measures, prints, writes."""
+    """Measures, prints and writes the tables."""
     with tempfile.TemporaryDirectory() as name:
-        parts = [beginning(Path(name), 5), throughput(Path(name), 3)]
+        parts = [compare_starts(Path(name), 5), compare_steps(Path(name), 3)]
     text = "\n\n".join([f"## {machine()}", *("\n".join(lines) for lines in parts)])
     Console().print(Markdown(text))
     write("bench-parallel", text)
@@ -223,6 +229,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["job"]:
-        job(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+        run_job(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
     else:
         main()
