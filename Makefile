@@ -76,8 +76,8 @@ parity: $(DEV) ## run everything on every topology, into tests/benchmarks/PARITY
 tensorboard: $(READY) ## watch all runs in TensorBoard
 	$(BIN)/tensorboard --logdir logs
 
-notebooks: $(DEV) ## execute every notebook, leaving them as they are
-	$(BIN)/python -m pytest -m "slow or not slow" tests/test_notebooks.py
+notebooks: $(DEV) ## execute every notebook, and keep its tables and figures
+	$(BIN)/python -m tests.notebooks
 
 fork: $(READY) ## start a project of your own: make fork NAME=mylab DEST=../mylab
 	@$(BIN)/python -m src.fork --name "$(NAME)" --dest "$(DEST)"
