@@ -81,6 +81,40 @@ def test_public_names_are_documented(path: Path) -> None:
             assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
 
 
+PRIVATE = re.compile(r"_[a-z]\w*$")
+LISTED = (ROOT / "tests" / "test_private_apis.py").read_text()
+
+
+def private_definitions(path: Path) -> set[str]:
+    """Returns the private names that a file gives to functions, classes, attributes and globals."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+    return {name for name in names if PRIVATE.match(name)}
+
+
+OWN: dict[str, set[str]] = {}
+for _path in FILES:
+    OWN.setdefault(room(_path), set()).update(private_definitions(_path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_private_names_stay_in_their_room(path: Path) -> None:
+    """A private name is of the same room, or of a third party and listed with its reason."""
+    used: dict[str, int] = {}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and PRIVATE.match(node.attr):
+            used[node.attr] = node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            used |= {a.name: node.lineno for a in node.names if PRIVATE.match(a.name)}
+    foreign = {name: line for name, line in used.items() if name not in OWN[room(path)]}
+    wrong = [f"{path}:{line}: {name}" for name, line in foreign.items() if name not in LISTED]
+    assert not wrong, "\n".join(wrong)
+
+
 MOST_LINES = 400
 # openings and phrases that hide the subject of a sentence
 OPENINGS = re.compile(r"(What|Those|That which|As above|The same|Likewise|Has|Is)\b")
