@@ -74,7 +74,7 @@ class Heads(nn.Module):
         self.groups = tuple(Group(tuple(names), tasks[names[0]]) for names in groups.values())
 
     def __getitem__(self, name: str) -> Head:
-        head = self._modules[self.paths[name]]
+        head = getattr(self, self.paths[name])
         assert isinstance(head, Head)
         return head
 

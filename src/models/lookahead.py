@@ -42,12 +42,14 @@ def lookahead_slopes(
     step = gradient(torch.dot(weights_T.to(now_T), now_T))
     kept = [p.detach().clone() for p in places]
     with torch.no_grad():
-        torch._foreach_add_(places, step, alpha=-rate)
+        for p, change in zip(places, step, strict=True):
+            p.add_(change, alpha=-rate)
     v = gradient(other_losses().sum())
 
     # and back
     with torch.no_grad():
-        torch._foreach_copy_(places, kept)
+        for p, before in zip(places, kept, strict=True):
+            p.copy_(before)
 
     # u'J is linear in u: its derivative along v is <v, g_t> for all t at once
     now_T = losses()
