@@ -8,9 +8,8 @@ as the number of classes, is filled in.
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,8 +21,9 @@ from torchmetrics.utilities import dim_zero_cat
 from src.errors import UserError
 from src.tasks.metric_classes import TaskMetric, find_class, in_one_line, parameters_of, path_of
 
-# the last member makes the command line hold a class path against Metric before it is imported
-MetricSpec = str | dict[str, Any] | Callable[..., Metric]
+# the command line holds a class path against Metric before it imports it; no instance is taken,
+# since a schema could not describe it
+MetricSpec = str | dict[str, Any] | type[Metric] | Metric
 
 # torchmetrics says so and returns 0 where the rows do not define a metric
 UNDEFINED = re.compile("No (positive|negative) samples")
@@ -55,6 +55,17 @@ class EvaluationRows(TaskMetric):
             return None
         return dim_zero_cat(self.rows), dim_zero_cat(self.labels)
 
+    def read(self) -> tuple[Tensor, Tensor] | None:
+        """Returns the result of :meth:`compute` in its own shape.
+
+        torchmetrics makes scalars of its tensors where there is a single row.
+        """
+        found = self.compute()
+        if found is None:
+            return None
+        rows, labels = found
+        return rows.view(-1, *self.rows[0].shape[1:]), labels.view(-1, *self.labels[0].shape[1:])
+
 
 @dataclass(frozen=True)
 class AddedMetric:
@@ -75,17 +86,15 @@ class AddedMetric:
         """Reads a metric as a user gives it.
 
         Args:
-            spec: A name, a class path, a class, a partial of one, or {class_path, init_args}.
+            spec: A name, a class path, a class, or one of these with settings, as
+                {class_path, init_args}.
 
         Raises:
             UserError: It is none of these, or no such class is known.
         """
         settings: dict[str, Any] = {}
         kind: object = spec
-        if isinstance(spec, partial):
-            kind = spec.func
-            settings = dict(spec.keywords)
-        elif isinstance(spec, dict):
+        if isinstance(spec, dict):
             beside = [key for key in spec if key not in ("class_path", "init_args")]
             if beside or "class_path" not in spec:
                 raise UserError(
@@ -148,7 +157,7 @@ class AddedMetric:
             preds: Predictions (N, ...) of rows whose labels are known.
             target: Their labels (N, ...).
         """
-        undefined = preds.new_tensor(float("nan"))
+        undefined = torch.tensor(float("nan"), device=target.device)
         if not len(target):
             return undefined
         try:
@@ -158,7 +167,7 @@ class AddedMetric:
             if any(UNDEFINED.match(str(warning.message)) for warning in raised):
                 return undefined
             # a vector comes of an `average` that says so, see refuse_unfit
-            return torch.as_tensor(value).to(preds).nanmean()
+            return torch.as_tensor(value, device=target.device).float().nanmean()
         except torch.OutOfMemoryError:
             raise
         except Exception as error:

@@ -4,21 +4,17 @@ import inspect
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 
-import torchmetrics
 import torchmetrics.classification
 import torchmetrics.nominal
 import torchmetrics.regression
 from torchmetrics import Metric
 
-from src.errors import UserError, suggest_or_list
+from src.errors import UserError, suggest
 
 # modules whose classes compare predictions with labels row by row
-MODULES = (
-    torchmetrics,
-    torchmetrics.classification,
-    torchmetrics.regression,
-    torchmetrics.nominal,
-)
+MODULES = (torchmetrics.classification, torchmetrics.regression, torchmetrics.nominal)
+# names of the kinds' own metrics as people write them
+WORDS = {"auroc": "AUROC", "f1": "F1", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
 
 
 class TaskMetric(Metric):
@@ -48,7 +44,8 @@ def find_class(name: str) -> type[Metric]:
     names = [known for known in kinds if "." not in known]
     raise UserError(
         f"metrics names '{name}', which is no metric of torchmetrics: "
-        f"{suggest_or_list(name, names)}; give the class path of one of your own"
+        f"{suggest(name, names) or 'they are in its modules classification and regression'}; "
+        "give the class path of one of your own"
     )
 
 
@@ -121,3 +118,8 @@ def parameters_of(kind: type[Metric]) -> set[str]:
 def in_one_line(error: Exception) -> str:
     """Returns the text of an error without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def spell_metric(metric: str) -> str:
+    """Returns a metric's name as people write it."""
+    return WORDS.get(metric, metric.replace("_", " "))

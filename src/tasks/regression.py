@@ -13,8 +13,9 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 from src.errors import UserError
 from src.tasks.label_count import LabelCount
 from src.tasks.labels import is_labelled, pair_with_known, to_numbers
+from src.tasks.metric_classes import spell_metric
 from src.tasks.r2 import R2
-from src.tasks.task import Task, make_constant, spell_metric
+from src.tasks.task import Task, make_constant
 
 BOUNDED = ("mae", "rmse", "r2")
 LEAST = -1.0

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -22,10 +22,10 @@ from src.tasks.added_metrics import AddedMetric, EvaluationRows, MetricSpec
 from src.tasks.head import Head
 from src.tasks.keys import to_key
 from src.tasks.labels import is_labelled, pair_with_known
+from src.tasks.metric_classes import spell_metric
 
 # a loss is logged beside a task's metrics; the others are entries of its collection
 RESERVED = ("loss", "count", "scores", "rows")
-WORDS = {"auroc": "AUROC", "f1": "F1", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
 
 
 @lru_cache(maxsize=256)
@@ -41,11 +41,6 @@ def make_constant(
     # made in an evaluation, it must still serve in a backward pass
     with torch.inference_mode(False):
         return torch.tensor(values, device=like[0], dtype=like[1])
-
-
-def spell_metric(metric: str) -> str:
-    """Returns a metric's name as people write it."""
-    return WORDS.get(metric, metric.replace("_", " "))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,9 +323,10 @@ class Task(ABC):
             warnings.filterwarnings("ignore", message="No (positive|negative) samples")
             found = self.derive(metrics.compute())
         values = {name: nan if name in undefined else found[name] for name in self.metric_names}
-        kept = found.get("rows")
-        for metric in self.added_metrics:
-            values[metric.name] = nan if kept is None else self.compute_added(metric, *kept)
+        if self.added_metrics:
+            rows = cast(EvaluationRows, metrics["rows"]).read()
+            for metric in self.added_metrics:
+                values[metric.name] = nan if rows is None else self.compute_added(metric, *rows)
         return values
 
     def compute_per_output(self, metrics: MetricCollection) -> dict[str, Tensor]:

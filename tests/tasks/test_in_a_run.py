@@ -1,4 +1,4 @@
-"""Thresholds from the command line to predictions: what a person reads is what the table of metrics counts."""
+"""Thresholds and added metrics from the command line to the table of metrics and predictions."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
 from src.checkpoint import load_checkpoint
 from tests.cli.calling import call
-from tests.launching import only_run
+from tests.launching import launch, only_run
 
 
 def written(folder: Path) -> tuple[Path, pd.DataFrame]:
@@ -118,3 +118,44 @@ def test_thresholds_by_hand(tmp_path: Path) -> None:
     assert ((predicted["fraud.p_yes"] > 0.3) == (predicted["fraud"] == "yes")).all()
     assert ((predicted["tags.p_u"] > 0.2) == (predicted["tags.u"] == 1)).all()
     assert ((predicted["tags.p_v"] > 0.6) == (predicted["tags.v"] == 1)).all()
+
+
+def test_added_metrics_on_one_and_on_two_processes(tmp_path: Path) -> None:
+    rows = 143
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(rows, 3))
+    noise = rng.normal(size=(rows, 2))
+    frame = pd.DataFrame(x, columns=["x1", "x2", "x3"]).round(4)
+    frame["income"] = ["high" if value > 0 else "low" for value in (x[:, 0] + noise[:, 0])]
+    frame["hours"] = (40 + 5 * x[:, 1] + noise[:, 1]).round(2)
+    frame.loc[::7, "income"] = None
+    frame["part"] = [["train", "val", "test", "test"][k % 4] for k in range(rows)]
+    frame.to_csv(tmp_path / "cases.csv", index=False)
+
+    income = "[CohenKappa, {class_path: FBetaScore, init_args: {beta: 2.0, name: F2}}]"
+    ended = call(
+        "train",
+        *("--data", "Table", "--data.path", tmp_path / "cases.csv"),
+        *("--data.targets", "[income, hours]", "--data.split_column", "part"),
+        *("--data.tasks.income.metrics", income, "--data.tasks.income.monitor", "CohenKappa"),
+        *("--data.tasks.hours.metrics", "[torchmetrics.SpearmanCorrCoef]"),
+        *("--model.encoder.width", 8, "--max_epochs", 4, "--lr", 0.01),
+        *("--logs", tmp_path, "--name", "x"),
+    )
+    assert ended.code == 0, ended.err
+    assert "CohenKappa     F2" in ended.out
+    assert "score: mean over tasks of CohenKappa (income), R2" in ended.out
+    run = only_run(tmp_path / "x")
+    one = json.loads((run / "metrics.json").read_text())["test"]
+
+    out = tmp_path / "two.json"
+    launch("src.evaluate", "--run", run, "--devices", 2, "--accelerator", "cpu", "--out", out)
+    two = json.loads(out.read_text())
+    assert two == pytest.approx(one, rel=1e-5)
+    assert {"test/income/F2", "test/hours/SpearmanCorrCoef"} < two.keys()
+
+    ended = call("predict", "--run", run, "--split", "test", "--out", tmp_path / "p.csv")
+    assert ended.code == 0, ended.err
+    known = pd.read_csv(tmp_path / "p.csv").dropna(subset="true.income")
+    kappa = cohen_kappa_score(known["true.income"], known["income"])
+    assert one["test/income/CohenKappa"] == pytest.approx(kappa, abs=1e-6)
