@@ -1,12 +1,15 @@
-"""Which share of the global batch this process works on.
+"""The share of the global batch that this process works on, and sums over all of it.
 
-A replica is what holds the whole model: one process under ddp and fsdp, several where a model is
-cut over processes (tensor parallelism, pipelines). The global batch is dealt to replicas; the
-processes of one replica read the same rows. Everything that sums over the batch asks here, and
-nothing else of the house knows how processes are arranged.
+A replica holds the whole model: it is one process under ddp and fsdp, and several where a model is
+cut over processes (tensor parallelism, pipelines). The global batch is split among replicas; the
+processes of one replica read the same rows. Everything that sums over the batch asks this module,
+and nothing else of ours knows how processes are arranged.
+
+A process works for one run at a time. So this module keeps one group for the process, as
+torch.distributed keeps one default group: a strategy sets it, and takes it back at the end.
 """
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
@@ -14,41 +17,44 @@ from torch.distributed import ProcessGroup
 
 T = TypeVar("T")
 
-_group: ProcessGroup | None = (
-    None  # one process of each replica, this one among them; None: every process is a replica
-)
+# one process of each replica, this one among them; None: every process is a replica of its own
+_group: ProcessGroup | None = None
 
 
 def use(group: ProcessGroup | None) -> None:
-    """Says with whom this process shares the global batch: one process of each replica; None: with all processes."""
+    """Sets the group over which sums over the global batch run.
+
+    Args:
+        group: One process of each replica, this one among them; None for all processes.
+    """
     global _group
     _group = group
 
 
 def replica_group() -> ProcessGroup | None:
-    """With whom this process shares the global batch."""
+    """Returns the group over which sums over the global batch run; None for all processes."""
     return _group
 
 
 def replica() -> tuple[int, int]:
-    """This process's replica, and how many there are."""
+    """Returns the number of this process's replica, and the number of replicas."""
     if not dist.is_initialized():
         return 0, 1
     return dist.get_rank(_group), dist.get_world_size(_group)
 
 
 def global_sum(tensor: Tensor) -> Tensor:
-    """Sums over all replicas, in place."""
+    """Sums a tensor over all replicas, in place."""
     if replica()[1] > 1:
         dist.all_reduce(tensor, group=_group)
     return tensor
 
 
-def gathered(mine: T) -> list[T]:
-    """What each replica has, in their order."""
+def gather(mine: T) -> list[T]:
+    """Returns the objects of all replicas, in their order."""
     _, count = replica()
     if count == 1:
         return [mine]
-    everyone: list[Any] = [None] * count
-    dist.all_gather_object(everyone, mine, group=_group)
-    return everyone
+    found: list[T] = [mine] * count
+    dist.all_gather_object(found, mine, group=_group)
+    return found

@@ -1,15 +1,23 @@
-"""Which rows of the global batch run now, and what is drawn for them: the same whether they run together or in slices."""
+"""Slices of a batch that run one after the other, and draw what the whole batch would draw.
+
+A random layer draws one key for each call, from which the numbers of all rows follow by their
+places in the global batch. So a row gets the same numbers whether the rows run together or in
+slices, and on any number of devices.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from src.collectives import replica
+
+S = TypeVar("S")
+R = TypeVar("R")
 
 
 @dataclass(slots=True)
@@ -18,10 +26,10 @@ class Slice:
 
     Attributes:
         first: The place of the first of them among this replica's rows.
-        rows: How many this replica has in all.
-        keys: What random layers have drawn for the step, in the order of their calls; the first
-            slice to come draws.
-        calls: How many of them this slice has used.
+        rows: The number of rows that this replica has in all.
+        keys: The keys that random layers have drawn for the step, in the order of their calls; the
+            first slice to come draws them.
+        calls: The number of keys that this slice has used.
     """
 
     first: int
@@ -30,18 +38,17 @@ class Slice:
     calls: int = 0
 
 
-_slice: ContextVar[Slice | None] = ContextVar(
-    "slice", default=None
-)  # of each thread: devices have their own in a backward pass
+# a context variable, since devices have threads of their own in a backward pass
+_slice: ContextVar[Slice | None] = ContextVar("slice", default=None)
 
 
 @contextmanager
 def slice_of_rows(first: int, rows: int, keys: list[int]) -> Iterator[None]:
-    """While a slice of this replica's rows runs, and while it is computed once more.
+    """Tells random layers which slice runs, also where it is computed once more.
 
     Args:
         first: The place of its first row among this replica's.
-        rows: How many rows this replica has in all.
+        rows: The number of rows that this replica has in all.
         keys: The same list for every slice that runs through the same layers.
     """
     token = _slice.set(Slice(first, rows, keys))
@@ -51,36 +58,38 @@ def slice_of_rows(first: int, rows: int, keys: list[int]) -> Iterator[None]:
         _slice.reset(token)
 
 
-def on_slice(
-    run: Callable[[Any], Any], state: Any, first: int, rows: int, keys: list[int], recompute: bool
-) -> Any:
+def run_on_slice(
+    stage: Callable[[S], R], state: S, first: int, rows: int, keys: list[int], recompute: bool
+) -> R:
     """Runs a stage on a slice, see :func:`slice_of_rows`.
 
     Args:
-        run: The stage.
-        state: The slice of what it reads.
+        stage: The stage.
+        state: The slice of the stage's input.
         first: The place of the slice's first row.
-        rows: How many rows there are in all.
-        keys: Of this stage.
-        recompute: Whether it keeps its inputs alone, and is computed once more in the backward
-            pass.
+        rows: The number of rows in all.
+        keys: The keys of this stage.
+        recompute: Whether the stage keeps its inputs alone, and is computed once more in the
+            backward pass.
     """
 
-    def inside(state: Any) -> Any:
+    def run(state: S) -> R:
         with slice_of_rows(first, rows, keys):
-            return run(state)
+            return stage(state)
 
-    return (
-        checkpoint(inside, state, use_reentrant=False)
-        if recompute and torch.is_grad_enabled()
-        else inside(state)
-    )
+    if recompute and torch.is_grad_enabled():
+        output: R = checkpoint(run, state, use_reentrant=False)
+        return output
+    return run(state)
 
 
 def place_and_key(rows: int) -> tuple[int, int]:
-    """For a random layer's call on so many rows: the place of the first in the global batch, and the key of the call.
+    """Returns where the rows of a random layer's call begin in the global batch, and its key.
 
     The key is drawn from torch's CPU generator, once for all slices.
+
+    Args:
+        rows: The number of rows of the call.
     """
     part = _slice.get()
     if part is None:

@@ -1,22 +1,205 @@
-"""The seam between a model and a strategy: how the network runs, and how its parameters are laid out.
+"""The seam between models and strategies: the members that a strategy reads, and the runner.
 
 A model runs its network through a ``Runner``. The default one calls the modules, as a plain script
 would. A strategy that cuts the network over processes gives the model a runner of its own, and
 takes it away again when the run ends; no method of a model is replaced.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from src.batch import Batch, InputShape
 
-Inputs = Tensor | dict[str, Tensor]
+# the inputs of a batch, as a model reads them
+Inputs = Tensor | Mapping[str, Tensor]
+# a stage's output: x, or x with tensors that ride along, such as masks
+State = Tensor | tuple[Tensor, ...]
 
 
+# -- the model, as a strategy sees it --------------------------------------------------------------
+class StagedModule(Protocol):
+    """A module that runs stages one after the other: an encoder, or several side by side.
+
+    Attributes:
+        recompute: Whether each stage keeps its inputs alone, and is computed once more in a
+            backward pass.
+        schedule: Runs all stages in another order; None for one after the other.
+    """
+
+    recompute: bool
+    schedule: Callable[..., object] | None
+
+
+class ShardableSharing(Protocol):
+    """The sharing architecture of a model, as far as strategies read it."""
+
+    @property
+    def one_feature(self) -> bool:
+        """Whether all tasks read the same features."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it reads the weights of its encoders, so that these cannot be placed."""
+
+    def __call__(self, inputs: Inputs, /) -> Mapping[str, Tensor]:
+        """Returns {task: features (B, ..., D)}."""
+
+    def penalty(self) -> Tensor | None:
+        """Returns a scalar that the step minimises besides the losses, or None."""
+
+    def tensor_parallel_plan(self) -> Mapping[str, tuple[str, int]]:
+        """Returns {path of a layer: (its split, the number of pieces)}."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yields all parameters."""
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        """Yields the parameters that several tasks use."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Yields all modules."""
+
+    def get_submodule(self, target: str, /) -> nn.Module:
+        """Returns the module at a path."""
+
+
+class ShardableHeads(Protocol):
+    """The heads of a model, as far as strategies read them."""
+
+    def __call__(self, features: Mapping[str, Tensor], /) -> list[Tensor]:
+        """Returns the outputs (B, ..., K, O) of each group of alike tasks."""
+
+    def loss_sums(
+        self, outputs: list[Tensor], targets: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the sums of losses and the counts of labels, both (T,)."""
+
+    def label_counts(self, targets: Mapping[str, Tensor]) -> Tensor:
+        """Returns the counts of known labels (T,)."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yields all parameters."""
+
+
+class ShardableBalancer(Protocol):
+    """The balancer of a model, as far as strategies read it."""
+
+    @property
+    def level(self) -> str | None:
+        """Returns "features" or "parameters" where it takes gradients of tasks there, else None."""
+
+    @property
+    def weights_before_losses(self) -> bool:
+        """Whether the weights of a step do not depend on the losses of that step."""
+
+    @property
+    def needs_reevaluation(self) -> bool:
+        """Whether it sees the losses of the same batch once more after the step."""
+
+    @property
+    def needs_lookahead(self) -> bool:
+        """Whether it tries a step, and takes it back, before each step."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yields all parameters."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yields all parameters with their names."""
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields all buffers with their names."""
+
+
+class ShardableStep(Protocol):
+    """The training step of a model, as far as strategies use it."""
+
+    @property
+    def jacobian(self) -> object:
+        """Takes the gradients in the parameters that train, as they are laid out at first use."""
+
+    def weigh_losses(self, sums_T: Tensor, counts_T: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Returns the scalar to minimise, and sums and counts over all replicas (2, T)."""
+
+
+class ShardableModel(Protocol):
+    """A multi-task model, as far as strategies read it.
+
+    Attributes:
+        runner: Runs the network; a strategy may put another in its place.
+    """
+
+    runner: "Runner"
+
+    @property
+    def training(self) -> bool:
+        """Whether the model is in training mode."""
+
+    @property
+    def input_shape(self) -> InputShape:
+        """The shape of one sample."""
+
+    @property
+    def make_optimizer(self) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
+        """Makes the optimizer of some parameters."""
+
+    @property
+    def tasks(self) -> Mapping[str, object]:
+        """The tasks by name."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tasks in the order of T."""
+
+    @property
+    def sharing(self) -> ShardableSharing:
+        """Maps inputs to the features of each task."""
+
+    @property
+    def heads(self) -> ShardableHeads:
+        """Maps features to outputs."""
+
+    @property
+    def balancer(self) -> ShardableBalancer:
+        """Turns the losses of tasks into one step."""
+
+    @property
+    def step(self) -> ShardableStep:
+        """Takes a training step."""
+
+    def configure_model(self) -> None:
+        """Builds the network, once."""
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Returns the modules that a strategy can place or shard, by path."""
+
+    def shared_and_private(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Returns the trained parameters of several tasks, and of one task alone, without heads."""
+
+    def get_submodule(self, target: str, /) -> nn.Module:
+        """Returns the module at a path."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Yields all modules."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yields all parameters."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yields all parameters with their names."""
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Yields all buffers."""
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields all buffers with their names."""
+
+
+# -- the strategy, as a model sees it --------------------------------------------------------------
 class Shards(Protocol):
     """The layout of parameters that are spread over processes."""
 
@@ -56,73 +239,34 @@ class ScheduledGradients:
     totals_2T: Tensor
 
 
-class ShardableModel(Protocol):
-    """The part of a model that a strategy may know.
-
-    Attributes:
-        sharing: The sharing architecture, which maps inputs to features of each task.
-        heads: The heads of all tasks.
-        balancer: The balancer.
-        tasks: The tasks by name.
-        names: The names of the tasks in the order of T.
-        input_shape: The shape of one sample.
-        runner: Runs the network; a strategy may put another in its place.
-        step: Takes a training step.
-    """
-
-    sharing: Any
-    heads: Any
-    balancer: Any
-    tasks: dict[str, Any]
-    names: tuple[str, ...]
-    input_shape: InputShape
-    runner: "Runner"
-    step: Any
-
-    def configure_model(self) -> None:
-        """Builds the network, once."""
-
-    def parts(self) -> dict[str, nn.Module]:
-        """Returns the modules that a strategy can place or shard, by path."""
-
-    def shared_and_private(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Returns the trained parameters of several tasks, and of one task alone, without heads."""
-
-
 class Runner:
     """Runs the network of a model in this process, on whole parameters.
 
     Attributes:
         shards: The layout of the parameters; None where every process holds whole ones.
+        frees_weights: Whether the whole weights of the heads are freed after each forward pass, so
+            that whoever needs them later must copy them.
         clip_gradients: Clips the gradients of parameters to a limit, by norm or by value; None
             where Lightning's own way is right.
     """
 
     shards: Shards | None = None
+    frees_weights: bool = False
     clip_gradients: Callable[[Iterable[nn.Parameter], float, str | None], None] | None = None
 
     def features(self, model: ShardableModel, inputs: Inputs) -> Mapping[str, Tensor]:
         """Returns {task: features (B, ..., D)}."""
-        found: Mapping[str, Tensor] = model.sharing(inputs)
-        return found
+        return model.sharing(inputs)
+
+    def cast_features(
+        self, model: ShardableModel, features: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Returns the features in the precision in which the heads read them."""
+        return features
 
     def outputs(self, model: ShardableModel, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Returns the outputs of the heads, (B, ..., K, O) for each group of alike tasks."""
-        found: list[Tensor] = model.heads(features)
-        return found
-
-    def record(
-        self, model: ShardableModel, features: Mapping[str, Tensor], activations: Any
-    ) -> list[Tensor]:
-        """Returns the outputs of the heads, and notes what their gradients will need.
-
-        Args:
-            model: The model.
-            features: {task: features, without a graph}.
-            activations: A ``HeadActivations``, which is filled.
-        """
-        outputs, _ = model.heads.record(features, activations)
-        return list(outputs)
+        return model.heads(self.cast_features(model, features))
 
     def take_gradients(self, model: ShardableModel, batch: Batch) -> ScheduledGradients | None:
         """Runs a step forward and backward by a schedule; None: the model does so itself."""

@@ -31,7 +31,7 @@ from src.launch.network import choose_interface, renew_meeting_place
 from src.launch.topology import find_main_address, refuse_lone_ranks, resolve_topology
 from src.models import MultiTaskModel
 from src.monitoring import Budget, Limits, Watch, has_limit
-from src.parallel import DDP, Checks
+from src.parallel import DDP, MultiTaskStrategy
 from src.planning.auto_strategy import choose_strategy
 from src.planning.devices import Devices
 from src.planning.plan import Plan, configure_offline
@@ -282,9 +282,8 @@ class CLI(LightningCLI):
         self.model.check(self.config_init["trainer"]["accumulate_grad_batches"] or 1)
         if self.trains:
             self.model.balancer.try_out()
-        if isinstance(self.acting, Checks):
-            if hasattr(self.acting, "rows"):  # it plans for them
-                self.acting.rows = -(-rows // devices)
+        if isinstance(self.acting, MultiTaskStrategy):
+            self.acting.rows = -(-rows // devices)
             self.acting.check(self.model)
 
     @property

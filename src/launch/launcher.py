@@ -3,11 +3,9 @@
 import os
 import sys
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Self
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from src.processes import Child, follow_parent, watch_over
@@ -87,17 +85,3 @@ def share_cores(processes: int) -> None:
     threads = max(1, cores // processes)
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)
-
-
-class Launches(DDPStrategy):
-    """A strategy whose processes :class:`Launcher` starts.
-
-    ``Trainer(strategy="ddp")`` makes Lightning's own strategy, which starts processes as well, and
-    takes a little longer.
-    """
-
-    @cached_property
-    def launcher(self) -> Launcher:
-        """Starts the processes of this machine."""
-        assert self.cluster_environment is not None
-        return Launcher(self.cluster_environment, self.num_processes, self.num_nodes)

@@ -169,8 +169,8 @@ class TrainingStep:
             cut[id(z)] = z.detach().float() if z.dtype in HALVES else z.detach()
         apart = {name: cut[id(z)] for name, z in features.items()}
 
-        activations = HeadActivations()
-        outputs = model.runner.record(model, apart, activations)
+        activations = HeadActivations(copies_weights=model.runner.frees_weights)
+        outputs, _ = model.heads.record(model.runner.cast_features(model, apart), activations)
         sums_T, counts_T = model.heads.loss_sums(outputs, batch.targets)
         totals_2T = torch.stack([sums_T.detach(), counts_T])
         return activations.backward(sums_T.sum()), totals_2T

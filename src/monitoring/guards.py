@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from src.batch import PADDING
-from src.collectives import gathered
+from src.collectives import gather
 from src.errors import UserError
 from src.monitoring.observed_model import ObservedModel
 from src.parallel.dtensor import local
@@ -70,7 +70,7 @@ class FiniteLossGuard(L.Callback):
         ]
         if not bad:
             return
-        fault = verdict(gathered(self.evidence(trainer, pl_module, bad)))
+        fault = verdict(gather(self.evidence(trainer, pl_module, bad)))
         if "weights" in fault and self.every_n_steps > 1:
             fault += f"; or a batch before: --watch.finite_every 1 looks at each step, not at every {self.every_n_steps}th"
         raise NonFiniteLoss(
@@ -202,11 +202,13 @@ class RanksAgreeGuard(L.Callback):
         """
         if trainer.world_size == 1 or trainer.global_step % self.every_n_steps:
             return
-        alike = getattr(trainer.strategy, "alike", None)
-        groups = alike() if alike else [(None, dict(pl_module.named_parameters()))]
+        # Lightning's own strategies hold all weights on every rank
+        list_groups = getattr(trainer.strategy, "replicated_tensors", None)
+        groups = list_groups() if list_groups else [(None, dict(pl_module.named_parameters()))]
         found = [self._compare(trainer, tensors, group) for group, tensors in groups if tensors]
         wrong = next((what for what in found if what), "")
-        if alike:  # one of several groups may be at fault, and all ranks must stop
+        if len(groups) > 1:
+            # one of several groups may be at fault, and all ranks must stop
             flag = torch.tensor(float(bool(wrong)), device=trainer.strategy.root_device)
             dist.all_reduce(flag, op=dist.ReduceOp.MAX)
             wrong = wrong or ("other ranks have found that theirs differ" if flag else "")

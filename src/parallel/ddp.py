@@ -1,27 +1,27 @@
-"""Data parallelism: a copy of the model in every process, gradients averaged while they are computed."""
+"""Data parallelism: each process has a copy of the model, and gradients are averaged."""
 
-from datetime import timedelta
-from typing import Any
+from contextlib import nullcontext
 
+import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from lightning.pytorch.strategies import DDPStrategy
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from src.errors import UserError
-from src.launch.launcher import Launches
-from src.parallel.strategy import WorkerTimeout, refuse_timeout
+from src.parallel.strategy import ProcessStrategy
 from src.planning.communication import Traffic, estimate_ddp
 from src.planning.measure import weigh_parts
+from src.runner import ShardableModel
 
 
-class DDP(WorkerTimeout, Launches, DDPStrategy):
-    """Lightning's DDP for a model in which every parameter is used in every step: nothing is searched for, nothing copied twice.
+class DDP(ProcessStrategy):
+    """Lightning's DDP for a model in which every parameter is used in every step.
+
+    So no unused parameter is searched for, and no gradient is copied twice.
 
     Args:
-        static_graph: Whether each step uses the same parameters in the same order; not used where
-            gradients are accumulated, since torch wants the first of all backward passes to be
-            followed by a sum.
+        static_graph: Whether each step uses the same parameters in the same order. It is ignored
+            where gradients are accumulated, since torch wants a sum after the first of all
+            backward passes.
         gradient_as_bucket_view: Keep gradients in the buffers that are sent, not beside them.
         find_unused_parameters: Look in each step for parameters without a gradient; here every head
             runs in every step.
@@ -37,58 +37,73 @@ class DDP(WorkerTimeout, Launches, DDPStrategy):
         find_unused_parameters: bool = False,
         timeout: float = 600.0,
     ) -> None:
-        super().__init__(
-            timeout=timedelta(seconds=timeout),
-            static_graph=static_graph,
-            gradient_as_bucket_view=gradient_as_bucket_view,
-            find_unused_parameters=find_unused_parameters,
-        )
+        super().__init__(timeout)
+        self.static_graph = static_graph
+        self.gradient_as_bucket_view = gradient_as_bucket_view
+        self.find_unused_parameters = find_unused_parameters
 
-    def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
-        assert self.lightning_module is not None
-        trainer: Any = self.lightning_module.trainer
-        scheduled = any(
-            isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks
-        )
-        if trainer.accumulate_grad_batches > 1 or scheduled:
-            self._ddp_kwargs = {**self._ddp_kwargs, "static_graph": False}
+    def configure_ddp(self) -> None:
+        """Wraps the model, so that its gradients are averaged while they are computed."""
+        assert self.model is not None
         # a balancer decides alike on every rank: its state need not be sent before each step
-        alike = balancer_state(model)
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, alike)
-        return super()._setup_model(model)
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+            self.model, name_balancer_buffers(self.network)
+        )
+        device_ids = self.determine_ddp_device_ids()
+        # on GPUs, torch's notes on CUDA graphs ask for a side stream here, as Lightning has it
+        stream = nullcontext() if device_ids is None else torch.cuda.stream(torch.cuda.Stream())
+        with stream:
+            self.model = DistributedDataParallel(
+                self.model,
+                device_ids=device_ids,
+                static_graph=self.static_graph and not self._accumulates(),
+                gradient_as_bucket_view=self.gradient_as_bucket_view,
+                find_unused_parameters=self.find_unused_parameters,
+            )
+
+    def _accumulates(self) -> bool:
+        """Returns whether a step has several batches, now or in a later epoch."""
+        assert self.lightning_module is not None
+        trainer = self.lightning_module.trainer
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        scheduled = any(isinstance(c, GradientAccumulationScheduler) for c in callbacks)
+        return trainer.accumulate_grad_batches > 1 or scheduled
 
     @property
     def replicas(self) -> int:
-        """Every process reads rows of its own."""
+        """The number of processes: each one reads rows of its own."""
         return self.num_nodes * self.num_processes
 
-    def check(self, model: Any) -> None:
-        """Looks at the model.
+    def check(self, model: ShardableModel) -> None:
+        """Checks that something in the model trains.
 
         Raises:
-            UserError: Nothing in it trains, or a setting does not fit.
+            UserError: Nothing does, or a setting does not fit.
         """
-        refuse_timeout(self._timeout)
+        super().check(model)
         if not any(p.requires_grad for p in model.parameters()):
             raise UserError(
-                "no parameter of this model trains, and ddp would have nothing to average: use --devices 1"
+                "no parameter of this model trains, and ddp would have nothing to average: use "
+                "--devices 1"
             )
 
     def arrangement(self, devices: int) -> str:
-        """How so many devices work together, in words."""
+        """Describes in words how so many devices, over all nodes, work together."""
         return f"data {devices}"
 
-    def holds(self, model: Any, devices: int) -> list[dict[str, float]]:
-        """What share of each part's parameters lies on each device."""
+    def holds(self, model: ShardableModel, devices: int) -> list[dict[str, float]]:
+        """Returns for each device {part: share of its weights there}."""
         return [dict.fromkeys(weigh_parts(model), 1.0)] * devices
 
-    def traffic(self, model: Any, devices: int) -> list[Traffic]:
-        """What each device sends in a step, besides sums over the global batch."""
-        ignored = balancer_state(model)
+    def traffic(self, model: ShardableModel, devices: int) -> list[Traffic]:
+        """Estimates what a device sends for a batch, besides sums over the global batch."""
+        if devices == 1:
+            return []
+        ignored = name_balancer_buffers(model)
         buffers = [buffer for name, buffer in model.named_buffers() if name not in ignored]
-        return estimate_ddp(model.parameters(), buffers) if devices > 1 else []
+        return estimate_ddp(model.parameters(), buffers)
 
 
-def balancer_state(model: Any) -> list[str]:
-    """Returns the names of a balancer's buffers in its model."""
+def name_balancer_buffers(model: ShardableModel) -> list[str]:
+    """Returns the names of the balancer's buffers in its model."""
     return [f"balancer.{name}" for name, _ in model.balancer.named_buffers()]

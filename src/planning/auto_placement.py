@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate, combinations_with_replacement, pairwise
+from itertools import accumulate, combinations, combinations_with_replacement, pairwise
 from math import comb
 from typing import Literal
 
@@ -59,7 +59,11 @@ def measure_step(model: MeasurableModel, rows: int) -> Footprint:
 
 
 def distribute(
-    stages: Sequence[float], heads: Sequence[float], devices: int, first: float = 0.0
+    stages: Sequence[float],
+    heads: Sequence[float],
+    devices: int,
+    first: float = 0.0,
+    at_least: Literal[0, 1] = 0,
 ) -> tuple[list[int], list[int]]:
     """Returns the device of each stage and of each head, so that the largest load is small.
 
@@ -73,12 +77,13 @@ def distribute(
         heads: The load of each head.
         devices: Number of devices.
         first: The load that the first device has anyway.
+        at_least: The number of stages that each device must have.
     """
     largest_first = sorted(range(len(heads)), key=lambda k: (-heads[k], k))
     sums = [0.0, *accumulate(stages)]
     best: tuple[list[float], tuple[int, ...], list[int]] | None = None
 
-    for cut in propose_cuts(sums, devices, first):
+    for cut in propose_cuts(sums, devices, first, at_least):
         loads = [sums[end] - sums[start] for start, end in pairwise((0, *cut, len(stages)))]
         loads[0] += first
         places = [0] * len(heads)
@@ -98,7 +103,9 @@ def distribute(
     return of_stages, places
 
 
-def propose_cuts(sums: Sequence[float], devices: int, first: float) -> Iterator[tuple[int, ...]]:
+def propose_cuts(
+    sums: Sequence[float], devices: int, first: float, at_least: Literal[0, 1]
+) -> Iterator[tuple[int, ...]]:
     """Yields where the runs of all devices but the last one end.
 
     Yields all ways to cut. Where these are too many, it yields for each load that the fullest
@@ -108,9 +115,13 @@ def propose_cuts(sums: Sequence[float], devices: int, first: float) -> Iterator[
         sums: The sums of the loads of the first 0, 1, ... stages.
         devices: Number of devices.
         first: The load that the first device has anyway.
+        at_least: The number of stages that each device must have.
     """
     count = len(sums) - 1
-    if comb(count + devices - 1, devices - 1) <= MOST_CUTS:
+    if at_least and comb(count - 1, devices - 1) <= MOST_CUTS:
+        yield from combinations(range(1, count), devices - 1)
+        return
+    if not at_least and comb(count + devices - 1, devices - 1) <= MOST_CUTS:
         yield from combinations_with_replacement(range(count + 1), devices - 1)
         return
 
@@ -124,8 +135,11 @@ def propose_cuts(sums: Sequence[float], devices: int, first: float) -> Iterator[
         for device in range(devices):
             room = limit - (first if device == 0 else 0.0)
             start = sums[cut[-1]] if cut else 0.0
+            # Each later device must have its stages, too.
+            last = count - at_least * (devices - 1 - device)
+            end += at_least
             # Sums of the same loads differ in their last digits.
-            while end < count and sums[end + 1] - start <= room * (1 + 1e-12):
+            while end < last and sums[end + 1] - start <= room * (1 + 1e-12):
                 end += 1
             cut.append(end)
         if end == count:

@@ -24,7 +24,7 @@ from src.balancing import MGDA, PCGrad, UncertaintyWeights
 from src.batch import InputShape
 from src.checkpoint import SafeCheckpointIO
 from src.cli.entrypoint import quiet
-from src.collectives import gathered
+from src.collectives import gather
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
 from src.models.encoders import MLP, Transformer
@@ -34,7 +34,7 @@ from src.parallel.dtensor import (
     count_holders,
     full_tensor,
     local,
-    own_slice,
+    locate_shard,
     shard_like,
     total_norm,
 )
@@ -377,7 +377,7 @@ def norms(kind: str) -> Whole:
                 assert local(laid).shape == local(p).shape
                 assert torch.equal(full_tensor(laid), counted)
                 if isinstance(laid, torch.distributed.tensor.DTensor):
-                    part, first = own_slice(counted, laid)
+                    part, first = locate_shard(counted, laid)
                     assert torch.equal(part, local(laid))
                     assert not part.numel() or part.flatten()[0] == counted[first]
 
@@ -415,7 +415,7 @@ if __name__ == "__main__":
             for what in DRIFTS
         }
     left = {name: tried(job) for name, job in todo.items()}
-    held = gathered(
+    held = gather(
         {
             name: value["held"]
             for name, value in left.items()

@@ -16,7 +16,15 @@ from src.models import MultiTaskModel
 from src.models.encoders import MLP, Transformer
 from src.models.sharing import HardSharing, MMoE, SoftSharing
 from src.parallel import Pipeline
-from src.parallel.stages import Chunk, StageInterface, Weighed, balanced, flat, tried, unflat
+from src.parallel.stages import (
+    Chunk,
+    DeferredWeights,
+    StageInterface,
+    list_inputs,
+    make_input_builder,
+    probe_stages,
+)
+from src.planning.auto_placement import distribute
 from tests.integration.test_pipeline import Sentences
 from tests.toy import Toy
 
@@ -133,7 +141,8 @@ def test_what_is_sent() -> None:
 @settings(max_examples=100, deadline=None)
 def test_no_cut_is_better(sizes: list[int], ranks: int) -> None:
     ranks = min(ranks, len(sizes))
-    found = balanced(sizes, ranks)
+    places, _ = distribute(sizes, [], ranks, at_least=1)
+    found = [places.count(rank) for rank in range(ranks)]
     assert len(found) == ranks
     assert sum(found) == len(sizes)
     assert min(found) >= 1
@@ -194,7 +203,7 @@ def test_slices_of_chunks_are_the_whole(recompute: bool) -> None:
     made.zero_grad()
 
     stages = [part for path, part in made.parts().items() if path.startswith("sharing")]
-    draws, borders = tried(made, stages)
+    draws, borders = probe_stages(made, stages)
     assert draws == [1, 3, 3, 3]
 
     def at(border: StageInterface) -> StageInterface:  # the example's sentences are shorter
@@ -202,7 +211,7 @@ def test_slices_of_chunks_are_the_whole(recompute: bool) -> None:
             tuple((z.shape[1], *shape[1:]) for shape in border.shapes), border.types, border.bare
         )
 
-    below, middle, above = unflat(inputs), at(borders[1]), at(borders[3])
+    below, middle, above = make_input_builder(inputs), at(borders[1]), at(borders[3])
     chunks = (
         Chunk(stages[:2], recompute, below, middle, nullcontext),
         Chunk(stages[2:], recompute, middle.unpack, above, nullcontext),
@@ -210,10 +219,10 @@ def test_slices_of_chunks_are_the_whole(recompute: bool) -> None:
     torch.manual_seed(1)
     tops, arrived, left = [], [], []
     for first, chunk in zip((True, False), chunks, strict=True):
-        chunk.begin(12)
+        chunk.begin_step(12)
         for m in range(3):
             if first:
-                left.append(chunk(*(x[4 * m : 4 * m + 4] for x in flat(inputs))))
+                left.append(chunk(*(x[4 * m : 4 * m + 4] for x in list_inputs(inputs))))
             else:
                 arrived.append(left[m].detach().requires_grad_())
                 tops.append(chunk(arrived[m]))
@@ -232,7 +241,7 @@ def test_slices_of_chunks_are_the_whole(recompute: bool) -> None:
 def test_weights_may_come_after_the_losses() -> None:
     x = torch.randn(3, requires_grad=True)
     later: list[Tensor] = []
-    loss = Weighed.apply(x.square(), lambda: later[0])
+    loss = DeferredWeights.apply(x.square(), lambda: later[0])
     later.append(torch.tensor([1.0, 0.0, 2.0]))
     loss.backward()
     torch.testing.assert_close(x.grad, 2 * x.detach() * later[0])

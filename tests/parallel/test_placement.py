@@ -20,7 +20,7 @@ from src.models.sharing import MTAN, PLE, CrossStitch, HardSharing, Separate, So
 from src.monitoring.checkpoints import LastCheckpoint
 from src.parallel import DDPPlacement, Placement
 from src.parallel.device_transfer import DeviceTransfer
-from src.parallel.placement import flat, named
+from src.parallel.placement_paths import flatten_placement, resolve_paths
 from src.planning.measure import REST
 from tests.cli.calling import call, refused
 from tests.launching import furthest, only_run, read_json, train, weights
@@ -289,12 +289,12 @@ def test_the_most_specific_entry_counts() -> None:
         "heads": 1,
         "heads.r*": 0,
     }
-    plan = named(model, dict(flat(nested)), 2)
+    plan = resolve_paths(model, dict(flatten_placement(nested)), 2)
     assert [plan[f"sharing.encoder.stages.{k}"] for k in range(4)] == [0, 1, 0, 0]
     assert [plan[f"heads.{task}"] for task in ("class", "rare", "vector")] == [1, 0, 1]
     assert plan["sharing"] == 0
-    assert set(named(model, {"sharing": 1}, 2).values()) == {0, 1}
-    assert named(model, {"sharing": 1}, 2)["sharing.encoder.stages.2"] == 1
+    assert set(resolve_paths(model, {"sharing": 1}, 2).values()) == {0, 1}
+    assert resolve_paths(model, {"sharing": 1}, 2)["sharing.encoder.stages.2"] == 1
 
 
 @pytest.mark.parametrize(

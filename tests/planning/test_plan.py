@@ -198,7 +198,7 @@ def sharded(model: MultiTaskModel, strategy: FSDP, shards: int) -> None:
     shape = (shards // strategy.tensor_parallel_size, strategy.tensor_parallel_size)
     strategy.mesh = init_device_mesh("cpu", shape, mesh_dim_names=("data", "tensor"))
     collectives.use(strategy.mesh["data"].get_group())
-    strategy._shard(model)
+    strategy.shard_model(model)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,9 @@ def test_fsdp_fetches_and_sums_as_often_as_said(
     pretended(0, 8)
     sharded(model, strategy, 8)
     assert model.step.jacobian  # as they lie between two steps
-    trainer: Any = SimpleNamespace(global_step=0, accumulate_grad_batches=1)
+    trainer: Any = SimpleNamespace(
+        global_step=0, accumulate_grad_batches=1, is_last_batch=True, num_training_batches=1
+    )
     model._trainer = trainer
     batch = Toy().split("train")[torch.arange(16)]
     sent = count_collectives(lambda: model.training_step(batch, 0).backward(), before=1)
@@ -294,7 +296,9 @@ def test_layers_that_devices_compute_together_are_summed_as_said(
     sharded(model, strategy, 2 * shards)
     assert strategy.mesh is not None
     assert model.step.jacobian
-    trainer: Any = SimpleNamespace(global_step=0, accumulate_grad_batches=1)
+    trainer: Any = SimpleNamespace(
+        global_step=0, accumulate_grad_batches=1, is_last_batch=True, num_training_batches=1
+    )
     model._trainer = trainer
     batch = Toy().split("train")[torch.arange(rows)]
     sent: list[int] = []
