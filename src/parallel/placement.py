@@ -312,7 +312,7 @@ def check_slices(model: ShardableModel, slices: int) -> None:
     if find_whole_runs(model, staged):
         return
     why = "acts between the stages of its encoders"
-    if model.sharing.whole:
+    if model.sharing.reads_weights:
         why = "reads the weights of its encoders"
     raise UserError(
         f"strategy.micro_batches is {slices}, but {type(model.sharing).__name__} {why}, which must "

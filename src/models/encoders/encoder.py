@@ -1,9 +1,9 @@
-"""The contract of every encoder: a sequence of stages and the size of what comes out.
+"""The contract of every encoder: a sequence of stages, and the size of the features.
 
-What travels from stage to stage is a tensor x, or a tuple (x, ...) whose other tensors ride along:
-masks of padding, skips. FeatureExchange stages an image is (B, C, H, W), anything else (B, ..., C);
-the features that the last stage puts out are (B, ..., D), for images too, so that one head serves
-vectors, tokens and pixels.
+A tensor x travels from stage to stage, or a tuple (x, ...) whose other tensors ride along: masks of
+padding, skips. Between stages an image is (B, C, H, W), anything else (B, ..., C). The features that
+the last stage puts out are (B, ..., D), for images too, so that one head serves vectors, tokens and
+pixels.
 """
 
 from abc import ABC, abstractmethod
@@ -19,35 +19,45 @@ from torch.utils.checkpoint import checkpoint
 from src.batch import InputShape
 from src.errors import UserError
 
+Inputs = Tensor | dict[str, Tensor]
 State = Tensor | tuple[Tensor, ...]
 
 
 def top(state: State) -> Tensor:
-    """The tensor x that travels from stage to stage."""
+    """Returns the tensor x that travels from stage to stage."""
     return state if isinstance(state, Tensor) else state[0]
 
 
 def with_top(state: State, x: Tensor) -> State:
-    """The same with another x; what rides along stays."""
+    """Returns a state with another x; its other tensors stay."""
     return x if isinstance(state, Tensor) else (x, *state[1:])
 
 
-def recomputed(function: Callable[[Any], Any], state: Any) -> Any:
-    """Calls a function of which nothing but its input is kept for the backward pass (Chen et al., arXiv 1604.06174)."""
-    return (
-        checkpoint(function, state, use_reentrant=False)
-        if torch.is_grad_enabled()
-        else function(state)
-    )
+def map_state(function: Callable[..., Tensor], *states: State) -> State:
+    """Applies a function to each tensor of a state, or to the tensors at one place of several."""
+    if isinstance(states[0], Tensor):
+        return function(*states)
+    return tuple(function(*tensors) for tensors in zip(*states, strict=True))
+
+
+def recompute_stage(stage: Callable[[Inputs | State], State], state: Inputs | State) -> State:
+    """Runs a stage so that only its input is kept; the backward pass computes the stage once more.
+
+    (Chen et al., "Training deep nets with sublinear memory cost", arXiv 1604.06174.)
+    """
+    if not torch.is_grad_enabled():
+        return stage(state)
+    found: State = checkpoint(stage, state, use_reentrant=False)
+    return found
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a stage puts out.
+    """The form of a stage's output.
 
     Attributes:
         channels: C.
-        image: Whether it is (B, C, H, W); otherwise (B, ..., C).
+        image: Whether the output is (B, C, H, W); otherwise it is (B, ..., C).
         dims: Number of dimensions, the batch included.
     """
 
@@ -55,12 +65,12 @@ class Layout:
     image: bool
     dims: int
 
-    def last(self, x: Tensor) -> Tensor:
-        """Returns x, of one encoder or of K (K, B, ...), with its channels last."""
+    def to_channels_last(self, x: Tensor) -> Tensor:
+        """Moves the channels of x to the end; x is of one encoder, or of K encoders (K, B, ...)."""
         return x.movedim(-3, -1) if self.image else x
 
-    def back(self, x: Tensor) -> Tensor:
-        """Returns x, which has its channels last, in this layout."""
+    def from_channels_last(self, x: Tensor) -> Tensor:
+        """Moves the channels of x from the end to where this layout has them."""
         return x.movedim(-1, -3) if self.image else x
 
 
@@ -74,8 +84,10 @@ class Encoder(nn.Module, ABC):
     Attributes:
         stages: nn.Sequential; the first one reads the inputs as the batch holds them.
         features: Size D of the last stage's output.
-        recompute: Whether each stage keeps its inputs alone, and is computed once more in a
-            backward pass.
+        recompute: Whether only the inputs of stages are kept, and the backward pass computes each
+            stage once more.
+        schedule: Runs all stages in another order, on slices of the rows, where a strategy has put
+            it there.
     """
 
     stages: nn.Sequential
@@ -100,9 +112,12 @@ class Encoder(nn.Module, ABC):
             state = self.run(stage, state)
         return state
 
-    def run(self, stage: nn.Module, state: Any) -> Any:
-        """Runs one of its stages, for architectures that act between them."""
-        return recomputed(stage, state) if self.recompute else stage(state)
+    def run(self, stage: nn.Module, state: Inputs | State) -> State:
+        """Runs one of the stages, for architectures that act between them."""
+        if self.recompute:
+            return recompute_stage(stage, state)
+        found: State = stage(state)
+        return found
 
     def tensor_parallel_plan(self) -> dict[str, tuple[str, int]]:
         """States how devices can compute layers of this encoder together.
@@ -120,7 +135,7 @@ class Encoder(nn.Module, ABC):
 
     @torch.no_grad()
     def layouts(self) -> list[Layout]:
-        """What each stage puts out, found out by trying."""
+        """Finds the layout of each stage's output, by running two samples."""
         training = self.training
         self.eval()
         found = []
@@ -129,13 +144,14 @@ class Encoder(nn.Module, ABC):
             for k, stage in enumerate(self.stages):
                 state = stage(state)
                 x = top(state)
+                # what the last stage puts out has its channels last, images too
                 image = x.ndim == 4 and k < len(self.stages) - 1
                 found.append(Layout(x.shape[1 if image else -1], image, x.ndim))
         self.train(training)
         return found
 
     def cut(self, first: int, last: int | None = None) -> Self:
-        """Keeps the stages first ... last - 1 alone, under the names that they had; returns itself."""
+        """Keeps only the stages first ... last - 1, under their names, and returns itself."""
         self.stages = self.stages[first:last]  # type: ignore[assignment]
         return self
 
@@ -144,47 +160,46 @@ class Encoder(nn.Module, ABC):
         """Tries the encoder on two samples.
 
         Args:
-            shape: What one sample looks like.
+            shape: The shape of one sample.
 
         Raises:
-            UserError: It lacks a part of the contract, or its features have another size than it
-                says.
+            UserError: The encoder lacks a part of the contract, or its features have another size
+                than it says.
         """
         name = type(self).__name__
-        if not isinstance(
-            getattr(self, "stages", None), nn.Module
-        ):  # a compiled one is no nn.Sequential
+        # a compiled sequence is no nn.Sequential
+        if not isinstance(getattr(self, "stages", None), nn.Module):
             raise UserError(f"{name} sets no self.stages: an encoder is an nn.Sequential of stages")
         if not isinstance(getattr(self, "features", None), int):
             raise UserError(
-                f"{name} sets no self.features: the size of what its last stage puts out, a whole number"
+                f"{name} sets no self.features: the size of its last stage's output, a whole number"
             )
+
         training = self.training
         self.eval()
         with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"):
             z = top(self.stages(shape.example()))
         self.train(training)
-        if z.shape[-1] != self.features:
-            order = (
-                "; channels come last in features, for images too"
-                if z.ndim > 3 and z.shape[1] == self.features
-                else ""
-            )
-            raise UserError(
-                f"{name} says that its features have size {self.features}, but its last stage puts out {z.shape[-1]} "
-                f"{tuple(z.shape)}: set self.features = {z.shape[-1]}, or mend the last stage{order}"
-            )
+        if z.shape[-1] == self.features:
+            return
+        order = ""
+        if z.ndim > 3 and z.shape[1] == self.features:
+            order = "; channels come last in features, for images too"
+        raise UserError(
+            f"{name} says that its features have size {self.features}, but its last stage puts out "
+            f"{z.shape[-1]} {tuple(z.shape)}: set self.features = {z.shape[-1]}, or mend the last "
+            f"stage{order}"
+        )
 
 
-def checked(make: Callable[[InputShape], Encoder]) -> Callable[[InputShape], Encoder]:
-    """Returns a factory that tries each encoder it makes, so that a wrong size is said where it arises."""
-    return partial(
-        made, make
-    )  # a function of its own could not be sent to a process that is spawned
+def check_each(make: Callable[[InputShape], Encoder]) -> Callable[[InputShape], Encoder]:
+    """Returns a factory that checks each encoder it makes, so that an error names its cause."""
+    # a function defined here could not be sent to a process that is spawned
+    return partial(make_and_check, make)
 
 
-def made(make: Callable[[InputShape], Encoder], shape: InputShape) -> Encoder:
-    """Makes an encoder and tries it."""
+def make_and_check(make: Callable[[InputShape], Encoder], shape: InputShape) -> Encoder:
+    """Makes an encoder and checks it."""
     encoder = make(shape)
     encoder.check(shape)
     return encoder

@@ -42,7 +42,8 @@ class TaskAdapters(Sharing):
             raise UserError(
                 f"TaskAdapters: rank {rank} {'is of lora, not of film' if kind == 'film' else 'must be at least 0'}"
             )
-        self.encoder, self.whole = StackedEncoders(encoder, 1), True
+        self.encoder = StackedEncoders(encoder, 1)
+        self.reads_weights = True
         self.feature_sizes = dict.fromkeys(tasks, self.encoder.features)
         self.down, self.up = nn.ParameterDict(), nn.ParameterDict()
         self.films = nn.ParameterList()
@@ -51,7 +52,7 @@ class TaskAdapters(Sharing):
             self.films.extend(torch.zeros(T, 2, layout.channels) for layout in self.encoder.layouts)
             return
         for k in range(len(self.encoder.names) if r else 0):
-            for name, p in self.encoder.together(k).items():
+            for name, p in self.encoder.stack_parameters(k).items():
                 if p.ndim > 2:  # the first dimension is that of the one encoder
                     inputs = p[0, 0].numel()
                     self.down[adapter(k, name)] = nn.Parameter(
@@ -65,9 +66,9 @@ class TaskAdapters(Sharing):
         for k, layout in enumerate(self.encoder.layouts):
             parameters = {
                 name: self._adapted(p, adapter(k, name))
-                for name, p in self.encoder.together(k).items()
+                for name, p in self.encoder.stack_parameters(k).items()
             }
-            state = self.encoder.called(k, parameters, state, k > 0, len(self.tasks))
+            state = self.encoder.run_stage_with(k, parameters, state, k > 0, len(self.tasks))
             if self.films:
                 state = with_top(state, film(top(state), self.films[k], layout.image))
         return dict(zip(self.tasks, top(state).unbind(), strict=True))

@@ -56,8 +56,8 @@ class FeatureExchange(Sharing):
             zip(self.encoders.layouts, self.exchanges, strict=True)
         ):
             state = self.encoders(state, apart=k > 0, first=k, last=k + 1)
-            mixed.append(exchange(layout.last(top(state))))
-            state = with_top(state, layout.back(mixed[-1]))
+            mixed.append(exchange(layout.to_channels_last(top(state))))
+            state = with_top(state, layout.from_channels_last(mixed[-1]))
         return mixed
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:

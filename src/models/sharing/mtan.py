@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from src.models.encoders.encoder import top
 from src.models.sharing.gates import over_places, table
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
-from src.models.sharing.stacked_layers import group
+from src.models.sharing.stacked_layers import stack_modules
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -47,7 +47,8 @@ class MTAN(Sharing):
             for before, C in pairwise(channels)
         )
         self.attend = nn.ModuleList(
-            group([attention(2 * C if k else C, C) for _ in tasks]) for k, C in enumerate(channels)
+            stack_modules([attention(2 * C if k else C, C) for _ in tasks])
+            for k, C in enumerate(channels)
         )
         self.feature_sizes = dict.fromkeys(tasks, self.encoder.features)
         self._observed: dict[str, Tensor] = {}
@@ -60,7 +61,7 @@ class MTAN(Sharing):
         attended: Tensor | None = None
         for k, (stage, layout) in enumerate(zip(self.encoder.stages, self.layouts, strict=True)):
             state = self.encoder.run(stage, state)
-            p = layout.last(top(state))
+            p = layout.to_channels_last(top(state))
             x = p.expand(len(self.tasks), *p.shape)
             if attended is not None:
                 carried = self.carry[k - 1](brought(attended, p.shape[1:-1], tokens))

@@ -12,7 +12,7 @@ from src.errors import UserError
 from src.models.encoders.encoder import top
 from src.models.sharing.gates import GateInput, Gates, mix, one_more, pooled, table
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
-from src.models.sharing.stacked_encoders import StackedEncoders, share
+from src.models.sharing.stacked_encoders import StackedEncoders, select_state
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -147,7 +147,7 @@ class PLE(Sharing):
                 )
                 state, shared = (
                     tree_map(lambda x: x.repeat_interleave(self.own, 0), state),
-                    share(shared, 0),
+                    select_state(shared, 0),
                 )
             state, shared, gates = level(state, shared, read, read_shared)
             latest[f"gates of level {k + 1}"] = gates.detach()

@@ -51,7 +51,7 @@ class Sharing(nn.Module, ABC):
 
     feature_sizes: dict[str, int]
     one_feature: bool = False
-    whole: bool = False
+    reads_weights: bool = False
 
     def __init__(self, encoder: EncoderFactory, tasks: Sequence[str]) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Sharing(nn.Module, ABC):
         found: dict[str, nn.Module] = {}
         for name, module in self.named_modules():
             stages = getattr(module, "stages", None)
-            if not self.whole and isinstance(stages, nn.Sequential):
+            if not self.reads_weights and isinstance(stages, nn.Sequential):
                 found |= {f"{name}.stages.{key}": stage for key, stage in stages.named_children()}
         return found
 

@@ -87,12 +87,12 @@ class Sluice(FeatureExchange):
         for k, layout in enumerate(
             self.encoders.layouts if orthogonality and subspaces > 1 else []
         ):
-            for name, p in self.encoders.together(k).items():
+            for name, p in self.encoders.stack_parameters(k).items():
                 if (
                     p.ndim > 2 and p.shape[1] == layout.channels
                 ):  # the first dimension is that of the encoders
                     self.matrices[k] = name
-        self.whole = bool(self.matrices)
+        self.reads_weights = bool(self.matrices)
         if orthogonality and subspaces > 1 and not self.matrices:
             warnings.warn(
                 f"Sluice: orthogonality {orthogonality} has no matrix of any stage to act on",
@@ -114,7 +114,7 @@ class Sluice(FeatureExchange):
         """Returns how far subspaces are from orthogonal to each other."""
         overlaps = []
         for k, name in self.matrices.items():
-            W = self.encoders.together(k)[name].flatten(2)  # (T, C, inputs)
+            W = self.encoders.stack_parameters(k)[name].flatten(2)  # (T, C, inputs)
             within = W.unflatten(1, (self.subspaces, -1))
             # all pairs of rows, without those of one subspace, each pair of subspaces once
             overlaps.append((W @ W.mT).square().sum() / 2 - (within @ within.mT).square().sum() / 2)

@@ -51,7 +51,8 @@ class SoftSharing(Sharing):
             raise UserError(f"SoftSharing: strength {strength} must be at least 0")
         if norm == "trace" and inf in self.strengths:
             raise UserError("SoftSharing: an infinite strength goes with norm l2 alone")
-        self.norm, self.whole = norm, any(self.strengths)
+        self.norm = norm
+        self.reads_weights = any(self.strengths)
         self.feature_sizes = dict.fromkeys(tasks, self.encoders.features)
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
@@ -61,9 +62,9 @@ class SoftSharing(Sharing):
             if strength == inf:
                 means = {
                     name: p.mean(0, keepdim=True).expand_as(p)
-                    for name, p in self.encoders.together(k).items()
+                    for name, p in self.encoders.stack_parameters(k).items()
                 }
-                state = self.encoders.called(k, means, state, k > 0, len(self.tasks))
+                state = self.encoders.run_stage_with(k, means, state, k > 0, len(self.tasks))
             else:
                 state = self.encoders(state, apart=k > 0, first=k, last=k + 1)
         return dict(zip(self.tasks, state.unbind(), strict=True))
@@ -81,7 +82,7 @@ class SoftSharing(Sharing):
             strength * distance(p, self.norm)
             for k, strength in enumerate(self.strengths)
             if 0 < strength < inf
-            for p in self.encoders.together(k).values()
+            for p in self.encoders.stack_parameters(k).values()
         ]
         return torch.stack(terms).sum() if terms else None
 

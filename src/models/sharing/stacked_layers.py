@@ -1,30 +1,51 @@
-"""Alike layers of several networks as one: K small products cost K launches of everything, one batched product costs one."""
+"""Layers of K networks of one kind that run as one layer.
+
+K small products cost K launches of everything around them, one batched product costs one. Where a
+product is large enough to hide its launch, the stacked layer takes the K products one by one.
+"""
 
 import copy
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from src.models.dropout import Dropout
 
+# Products of larger matrices run one by one on CPUs: at 512 x 512, 256 rows and one thread a step of
+# 8 encoders takes 1.09 times as long as a loop if its products are batched, and 1.0 times if they are
+# not; up to 256 x 256 the batch wins or is equal. Both give the same bits. A GPU gains by the batch.
+LOOP_ABOVE = 256 * 256
+
+# each draws a mask of its own; the mask of :class:`~src.models.dropout.Dropout` belongs to the row
+OTHER_DROPOUTS = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+
 
 class CannotStack(Exception):
-    """These networks cannot run as one."""
+    """Some networks cannot run as one."""
 
 
 class Trial:
-    """A first run, in which layers find out what reaches them.
+    """The first run of stacked networks, in which each layer finds out what reaches it.
 
     Attributes:
-        apart: Whether what flows has a leading dimension K by now; before it is one tensor for all
+        apart: Whether the tensors have a leading dimension K by now; before, one tensor serves all
             networks.
-        over: Layers stay as they are.
+        over: Whether the trial is over; layers keep what they have found.
     """
 
-    apart = over = False
+    def __init__(self) -> None:
+        self.apart = False
+        self.over = False
 
 
 class StackedLayers(nn.Module):
@@ -32,50 +53,54 @@ class StackedLayers(nn.Module):
 
     Args:
         layers: The layers.
-        trial: The first run of the networks that they belong to; None: what reaches them has a
-            leading dimension K.
+        trial: The first run of the networks; None where all that reaches the layer has a leading
+            dimension K.
 
     Attributes:
-        lifts: Whether it reads one tensor for all networks, and puts out the first with a dimension
-            K.
+        adds_dimension: Whether it reads one tensor for all networks, and so is the first layer that
+            puts out a tensor with a leading dimension K.
     """
 
     weight: Tensor
-    lifts = False
 
     def __init__(self, layers: Sequence[nn.Module], trial: Trial | None = None) -> None:
         super().__init__()
         self.trial = trial
+        self.adds_dimension = False
         for name, _ in layers[0].named_parameters():
-            self.register_parameter(
-                name,
-                nn.Parameter(torch.stack([layer.get_parameter(name).detach() for layer in layers])),
-            )
+            each = [layer.get_parameter(name).detach() for layer in layers]
+            self.register_parameter(name, nn.Parameter(torch.stack(each)))
         self.bias: Tensor | None = getattr(self, "bias", None)
 
-    def look(self) -> bool:
-        """Notes whether it lifts, and returns that."""
+    def find_dimension(self) -> bool:
+        """Returns whether it adds the dimension K; in the trial it finds that out."""
         if self.trial is not None and not self.trial.over:
-            self.lifts, self.trial.apart = not self.trial.apart, True
-        return self.lifts
+            self.adds_dimension = not self.trial.apart
+            self.trial.apart = True
+        return self.adds_dimension
 
 
 class StackedLinear(StackedLayers):
     """K linear layers: (K, ..., C), or (..., C) for all, -> (K, ..., C')."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns K products: one wide product where all read the same."""
-        if self.look():
-            y = F.linear(
-                x, self.weight.flatten(0, 1), None if self.bias is None else self.bias.flatten()
-            )
+        """Returns W_k x_k + b_k for each of the K networks."""
+        if self.find_dimension():
+            # all networks read the same: one wide product
+            bias = None if self.bias is None else self.bias.flatten()
+            y = F.linear(x, self.weight.flatten(0, 1), bias)
             return y.unflatten(-1, self.weight.shape[:2]).movedim(-2, 0)
+
+        if self.weight[0].numel() > LOOP_ABOVE and x.device.type == "cpu":
+            weights = self.weight.unbind()
+            biases = [None] * len(weights) if self.bias is None else self.bias.unbind()
+            return torch.stack([F.linear(*each) for each in zip(x, weights, biases, strict=True)])
+
         rows = x.flatten(1, -2)
-        y = (
-            torch.bmm(rows, self.weight.mT)
-            if self.bias is None
-            else torch.baddbmm(self.bias.unsqueeze(1), rows, self.weight.mT)
-        )
+        if self.bias is None:
+            y = torch.bmm(rows, self.weight.mT)
+        else:
+            y = torch.baddbmm(self.bias.unsqueeze(1), rows, self.weight.mT)
         return y.unflatten(1, x.shape[1:-1])
 
 
@@ -84,23 +109,27 @@ class StackedNorm(StackedLayers):
 
     def __init__(self, layers: Sequence[nn.LayerNorm], trial: Trial | None = None) -> None:
         super().__init__(layers, trial)
-        self.shape, self.eps = layers[0].normalized_shape, layers[0].eps
+        self.shape = layers[0].normalized_shape
+        self.eps = layers[0].eps
 
     def forward(self, x: Tensor) -> Tensor:
         """(K, ..., C), or (..., C) for all, -> (K, ..., C)."""
         y = F.layer_norm(x, self.shape, eps=self.eps)
-        y = y.unsqueeze(0) if self.look() else y
+        if self.find_dimension():
+            y = y.unsqueeze(0)
+
+        # the normalisation is the same for all, scale and shift are each network's own
         assert self.bias is not None
         weight, bias = (p.view(len(p), *[1] * (y.ndim - 2), -1) for p in (self.weight, self.bias))
         return torch.addcmul(bias, y, weight)
 
 
 class StackedEmbedding(StackedLayers):
-    """K tables: positions (...), which are the same for all, -> (K, ..., C)."""
+    """K embedding tables: positions (...), which are the same for all, -> (K, ..., C)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the rows."""
-        self.look()
+        """Returns the rows of each table."""
+        self.find_dimension()
         return self.weight[:, x]
 
 
@@ -109,43 +138,55 @@ class StackedDropout(Dropout):
 
     Args:
         p: Share of units to drop.
-        trial: The first run of the networks that it belongs to.
+        trial: The first run of the networks; None where all that reaches the layer has a leading
+            dimension K.
     """
 
     def __init__(self, p: float, trial: Trial | None = None) -> None:
         super().__init__(p)
-        self.trial, self.apart = trial, True
+        self.trial = trial
+        self.apart = True
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(K, B, ...), or (B, ...) for all, -> the same."""
+    def forward(self, input: Tensor) -> Tensor:
+        """(K, B, ...), or (B, ...) for all, -> the same shape."""
         if self.trial is not None and not self.trial.over:
             self.apart = self.trial.apart
-        return super().forward(x.movedim(0, 1)).movedim(1, 0) if self.apart else super().forward(x)
+        if not self.apart:
+            return super().forward(input)
+        # the mask is drawn by rows: these come first
+        return super().forward(input.movedim(0, 1)).movedim(1, 0)
 
 
-def group(modules: Sequence[nn.Module], trial: Trial | None = None) -> nn.Module:
-    """One module for K of one make: their own code, over layers that work on all K at once.
+def stack_modules(modules: Sequence[nn.Module], trial: Trial | None = None) -> nn.Module:
+    """Makes one module of K modules of one kind: their own code, over layers that serve all K.
 
-    That code may still take the leading dimension for another one: whoever calls this compares the
-    results.
+    That code may still take the leading dimension for another one: the caller compares results.
 
     Raises:
-        CannotStack: It has parameters or buffers in a layer of another kind.
+        CannotStack: A layer of another kind has parameters or buffers, or a module stands at two
+            places.
     """
     first = modules[0]
     if type(first) is nn.Linear:
         return StackedLinear(modules, trial)
     if type(first) is nn.LayerNorm and len(first.normalized_shape) == 1 and first.bias is not None:
-        return StackedNorm(modules, trial)  # type: ignore[arg-type]
+        return StackedNorm(cast(Sequence[nn.LayerNorm], modules), trial)
     if type(first) is nn.Embedding and first.max_norm is None and first.padding_idx is None:
         return StackedEmbedding(modules, trial)
     if type(first) is Dropout:
         return StackedDropout(first.p, trial)
-    if first._parameters or first._buffers or isinstance(first, _DropoutNd):
-        raise CannotStack(type(first).__name__)
-    whole = copy.copy(first)
-    whole._modules = {
-        name: group([m.get_submodule(name) for m in modules], trial)
+
+    own = [*first.parameters(recurse=False), *first.buffers(recurse=False)]
+    if own or isinstance(first, OTHER_DROPOUTS):
+        raise CannotStack(f"{type(first).__name__} is no layer that can be stacked")
+    if len([*first.modules()]) < len([*first.named_modules(remove_duplicate=False)]):
+        raise CannotStack(f"{type(first).__name__} has one module at two places")
+
+    children = {
+        name: stack_modules([module.get_submodule(name) for module in modules], trial)
         for name, _ in first.named_children()
     }
-    return whole
+    one = copy.deepcopy(first)
+    for name, child in children.items():
+        setattr(one, name, child)
+    return one

@@ -42,7 +42,7 @@ class WeightedSharing(Sharing):
         start = torch.full((T, len(self.encoders.names), T), log((1 - own) / max(T - 1, 1)))
         start.diagonal(dim1=0, dim2=2).fill_(log(own))
         self.logits = nn.Parameter(start)
-        self.whole = True
+        self.reads_weights = True
         self.feature_sizes = dict.fromkeys(tasks, self.encoders.features)
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
@@ -51,9 +51,9 @@ class WeightedSharing(Sharing):
         for k, weights_TT in enumerate(self.logits.softmax(-1).unbind(1)):
             mixed = {
                 name: torch.tensordot(weights_TT, p, 1)
-                for name, p in self.encoders.together(k).items()
+                for name, p in self.encoders.stack_parameters(k).items()
             }
-            state = self.encoders.called(k, mixed, state, k > 0, len(self.tasks))
+            state = self.encoders.run_stage_with(k, mixed, state, k > 0, len(self.tasks))
         return dict(zip(self.tasks, state.unbind(), strict=True))
 
     def owners(self) -> Iterator[Owned]:

@@ -58,7 +58,7 @@ def test_against_products_by_hand(name):
         state, attended = inputs, None
         for k, layout in enumerate(sharing.layouts):
             state = encoder.stages[k](state)
-            x = p = layout.last(top(state))
+            x = p = layout.to_channels_last(top(state))
             if k:
                 f_linear, f_norm, _ = sharing.carry[k - 1]
                 f = linear_norm_relu(carried_by_hand(name, attended, p, tokens), f_linear, f_norm)

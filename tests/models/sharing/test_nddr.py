@@ -36,11 +36,11 @@ def test_against_products_by_hand(name):
     for k, layout in enumerate(sharing.encoders.layouts):
         W, norm = sharing.exchanges[k].weight, sharing.exchanges[k].norm
         states = [encoder.stages[k](state) for encoder, state in zip(encoders, states, strict=True)]
-        both = torch.cat([layout.last(top(state)) for state in states], -1)
+        both = torch.cat([layout.to_channels_last(top(state)) for state in states], -1)
         for t in range(2):
             reduced = both @ torch.cat([W[t, :, 0], W[t, :, 1]], 1).T
             states[t] = with_top(
-                states[t], layout.back(normalised(reduced) * norm.weight[t] + norm.bias[t])
+                states[t], layout.from_channels_last(normalised(reduced) * norm.weight[t] + norm.bias[t])
             )
     found = sharing(rows_of(make))
     torch.testing.assert_close(found["a"], states[0])

@@ -61,13 +61,13 @@ def test_against_sums_by_hand(name, subspaces):
     for k, layout in enumerate(sharing.encoders.layouts):
         states = [encoder.stages[k](state) for encoder, state in zip(encoders, states, strict=True)]
         alpha = sharing.exchanges[k].weight.reshape(2 * subspaces, 2 * subspaces)
-        parts = [part for state in states for part in layout.last(top(state)).chunk(subspaces, -1)]
+        parts = [part for state in states for part in layout.to_channels_last(top(state)).chunk(subspaces, -1)]
         mixed = [
             sum(alpha[i, j] * part for j, part in enumerate(parts)) for i in range(2 * subspaces)
         ]
         for t in range(2):
             x = torch.cat(mixed[t * subspaces : (t + 1) * subspaces], -1)
-            states[t] = with_top(states[t], layout.back(x))
+            states[t] = with_top(states[t], layout.from_channels_last(x))
             if k in sharing.read:
                 expected[t] = expected[t] + sharing.betas[t, sharing.read.index(k)] * x
     found = sharing(rows_of(make))
@@ -113,7 +113,7 @@ def test_penalty_by_hand(name):
 
 def test_orthogonal_subspaces_cost_nothing():
     sharing = seeded(Sluice, ENCODERS["one stage"], orthogonality=2.0)
-    weight = sharing.encoders.together(0)["0.1.weight"]
+    weight = sharing.encoders.stack_parameters(0)["0.1.weight"]
     with torch.no_grad():
         weight.zero_()
         weight[:, 0, 0] = weight[:, 1, 0] = weight[:, 4, 1] = 3.0

@@ -10,7 +10,7 @@ from src.batch import InputShape
 from src.models.dropout import Dropout
 from src.models.encoders import MLP, ConvNet, Encoder
 from src.models.encoders.stem import VectorStem
-from src.models.sharing.stacked_encoders import StackedEncoders, share, stacked
+from src.models.sharing.stacked_encoders import StackedEncoders, select_state, stack_states
 
 
 class StemAlone(Encoder):
@@ -173,8 +173,8 @@ def test_other_parameters_and_another_number_of_encoders(kind):
     A = torch.tensor([[1.0, 1.0, 1.0], [0.5, 0.0, -1.0]], dtype=torch.float64)
     state = x
     for k in range(len(copies.names)):
-        mixed = {name: torch.tensordot(A, p, 1) for name, p in copies.together(k).items()}
-        state = copies.called(k, mixed, state, k > 0, 2)
+        mixed = {name: torch.tensordot(A, p, 1) for name, p in copies.stack_parameters(k).items()}
+        state = copies.run_stage_with(k, mixed, state, k > 0, 2)
     for row, ours in zip(A, state, strict=True):
         theirs = {
             name: sum(
@@ -244,4 +244,4 @@ def test_owners_name_slices_where_encoders_run_as_one():
 
 def test_states_are_stacked_and_shared_out():
     states = [(torch.ones(2), torch.zeros(2)), (torch.full((2,), 3.0), torch.ones(2))]
-    assert share(stacked(states), 1)[0].tolist() == [3, 3]
+    assert select_state(stack_states(states), 1)[0].tolist() == [3, 3]
