@@ -95,7 +95,7 @@ def match_path(path: str, part: str) -> tuple[int, int] | None:
 
 def describe_unknown_path(model: ShardableModel, path: str, parts: Sequence[str]) -> str:
     """Says why a path names no part, and which paths are near."""
-    if model.sharing.whole and path.split(".")[0] not in ("heads", "head"):
+    if model.sharing.reads_weights and path.split(".")[0] not in ("heads", "head"):
         return (
             f"{SETTING} names '{path}', but {type(model.sharing).__name__} reads the weights of "
             "its encoders besides running them, so that it cannot be cut: place 'sharing' as a "
