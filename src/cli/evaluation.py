@@ -11,8 +11,8 @@ from src.cli.terminal import remark
 from src.data import Split
 from src.errors import UserError
 from src.files.atomic import write_atomically
+from src.files.typed import to_json
 from src.monitoring import results_table
-from src.run.run import as_json
 
 OWN = (
     Flag("split", str, "test", "train, val or test; new rows are evaluated whole."),
@@ -55,5 +55,5 @@ def evaluate_run(args: list[str]) -> dict[str, float]:
         print(described, flush=True)
         Console().print(results_table(cli.model.tasks, metrics, split), crop=False)
         if out:
-            write_atomically(out, lambda file: file.write(as_json(metrics)))
+            write_atomically(out, lambda file: file.write(to_json(metrics)))
     return metrics

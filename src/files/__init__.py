@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, held against types, YAML 1.2."""
+"""Files: written whole or not at all, and checked before their content is used."""

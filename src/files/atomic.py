@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, whatever breaks meanwhile."""
+"""Files that are written whole or not at all, whatever breaks while they are."""
 
 import ctypes
 import errno
@@ -17,25 +17,25 @@ def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
     Raises:
         OSError: The system does not let it; ``filename`` is the path.
     """
-    # a plain file, that others may read as the umask says
+    # not by tempfile: others may read this file as the umask says
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    # of processes that were killed as they wrote; between two renames the folder of one is the only
-    # checkpoint there is
+    # Processes that were killed as they wrote have left such files. A folder that is the only
+    # checkpoint, since its process was killed between two renames, stays.
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
         if path.exists() or not leftover.is_dir():
             remove(leftover)
-    noting: Noting | None = None
+    keeper: ErrorKeeper | None = None
     try:
         with open(temporary, "wb") as file:
-            noting = Noting(file)
-            write(noting)
+            keeper = ErrorKeeper(file)
+            write(keeper)
             file.flush()
             os.fsync(file.fileno())
         put_in_place(temporary, path)
     except BaseException as error:
         remove(temporary)
-        # torch says in other words that it could not write
-        cause = (noting and noting.error) or error
+        # torch raises an error of its own where a write fails, without the reason
+        cause = (keeper and keeper.error) or error
         if isinstance(cause, OSError) and isinstance(error, Exception):
             raise OSError(cause.errno, cause.strerror, str(path)) from None
         raise
@@ -64,8 +64,8 @@ def overwrite(file: BinaryIO, content: bytes) -> None:
     file.truncate()
 
 
-class Noting:
-    """A file to write to that keeps the error where the system does not let it.
+class ErrorKeeper:
+    """A binary file to write to, which keeps the first error of the system.
 
     Args:
         file: The file.
@@ -76,7 +76,7 @@ class Noting:
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Writes."""
+        """Writes, and keeps the error where that fails."""
         try:
             return self._file.write(data)
         except OSError as error:
@@ -88,12 +88,12 @@ class Noting:
 
 
 def put_in_place(new: Path, path: Path) -> None:
-    """Renames a file or folder over what stands at a path, of whichever kind that is, and removes the latter."""
+    """Renames a file or folder to a path; the file or folder that was there is removed."""
     if not path.exists() or not (new.is_dir() or path.is_dir()):
         os.replace(new, path)
         return
     # a file cannot be renamed over a folder, nor a folder over a file
-    if exchange(new, path):
+    if swap(new, path):
         remove(new)
         return
     aside = path.with_name(f".{path.name}.aside")
@@ -106,14 +106,16 @@ def put_in_place(new: Path, path: Path) -> None:
     remove(aside)
 
 
-def exchange(a: Path, b: Path) -> bool:
-    """Lets two paths change places at once; returns False where the system cannot, as only Linux can."""
+def swap(a: Path, b: Path) -> bool:
+    """Exchanges two paths in one step; returns False on systems other than Linux, which cannot."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
         return False
-    here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return rename(here, os.fsencode(a), here, os.fsencode(b), both) == 0
+    at_fdcwd = -100
+    rename_exchange = 2
+    done = rename(at_fdcwd, os.fsencode(a), at_fdcwd, os.fsencode(b), rename_exchange)
+    return done == 0
 
 
 def remove(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""YAML as its version 1.2 has it: ``NO``, ``on``, ``12:30`` and ``2019-01-01`` are text.
+"""YAML by its version 1.2, where ``NO``, ``on``, ``12:30`` and ``2019-01-01`` are text.
 
 PyYAML reads version 1.1, which takes ``NO`` for false and ``12:30`` for 750. In version 1.2 (core
 schema) ``true``, ``false`` and ``null`` are the only words that are not text, and a number is one
@@ -6,23 +6,24 @@ in the usual forms: ``12``, ``0o17``, ``0xff``, ``1.5``, ``1e-3``, ``.inf``, ``.
 """
 
 import re
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
 TAG = "tag:yaml.org,2002:"
 # a file of a few kilobytes may stand for more than a memory holds, or refer to itself
 MOST_CHARACTERS = 2_000_000
-MOST_VALUES = 200_000  # each alias counted as all that it stands for
+MOST_VALUES = 200_000  # an alias counts as the values that it stands for
 DEEPEST = 100  # levels of nesting
-# of each kind that is not text: its form, and the characters that it may begin with
+# scalars that are not text: tag, form, and the characters that it may begin with
 FORMS = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
     (
         "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         list("-+.0123456789"),
     ),
     ("merge", r"<<", ["<"]),
@@ -30,9 +31,9 @@ FORMS = (
 
 
 class Loader(yaml.SafeLoader):
-    """Reads YAML 1.2, and refuses a mapping that holds a key twice, and texts without bounds."""
+    """Reads YAML 1.2; refuses mappings with a key twice, and texts that grow without bounds."""
 
-    yaml_implicit_resolvers = {}  # none of version 1.1
+    yaml_implicit_resolvers = {}  # without the ones of version 1.1
 
     def __init__(self, stream: Any) -> None:
         if isinstance(stream, str) and len(stream) > MOST_CHARACTERS:
@@ -41,13 +42,13 @@ class Loader(yaml.SafeLoader):
         super().__init__(stream)
 
     def get_single_node(self) -> yaml.Node | None:
-        """Reads the nodes, and counts them before values are made of them."""
+        """Reads the nodes, and counts their values before any is built."""
         try:
             node = super().get_single_node()
         except RecursionError:
             raise TooMuch(problem=f"is nested deeper than {DEEPEST} levels") from None
         if node is not None:
-            count(node, {}, [])
+            count_values(node, {}, [])
         return node
 
 
@@ -55,13 +56,13 @@ class TooMuch(yaml.MarkedYAMLError):
     """A text that would be too large once it is read."""
 
 
-def count(node: yaml.Node, known: dict[int, int], above: list[int]) -> int:
+def count_values(node: yaml.Node, known: dict[int, int], above: list[int]) -> int:
     """Returns the number of values that a node stands for, itself among them.
 
     Args:
         node: The node.
         known: The counts of nodes that were counted already, so that an alias is not walked again.
-        above: The nodes that this one lies in.
+        above: The nodes that hold this one, outermost first.
 
     Raises:
         TooMuch: They are too many, too deeply nested, or the node holds itself.
@@ -73,14 +74,14 @@ def count(node: yaml.Node, known: dict[int, int], above: list[int]) -> int:
     if len(above) > DEEPEST:
         problem = f"is nested deeper than {DEEPEST} levels"
         raise TooMuch(problem=problem, problem_mark=node.start_mark)
-    parts: list[yaml.Node] = []
+    inner: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
-        parts = [part for pair in node.value for part in pair]
+        inner = [child for pair in node.value for child in pair]
     elif isinstance(node, yaml.SequenceNode):
-        parts = node.value
+        inner = node.value
     total = 1
-    for part in parts:
-        total += count(part, known, [*above, id(node)])
+    for child in inner:
+        total += count_values(child, known, [*above, id(node)])
         if total > MOST_VALUES:
             problem = f"stands for more than {MOST_VALUES:,} values"
             raise TooMuch(problem=problem, problem_mark=node.start_mark)
@@ -92,37 +93,27 @@ class Dumper(yaml.SafeDumper):
     """Writes YAML in which text that either version would take for something else is quoted."""
 
 
-class Int(int):
+class _Remembering:
+    """Mixin of numbers that know how they were written."""
+
+    text: str
+
+    def __new__(cls, value: Any, text: str = "") -> Self:
+        number = super().__new__(cls, value)  # type: ignore[call-arg]  # of int or float
+        number.text = text or str(value)
+        return number
+
+
+class Int(_Remembering, int):
     """A whole number that knows how it was written, such as 012."""
 
-    text: str
 
-    def __new__(cls, value: int, text: str = "") -> "Int":
-        number = super().__new__(cls, value)
-        number.text = text or str(value)
-        return number
-
-
-class Float(float):
+class Float(_Remembering, float):
     """A number that knows how it was written, such as 1e3."""
 
-    text: str
 
-    def __new__(cls, value: float, text: str = "") -> "Float":
-        number = super().__new__(cls, value)
-        number.text = text or str(value)
-        return number
-
-
-class Bool(int):
+class Bool(_Remembering, int):
     """True or false that knows how it was written, such as TRUE; no class can be made of bool."""
-
-    text: str
-
-    def __new__(cls, value: bool, text: str = "") -> "Bool":
-        truth = super().__new__(cls, value)
-        truth.text = text or str(value)
-        return truth
 
 
 Written = Int | Float | Bool
@@ -138,13 +129,13 @@ for name, form, first in FORMS:
 RememberingLoader.yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
 
 
-def integer(text: str) -> int:
+def parse_integer(text: str) -> int:
     """Returns a whole number written in base 10, 8 (0o17) or 16 (0xff)."""
     return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
-def mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    """Reads a mapping in which no key stands twice: YAML would keep the last one silently."""
+def read_mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    """Reads a mapping, and refuses a key that is there twice: YAML would keep the last silently."""
     seen: set[Any] = set()
     for key, _ in node.value:
         if key.value in seen and key.tag != f"{TAG}merge":
@@ -152,6 +143,7 @@ def mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
             raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
         seen.add(key.value)
     loader.flatten_mapping(node)
+    # the name of a setting is text, whatever it looks like
     if isinstance(loader, RememberingLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
@@ -159,26 +151,26 @@ def mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
-def remembered_int(loader: Loader, node: yaml.ScalarNode) -> Int:
+def read_int(loader: Loader, node: yaml.ScalarNode) -> Int:
     """Reads a whole number together with its text."""
-    return Int(integer(node.value), node.value)
+    return Int(parse_integer(node.value), node.value)
 
 
-def remembered_float(loader: Loader, node: yaml.ScalarNode) -> Float:
+def read_float(loader: Loader, node: yaml.ScalarNode) -> Float:
     """Reads a number together with its text."""
     return Float(loader.construct_yaml_float(node), node.value)
 
 
-def remembered_bool(loader: Loader, node: yaml.ScalarNode) -> Bool:
+def read_bool(loader: Loader, node: yaml.ScalarNode) -> Bool:
     """Reads true or false together with its text."""
     return Bool(node.value.lower() == "true", node.value)
 
 
-Loader.add_constructor(f"{TAG}int", lambda loader, node: integer(node.value))
-Loader.add_constructor(f"{TAG}map", mapping)
-RememberingLoader.add_constructor(f"{TAG}bool", remembered_bool)
-RememberingLoader.add_constructor(f"{TAG}int", remembered_int)
-RememberingLoader.add_constructor(f"{TAG}float", remembered_float)
+Loader.add_constructor(f"{TAG}int", lambda loader, node: parse_integer(node.value))
+Loader.add_constructor(f"{TAG}map", read_mapping)
+RememberingLoader.add_constructor(f"{TAG}bool", read_bool)
+RememberingLoader.add_constructor(f"{TAG}int", read_int)
+RememberingLoader.add_constructor(f"{TAG}float", read_float)
 
 
 def load(text: str) -> Any:

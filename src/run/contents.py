@@ -1,10 +1,10 @@
-"""What the files of a run folder hold, as far as later processes read it: types that they are held against."""
+"""The types of a run folder's files, as far as later processes read them."""
 
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from src.files.typed import Count, Such
 
-# which may be infinite, or not defined
+# it may be infinite, or not defined
 Number = Annotated[
     object,
     Such("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool)),
@@ -12,7 +12,7 @@ Number = Annotated[
 
 
 class Session(TypedDict):
-    """What one process, from its start to its end, has left in the record of a run, as far as later ones read it."""
+    """The entry of one process, from its start to its end, in the record of a run."""
 
     command: str
     status: str
@@ -20,14 +20,14 @@ class Session(TypedDict):
 
 
 class Record(TypedDict):
-    """The record of a run, as far as later processes read it."""
+    """The record of a run, run.json."""
 
     sessions: list[Session]
     data: NotRequired[dict[str, Any] | None]
 
 
 class Validation(TypedDict):
-    """What a validation has shown."""
+    """The result of one validation."""
 
     score: Number
     loss: Number
@@ -36,7 +36,7 @@ class Validation(TypedDict):
 
 
 class Selection(TypedDict):
-    """Which validations were the best."""
+    """The best validation of each task, or of all, and how many were worse since."""
 
     best: dict[str, Validation]
     waited: Count
@@ -45,13 +45,16 @@ class Selection(TypedDict):
 
 
 class Callbacks(TypedDict):
-    """The states of callbacks."""
+    """The states of callbacks in a checkpoint."""
 
     selection: NotRequired[Selection]
 
 
 def holds_counts(progress: object) -> bool:
-    """Returns whether what a loop counts, at any depth, are whole numbers; the states of loaders are their own."""
+    """Returns whether the counts of a loop, at any depth, are whole numbers.
+
+    The states of data loaders are their own matter.
+    """
     if not isinstance(progress, dict):
         return isinstance(progress, int)
     return all(key == "combined_loader" or holds_counts(value) for key, value in progress.items())
@@ -75,7 +78,7 @@ Checkpoint = TypedDict(
 
 
 class Results(TypedDict):
-    """The metrics of a run; null where a metric is not defined."""
+    """The metrics of a run, metrics.json; null where a metric is not defined."""
 
     validation: dict[str, float | None]
     test: NotRequired[dict[str, float | None]]

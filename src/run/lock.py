@@ -1,7 +1,7 @@
-"""Who trains in a run folder: one run at a time, whatever the number of its processes.
+"""The lock of a run folder: one run trains there at a time, on any number of processes.
 
-The first rank takes the folder for all ranks. A process that is killed leaves its lock behind; the
-next one takes it over.
+The first rank takes the folder for all ranks. A process that is killed leaves its lock behind, and
+the next one takes it over.
 """
 
 import atexit
@@ -30,8 +30,8 @@ class Holder:
     Args:
         pid: Its number.
         host: The machine that it runs on.
-        since: When it took the folder.
-        started: When it began; a later process may get the same number.
+        since: The time when it took the folder.
+        started: The time when it began; a later process may get the same number.
         job: The SLURM or torchrun job that it belongs to.
     """
 
@@ -48,18 +48,18 @@ class Holder:
     def this(cls, job: str | None = None) -> "Holder":
         """Returns this process."""
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        return cls(os.getpid(), socket.gethostname(), now, started(os.getpid()), job)
+        return cls(os.getpid(), socket.gethostname(), now, find_start(os.getpid()), job)
 
     def is_same(self, other: "Holder") -> bool:
         """Returns whether both are one process."""
         return (self.pid, self.host, self.started) == (other.pid, other.host, other.started)
 
     def has_ended(self) -> bool:
-        """Returns whether the process is known to be gone; of another machine's nobody here can tell."""
+        """Returns whether the process is known to be gone; False for one of another machine."""
         if self.host != socket.gethostname():
             return False
-        there = started(self.pid)
-        return not there or there != self.started
+        start = find_start(self.pid)
+        return not start or start != self.started
 
 
 class Lock:
@@ -70,24 +70,23 @@ class Lock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / "run.lock"
+        self.folder = folder
+        self.path = folder / "run.lock"
 
     def holder(self) -> Holder | None:
-        """Returns the other process that trains here now, as far as one can tell; None where there is none.
+        """Returns the other process that trains here now; None where none is known to.
 
         Raises:
             UserError: The lock is damaged.
         """
         holder = self._read()
-        return (
-            None
-            if holder is None or holder.has_ended() or holder.is_same(Holder.this())
-            else holder
-        )
+        if holder is None or holder.has_ended() or holder.is_same(Holder.this()):
+            return None
+        return holder
 
     @rank_zero_only
     def take(self, job: str | None = None, again: bool = False) -> None:
-        """Takes the folder for this process, and for the ranks that follow it, until :meth:`release` or its end.
+        """Takes the folder for this process and its ranks, until :meth:`release` or its end.
 
         Args:
             job: The job that this process belongs to.
@@ -98,29 +97,32 @@ class Lock:
             UserError: Another process trains here, or the lock is damaged.
         """
         mine = Holder.this(job)
-        with alone(self.folder):
-            earlier, holder = self._read(), self.holder()
+        with hold_alone(self.folder):
+            earlier = self._read()
+            holder = self.holder()
             if holder and not (again and job is not None and holder.job == job):
                 raise UserError(self._refusal(holder, mine))
             if earlier and not earlier.is_same(mine):
-                note = f"note: {self.folder} was left by {earlier}, which has ended without a word; taking it over"
-                print(note, file=sys.stderr, flush=True)
+                note = f"{self.folder} was left by {earlier}, which was killed; taking it over"
+                print(f"note: {note}", file=sys.stderr, flush=True)
             self.path.unlink(missing_ok=True)
             try:
                 with open(self.path, "x") as file:
                     json.dump(asdict(mine), file)
-            except FileExistsError:  # on a file system where nothing has kept another one out
+            except FileExistsError:
+                # a network file system may not have kept another process out
                 raise UserError(
                     f"run {self.folder} has just been taken by another process"
                 ) from None
-            except OSError as error:  # a full disk, which leaves half a lock
+            except OSError as error:
+                # a full disk leaves half a lock
                 self.path.unlink(missing_ok=True)
                 raise OSError(error.errno, error.strerror, str(self.path)) from None
         atexit.register(self.release)
 
     @rank_zero_only
     def release(self) -> None:
-        """Gives the folder back, where this process has taken it."""
+        """Gives the folder back if this process has taken it."""
         atexit.unregister(self.release)
         with suppress(OSError, ValueError):
             holder = self._read()
@@ -136,16 +138,17 @@ class Lock:
             return None
 
     def _refusal(self, holder: Holder, mine: Holder) -> str:
-        """Returns who trains here, and the way out."""
+        """Says who trains here, and the way out."""
         way_out = "wait until it has ended, or stop it"
-        if holder.host != mine.host:  # whether it lives cannot be seen from here
+        # whether a process of another machine runs cannot be seen from here
+        if holder.host != mine.host:
             way_out += f"; if it has ended already, remove {self.path}"
         return f"run {self.folder} is being trained by {holder}: {way_out}"
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keeps other processes out while a lock is read and written, where the file system can."""
+def hold_alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes out while a lock is read and written, if the file system can."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems have no such lock
@@ -155,9 +158,10 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def started(pid: int) -> str:
-    """Returns when a process began, as the system counts; empty where there is no such process."""
-    if not Path("/proc/self/stat").exists():  # macOS
+def find_start(pid: int) -> str:
+    """Returns the time when a process began, in a unit of the system; "" if there is none."""
+    # macOS has no /proc
+    if not Path("/proc/self/stat").exists():
         done = subprocess.run(
             ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
         )
@@ -166,4 +170,5 @@ def started(pid: int) -> str:
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
-    return "" if words[0] in "ZX" else words[19]  # a zombie has ended
+    # a zombie has ended
+    return "" if words[0] in "ZX" else words[19]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import pytest
 
-from src.files.typed import Count, Damaged, Such, mismatch, read_json
+from src.files.typed import Count, Damaged, Such, find_mismatch, read_json
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,16 @@ GOOD: dict[str, Any] = {
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(changed: dict[str, Any], says: str | None) -> None:
-    found = mismatch(GOOD | changed, Whole)
+    found = find_mismatch(GOOD | changed, Whole)
     assert (found is None) if says is None else (found is not None and says in found)
 
 
 def test_keys_that_lack_or_belong_to_nothing() -> None:
-    assert mismatch({"points": GOOD["points"]}, Whole) == "count is missing"
-    assert mismatch({"x": 1.0, "names": [], "z": 0}, Point, "here") == "here.z belongs to nothing"
-    assert mismatch([], Whole) == "its content is [], where an object belongs"
+    assert find_mismatch({"points": GOOD["points"]}, Whole) == "count is missing"
+    assert (
+        find_mismatch({"x": 1.0, "names": [], "z": 0}, Point, "here") == "here.z belongs to nothing"
+    )
+    assert find_mismatch([], Whole) == "its content is [], where an object belongs"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "1" * 5000, "NaN", "nul\0"])

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from src.run.run import versions
+from src.run import find_versions
 from tests.integration.grid import TOPOLOGIES, Cell, cells
 from tests.integration.namespaces import ADDRESSES, two_hosts
 from tests.launching import ROOT, finish, launch, port
@@ -98,7 +98,7 @@ def written(value: float | str) -> str:
 def table(found: dict[str, dict[Cell, float | str]], steps: int) -> str:
     """The table as Markdown: a row for each cell of the grid, a column for each topology."""
     names = list(found)
-    kept = {name: version for name, version in versions().items() if name in ("torch", "lightning")}
+    kept = {name: v for name, v in find_versions().items() if name in ("torch", "lightning")}
     about = ABOUT.format(
         steps=steps,
         date=date.today(),

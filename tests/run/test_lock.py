@@ -15,8 +15,8 @@ from unittest import mock
 import pytest
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from src.run.lock import Holder, Lock, started
-from src.run.run import Run
+from src.run.lock import Holder, Lock, find_start
+from src.run import Run
 from tests.cli.calling import call, refused
 
 TOY = (
@@ -38,7 +38,7 @@ def other() -> subprocess.Popen[bytes]:
 
 def held_by(folder: Path, pid: int, **changed: str | None) -> Holder:
     """Writes the lock of another process."""
-    holder = Holder(pid, socket.gethostname(), "2026-11-30T04:00:00+00:00", started(pid))
+    holder = Holder(pid, socket.gethostname(), "2026-11-30T04:00:00+00:00", find_start(pid))
     holder = replace(holder, **changed)  # type: ignore[arg-type]
     Lock(folder).path.write_text(json.dumps(asdict(holder)))
     return holder
@@ -62,7 +62,7 @@ def test_a_lock_names_this_process_and_goes_with_it(tmp_path: Path) -> None:
         socket.gethostname(),
         "slurm 7",
     )
-    assert content["started"] == started(os.getpid()) != ""
+    assert content["started"] == find_start(os.getpid()) != ""
     assert lock.holder() is None  # no other process
     lock.take()  # it is ours already
     lock.release()

@@ -11,10 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-import src.run.run
+import src.run.provenance
 from src.checkpoint import SafeCheckpointIO, load_checkpoint
 from src.files.atomic import write_atomically
-from src.run.run import MOST_DIFF, Run, as_patch, code_state, command, defined, versions
+from src.files.typed import replace_undefined
+from src.run.provenance import (
+    MOST_DIFF,
+    command_line,
+    find_versions,
+    make_patch,
+    read_code_state,
+)
+from src.run import Run
 from tests.launching import ROOT
 
 
@@ -61,7 +69,11 @@ def test_numbers_that_are_not_defined_are_null(tmp_path: Path) -> None:
     assert json.loads(run.metrics.read_text(), parse_constant=lambda word: pytest.fail(word)) == {
         "test": {"a": None, "b": 0.5, "c": [None, 1]}
     }
-    assert defined({"a": True, "b": "nan", "c": None}) == {"a": True, "b": "nan", "c": None}
+    assert replace_undefined({"a": True, "b": "nan", "c": None}) == {
+        "a": True,
+        "b": "nan",
+        "c": None,
+    }
 
 
 def test_the_record_of_sessions(tmp_path: Path) -> None:
@@ -97,12 +109,12 @@ def test_a_job_finds_its_latest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_made_the_numbers() -> None:
-    assert versions()["torch"].startswith(torch.__version__.split("+")[0])
-    state, _ = code_state()
+    assert find_versions()["torch"].startswith(torch.__version__.split("+")[0])
+    state, _ = read_code_state()
     if (ROOT / ".git").exists():
         assert len(state["commit"]) == 40
         assert state["dirty"] in (True, False)
-    assert command().startswith(("python -m ", "python -c"))  # -c: a process of pytest's own
+    assert command_line().startswith(("python -m ", "python -c"))  # -c: a process of pytest's own
 
 
 @pytest.fixture
@@ -118,15 +130,15 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
         ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "first"),
     ):
         subprocess.run(["git", *words], cwd=folder, check=True)
-    monkeypatch.setattr(src.run.run, "ROOT", folder)
-    code_state.cache_clear()
+    monkeypatch.setattr(src.run.provenance, "ROOT", folder)
+    read_code_state.cache_clear()
     yield folder
-    code_state.cache_clear()
+    read_code_state.cache_clear()
 
 
 def begun(tmp_path: Path, run: Run | None = None) -> tuple[Run, Any]:
     """Begins a session as a new process would, and returns what it notes of the code."""
-    code_state.cache_clear()
+    read_code_state.cache_clear()
     resumed, run = run is not None, run or Run.create(str(tmp_path), "x")
     run.begin("a: 1\n", seed=0, resumed=resumed)
     run.end("finished")
@@ -196,7 +208,7 @@ def test_a_long_patch_is_cut_and_says_where(tmp_path: Path, repository: Path) ->
 def test_large_files_and_files_that_are_no_text_are_named_alone(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"a\0b")
     (tmp_path / "b").write_bytes(b"b\n" * 60_000)
-    assert as_patch("a", tmp_path / "a") == as_patch("b", tmp_path / "b") == b""
+    assert make_patch("a", tmp_path / "a") == make_patch("b", tmp_path / "b") == b""
 
 
 def test_without_git_a_run_begins_all_the_same(
@@ -204,7 +216,7 @@ def test_without_git_a_run_begins_all_the_same(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     _, git = begun(tmp_path)
-    code_state.cache_clear()
+    read_code_state.cache_clear()
     assert git == {"commit": None, "dirty": None, "untracked": [], "diff": None}
 
 
