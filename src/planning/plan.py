@@ -20,6 +20,10 @@ S = TypeVar("S", bound=Strategy)
 class PlannableStrategy(Protocol):
     """A strategy that can say what it will do, on devices that need not be here."""
 
+    @property
+    def replicas(self) -> int:
+        """The number of shares into which the global batch is cut."""
+
     def arrangement(self, devices: int) -> str:
         """Describes in words how this number of devices, over all nodes, work together."""
 
@@ -29,13 +33,8 @@ class PlannableStrategy(Protocol):
     def traffic(self, model: MeasurableModel, devices: int) -> list[Traffic]:
         """Estimates what a device sends for a batch, besides sums over the global batch."""
 
-
-@runtime_checkable
-class NamesDevices(Protocol):
-    """A strategy that also uses devices outside the Trainer's."""
-
     def elsewhere(self, model: MeasurableModel, devices: int) -> dict[str, dict[str, float]]:
-        """Returns {name of a device: {part: copies of it that a node has there}}."""
+        """Returns {name of a device outside the Trainer's: {part: copies of it there}}."""
 
 
 class OfflineStrategy(Protocol):
@@ -112,12 +111,14 @@ def make_plan(
         why: Why this strategy was chosen, to be read after its name.
     """
     count = devices.count
-    replicas = getattr(strategy, "replicas", count)
+    replicas = strategy.replicas if isinstance(strategy, PlannableStrategy) else count
     rows_each = -(-rows // replicas)
     footprint = footprint_of(rows_each)
 
     traffic: list[Traffic] | None
+    outside: dict[str, dict[str, float]] = {}
     if isinstance(strategy, PlannableStrategy):
+        outside = strategy.elsewhere(model, count)
         arrangement = strategy.arrangement(count)
         holds = strategy.holds(model, count)
         traffic = strategy.traffic(model, count)
@@ -136,9 +137,6 @@ def make_plan(
         traffic = [scale_traffic(t, rows_each, micro_batches) for t in traffic]
         traffic += [t.times(micro_batches) for t in sums]
 
-    outside: dict[str, dict[str, float]] = {}
-    if isinstance(strategy, NamesDevices):
-        outside = strategy.elsewhere(model, count)
     holds = [*holds, *outside.values()]
 
     return Plan(

@@ -30,6 +30,7 @@ from src.cli.batch_sums import list_batch_sums
 from src.models import MultiTaskModel
 from src.models.encoders import MLP, Transformer
 from src.parallel import DDP, FSDP, DDPPlacement, Pipeline, Placement
+from src.parallel.sharded_runner import ShardedRunner
 from src.planning.communication import Traffic, estimate_transfers
 from src.planning.devices import Devices, format_bytes
 from src.planning.measure import REST, Cost, collect_tensors, weigh_parts
@@ -199,6 +200,7 @@ def sharded(model: MultiTaskModel, strategy: FSDP, shards: int) -> None:
     strategy.mesh = init_device_mesh("cpu", shape, mesh_dim_names=("data", "tensor"))
     collectives.use(strategy.mesh["data"].get_group())
     strategy.shard_model(model)
+    model.runner = ShardedRunner()
 
 
 @pytest.mark.parametrize(
