@@ -5,7 +5,7 @@ from pathlib import Path
 
 from src.cli.app import CLI
 from src.errors import UserError
-from src.run.run import Run
+from src.run import Run
 
 
 def check_output(path: str, endings: Sequence[str], cli: CLI) -> Path:

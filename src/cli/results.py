@@ -11,7 +11,7 @@ from src.cli.app import CLI
 from src.cli.resuming import count_steps
 from src.errors import UserError
 from src.monitoring import Selection, log_results, results_table, say, which_weights, why_ended
-from src.run.run import Run
+from src.run import Run
 
 
 @dataclass

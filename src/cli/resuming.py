@@ -7,7 +7,7 @@ from src.checkpoint import load_checkpoint
 from src.cli.flags import Flags
 from src.cli.layers import ConfigError
 from src.errors import UserError
-from src.run.run import Run
+from src.run import Run
 
 RATE = "model.optimizer.lr"
 # where the files of the run are now; their content must be the same

@@ -16,7 +16,7 @@ from src.cli.trust import Trust
 from src.data import MultiTaskDataModule
 from src.errors import UserError
 from src.models import MultiTaskModel
-from src.run.run import Run
+from src.run import Run
 
 # settings of the training, which a command that opens a run cannot change
 TRAINING = (

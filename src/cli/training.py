@@ -33,7 +33,7 @@ from src.errors import UserError
 from src.launch.job import is_restart, name_job
 from src.monitoring import Board, Interrupted, LearningRate, NoProfiler, say
 from src.planning.plan_table import format_plan, make_table
-from src.run.run import Run
+from src.run import Run
 
 OWN = (
     Flag("resume", str, None, "Run folder to continue in place, with its own config."),

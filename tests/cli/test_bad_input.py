@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from src.checkpoint import load_checkpoint
-from src.run.run import Run
+from src.run import Run
 from tests.cli.calling import ROWS, call, refused, table, with_cell, words_for_table
 from tests.launching import finish, start
 from tests.toy import Toy

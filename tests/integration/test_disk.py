@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from src.checkpoint import load_checkpoint
-from src.run.run import Run
+from src.run import Run
 from tests.cli.calling import call
 from tests.launching import launch, only_run, read_json
 from tests.toy import RunAt

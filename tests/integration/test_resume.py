@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 import src.train
 from src.checkpoint import load_checkpoint
-from src.run.run import Run
+from src.run import Run
 from tests.cli.calling import call, table, words_for_table
 from tests.integration import resuming
 from tests.integration.resuming import CASES, TOPOLOGIES

@@ -13,7 +13,7 @@ import yaml
 
 from src.data import Sources
 from src.monitoring import Budget, Figures, LastCheckpoint, Limits
-from src.run.run import Run
+from src.run import Run
 from tests.cli.calling import Ended, call, refused, table
 from tests.launching import ROOT, curves, read_json
 from tests.toy import RaiseAt, Toy
