@@ -23,6 +23,7 @@ def install(requirements: list[str]) -> list[str]:
 
 
 def main() -> None:
+    """Writes both locks."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     run = install(project["dependencies"])
     both = install(project["optional-dependencies"]["dev"])
