@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 ROOMS = {*MAY_IMPORT, "cli"}
 MAY_IMPORT["cli"] = ROOMS - {"analysis", "export"}
-VERBS = ("train", "evaluate", "predict")
+VERBS = ("train", "evaluate", "predict", "fork")
 
 
 def room(path: Path) -> str:
