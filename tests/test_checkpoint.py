@@ -221,7 +221,14 @@ def read_on(path: Path, loads: Any, stop: Any, results: Any) -> None:
     results.put(wrong)
 
 
-@pytest.mark.parametrize("kinds", ["folder", "file", "both"])
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        pytest.param("folder", marks=pytest.mark.slow),
+        pytest.param("file", marks=pytest.mark.slow),
+        "both",
+    ],
+)
 def test_one_reads_while_another_writes(tmp_path: Path, kinds: str) -> None:
     """Every load gives one whole save, as fast as saves follow one another, of whatever kind each is."""
     path, context = tmp_path / "last.ckpt", multiprocessing.get_context("spawn")

@@ -7,9 +7,6 @@ import pytest
 
 from tests.notebooks import MOST_BYTES, NOTEBOOKS, execute, without_paths
 
-FIRST, *OTHERS = NOTEBOOKS
-RUNS = [FIRST, *(pytest.param(path, marks=pytest.mark.slow) for path in OTHERS)]
-
 
 def kinds(notebook: object) -> list[list[str]]:
     """Returns the kinds of the outputs of each cell."""
@@ -19,7 +16,8 @@ def kinds(notebook: object) -> list[list[str]]:
     ]
 
 
-@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_and_shows_as_much_as_is_committed(path: Path) -> None:
     committed = nbformat.read(path, as_version=4)
     assert kinds(execute(path)) == kinds(committed)

@@ -71,7 +71,11 @@ def read_numbers(out: str) -> list[float]:
 SCRIPTS = [*blocks("bash", README), *blocks("bash", EXTENDING)]
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.split("\n")[0][:60])
+# the first one is in the fast suite
+RUNS = [SCRIPTS[0], *(pytest.param(script, marks=pytest.mark.slow) for script in SCRIPTS[1:])]
+
+
+@pytest.mark.parametrize("script", RUNS, ids=lambda script: script.split("\n")[0][:60])
 def test_commands(project: Path, script: str) -> None:
     done = run(project, script)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
@@ -92,6 +96,7 @@ def test_commands(project: Path, script: str) -> None:
         assert [line.split(",")[0] for line in lines[1:]] == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_python_api(project: Path) -> None:
     (listing,) = blocks("python", README)
     score = "print('score', float(trainer.callback_metrics['val/score']))"
@@ -100,6 +105,7 @@ def test_python_api(project: Path) -> None:
     assert float(done.stdout.split()[-1]) > 0.8
 
 
+@pytest.mark.slow
 def test_listings_did_their_work(project: Path) -> None:
     """Reads what the commands have left; they come first in this file."""
     (script,) = blocks("bash", EXTENDING)

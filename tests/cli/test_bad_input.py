@@ -63,7 +63,7 @@ TABLES: dict[str, tuple[Content, str, list[str]]] = {
     "unknown target": (
         table(),
         "--data.targets [incom,hours]",
-        ["data.targets", "'incom'", "did you mean income"],
+        ["data.targets", "'incom'", "did you mean 'income'"],
     ),
     "unknown input": (table(), "--data.inputs [agee]", ["data.inputs", "'agee'", "age"]),
     "unknown id": (table(), "--data.id number", ["data.id", "'number'", "there are age, city"]),
@@ -946,6 +946,7 @@ def launched(verb: str, *words: object, says: list[str]) -> None:
     assert all(word in done.stderr for word in says), done.stderr
 
 
+@pytest.mark.slow
 def test_process_on_a_full_disk(small_disk: Path) -> None:
     """A checkpoint is 0.9 MB here, so that a new one cannot be written while best.ckpt and last.ckpt are there."""
     launched(

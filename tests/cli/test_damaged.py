@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from src.data.record import read_schema, seal
+from src.data.record import compute_seal, read_schema
 from src.run.lock import Holder
 from tests.cli.calling import call, refused, table, words_for_table
 from tests.cli.damage import damaged
@@ -65,7 +65,7 @@ def test_a_schema_that_was_sealed_anew_is_read_or_refused_in_words(run: Path) ->
     for where, content in damaged(json.loads(path.read_text())):
         if not isinstance(content, dict) or where == ("seal",):
             continue
-        path.write_text(json.dumps(content | {"seal": seal(content)}))
+        path.write_text(json.dumps(content | {"seal": compute_seal(content)}))
         said = ""
         try:
             read_schema(str(path))
@@ -113,7 +113,14 @@ def test_each_verb_names_the_place(
     refused(call(verb, *verbs(run)[verb]), ["schema.json is damaged: ", says])
 
 
-@pytest.mark.parametrize("name", ["run.json", "metrics.json", "run.lock"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run.json",
+        pytest.param("metrics.json", marks=pytest.mark.slow),
+        pytest.param("run.lock", marks=pytest.mark.slow),
+    ],
+)
 def test_other_files_are_read_or_refused_in_a_line(run: Path, name: str) -> None:
     path = run / name
     if name == "run.lock":

@@ -87,6 +87,7 @@ def trained(here: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_class_with_the_name_of_another(fork: Path) -> None:
     flags = (
         "--data",

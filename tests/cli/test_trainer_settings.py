@@ -95,6 +95,7 @@ def test_what_the_trainer_refuses_is_one_line(tmp_path: Path) -> None:
         assert read_json(run / "run.json")["sessions"][-1]["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_what_was_asked_for_in_order_to_debug(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

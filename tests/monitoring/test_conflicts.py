@@ -46,6 +46,7 @@ def test_the_gramian_is_that_of_one_backward_pass_per_task(level):
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_looking_changes_nothing_and_shows_the_same_on_any_topology(tmp_path: Path) -> None:
     words = ("--logs", tmp_path, *TOY, "--model.encoder.dropout", 0.2)
     for name, more in (("blind", ()), ("one", ("--watch.geometry_every", 7))):

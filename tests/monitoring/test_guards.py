@@ -79,6 +79,7 @@ def test_a_guard_may_look_rarely(tmp_path: Path) -> None:
     assert "not finite" not in call("train", *words).err
 
 
+@pytest.mark.slow
 def test_ranks_that_drift_apart_are_found(tmp_path: Path) -> None:
     words = (
         "--devices",

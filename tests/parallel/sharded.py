@@ -163,7 +163,15 @@ MORE_TENSOR = {
     "16 bits": Case({"encoder": EVEN}, strategy={"parameter_type": "bfloat16"}),
     "double": Case({"encoder": TOKENS}, {"precision": "64-true"}, data=Sentences),
 }
-CASES = {"shards": SHARDS, "tensor": TENSOR, "more shards": MORE_SHARDS, "more tensor": MORE_TENSOR}
+# of the fast suite
+FEW_SHARDS = {name: SHARDS[name] for name in ("clipped by norm", "accumulated, gradients of tasks")}
+CASES = {
+    "few shards": FEW_SHARDS,
+    "shards": SHARDS,
+    "tensor": TENSOR,
+    "more shards": MORE_SHARDS,
+    "more tensor": MORE_TENSOR,
+}
 PROCESSES = {kind: 4 if "tensor" in kind else 2 for kind in CASES}
 ENCODERS = {kind: EVEN if "tensor" in kind else UNEVEN for kind in CASES}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -177,6 +185,7 @@ OPTIMIZERS: dict[str, Any] = {
     "amsgrad": partial(Adam, lr=0.01, eps=1e-3, amsgrad=True),
 }
 NAMES: dict[str, list[str]] = {
+    "few shards": ["momentum"],
     "shards": ["AdamW", "SGD"],
     "tensor": [],
     "more shards": ["momentum", "amsgrad"],
@@ -407,7 +416,7 @@ if __name__ == "__main__":
         for name, case in CASES[kind].items()
     }
     todo["legs"] = partial(legs, folder, kind)
-    if not kind.startswith("more"):
+    if kind in ("shards", "tensor"):
         todo["norms"] = partial(norms, kind)
         todo["not finite"] = lambda: guarded(kind, strategy(), Toy(nan_row=7), FiniteLossGuard())
         todo |= {

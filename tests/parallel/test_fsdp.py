@@ -22,7 +22,7 @@ from tests.parallel import sharded
 from tests.parallel.sharded import CASES, DRIFTS, NAMES, PROCESSES, STARTS, Whole
 from tests.toy import KillAt, Toy
 
-KINDS = ("shards", pytest.param("tensor", marks=pytest.mark.slow))
+KINDS = ("shards", "tensor")
 One = Callable[..., Whole]
 
 
@@ -79,7 +79,7 @@ def assert_close(ours: Whole, theirs: Whole, rtol: float = 1e-5, atol: float = 1
 
 
 def marked(kind: str, *rest: str) -> Any:
-    return pytest.param(kind, *rest, marks=() if kind == "shards" else pytest.mark.slow)
+    return pytest.param(kind, *rest, marks=() if kind == "few shards" else pytest.mark.slow)
 
 
 ALL = [marked(kind, name) for kind in CASES for name in CASES[kind]]
@@ -188,6 +188,7 @@ def test_a_folder_holds_what_a_file_holds(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_norm_of_all_gradients(several: Callable[[str], Whole], kind: str) -> None:
     """Some parameters are in no shard, and with tensor parallelism shards are of different meshes."""
@@ -197,6 +198,7 @@ def test_the_norm_of_all_gradients(several: Callable[[str], Whole], kind: str) -
     assert copies == ({1, 2} if kind == "shards" else {1, 2, 4})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_that_are_not_finite_are_named(several: Callable[[str], Whole], kind: str) -> None:
     said = several(kind)["not finite"]
@@ -204,6 +206,7 @@ def test_rows_that_are_not_finite_are_named(several: Callable[[str], Whole], kin
     assert said == sharded.guarded(kind, "auto", Toy(nan_row=7), FiniteLossGuard())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("what", DRIFTS)
 def test_ranks_that_drift_apart_are_noticed(
