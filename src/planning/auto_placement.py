@@ -6,9 +6,9 @@ from itertools import accumulate, combinations, combinations_with_replacement, p
 from math import comb
 from typing import Literal
 
-from src.planning.measurable import MeasurableModel
 from src.planning.measure import measure_costs
 from src.planning.memory import Footprint, measure_optimizer_ratio
+from src.runner import ShardableModel
 
 Balance = Literal["bytes", "time"]
 MOST_CUTS = 5000  # up to this number all cuts are tried
@@ -38,7 +38,7 @@ def place_parts(footprint: Footprint, devices: int, balance: Balance) -> dict[st
     return dict(zip((*stages, *heads), (*places[0], *places[1]), strict=True))
 
 
-def measure_step(model: MeasurableModel, rows: int) -> Footprint:
+def measure_step(model: ShardableModel, rows: int) -> Footprint:
     """Measures what each part of a model takes in a step, without losses and gradients of tasks.
 
     Args:

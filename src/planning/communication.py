@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from src.planning.measurable import MeasurableModel
 from src.planning.measure import preserve_state
 from src.planning.tensors import count_bytes, list_tensors
+from src.runner import ShardableModel
 
 # DistributedDataParallel closes a bucket at this many bytes and begins the next one.
 FIRST_BUCKET = 2**20
@@ -127,7 +127,7 @@ def estimate_fsdp(
 
 # -- several devices for one model -----------------------------------------------------------------
 def estimate_transfers(
-    model: MeasurableModel, places: Mapping[str, Hashable], root: Hashable = 0
+    model: ShardableModel, places: Mapping[str, Hashable], root: Hashable = 0
 ) -> list[Traffic]:
     """Estimates what is copied between the devices of one process, by a run on the CPU.
 
@@ -152,7 +152,7 @@ def estimate_transfers(
     def watch(stage: nn.Module, place: Hashable) -> list[RemovableHandle]:
         def read(_: nn.Module, inputs: object) -> None:
             for tensor in list_tensors(inputs):
-                _, source = unread.pop(id(tensor), (tensor, home))
+                source = unread.pop(id(tensor), (tensor, home))[1]
                 copy(tensor, source, place)
 
         def write(_: nn.Module, inputs: object, output: object) -> None:
@@ -189,7 +189,7 @@ def estimate_transfers(
 
 
 def estimate_tensor_parallel(
-    model: MeasurableModel,
+    model: ShardableModel,
     cut: Mapping[nn.Module, str],
     backward_passes: int,
     extra_forward_passes: int = 0,

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.hooks import RemovableHandle
 
-from src.planning.measurable import Inputs, MeasurableModel
 from src.planning.recorder import CostRecorder
 from src.planning.tensors import count_bytes, list_tensors
+from src.runner import Inputs, ShardableModel
 
 REST = ("sharing", "heads", "balancer")  # modules that also hold weights outside all parts
 TIMED = 3  # timed runs; the fastest counts, part by part
@@ -37,7 +37,7 @@ class Cost:
 
 
 @contextmanager
-def preserve_state(model: MeasurableModel, hooks: Iterable[RemovableHandle] = ()) -> Iterator[None]:
+def preserve_state(model: ShardableModel, hooks: Iterable[RemovableHandle] = ()) -> Iterator[None]:
     """Restores a model's buffers and torch's generator after runs, and removes hooks."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
@@ -56,7 +56,7 @@ def preserve_state(model: MeasurableModel, hooks: Iterable[RemovableHandle] = ()
 
 
 def measure_costs(
-    model: MeasurableModel, inputs: Inputs, targets: Mapping[str, Tensor] | None = None
+    model: ShardableModel, inputs: Inputs, targets: Mapping[str, Tensor] | None = None
 ) -> dict[str, Cost]:
     """Runs a network a few times, and leaves it as it was.
 
@@ -128,7 +128,7 @@ def share_among_heads(
 
 
 def extrapolate_costs(
-    model: MeasurableModel,
+    model: ShardableModel,
     sample: Callable[[int], tuple[Inputs, Mapping[str, Tensor]]],
     rows: int,
 ) -> dict[str, Cost]:
@@ -162,7 +162,7 @@ def extrapolate_costs(
     }
 
 
-def weigh_parts(model: MeasurableModel) -> dict[str, Cost]:
+def weigh_parts(model: ShardableModel) -> dict[str, Cost]:
     """Returns the bytes of each part's weights and buffers, without running the model."""
     return {
         part: Cost(
@@ -174,7 +174,7 @@ def weigh_parts(model: MeasurableModel) -> dict[str, Cost]:
     }
 
 
-def collect_tensors(model: MeasurableModel) -> dict[str, tuple[list[nn.Parameter], list[Tensor]]]:
+def collect_tensors(model: ShardableModel) -> dict[str, tuple[list[nn.Parameter], list[Tensor]]]:
     """Returns {part: its weights and its buffers}; a tensor of several parts stands in the first.
 
     Tensors outside all parts stand under "sharing", "heads" and "balancer", if there are any.

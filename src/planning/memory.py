@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from src.planning.measurable import MeasurableModel
 from src.planning.measure import Cost
 from src.planning.tensors import count_bytes, list_tensors
+from src.runner import ShardableModel
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Footprint:
 
 
 def make_footprint(
-    model: MeasurableModel, costs: Mapping[str, Cost], scale: float = 1.0
+    model: ShardableModel, costs: Mapping[str, Cost], scale: float = 1.0
 ) -> Footprint:
     """Combines the costs of a model's parts with its optimizer's state and its tasks' gradients.
 
@@ -108,7 +108,7 @@ def measure_optimizer_ratio(
     return count_bytes(kept) / count_bytes([weight])
 
 
-def count_task_gradients(model: MeasurableModel) -> dict[str, float]:
+def count_task_gradients(model: ShardableModel) -> dict[str, float]:
     """Counts for each part the bytes of all tasks' gradients with respect to its shared weights.
 
     Empty where the balancer does not take gradients of parameters.

@@ -10,8 +10,8 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 
 from src.planning.communication import Traffic, estimate_ddp
 from src.planning.devices import Devices
-from src.planning.measurable import MeasurableModel
 from src.planning.memory import Footprint, Load
+from src.runner import ShardableModel
 
 S = TypeVar("S", bound=Strategy)
 
@@ -27,13 +27,13 @@ class PlannableStrategy(Protocol):
     def arrangement(self, devices: int) -> str:
         """Describes in words how this number of devices, over all nodes, work together."""
 
-    def holds(self, model: MeasurableModel, devices: int) -> list[dict[str, float]]:
+    def holds(self, model: ShardableModel, devices: int) -> list[dict[str, float]]:
         """Returns for each device {part: share of its weights there}."""
 
-    def traffic(self, model: MeasurableModel, devices: int) -> list[Traffic]:
+    def traffic(self, model: ShardableModel, devices: int) -> list[Traffic]:
         """Estimates what a device sends for a batch, besides sums over the global batch."""
 
-    def elsewhere(self, model: MeasurableModel, devices: int) -> dict[str, dict[str, float]]:
+    def elsewhere(self, model: ShardableModel, devices: int) -> dict[str, dict[str, float]]:
         """Returns {name of a device outside the Trainer's: {part: copies of it there}}."""
 
 
@@ -88,7 +88,7 @@ class Plan:
 
 
 def make_plan(
-    model: MeasurableModel,
+    model: ShardableModel,
     strategy: Strategy | None,
     devices: Devices,
     footprint_of: Callable[[int], Footprint],
