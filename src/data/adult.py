@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.data.reading import MISSING_WORDS
+from src.data.file_format import MISSING_WORDS
 from src.data.table import Table
 from src.errors import UserError
 

@@ -1,34 +1,37 @@
-"""Input columns: what each becomes, learnt from the training rows alone."""
+"""Encoders of input columns, which learn from the training rows alone."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from src.batch import InputShape
 from src.data.dates import DatePart
 from src.data.numbers import BadValue, NumberFormat, is_texts, typed_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# standard deviations from the mean beyond which the layers of a network lose all else in single
-# precision
+# standard deviations from the mean; a larger input would swamp all others in single precision
 FARTHEST = 1e9
 
 
 @dataclass(frozen=True)
 class Numeric:
-    """(x - mean) / std, 0 where missing, with an indicator if values were missing in training.
+    """A column of numbers: (x - mean) / std, and 0 where missing.
+
+    An indicator of missing values follows if training had some.
 
     Attributes:
-        column: Its name for people; of a part of a date it has the part behind it.
+        column: Its name for people; for a part of a date, with the name of the part.
         source: The column of the file.
         reads: How a text of the column becomes a number.
         mean: Mean of the known values of the training rows.
-        std: Their standard deviation; 1 where they are all the same.
+        std: Their standard deviation; 1 if they are all the same.
         indicator: Whether a second number says that the value is missing.
     """
 
@@ -44,11 +47,12 @@ class Numeric:
         """Learns from the training rows.
 
         Raises:
-            BadValue: A text that is no number.
+            BadValue: A text is no number.
         """
         values = reads.numbers(series)
         known = values[~np.isnan(values)]
-        # equal values have rounding dust for a standard deviation
+
+        # the computed standard deviation of equal values is rounding, not 0
         std = float(known.std()) if known.min() < known.max() else 0.0
         mean = float(known.mean())
         return cls(column, str(series.name), reads, mean, std or 1.0, bool(np.isnan(values).any()))
@@ -57,7 +61,7 @@ class Numeric:
         """Returns (N, 1) or (N, 2) float32.
 
         Raises:
-            BadValue: A text that is no number, or a number far from all that training has seen.
+            BadValue: A text is no number, or a number is far from all of training.
         """
         values = self.reads.numbers(series)
         missing = np.isnan(values)
@@ -65,9 +69,11 @@ class Numeric:
         far = np.abs(standard) > FARTHEST
         if far.any():
             row = int(far.argmax())
+            seen = f"{self.mean:.3g} +- {self.std:.3g}"
             raise BadValue(
                 row,
-                f"holds {values[row]:g}, where the training rows have {self.mean:.3g} +- {self.std:.3g}: not finite for a network",
+                f"holds {values[row]:g}, where the training rows have {seen}: "
+                "not finite for a network",
             )
         columns = [standard]
         if self.indicator:
@@ -77,12 +83,12 @@ class Numeric:
 
 @dataclass(frozen=True)
 class Categorical:
-    """Positions in the training vocabulary; 0 is the bucket for values never seen in training.
+    """A column of categories: positions in the training vocabulary, 0 for values not in it.
 
     Attributes:
         column: The column of the file.
-        vocabulary: The words of the training rows, as written; None: missing was seen in training,
-            and is a value of its own.
+        vocabulary: The words of the training rows, as written. None among them is a missing value,
+            which is a category of its own if training had some.
     """
 
     column: str
@@ -97,50 +103,63 @@ class Categorical:
     def fit(cls, series: pd.Series) -> Categorical:
         """Learns from the training rows."""
         words = to_words(series)
-        found = sorted(words.dropna().unique().tolist())
-        return cls(str(series.name), (*found, *([None] if words.isna().any() else [])))
+        vocabulary = sorted(words.dropna().unique().tolist())
+        if words.isna().any():
+            vocabulary.append(None)
+        return cls(str(series.name), tuple(vocabulary))
 
     def encode(self, series: pd.Series) -> np.ndarray:
         """Returns (N,) int64."""
-        return positions(to_words(series), self.vocabulary) + 1
+        return find_positions(to_words(series), self.vocabulary) + 1
 
     @property
     def size(self) -> int:
-        """Number of positions, the bucket included."""
+        """Number of positions, with the bucket for values that are not in the vocabulary."""
         return len(self.vocabulary) + 1
 
 
 Column = Numeric | Categorical
 
 
-def positions(words: pd.Series, vocabulary: tuple[str | None, ...]) -> np.ndarray:
-    """Returns the place of each word in a vocabulary, -1 where it has none: (N,) int64.
+def measure_columns(columns: Sequence[Column]) -> InputShape:
+    """Returns the shape of the inputs that columns become."""
+    numeric = [column for column in columns if isinstance(column, Numeric)]
+    sizes = tuple(column.size for column in columns if isinstance(column, Categorical))
+    return InputShape((sum(1 + column.indicator for column in numeric),), sizes)
 
-    A word counts as written. Only where it is not there, 3.0 is looked up as 3, and 3 as 3.0:
-    programs write whole numbers both ways, as other rows of the file have gaps or not.
+
+def find_positions(words: pd.Series, vocabulary: Sequence[str | None]) -> np.ndarray:
+    """Returns the position of each word in a vocabulary, -1 where it has none: (N,) int64.
+
+    Words are compared as written. Only if a word is not found, 3.0 is looked up as 3, and 3 as 3.0:
+    programs write whole numbers with decimals if other rows of the column have gaps.
     """
     import pandas as pd
 
     place: dict[str | None, int] = {}
     for i, word in enumerate(vocabulary):
         if word is not None:
-            place.setdefault(bare_whole(word), i)
+            place.setdefault(simplify_whole(word), i)
     place |= {word: i for i, word in enumerate(vocabulary)}
+
     codes, uniques = pd.factorize(words)
-    found = [place.get(word, place.get(bare_whole(word), -1)) for word in uniques]
-    lookup = np.array(
-        [*found, place.get(None, -1)], dtype=np.int64
-    )  # a code of -1 is a missing value
+    found = [place.get(word, place.get(simplify_whole(word), -1)) for word in uniques]
+
+    # factorize gives a missing value the code -1, which indexes the last entry
+    lookup = np.array([*found, place.get(None, -1)], dtype=np.int64)
     return lookup[codes]
 
 
-def bare_whole(word: str) -> str:
-    """A whole number without its decimals and its plus; other words as they are."""
+def simplify_whole(word: str) -> str:
+    """Removes the zero decimals and the plus sign of a whole number; other words stay."""
     return re.sub(r"^(?:\+(?=\d))?(-?(?:0|[1-9]\d*))(?:\.0+)?$", r"\1", word)
 
 
 def to_words(series: pd.Series) -> pd.Series:
-    """A column as words, missing values missing: texts as written, whole numbers of typed files without a decimal point."""
+    """Returns a column as words, with missing values missing.
+
+    Texts stay as written. Whole numbers of typed files have no decimal point.
+    """
     import pandas as pd
 
     if is_texts(series):
@@ -148,22 +167,22 @@ def to_words(series: pd.Series) -> pd.Series:
     if typed_numbers(series) is None:
         return series.astype("str").where(series.notna())
     codes, uniques = pd.factorize(series)
-    words = [bare_whole(str(value)) for value in uniques]
+    words = [simplify_whole(str(value)) for value in uniques]
     taken = np.array([*words, None], dtype=object)[codes]
     return pd.Series(taken, index=series.index, name=series.name, dtype="str")
 
 
 def to_plain(column: Column) -> dict[str, Any]:
-    """A column as plain values."""
+    """Returns a column as plain values, for a schema."""
     return {"kind": type(column).__name__.lower(), **asdict(column)}
 
 
-def from_plain(values: dict[str, Any]) -> Column:
-    """The column that :func:`to_plain` wrote down."""
+def from_plain(values: Mapping[str, Any]) -> Column:
+    """Returns the column that :func:`to_plain` wrote down."""
     settings = {key: value for key, value in values.items() if key != "kind"}
-    if values["kind"] == "numeric":
-        reads = settings.pop("reads")
-        return Numeric(
-            reads=DatePart(**reads) if "part" in reads else NumberFormat(**reads), **settings
-        )
-    return Categorical(settings["column"], tuple(settings["vocabulary"]))
+    if values["kind"] != "numeric":
+        return Categorical(settings["column"], tuple(settings["vocabulary"]))
+    reads = settings.pop("reads")
+    if "part" in reads:
+        return Numeric(reads=DatePart(**reads), **settings)
+    return Numeric(reads=NumberFormat(**reads), **settings)

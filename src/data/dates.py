@@ -1,4 +1,4 @@
-"""Dates: one format for a column, found in its training rows, and the numbers that a date becomes."""
+"""Dates: one format for a column, found in its training rows, and the numbers of a date."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from src.data.numbers import BadValue, is_texts, without_words_for_none
+from src.data.numbers import BadValue, is_texts, mask_words_for_missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,55 +18,24 @@ if TYPE_CHECKING:
 ISO = "ISO8601"
 DATE_PARTS = ("year", "month", "day", "day_of_week", "hour")
 DAYS = (
-    *(
-        "%d/%m/%Y",
-        "%m/%d/%Y",
-        "%Y/%m/%d",
-        "%d.%m.%Y",
-        "%m.%d.%Y",
-        "%Y.%m.%d",
-        "%d-%m-%Y",
-        "%m-%d-%Y",
-    ),
-    *(
-        "%d/%m/%y",
-        "%m/%d/%y",
-        "%y/%m/%d",
-        "%d.%m.%y",
-        "%d-%m-%y",
-        "%m-%d-%y",
-        "%d-%b-%Y",
-        "%d-%b-%y",
-    ),
-    *(
-        "%d %b %Y",
-        "%d %B %Y",
-        "%b %d %Y",
-        "%B %d %Y",
-        "%b %d, %Y",
-        "%B %d, %Y",
-        "%d. %B %Y",
-        "%d. %b %Y",
-    ),
+    *("%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y", "%m.%d.%Y", "%Y.%m.%d"),
+    *("%d-%m-%Y", "%m-%d-%Y", "%d/%m/%y", "%m/%d/%y", "%y/%m/%d", "%d.%m.%y"),
+    *("%d-%m-%y", "%m-%d-%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y"),
+    *("%b %d %Y", "%B %d %Y", "%b %d, %Y", "%B %d, %Y", "%d. %B %Y", "%d. %b %Y"),
 )
 TIMES = (
-    "",
-    " %H:%M",
-    " %H:%M:%S",
-    " %H:%M:%S.%f",
-    " %I:%M %p",
-    " %I:%M:%S %p",
-    "T%H:%M:%S",
-    "T%H:%M",
+    *("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f"),
+    *(" %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S", "T%H:%M"),
 )
-# a day, a month and a year in some order, or a month of a year as ISO has it; no 9-11, 08:30 or 1.2
+# a day, a month and a year in some order, or ISO's month of a year; but not 9-11, 08:30 or 1.2
 DATE_LIKE = (
     r"\d{1,4}([-/. ]|\. )(\d{1,2}|[^\W\d]{3,9})[-/. ]\d{2,4}(\D.*)?"
     r"|[^\W\d]{3,9} \d{1,2},? \d{4}(\D.*)?"
     r"|\d{4}-\d{2}|\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(\D.*)?"
 )
 CLOCK_OFFSET = r"(?<=\d)\s*(Z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$"
-FEW, SAMPLE = 20, 200
+FEW = 20  # texts that rule out most formats
+SAMPLE = 200  # texts that tell whether a column may hold dates at all
 
 
 @dataclass(frozen=True)
@@ -82,34 +51,37 @@ class DatePart:
     part: str
 
     def numbers(self, series: pd.Series) -> np.ndarray:
-        """Reads a column of dates as float64 with NaN for missing values.
+        """Reads a column of dates as float64, with NaN for missing values.
 
         Raises:
-            BadValue: A text that is no date of this format.
+            BadValue: A text is no date of this format.
         """
         dates = read_dates(series, self.format)
         return getattr(dates.dt, self.part).to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def is_typed_date(series: pd.Series) -> bool:
-    """Whether a typed file says that a column holds dates."""
+    """Returns whether a typed file says that a column holds dates."""
     import pandas as pd
 
     return pd.api.types.is_datetime64_any_dtype(series)
 
 
 def read_dates(series: pd.Series, form: str) -> pd.Series:
-    """Reads a column of dates; offsets from UTC are left out, so that 08:30 is 08:30 in summer and winter.
+    """Reads a column of dates.
+
+    Offsets from UTC are ignored, so that 08:30 is 08:30 in summer and in winter.
 
     Raises:
-        BadValue: A text that is no date of this format.
+        BadValue: A text is no date of this format.
     """
     if is_typed_date(series):
         return series
-    if not is_texts(series):  # 20241231 as a number
+    if not is_texts(series):
+        # 20241231 as a number
         series = series.astype("str").str.replace(r"\.0+$", "", regex=True).where(series.notna())
-    series = without_words_for_none(series)
-    dates = parsed(series, form)
+    series = mask_words_for_missing(series)
+    dates = parse_dates(series, form)
     wrong = (dates.isna() & series.notna()).to_numpy()
     if wrong.any():
         row = int(wrong.argmax())
@@ -118,40 +90,50 @@ def read_dates(series: pd.Series, form: str) -> pd.Series:
     return dates
 
 
-def parsed(series: pd.Series, form: str) -> pd.Series:
-    """Texts as dates, NaT for those of another format."""
+def parse_dates(series: pd.Series, form: str) -> pd.Series:
+    """Parses texts as dates; NaT for texts of another format."""
     import pandas as pd
 
-    return pd.to_datetime(without_offsets(series), format=form, errors="coerce")
+    return pd.to_datetime(remove_offsets(series), format=form, errors="coerce")
 
 
-def without_offsets(series: pd.Series) -> pd.Series:
-    """Texts of dates, the clock's offset from UTC cut off."""
+def remove_offsets(series: pd.Series) -> pd.Series:
+    """Removes the offset from UTC from texts that have a clock time."""
     clock = series.str.contains(":", regex=False).to_numpy(dtype=bool, na_value=False)
     return series.str.replace(CLOCK_OFFSET, "", regex=True).where(clock, series)
 
 
-def date_formats(series: pd.Series) -> list[str]:
-    """The formats in which nine of ten known values of a column are dates, the likeliest first; none if it holds no dates."""
+def has_offsets(series: pd.Series) -> bool:
+    """Returns whether some of the first dates have an offset from UTC."""
+    texts = series.dropna().head(SAMPLE)
+    return any(":" in text and re.search(CLOCK_OFFSET, text) for text in texts)
+
+
+def find_date_formats(series: pd.Series) -> list[str]:
+    """Returns the formats in which nine of ten known values of a column are dates.
+
+    The likeliest comes first; there are none if the column holds no dates.
+    """
     import pandas as pd
 
     if not is_texts(series):
         return []
-    counts = without_words_for_none(series).value_counts()
+    counts = mask_words_for_missing(series).value_counts()
     written = pd.Series(counts.index, dtype="str")
-    like = written.head(SAMPLE).str.fullmatch(DATE_LIKE).to_numpy(dtype=bool)
     times = counts.to_numpy()
+    like = written.head(SAMPLE).str.fullmatch(DATE_LIKE).to_numpy(dtype=bool)
     if not len(like) or times[:SAMPLE][like].sum() < 0.9 * times[:SAMPLE].sum():
         return []
-    texts = without_offsets(written)
+    texts = remove_offsets(written)
 
     def share(form: str, number: int) -> float:
+        """Returns the share of values that are dates of a format, among the commonest texts."""
         fits = pd.to_datetime(texts.head(number), format=form, errors="coerce").notna().to_numpy()
         return float(times[:number][fits].sum() / times[:number].sum())
 
     # a few texts rule out nearly all formats
     few = texts.head(FEW).tolist()
-    likely = [form for form in candidates() if reads_any(few, form) and share(form, FEW) >= 0.5]
+    likely = [f for f in candidate_formats() if reads_any(few, f) and share(f, FEW) >= 0.5]
     shares = {form: share(form, len(texts)) for form in likely}
     best = max(shares.values(), default=0.0)
     found = [form for form, value in shares.items() if value == best and value >= 0.9]
@@ -159,9 +141,11 @@ def date_formats(series: pd.Series) -> list[str]:
 
 
 def reads_any(texts: list[str], form: str) -> bool:
-    """Whether some text may be a date of a format, found without the overhead of a table library."""
+    """Returns whether some text may be a date of a format."""
     if form == ISO:
         return True
+
+    # strptime has none of the overhead of a table library, which would be paid for each format
     for text in texts:
         try:
             datetime.strptime(text, form)
@@ -171,47 +155,48 @@ def reads_any(texts: list[str], form: str) -> bool:
     return False
 
 
-def several_forms(series: pd.Series) -> tuple[str, str, bool] | None:
-    """Finds a column of dates that no one format reads.
+class MixedDates(NamedTuple):
+    """Two values of a column of dates that no one format reads.
 
-    Returns:
-        A date, a text of another form, and whether that is a date, too; None if it is no such
-        column.
+    Attributes:
+        date: A date of the format that reads most.
+        other: A text of another form.
+        is_date: Whether this text is a date, too.
     """
+
+    date: str
+    other: str
+    is_date: bool
+
+
+def find_mixed_dates(series: pd.Series) -> MixedDates | None:
+    """Returns an example if a column holds dates that no one format reads, else None."""
     import pandas as pd
 
     if not is_texts(series):
         return None
-    texts = pd.Series(without_words_for_none(series).dropna().unique(), dtype="str").head(FEW)
+    distinct = mask_words_for_missing(series).dropna().unique()
+    texts = pd.Series(distinct, dtype="str").head(FEW)
     if texts.empty or texts.str.fullmatch(DATE_LIKE).mean() < 0.9:
         return None
-    read = [
-        parsed(texts, form).notna().to_numpy()
-        for form in candidates()
-        if reads_any(texts.tolist(), form)
-    ]
+
+    likely = [form for form in candidate_formats() if reads_any(texts.tolist(), form)]
+    read = [parse_dates(texts, form).notna().to_numpy() for form in likely]
     if np.any(read, axis=0).mean() < 0.9:
         return None
     best = max(read, key=np.sum)
     if best.all():
         return None
+
+    # another date says more than a text that is none
     others = np.any(read, axis=0) & ~best
-    return (
-        texts[int(best.argmax())],
-        texts[int((others if others.any() else ~best).argmax())],
-        bool(others.any()),
-    )
+    shown = others if others.any() else ~best
+    return MixedDates(texts[int(best.argmax())], texts[int(shown.argmax())], bool(others.any()))
 
 
-def candidates() -> Iterator[str]:
+def candidate_formats() -> Iterator[str]:
     """Yields every format that is tried."""
     yield ISO
     for day in DAYS:
         for time in TIMES:
             yield day + time
-
-
-def has_offsets(series: pd.Series) -> bool:
-    """Whether a clock's offset from UTC stands behind some of the first dates."""
-    texts = series.dropna().head(SAMPLE)
-    return any(":" in text and re.search(CLOCK_OFFSET, text) for text in texts)

@@ -3,51 +3,69 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from src.data.reading import nearest
-from src.errors import UserError
+from src.errors import UserError, suggest_or_list
 from src.tasks import Task
-from src.tasks.metric_classes import refuse_unknown_classes
+
+TYPES_IN_WORDS = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "a word",
+    tuple: "a list",
+    NoneType: "null",
+}
 
 
-def declared(given: Any) -> tuple[type[Task] | None, dict[str, Any]]:
-    """Reads what was set by hand for a task: the name of a kind, settings, or both as {class_path, init_args}.
+def parse_declaration(given: object) -> tuple[type[Task] | None, dict[str, Any]]:
+    """Reads what is set by hand for a task.
+
+    Args:
+        given: The name of a kind, or settings, or both as {class_path, init_args}, or a class.
+
+    Returns:
+        The kind, None if it is not set, and the settings.
 
     Raises:
-        UserError: No such kind is known, or the form is another one.
+        UserError: The kind is not known, or the declaration has another form.
     """
     if isinstance(given, type) and issubclass(given, Task):
         return given, {}
     if isinstance(given, str):
-        return kind_named(given), {}
+        return find_kind(given), {}
     if not isinstance(given, dict):
         raise UserError(f"is set to {given!r}, where the name of a kind or settings are expected")
     settings = {
         key: value for key, value in given.items() if key not in ("class_path", "init_args")
-    } | given.get("init_args", {})
-    return kind_named(given["class_path"]) if "class_path" in given else None, settings
-
-
-def kind_named(name: str) -> type[Task]:
-    """The task kind of this class name or class path; of two with one name, ours."""
-    kinds = {
-        kind.__name__: kind
-        for kind in sorted(all_kinds(Task), key=lambda kind: kind.__module__.startswith("src."))
     }
+    settings |= given.get("init_args", {})
+    return find_kind(given["class_path"]) if "class_path" in given else None, settings
+
+
+def find_kind(name: str) -> type[Task]:
+    """Returns the task kind with a class name or class path.
+
+    Raises:
+        UserError: There is none.
+    """
+    # of two kinds with one name, that of this project comes last, and is found
+    ordered = sorted(list_kinds(Task), key=lambda kind: kind.__module__.startswith("src."))
+    kinds = {kind.__name__: kind for kind in ordered}
     module, _, short = name.rpartition(".")
     try:
         kind = getattr(import_module(module), short) if module else kinds[short]
     except (ImportError, AttributeError, KeyError):
         kind = None
     if not (isinstance(kind, type) and issubclass(kind, Task)):
-        raise UserError(f"is set to the unknown kind '{name}': {nearest(short, kinds)}")
+        raise UserError(f"is set to the unknown kind '{name}': {suggest_or_list(short, kinds)}")
     return kind
 
 
-def with_settings(kind: Any, settings: dict[str, Any]) -> Task:
+def build_task(kind: type[Task], settings: Mapping[str, Any]) -> Task:
     """Builds a task of a kind with settings given by hand.
 
     Raises:
@@ -57,32 +75,34 @@ def with_settings(kind: Any, settings: dict[str, Any]) -> Task:
     known = list(inspect.signature(kind).parameters)
     for key, given in settings.items():
         if key not in known:
-            raise UserError(f"has no setting '{key}' as a {kind.__name__}: {nearest(key, known)}")
-        if not fits(given, types[key]):
-            raise UserError(
-                f"has the setting {key} '{given}', where {' or '.join(expected(types[key]))} is expected"
-            )
+            hint = suggest_or_list(key, known)
+            raise UserError(f"has no setting '{key}' as a {kind.__name__}: {hint}")
+        if not fits_type(given, types[key]):
+            wanted = " or ".join(describe_type(types[key]))
+            raise UserError(f"has the setting {key} '{given}', where {wanted} is expected")
     try:
-        return kind(
-            **{
-                key: tuple(value) if isinstance(value, list) else value
-                for key, value in settings.items()
-            }
-        )
+        return kind(**{key: as_tuple(value) for key, value in settings.items()})
     except TypeError as error:
         raise UserError(f"cannot be built as a {kind.__name__}: {error}") from None
 
 
-def fits(value: Any, kind: Any) -> bool:
-    """Whether a value as YAML has it is of a type; lists are tuples there."""
+def as_tuple(value: object) -> Any:
+    """Returns a list, which YAML has for a tuple, as a tuple; other values as they are."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def fits_type(value: object, kind: Any) -> bool:
+    """Returns whether a value from YAML is of a type; lists count as tuples."""
     if get_origin(kind) in (Union, UnionType):
-        return any(fits(value, option) for option in get_args(kind))
+        return any(fits_type(value, option) for option in get_args(kind))
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is tuple:
-        return isinstance(value, list | tuple) and all(
-            fits(item, get_args(kind)[0]) for item in value
-        )
+        if not isinstance(value, list | tuple):
+            return False
+        return all(fits_type(item, get_args(kind)[0]) for item in value)
+
+    # true and false are integers in Python, but not for people
     if kind is float:
         return isinstance(value, float | int) and not isinstance(value, bool)
     if kind is int:
@@ -90,40 +110,34 @@ def fits(value: Any, kind: Any) -> bool:
     return not isinstance(kind, type) or isinstance(value, kind)
 
 
-def expected(kind: Any) -> list[str]:
-    """A type in words, an entry for each of several."""
+def describe_type(kind: Any) -> list[str]:
+    """Returns a type in words, an entry for each of several."""
     if get_origin(kind) in (Union, UnionType):
-        return list(dict.fromkeys(word for option in get_args(kind) for word in expected(option)))
+        words = [word for option in get_args(kind) for word in describe_type(option)]
+        return list(dict.fromkeys(words))
     if get_origin(kind) is Literal:
         return [", ".join(map(str, get_args(kind)))]
-    words = {
-        float: "a number",
-        int: "a whole number",
-        bool: "true or false",
-        str: "a word",
-        tuple: "a list",
-        NoneType: "null",
-    }
-    return [words.get(get_origin(kind) or kind, str(kind))]
+    return [TYPES_IN_WORDS.get(get_origin(kind) or kind, str(kind))]
 
 
-def task_from_plain(values: dict[str, Any]) -> Task:
+def task_from_plain(values: Mapping[str, Any]) -> Task:
     """Returns the task that ``Task.describe`` wrote down.
 
     Raises:
-        UserError: Nothing that has been imported defines its kind, or one of its metrics: a file
-            of strangers imports nothing.
+        UserError: No module that is already imported defines its kind. Nothing is imported here,
+            since the file may be a stranger's.
     """
-    kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in all_kinds(Task)}
+    kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in list_kinds(Task)}
     kind = kinds.get(values["kind"])
     if kind is None:
-        raise UserError(
-            f"is of the unknown kind '{values['kind']}': {nearest(values['kind'], kinds)}"
-        )
-    refuse_unknown_classes(values.get("metrics", ()))
-    return with_settings(kind, {key: value for key, value in values.items() if key != "kind"})
+        hint = suggest_or_list(values["kind"], kinds)
+        raise UserError(f"is of the unknown kind '{values['kind']}': {hint}")
+    return build_task(kind, {key: value for key, value in values.items() if key != "kind"})
 
 
-def all_kinds(base: Any) -> list[type[Task]]:
-    """Every task kind that is known."""
-    return [kind for child in base.__subclasses__() for kind in (child, *all_kinds(child))]
+def list_kinds(base: type[Task]) -> list[type[Task]]:
+    """Returns every task kind that is known, with the kinds derived from each."""
+    kinds = []
+    for child in base.__subclasses__():
+        kinds += [child, *list_kinds(child)]
+    return kinds

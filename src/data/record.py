@@ -1,7 +1,8 @@
-"""What a run keeps of its data, so that no later command takes other rows for them.
+"""The record that a run keeps of its data, so that no later command takes other rows for them.
 
-A record holds for each file its place, its size and a hash of its content; for each row the side of
-the split that it is on, and a short hash of its inputs. A file is the run's if its content is.
+For each file, the record holds its path, its size and a hash of its content; for each row, the side
+of the split that it is on, and a short hash of its inputs. A file with the same content is the
+run's file, wherever it lies.
 """
 
 from __future__ import annotations
@@ -15,20 +16,22 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import numpy as np
 
-from src.data.columns import Categorical, Numeric
+from src.data.columns import Categorical, Numeric, to_plain
 from src.data.kinds import task_from_plain
 from src.data.labels import Labels
-from src.files.typed import Count, Damaged, Such, mismatch, read_json
+from src.files.typed import Count, Damaged, Such, find_mismatch, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from src.data.table import Table
+
 LETTERS = {"train": "t", "val": "v", "test": "e"}
-BYTES = 6  # of a row's hash: two unlike rows of a million share theirs once in 280 times
+BYTES = 6  # of a row's hash; among a million different rows, two share theirs once in 280 times
 
 
-def fingerprint(path: str | Path) -> dict[str, Any]:
-    """Returns the place, size and content hash of a file."""
+def fingerprint_file(path: str | Path) -> dict[str, Any]:
+    """Returns the path, size and content hash of a file."""
     place = Path(path)
     with place.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
@@ -40,29 +43,31 @@ def fingerprint(path: str | Path) -> dict[str, Any]:
 
 
 def is_same(path: str | Path, record: Mapping[str, Any]) -> bool:
-    """Whether a file is there and has the content of a record."""
+    """Returns whether a file exists and has the content of a record."""
     place = Path(path)
+
+    # the size is known at once, the hash only after the whole file is read
     if not place.is_file() or place.stat().st_size != record["bytes"]:
         return False
-    return bool(fingerprint(place)["sha256"] == record["sha256"])
+    return bool(fingerprint_file(place)["sha256"] == record["sha256"])
 
 
-def letters(rows: Mapping[str, np.ndarray]) -> str:
-    """Writes down which side each row is on, a letter a row: t trains, v validates, e tests."""
+def pack_sides(rows: Mapping[str, np.ndarray]) -> str:
+    """Writes the side of each row as a letter: t trains, v validates, e tests."""
     side = np.full(sum(map(len, rows.values())), "?")
     for name, numbers in rows.items():
         side[numbers] = LETTERS[name]
     return "".join(side)
 
 
-def rows_of(text: str) -> dict[str, np.ndarray]:
-    """Returns the rows of each side that :func:`letters` wrote down."""
+def unpack_sides(text: str) -> dict[str, np.ndarray]:
+    """Returns the row numbers of each side that :func:`pack_sides` wrote down."""
     side = np.array(list(text))
     return {name: np.flatnonzero(side == letter) for name, letter in LETTERS.items()}
 
 
-def row_hashes(inputs: Mapping[str, Tensor]) -> np.ndarray:
-    """Returns a hash of the inputs of each row as a network reads them: (N,) uint64."""
+def hash_rows(inputs: Mapping[str, Tensor]) -> np.ndarray:
+    """Hashes the inputs of each row, as a network reads them: (N,) uint64."""
     import pandas as pd
 
     arrays = [values.numpy() for values in inputs.values()]
@@ -73,14 +78,14 @@ def row_hashes(inputs: Mapping[str, Tensor]) -> np.ndarray:
     return pd.util.hash_pandas_object(frame, index=False).to_numpy() >> np.uint64(8 * (8 - BYTES))
 
 
-def packed(hashes: np.ndarray) -> str:
-    """Writes hashes down as text."""
+def pack_hashes(hashes: np.ndarray) -> str:
+    """Writes hashes as text."""
     raw = hashes.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - BYTES :]
     return base64.b64encode(raw.tobytes()).decode()
 
 
-def unpacked(text: str) -> np.ndarray:
-    """Returns the hashes that :func:`packed` wrote down."""
+def unpack_hashes(text: str) -> np.ndarray:
+    """Returns the hashes that :func:`pack_hashes` wrote down."""
     raw = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8).reshape(-1, BYTES)
     whole = np.zeros((len(raw), 8), dtype=np.uint8)
     whole[:, 8 - BYTES :] = raw
@@ -88,7 +93,7 @@ def unpacked(text: str) -> np.ndarray:
 
 
 class FileRecord(TypedDict):
-    """What identifies a file in a schema."""
+    """The entry of a file in a schema."""
 
     given: str
     path: str
@@ -99,20 +104,20 @@ class FileRecord(TypedDict):
 
 
 class Description(TypedDict):
-    """A task: its kind, and settings, which the kind looks at."""
+    """A task: its kind, and settings, which the kind itself checks."""
 
     kind: str
 
 
 class TaskRecord(TypedDict):
-    """How the labels of a task are read, and the task."""
+    """The entry of a task in a schema: how its labels are read, and the task."""
 
     labels: Labels
     task: Description
 
 
 class Schema(TypedDict):
-    """What a run keeps of a table."""
+    """The record that a run keeps of a table."""
 
     inputs: Annotated[list[dict[str, Any]], Such("at least one", bool)]
     tasks: Annotated[dict[str, TaskRecord], Such("with at least one task", bool)]
@@ -128,13 +133,33 @@ class Schema(TypedDict):
     seal: str
 
 
-def sealed(schema: dict[str, Any]) -> dict[str, Any]:
-    """Returns a schema with a hash of its own content, which tells when a value has been changed into another that could be."""
-    return {**schema, "seal": seal(schema)}
+def make_schema(table: Table) -> dict[str, Any]:
+    """Returns how columns are read, and which rows are on which side, for later commands."""
+    tasks = {}
+    for name, labels in table.labels.items():
+        tasks[name] = {"labels": labels.to_plain(), "task": table.tasks[name].describe()}
+    return add_seal(
+        {
+            "inputs": [to_plain(column) for column in table.columns],
+            "tasks": tasks,
+            "dropped": table.dropped,
+            "files": table.table_files.records,
+            "sides": pack_sides(table.rows),
+            "hashes": pack_hashes(hash_rows(table.encoded_inputs("train"))),
+        }
+    )
 
 
-def seal(schema: Mapping[str, Any]) -> str:
-    """Returns the hash of all of a schema but the hash."""
+def add_seal(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds to a schema a hash of its content.
+
+    The hash reveals a changed value, even if the new value is possible.
+    """
+    return {**schema, "seal": compute_seal(schema)}
+
+
+def compute_seal(schema: Mapping[str, Any]) -> str:
+    """Returns the hash of a schema, without the hash that it may hold."""
     content = {key: value for key, value in schema.items() if key != "seal"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -143,69 +168,82 @@ def read_schema(path: str) -> dict[str, Any]:
     """Reads the schema.json of a run on a table.
 
     Raises:
-        Damaged: It is not what a run has written, and where that can be told the message says where
-            and what belongs there.
+        Damaged: It is not as the run has written it. The message names the entry and what belongs
+            there, if that can be told.
     """
     saved: dict[str, Any] = read_json(path, Schema)
-    if (wrong := contradiction(saved)) is not None:
+    wrong = find_contradiction(saved)
+    if wrong is not None:
         raise Damaged(path, wrong)
-    if saved["seal"] != seal(saved):
+    if saved["seal"] != compute_seal(saved):
         raise Damaged(
             path, "a value is not what the run has written; restore the file, or train anew"
         )
     return saved
 
 
-def contradiction(saved: Mapping[str, Any]) -> str | None:
-    """Says what in a schema, whose types are right, cannot be together; None where all can."""
+def find_contradiction(saved: Mapping[str, Any]) -> str | None:
+    """Says which entries of a schema, whose types are right, contradict others; None if none do."""
     train = saved["files"]["train"]
-    kinds = {"numeric": Numeric, "categorical": Categorical}
     for number, column in enumerate(saved["inputs"]):
-        kind = kinds.get(str(column.get("kind")))
-        if kind is None:
-            return f"inputs[{number}].kind is {column.get('kind')!r}, where {' or '.join(map(repr, kinds))} belongs"
-        if wrong := mismatch(
-            {key: value for key, value in column.items() if key != "kind"},
-            kind,
-            f"inputs[{number}]",
-        ):
+        if wrong := find_wrong_input(column, f"inputs[{number}]", train["columns"]):
             return wrong
-        source = column["source"] if kind is Numeric else column["column"]
-        if source not in train["columns"]:
-            return f"inputs[{number}] reads '{source}', which is none of files.train.columns"
     for name, record in saved["tasks"].items():
-        try:
-            task_from_plain(record["task"])
-        except (ValueError, KeyError) as error:
-            return f"tasks.{name}.task {error}"
-        labels = record["labels"]
-        for column in labels["columns"]:
-            if column not in train["columns"]:
-                return f"tasks.{name}.labels reads '{column}', which is none of files.train.columns"
+        if wrong := find_wrong_task(record, f"tasks.{name}", train["columns"]):
+            return wrong
+
     if len(saved["sides"]) != train["rows"]:
         return f"sides has {len(saved['sides'])} letters, where files.train.rows is {train['rows']}"
     try:
-        count = len(unpacked(saved["hashes"]))
+        count = len(unpack_hashes(saved["hashes"]))
     except ValueError:
         return "hashes is no base64 text of whole hashes"
-    return (
-        None
-        if count == train["rows"]
-        else f"hashes has {count} rows, where files.train.rows is {train['rows']}"
-    )
+    if count != train["rows"]:
+        return f"hashes has {count} rows, where files.train.rows is {train['rows']}"
+    return None
 
 
-def difference(before: np.ndarray, now: np.ndarray) -> str:
+def find_wrong_input(column: Mapping[str, Any], place: str, columns: list[str]) -> str | None:
+    """Says what is wrong in the entry of an input column; None if nothing is."""
+    kinds = {"numeric": Numeric, "categorical": Categorical}
+    kind = kinds.get(str(column.get("kind")))
+    if kind is None:
+        wanted = " or ".join(map(repr, kinds))
+        return f"{place}.kind is {column.get('kind')!r}, where {wanted} belongs"
+    settings = {key: value for key, value in column.items() if key != "kind"}
+    if wrong := find_mismatch(settings, kind, place):
+        return wrong
+    source = column["source"] if kind is Numeric else column["column"]
+    if source not in columns:
+        return f"{place} reads '{source}', which is none of files.train.columns"
+    return None
+
+
+def find_wrong_task(record: Mapping[str, Any], place: str, columns: list[str]) -> str | None:
+    """Says what is wrong in the entry of a task; None if nothing is."""
+    try:
+        task_from_plain(record["task"])
+    except (ValueError, KeyError) as error:
+        return f"{place}.task {error}"
+    for column in record["labels"]["columns"]:
+        if column not in columns:
+            return f"{place}.labels reads '{column}', which is none of files.train.columns"
+    return None
+
+
+def describe_difference(before: np.ndarray, now: np.ndarray) -> str:
     """Says how the rows of a file have changed, from the hashes of their inputs."""
     if len(before) == len(now) and (before == now).all():
         return "its inputs are the same, its labels or other columns are not"
     if len(before) == len(now) and (np.sort(before) == np.sort(now)).all():
-        return "its rows stand in another order"
+        return "its rows are in another order"
+
+    # rows in common, each counted as often as both have it
     old, counts = np.unique(before, return_counts=True)
     new, others = np.unique(now, return_counts=True)
     place = np.searchsorted(old, new).clip(max=len(old) - 1)
     shared = np.minimum(np.where(old[place] == new, counts[place], 0), others).sum()
     return (
-        f"it has {len(now)} rows where it had {len(before)}, of which {len(now) - shared} are new or changed and "
-        f"{len(before) - shared} are gone"
+        f"it has {len(now)} rows where it had {len(before)}: "
+        f"{len(now) - shared} are new or changed, and {len(before) - shared} are gone"
     )

@@ -1,4 +1,4 @@
-"""The side of the split that each row of a table is on, as its settings say."""
+"""The side of the split of each row of a table, as the settings say."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.data.columns import to_words
-from src.data.dates import date_formats, is_typed_date
-from src.data.kinds import declared
+from src.data.dates import find_date_formats, is_typed_date
+from src.data.kinds import parse_declaration
 from src.data.labels import FEW_NUMBERS, MOST_CLASSES
-from src.data.numbers import is_texts, shares, without_words_for_none
+from src.data.number_formats import fit_formats
+from src.data.numbers import is_texts, mask_words_for_missing
 from src.data.splits import (
-    split_by_column,
-    split_by_groups,
     keep_rare_classes,
     split_at_random,
+    split_by_column,
+    split_by_groups,
     split_by_strata,
 )
 from src.errors import UserError
@@ -28,48 +29,88 @@ if TYPE_CHECKING:
     from src.data.table import Table
 
 
-def sides(table: Table) -> tuple[np.ndarray, int]:
-    """Returns the side of each row of a table's first file, and how many rows were moved to train for a rare class.
+def assign_sides(table: Table) -> tuple[np.ndarray, int]:
+    """Assigns a side to each row of a table's first file.
 
     Returns:
-        (N,) of 'train', 'val' or 'test', and a number.
+        (N,) of 'train', 'val' or 'test'; and the number of rows that were moved to train because no
+        other row there has their class.
 
     Raises:
-        UserError: A row lacks its group, or its side is none.
+        UserError: A row lacks its group, or the column of sides holds another word.
     """
     main = table.main
+    if table.split_column:
+        words = to_words(main[table.split_column]).tolist()
+        try:
+            return split_by_column(words), 0
+        except UserError as error:
+            raise UserError(f"{table.path}: column '{table.split_column}' {error}") from None
+
+    # a side with a file of its own takes no rows of the first one
     val = 0.0 if table.val_path else table.val_fraction
     test = 0.0 if table.test_path else table.test_fraction
-    groups = None
-    if table.split_column:
-        try:
-            return split_by_column(to_words(main[table.split_column]).tolist()), 0
-        except ValueError as error:
-            raise UserError(f"{table.path}: column '{table.split_column}' {error}") from None
-    if table.group:
-        words = to_words(main[table.group])
-        if words.isna().any():
-            row = int(words.isna().to_numpy().argmax())
-            raise UserError(
-                f"{table.path} row {row + 1}: column '{table.group}' is missing; each row needs its group"
-            )
-        groups = words.to_numpy(dtype=object)
+    groups = read_groups(table) if table.group else None
+    if groups is not None:
         side = split_by_groups(groups, val, test, table.split_seed)
     elif table.stratify:
-        side = split_by_strata(joint_codes(main[table.stratify]), val, test, table.split_seed)
+        side = split_by_strata(encode_jointly(main[table.stratify]), val, test, table.split_seed)
     else:
         side = split_at_random(len(main), val, test, table.split_seed)
+
+    labels = []
     train = side == "train"
-    labels = [
-        codes for name in table.targets if (codes := codes_of_task(table, name, train)) is not None
-    ]
+    for name in table.targets:
+        codes = encode_classes_of_task(table, name, train)
+        if codes is not None:
+            labels.append(codes)
     moved = keep_rare_classes(side, labels, groups)
     if groups is not None:
-        moved = refill(side, moved, labels, groups, {"val": val, "test": test}, table.split_seed)
+        shares = {"val": val, "test": test}
+        moved = refill_sides(side, moved, labels, groups, shares, table.split_seed)
     return side, int(moved.sum())
 
 
-def refill(
+def explain_empty(table: Table, name: str, moved: int) -> str:
+    """Says why a split has no rows.
+
+    Args:
+        table: The table.
+        name: The split.
+        moved: Rows that were moved to train for their class.
+    """
+    if table.split_column:
+        return f"column '{table.split_column}' names none"
+    if {"val": table.val_fraction, "test": table.test_fraction}.get(name) == 0:
+        return f"data.{name}_fraction is 0, and data.{name}_path names no file"
+    if table.group:
+        groups = table.main[table.group].nunique()
+        return f"column '{table.group}' has {groups} groups, too few or too large ones"
+    if moved > 2:
+        return (
+            f"{moved} rows were moved to train, since no other row there has their class; "
+            "of a target that is a number, set data.tasks.TARGET to Regression"
+        )
+    return f"{len(table.main)} rows are too few"
+
+
+def read_groups(table: Table) -> np.ndarray:
+    """Returns the group of each row (N,).
+
+    Raises:
+        UserError: A row has none.
+    """
+    words = to_words(table.main[str(table.group)])
+    if words.isna().any():
+        row = int(words.isna().to_numpy().argmax())
+        raise UserError(
+            f"{table.path} row {row + 1}: column '{table.group}' is missing; "
+            "each row needs its group"
+        )
+    return words.to_numpy(dtype=object)
+
+
+def refill_sides(
     side: np.ndarray,
     moved: np.ndarray,
     labels: Sequence[np.ndarray],
@@ -77,77 +118,97 @@ def refill(
     shares: Mapping[str, float],
     seed: int,
 ) -> np.ndarray:
-    """Deals the other groups out anew, in place, as long as a side has lost all of its groups to train for rare classes.
+    """Splits the other groups again while a side has lost all of its groups to train.
+
+    Args:
+        side: (N,) sides, changed in place.
+        moved: bool (N,), rows that were moved to train for rare classes.
+        labels: (N,) integers for each target with classes.
+        groups: (N,) groups.
+        shares: Share of the rows for 'val' and for 'test'.
+        seed: Seed of the split.
 
     Returns:
-        The rows that had to be moved: bool (N,).
+        bool (N,), the rows that had to be moved in all.
     """
     bound = moved.copy()
     while any(share and not (side == name).any() for name, share in shares.items()):
         free = ~np.isin(groups, groups[bound])
+
+        # the free rows must fill the shares of all rows
         more = len(side) / max(free.sum(), 1)
         if not moved.any() or more * sum(shares.values()) >= 1:
             break
-        side[free] = split_by_groups(
-            groups[free], more * shares["val"], more * shares["test"], seed
-        )
+        val = more * shares["val"]
+        side[free] = split_by_groups(groups[free], val, more * shares["test"], seed)
         moved = keep_rare_classes(side, labels, groups)
         bound |= moved
     return bound
 
 
-def codes_of_task(table: Table, name: str, train: np.ndarray) -> np.ndarray | None:
-    """The classes of a task as integers (N,), as the rows that ``train`` so far show them; None for numbers and several columns."""
+def encode_classes_of_task(table: Table, name: str, train: np.ndarray) -> np.ndarray | None:
+    """Encodes the classes of a task as integers (N,).
+
+    Args:
+        table: The table.
+        name: The task.
+        train: bool (N,), the rows that train so far; they alone tell whether labels are classes.
+
+    Returns:
+        The codes; None for numbers, and for tasks of several columns.
+    """
     if not table.single[name]:
         return None
     given = table.settings.get(name, {})
     try:
-        kind = type(given) if isinstance(given, Task) else declared(given)[0]
-    except ValueError as error:
+        kind = type(given) if isinstance(given, Task) else parse_declaration(given)[0]
+    except UserError as error:
         raise UserError(f"{table.path}: target '{name}' {error}") from None
     surely = kind is not None and issubclass(kind, Classification | BinaryClassification)
     if kind is not None and not surely:
         return None
-    return class_codes(
-        table.main[table.targets[name][0]], train, surely, table.decimal, table.thousands
-    )
+    series = table.main[table.targets[name][0]]
+    return encode_classes(series, train, surely, table.decimal, table.thousands)
 
 
-def class_codes(
+def encode_classes(
     series: pd.Series, train: np.ndarray, surely: bool, decimal: str | None, thousands: str | None
 ) -> np.ndarray | None:
-    """The classes of a column of labels as integers (N,), -1 where missing; None if its labels are numbers or free text.
+    """Encodes a column of labels as integers (N,), -1 where missing.
 
     Args:
         series: The labels of all rows.
-        train: Which of them train: (N,) bool. The kind of a task is found from these, however many
-            more values the others have.
-        surely: Whether it is known that they are classes.
+        train: bool (N,), the rows that train. The kind of a task is inferred from these, however
+            many more values the others have.
+        surely: Whether it is known that the labels are classes.
         decimal: The mark before decimals, where it is set by hand.
         thousands: The mark between thousands, where it is set by hand.
+
+    Returns:
+        The codes; None if the labels are numbers, dates or free text.
     """
     import pandas as pd
 
     codes, _ = pd.factorize(to_words(series))
     if surely:
         return codes
-    if is_typed_date(series) or date_formats(series):  # refused later, for what they are
+
+    # dates are refused later, with a better message
+    if is_typed_date(series) or find_date_formats(series):
         return None
-    found = shares(series, decimal, thousands) if is_texts(series) else {}
-    numbers = max(found.values(), default=0.0 if is_texts(series) else 1.0) > 0.5
-    if numbers and is_texts(series):
-        codes, _ = pd.factorize(without_words_for_none(series))
-    many = FEW_NUMBERS if numbers else MOST_CLASSES
+    numeric = True
+    if is_texts(series):
+        numeric = max(fit_formats(series, decimal, thousands).values(), default=0.0) > 0.5
+        if numeric:
+            codes, _ = pd.factorize(mask_words_for_missing(series))
+    most = FEW_NUMBERS if numeric else MOST_CLASSES
     distinct = np.unique(codes[train & (codes >= 0)])
-    return codes if len(distinct) <= many else None
+    return codes if len(distinct) <= most else None
 
 
-def joint_codes(frame: pd.DataFrame) -> np.ndarray:
-    """The combinations of values of some columns as integers (N,)."""
-    codes: np.ndarray = (
-        frame.apply(to_words)
-        .groupby(list(frame.columns), dropna=False, sort=True)
-        .ngroup()
-        .to_numpy()
-    )
+def encode_jointly(frame: pd.DataFrame) -> np.ndarray:
+    """Encodes the combinations of values of some columns as integers (N,)."""
+    words = frame.apply(to_words)
+    groups = words.groupby(list(frame.columns), dropna=False, sort=True)
+    codes: np.ndarray = groups.ngroup().to_numpy()
     return codes

@@ -138,7 +138,9 @@ def task(name: str = "y") -> Callable[[Table], Any]:
 
 def labels(name: str = "y", rows: int = 3) -> Callable[[Table], list[Any]]:
     """The first labels of all rows as the task has them, decoded."""
-    return lambda table: table.tasks[name].decode_targets(table.encoded_targets("train", name)[:rows])[""]
+    return lambda table: table.tasks[name].decode_targets(
+        table.encoded_targets("train", name)[:rows]
+    )[""]
 
 
 def mean(name: str = "y") -> Callable[[Table], float]:
@@ -335,7 +337,7 @@ READING = [
         "07 thousands with a tab",
         {"t.tsv": csv("\t", x=None, income=[f"{1000 + i * i:,}" for i in range(N)])},
         NAMED,
-        refuses="column 'income' holds '1,000', which may have decimals or thousands behind its ',': "
+        refuses="column 'income' holds '1,000', where ',' may be followed by decimals or by thousands: "
         "set --data.decimal ',' or --data.thousands ','",
     ),
     Case(

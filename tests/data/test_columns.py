@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from src.data.columns import (
     Categorical,
     Numeric,
-    bare_whole,
+    find_positions,
     from_plain,
-    positions,
+    simplify_whole,
     to_plain,
     to_words,
 )
@@ -142,11 +142,11 @@ def test_positions_against_a_slow_look_up(words, vocabulary):
         alike = [
             i
             for i, other in enumerate(known)
-            if other is not None and bare_whole(other) == bare_whole(word)
+            if other is not None and simplify_whole(other) == simplify_whole(word)
         ]
         return alike[0] if alike else -1
 
-    assert positions(texts(*words), known).tolist() == [place(word) for word in words]
+    assert find_positions(texts(*words), known).tolist() == [place(word) for word in words]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_positions_against_a_slow_look_up(words, vocabulary):
     ],
 )
 def test_bare_whole(word, bare):
-    assert bare_whole(word) == bare
+    assert simplify_whole(word) == bare
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,9 @@ def test_rows_of_a_tensor_without_labels():
 
 def test_rows_followed_by_others():
     first = Rows(
-        {"a": torch.arange(2.0)[:, None]}, {"y": torch.tensor([1.0, 2])}, row_info={"id": ["p", "q"]}
+        {"a": torch.arange(2.0)[:, None]},
+        {"y": torch.tensor([1.0, 2])},
+        row_info={"id": ["p", "q"]},
     )
     second = Rows(
         {"a": torch.arange(5.0, 8)[:, None]},

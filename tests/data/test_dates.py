@@ -6,12 +6,12 @@ from src.data.dates import (
     DATE_PARTS,
     ISO,
     DatePart,
-    candidates,
-    date_formats,
+    candidate_formats,
+    find_date_formats,
+    find_mixed_dates,
     has_offsets,
     read_dates,
     reads_any,
-    several_forms,
 )
 from src.data.numbers import BadValue
 
@@ -59,10 +59,10 @@ def texts(*values):
     ],
 )
 def test_formats_of_dates(values, formats):
-    assert date_formats(texts(*values)) == formats
+    assert find_date_formats(texts(*values)) == formats
 
 
-@pytest.mark.parametrize("form", list(candidates())[1::5])
+@pytest.mark.parametrize("form", list(candidate_formats())[1::5])
 def test_no_format_is_ruled_out_that_would_be_read(form):
     written = pd.Series(
         pd.date_range("2001-01-30 05:07:09.123456", periods=3, freq="223D")
@@ -72,17 +72,17 @@ def test_no_format_is_ruled_out_that_would_be_read(form):
 
 
 def test_a_column_of_numbers_has_no_format_of_dates():
-    assert date_formats(pd.Series([20240101, 20240102])) == []
+    assert find_date_formats(pd.Series([20240101, 20240102])) == []
 
 
 @pytest.mark.parametrize(
-    "form", list(candidates())[1::7]
+    "form", list(candidate_formats())[1::7]
 )  # 7 and 8 times: each day and each time is among them
 def test_a_column_written_in_a_format_is_read_in_it(form):
     days = pd.Series(pd.date_range("2001-01-30 05:07:09", periods=40, freq="223D"))
     written = days.dt.strftime(form).astype("str")
     wanted = pd.to_datetime(written, format=form)
-    found = date_formats(written)
+    found = find_date_formats(written)
     # ISO dates are read as such; years of two digits may be days
     assert form in found or found == [ISO], found
     assert any((read_dates(written, each) == wanted).all() for each in found)
@@ -90,7 +90,7 @@ def test_a_column_written_in_a_format_is_read_in_it(form):
 
 def test_nine_of_ten_make_dates_and_the_tenth_is_named():
     values = texts(*["31/12/2024"] * 19, "soon")
-    assert date_formats(values) == ["%d/%m/%Y"]
+    assert find_date_formats(values) == ["%d/%m/%Y"]
     with pytest.raises(
         BadValue, match="holds 'soon' where a date such as %d/%m/%Y is expected"
     ) as caught:
@@ -101,15 +101,15 @@ def test_nine_of_ten_make_dates_and_the_tenth_is_named():
     ) as caught:
         read_dates(texts("2024-12-31", None, "12/31/2024"), ISO)
     assert caught.value.row == 2
-    assert date_formats(texts(*["31/12/2024"] * 8, "soon", "later")) == []
+    assert find_date_formats(texts(*["31/12/2024"] * 8, "soon", "later")) == []
 
 
 def test_dates_in_several_forms():
     mixed = texts(*["2024-01-05", "05/01/2024", "2024-02-06", "-"] * 5)
-    assert date_formats(mixed) == []
-    assert several_forms(mixed) == ("2024-01-05", "05/01/2024", True)
+    assert find_date_formats(mixed) == []
+    assert find_mixed_dates(mixed) == ("2024-01-05", "05/01/2024", True)
     days = [f"2024-01-{day:02}" for day in range(1, 20)]
-    assert several_forms(texts(*days, "not known")) == ("2024-01-01", "not known", False)
+    assert find_mixed_dates(texts(*days, "not known")) == ("2024-01-01", "not known", False)
     for values in (
         ["9-11", "6-8"],
         ["555-01-1000", "555-01-1001"],
@@ -117,7 +117,7 @@ def test_dates_in_several_forms():
         ["red", "blue"],
         [None],
     ):
-        assert several_forms(texts(*values)) is None
+        assert find_mixed_dates(texts(*values)) is None
 
 
 def test_a_format_set_by_hand_reads_numbers_of_typed_files_too():
@@ -156,7 +156,7 @@ def test_parts_of_dates():
 def test_the_clock_counts_as_written_whatever_the_offset(written):
     series = texts(*written)
     assert has_offsets(series)
-    assert date_formats(series) == [ISO]
+    assert find_date_formats(series) == [ISO]
     assert DatePart(ISO, "hour").numbers(series).tolist() == [8, 8]
     assert DatePart(ISO, "day").numbers(series).tolist() == [15, 15]
 

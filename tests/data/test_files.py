@@ -66,22 +66,22 @@ def run(way="random"):
 CHANGES = {
     "appended": (
         lambda frame: pd.concat([frame, people(1, seed=9)]),
-        "it has 61 rows where it had 60, of which 1 are new",
+        "it has 61 rows where it had 60: 1 are new",
     ),
-    "reordered": (lambda frame: frame.iloc[::-1], "its rows stand in another order"),
+    "reordered": (lambda frame: frame.iloc[::-1], "its rows are in another order"),
     "edited": (
         lambda frame: frame.assign(x=frame["x"].where(frame.index != 7, 9.5)),
-        "of which 1 are new or changed and 1 are gone",
+        "1 are new or changed, and 1 are gone",
     ),
     "cut": (
         lambda frame: frame.iloc[:50],
-        "it has 50 rows where it had 60, of which 0 are new or changed and 10 are gone",
+        "it has 50 rows where it had 60: 0 are new or changed, and 10 are gone",
     ),
     "relabelled": (
         lambda frame: frame.assign(y=frame["y"].shift(fill_value="no")),
         "its inputs are the same, its labels or other",
     ),
-    "replaced": (lambda frame: people(60, seed=5), "it has 60 rows where it had 60, of which"),
+    "replaced": (lambda frame: people(60, seed=5), "it has 60 rows where it had 60: "),
     "without a column": (lambda frame: frame.drop(columns="job"), "it lacks the column 'job'"),
     "with another unit": (lambda frame: frame.assign(x=frame["x"] * 60), "are new or changed"),
     "with a category renamed": (
@@ -229,7 +229,7 @@ def test_another_file_is_evaluated_whole(way, rows):
     }
     with pytest.raises(
         ValueError,
-        match=r"new.csv holds new rows, none of which is of the run's val split: leave --split out",
+        match=r"new.csv holds new rows, and none of them is of the run's val split: leave --split out",
     ):
         opened.split("val")
 

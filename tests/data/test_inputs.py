@@ -6,8 +6,10 @@ import pytest
 
 from src.data.columns import Categorical, Numeric
 from src.data.dates import ISO, DatePart
-from src.data.inputs import BadColumn, InputReader, case_variants, counts_rows, encode_inputs
-from src.data.numbers import NumberFormat, find_formats
+from src.data.input_encoding import encode_inputs
+from src.data.inputs import BadColumn, InputReader, counts_rows, describe_case_variants
+from src.data.number_formats import find_formats
+from src.data.numbers import NumberFormat
 
 N = 40
 
@@ -146,7 +148,7 @@ def test_named_by_hand_nothing_is_dropped_but_constants():
         ),
         (
             {"x": cycle("45,000", "12,500"), "comma_file": False},
-            "holds '45,000', which may have decimals or thousands behind its ',': set --data.decimal ',' or --data.thousands ','",
+            "holds '45,000', where ',' may be followed by decimals or by thousands: set --data.decimal ',' or --data.thousands ','",
         ),
         (
             {"x": cycle("01/02/2024", "03/04/2024"), "dates": "expand"},
@@ -212,10 +214,10 @@ def test_what_becomes_of_a_column_is_learnt_from_the_training_rows():
 
 def test_case_variants_and_counting():
     assert (
-        case_variants(pd.Series(["b", "a", "B", None], dtype="str"))
+        describe_case_variants(pd.Series(["b", "a", "B", None], dtype="str"))
         == "'B' and 'b' differ in case alone, and count as two values"
     )
-    assert case_variants(pd.Series(["b", "a"], dtype="str")) == ""
+    assert describe_case_variants(pd.Series(["b", "a"], dtype="str")) == ""
     plain = NumberFormat()
     assert counts_rows(pd.Series([5, 3, 1]), plain)
     assert counts_rows(pd.Series(["1", "2", "3"], dtype="str"), plain)

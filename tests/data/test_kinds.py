@@ -2,7 +2,14 @@ import json
 
 import pytest
 
-from src.data.kinds import declared, expected, fits, kind_named, task_from_plain, with_settings
+from src.data.kinds import (
+    build_task,
+    describe_type,
+    find_kind,
+    fits_type,
+    parse_declaration,
+    task_from_plain,
+)
 from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression
 
 KINDS = [
@@ -14,19 +21,22 @@ KINDS = [
 
 
 def test_declared():
-    assert declared("Regression") == (Regression, {})
-    assert declared("src.tasks.Regression") == (Regression, {})
-    assert declared(Regression) == (Regression, {})
-    assert declared({"weight": 2}) == (None, {"weight": 2})
-    assert declared({"class_path": "Regression", "init_args": {"loss": "mae"}}) == (
+    assert parse_declaration("Regression") == (Regression, {})
+    assert parse_declaration("src.tasks.Regression") == (Regression, {})
+    assert parse_declaration(Regression) == (Regression, {})
+    assert parse_declaration({"weight": 2}) == (None, {"weight": 2})
+    assert parse_declaration({"class_path": "Regression", "init_args": {"loss": "mae"}}) == (
         Regression,
         {"loss": "mae"},
     )
-    assert declared({"class_path": "Regression", "weight": 2}) == (Regression, {"weight": 2})
+    assert parse_declaration({"class_path": "Regression", "weight": 2}) == (
+        Regression,
+        {"weight": 2},
+    )
     with pytest.raises(ValueError, match=r"is set to 3"):
-        declared(3)
-    with pytest.raises(ValueError, match=r"unknown kind 'Regresion': did you mean Regression?"):
-        declared("Regresion")
+        parse_declaration(3)
+    with pytest.raises(ValueError, match=r"unknown kind 'Regresion': did you mean 'Regression'?"):
+        parse_declaration("Regresion")
 
 
 class Ranking(Regression):
@@ -34,36 +44,36 @@ class Ranking(Regression):
 
 
 def test_a_kind_that_somebody_wrote_is_found_by_name():
-    assert kind_named("Ranking") is Ranking
+    assert find_kind("Ranking") is Ranking
 
 
 def test_of_two_kinds_with_one_name_ours_wins():
     other = type("Classification", (Regression,), {"__module__": "somewhere"})
-    assert kind_named("Classification") is Classification
+    assert find_kind("Classification") is Classification
     assert other is not Classification
 
 
 def test_with_settings():
-    assert with_settings(Classification, {"classes": ["b", "a"], "weight": 2}) == Classification(
+    assert build_task(Classification, {"classes": ["b", "a"], "weight": 2}) == Classification(
         classes=("b", "a"), weight=2
     )
-    with pytest.raises(ValueError, match=r"no setting 'lss' as a Regression: did you mean loss?"):
-        with_settings(Regression, {"lss": "mae"})
+    with pytest.raises(ValueError, match=r"no setting 'lss' as a Regression: did you mean 'loss'?"):
+        build_task(Regression, {"lss": "mae"})
     with pytest.raises(ValueError, match="setting weight 'heavy', where a number"):
-        with_settings(Regression, {"weight": "heavy"})
+        build_task(Regression, {"weight": "heavy"})
     with pytest.raises(ValueError, match="loss 'mea'"):
-        with_settings(Regression, {"loss": "mea"})
+        build_task(Regression, {"loss": "mea"})
 
 
 def test_types_of_settings():
-    assert fits(["a", 1], tuple[str | int, ...])
-    assert fits(None, float | None)
-    assert fits(2, float)
-    assert not fits(True, float)
-    assert not fits(1.5, int)
-    assert not fits("a", tuple[str, ...])
-    assert expected(float | None) == ["a number", "null"]
-    assert expected(tuple[str, ...]) == ["a list"]
+    assert fits_type(["a", 1], tuple[str | int, ...])
+    assert fits_type(None, float | None)
+    assert fits_type(2, float)
+    assert not fits_type(True, float)
+    assert not fits_type(1.5, int)
+    assert not fits_type("a", tuple[str, ...])
+    assert describe_type(float | None) == ["a number", "null"]
+    assert describe_type(tuple[str, ...]) == ["a list"]
 
 
 @pytest.mark.parametrize("task", KINDS, ids=lambda task: type(task).__name__)

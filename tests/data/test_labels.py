@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.data.labels import Labels, class_labels, infer_kind, is_codes, refuse_mixture
-from src.data.numbers import BadValue, NumberFormat, find_formats
+from src.data.labels import Labels, holds_codes, infer_kind, read_classes, refuse_mixture
+from src.data.number_formats import find_formats
+from src.data.numbers import BadValue, NumberFormat
 from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression
 
 NAN = float("nan")
@@ -113,7 +114,7 @@ def test_few_numbers_among_words_are_words():
 
 # -- labels as tasks take them ---------------------------------------------------------------------
 def taken(values, *known):
-    return class_labels(column(values), known).tolist()
+    return read_classes(column(values), known).tolist()
 
 
 def test_classes_stay_as_written_unless_all_are_whole_numbers():
@@ -140,10 +141,10 @@ def test_known_classes_are_found_in_other_rows():
 
 
 def test_codes():
-    assert is_codes(column(["01", "2", None]))
-    assert is_codes(column(["007", "11"]))
-    assert not is_codes(column(["0.5", "0", "10", "-0.1", "0,5"]))
-    assert not is_codes(pd.Series([1, 2]))
+    assert holds_codes(column(["01", "2", None]))
+    assert holds_codes(column(["007", "11"]))
+    assert not holds_codes(column(["0.5", "0", "10", "-0.1", "0,5"]))
+    assert not holds_codes(pd.Series([1, 2]))
 
 
 def test_labels_of_a_task():

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from src.data import Table
-from src.data.leaks import keeps_apart, recall_of_bins, suspicions
+from src.data.identifiers import separates_labels
+from src.data.leaking_inputs import score_recall
+from src.data.leaks import find_suspicions
 from src.data.splits import split_at_random
 
 N = 300
@@ -36,7 +38,7 @@ def noted(folder, frame, targets=TARGETS, **settings):
     """The notes on a table, and that they are among what a person is told."""
     frame.to_csv(folder / "t.csv", index=False)
     table = Table(str(folder / "t.csv"), targets, **settings)
-    found = suspicions(table)
+    found = find_suspicions(table)
     assert table.notes()[-len(found) :] == found or not found
     assert all(note.startswith("note: ") and "\n" not in note for note in found)
     return found
@@ -98,9 +100,9 @@ def test_a_good_input_is_no_copy(tmp_path, column):
 def test_recall_counts_classes_alike():
     bins = np.repeat([0, 1], [980, 20])
     labels = np.repeat([0.0, 1.0], [980, 20])[:, None]
-    assert recall_of_bins(bins, bins, labels, labels) == pytest.approx([1.0])
+    assert score_recall(bins, bins, labels, labels) == pytest.approx([1.0])
     constant = np.zeros(1000, dtype=int)
-    assert recall_of_bins(constant, constant, labels, labels) == pytest.approx(
+    assert score_recall(constant, constant, labels, labels) == pytest.approx(
         [0.5]
     )  # however rare a class is
 
@@ -167,10 +169,10 @@ def test_numbers_that_look_like_a_group(tmp_path):
     assert "share values of 'k'" in only(tmp_path, frame, ["score"])
     smooth = clean().assign(k=1000 + codes, score=(codes / 8 + clean()["z"] / 3).round(3))
     assert noted(tmp_path, smooth, ["score"]) == []
-    assert keeps_apart(codes, True, effect[codes])
-    assert not keeps_apart(codes, True, codes / 8)
-    assert keeps_apart(codes, False, codes / 8)  # of words none is next to another
-    assert not keeps_apart(codes, False, clean()["z"].to_numpy())
+    assert separates_labels(codes, True, effect[codes])
+    assert not separates_labels(codes, True, codes / 8)
+    assert separates_labels(codes, False, codes / 8)  # of words none is next to another
+    assert not separates_labels(codes, False, clean()["z"].to_numpy())
 
 
 def test_a_number_named_as_a_group(tmp_path):

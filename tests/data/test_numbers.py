@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.data.numbers import BadValue, NumberFormat, Written, find_formats, shares, words_for_none
+from src.data.number_formats import Written, find_formats, fit_formats
+from src.data.numbers import BadValue, NumberFormat, describe_words_for_missing
 
 NAN = float("nan")
 PLAIN, COMMA = NumberFormat(), NumberFormat(",")
@@ -68,14 +69,14 @@ def test_words_for_missing_among_numbers(word):
     np.testing.assert_array_equal(read("1.5", word, "2", None), [1.5, NAN, 2, NAN])
     np.testing.assert_array_equal(read("1,5", word, "2,25"), [1.5, NAN, 2.25])
     assert (
-        words_for_none(texts("1.5", word, "2", None, word))
+        describe_words_for_missing(texts("1.5", word, "2", None, word))
         == f"'{word}' in 2 rows counts as missing"
     )
 
 
 def test_words_for_missing_are_said_for_texts_alone():
-    assert words_for_none(texts("1", "2")) == ""
-    assert words_for_none(pd.Series([1.0, NAN])) == ""
+    assert describe_words_for_missing(texts("1", "2")) == ""
+    assert describe_words_for_missing(pd.Series([1.0, NAN])) == ""
 
 
 @settings(deadline=None)
@@ -108,7 +109,7 @@ def test_a_format_reads_what_it_writes(numbers, marks):
     "wrong", ["1,23,456", "12,34", "0,942", "1,2345", "1.5,000", ",123", "1,,234"]
 )
 def test_marks_between_thousands_stand_before_three_digits(wrong):
-    assert np.isnan(NumberFormat(".", ",").read(texts(wrong))).all()
+    assert np.isnan(NumberFormat(".", ",").read_texts(texts(wrong))).all()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_marks_between_thousands_stand_before_three_digits(wrong):
     ["tall", "1.2.3", "1-2", "08:30", "12 34", "1_000", "0x10", "infinite", "5 apples", "--5"],
 )
 def test_what_is_no_number(wrong):
-    assert np.isnan(PLAIN.read(texts(wrong))).all()
+    assert np.isnan(PLAIN.read_texts(texts(wrong))).all()
     assert found(wrong, wrong).format is None
 
 
@@ -176,9 +177,11 @@ def test_truth_may_come_as_words_or_as_numbers_later():
 
 # -- what a column is found to hold ----------------------------------------------------------------
 def test_shares_count_values_and_leave_missing_ones_out():
-    assert shares(texts("1", "2", "2", "x", None, "-"), None, None)[PLAIN] == pytest.approx(3 / 4)
-    assert shares(texts(None, None), None, None) == {}
-    assert shares(texts("red", "blue"), None, None) == {}
+    assert fit_formats(texts("1", "2", "2", "x", None, "-"), None, None)[PLAIN] == pytest.approx(
+        3 / 4
+    )
+    assert fit_formats(texts(None, None), None, None) == {}
+    assert fit_formats(texts("red", "blue"), None, None) == {}
     assert found("1", "2", "x", None).share == pytest.approx(2 / 3)
 
 

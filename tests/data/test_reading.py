@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from src.data.reading import FileFormat, nearest, read_table
+from src.data.file_format import FileFormat
+from src.data.reading import read_table
+from src.errors import suggest_or_list
 
 NAN = float("nan")
 
@@ -347,7 +349,7 @@ def test_arff(tmp_path, name):
 
 
 def test_nearest():
-    assert nearest("incme", ["income", "age"]) == "did you mean income?"
-    assert nearest("INCOME", ["income", "age"]) == "did you mean income?"
-    assert nearest("zzz", ["income", "age"]) == "there are income, age"
-    assert nearest("zzz", [f"c{i:02d}" for i in range(20)]).endswith("c11, ...")
+    assert suggest_or_list("incme", ["income", "age"]) == "did you mean 'income'?"
+    assert suggest_or_list("INCOME", ["income", "age"]) == "did you mean 'income'?"
+    assert suggest_or_list("zzz", ["income", "age"]) == "there are income, age"
+    assert suggest_or_list("zzz", [f"c{i:02d}" for i in range(20)]).endswith("c11, ...")

@@ -8,22 +8,22 @@ from hypothesis import strategies as st
 
 from src.data.record import (
     BYTES,
-    difference,
-    fingerprint,
+    describe_difference,
+    fingerprint_file,
+    hash_rows,
     is_same,
-    letters,
-    packed,
+    pack_hashes,
+    pack_sides,
     read_schema,
-    row_hashes,
-    rows_of,
-    unpacked,
+    unpack_hashes,
+    unpack_sides,
 )
 
 
 @given(st.text("tve", max_size=60))
 def test_sides_of_rows_are_a_letter_each(text):
-    rows = rows_of(text)
-    assert letters(rows) == text
+    rows = unpack_sides(text)
+    assert pack_sides(rows) == text
     assert {name: part.tolist() for name, part in rows.items()} == {
         name: [i for i, letter in enumerate(text) if letter == wanted]
         for name, wanted in (("train", "t"), ("val", "v"), ("test", "e"))
@@ -32,31 +32,31 @@ def test_sides_of_rows_are_a_letter_each(text):
 
 def test_letters():
     rows = {"train": np.array([0, 3]), "val": np.array([2]), "test": np.array([1])}
-    assert letters(rows) == "tevt"
+    assert pack_sides(rows) == "tevt"
 
 
 @given(st.lists(st.integers(0, 2 ** (8 * BYTES) - 1), max_size=30))
 def test_hashes_survive_text(values):
-    text = packed(np.array(values, dtype=np.uint64))
+    text = pack_hashes(np.array(values, dtype=np.uint64))
     assert json.loads(json.dumps(text)) == text
-    assert unpacked(text).tolist() == values
+    assert unpack_hashes(text).tolist() == values
     assert len(text) == -(-len(values) * BYTES // 3) * 4
 
 
 def test_hashes_of_rows_are_those_of_their_values():
     dense = torch.tensor([[1.0, 2], [1, 2], [2, 1], [1, 2]])
     codes = torch.tensor([[1], [1], [1], [2]])
-    hashes = row_hashes({"dense": dense, "categorical": codes})
+    hashes = hash_rows({"dense": dense, "categorical": codes})
     assert hashes.dtype == np.uint64
     assert hashes.max() < 2 ** (8 * BYTES)
     assert hashes[0] == hashes[1]
     assert len({hashes[0], hashes[2], hashes[3]}) == 3
     assert (
-        hashes[[2, 0]] == row_hashes({"dense": dense[[2, 0]], "categorical": codes[[2, 0]]})
+        hashes[[2, 0]] == hash_rows({"dense": dense[[2, 0]], "categorical": codes[[2, 0]]})
     ).all()
-    assert unpacked(packed(hashes)).tolist() == hashes.tolist()
+    assert unpack_hashes(pack_hashes(hashes)).tolist() == hashes.tolist()
     assert (
-        row_hashes(
+        hash_rows(
             {"dense": torch.zeros(3, 0), "categorical": torch.zeros(3, 0, dtype=torch.long)}
         ).tolist()
         == [0] * 3
@@ -66,7 +66,7 @@ def test_hashes_of_rows_are_those_of_their_values():
 def test_a_file_is_the_same_if_its_content_is(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("x\n1\n")
-    record = fingerprint(path)
+    record = fingerprint_file(path)
     assert record["path"] == str(path.resolve())
     assert record["bytes"] == 4
     assert is_same(path, record)
@@ -86,36 +86,39 @@ def test_a_file_is_the_same_if_its_content_is(tmp_path):
     ("before", "now", "says"),
     [
         ([1, 2, 3], [1, 2, 3], "its inputs are the same, its labels or other columns are not"),
-        ([1, 2, 3], [3, 1, 2], "its rows stand in another order"),
+        ([1, 2, 3], [3, 1, 2], "its rows are in another order"),
         (
             [1, 2, 3],
             [1, 2, 3, 4],
-            "it has 4 rows where it had 3, of which 1 are new or changed and 0 are gone",
+            "it has 4 rows where it had 3: 1 are new or changed, and 0 are gone",
         ),
         (
             [1, 2, 3],
             [1, 3],
-            "it has 2 rows where it had 3, of which 0 are new or changed and 1 are gone",
+            "it has 2 rows where it had 3: 0 are new or changed, and 1 are gone",
         ),
         (
             [1, 2, 3],
             [1, 9, 3],
-            "it has 3 rows where it had 3, of which 1 are new or changed and 1 are gone",
+            "it has 3 rows where it had 3: 1 are new or changed, and 1 are gone",
         ),
         (
             [1, 1, 2],
             [1, 2, 2],
-            "it has 3 rows where it had 3, of which 1 are new or changed and 1 are gone",
+            "it has 3 rows where it had 3: 1 are new or changed, and 1 are gone",
         ),
         (
             [1, 2],
             [8, 9, 7],
-            "it has 3 rows where it had 2, of which 3 are new or changed and 2 are gone",
+            "it has 3 rows where it had 2: 3 are new or changed, and 2 are gone",
         ),
     ],
 )
 def test_differences_in_words(before, now, says):
-    assert difference(np.array(before, dtype=np.uint64), np.array(now, dtype=np.uint64)) == says
+    assert (
+        describe_difference(np.array(before, dtype=np.uint64), np.array(now, dtype=np.uint64))
+        == says
+    )
 
 
 @settings(deadline=None)
@@ -124,7 +127,7 @@ def test_differences_in_words(before, now, says):
     st.lists(st.integers(0, 5), min_size=1, max_size=12),
 )
 def test_differences_count_rows_against_a_slow_count(before, now):
-    says = difference(np.array(before, dtype=np.uint64), np.array(now, dtype=np.uint64))
+    says = describe_difference(np.array(before, dtype=np.uint64), np.array(now, dtype=np.uint64))
     shared = sum(min(before.count(value), now.count(value)) for value in set(before))
     if before == now:
         assert "labels or other columns" in says
@@ -132,7 +135,7 @@ def test_differences_count_rows_against_a_slow_count(before, now):
         assert "another order" in says
     else:
         assert (
-            f"of which {len(now) - shared} are new or changed and {len(before) - shared} are gone"
+            f"{len(now) - shared} are new or changed, and {len(before) - shared} are gone"
             in says
         )
 

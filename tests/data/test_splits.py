@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 
 from src.data.splits import (
     BLOCK,
+    keep_rare_classes,
+    pick_evenly,
+    split_at_random,
     split_by_column,
     split_by_groups,
-    keep_rare_classes,
-    split_at_random,
     split_by_strata,
-    pick_evenly,
 )
 
 SHARES = st.tuples(st.floats(0, 0.45), st.floats(0, 0.45))
@@ -129,7 +129,8 @@ def test_the_side_of_a_group_does_not_depend_on_the_order_of_rows(seed):
     groups = np.repeat(np.array([f"g{i}" for i in range(30)], dtype=object), 4)
     order = np.random.default_rng(seed).permutation(len(groups))
     assert (
-        split_by_groups(groups[order], 0.2, 0.2, seed) == split_by_groups(groups, 0.2, 0.2, seed)[order]
+        split_by_groups(groups[order], 0.2, 0.2, seed)
+        == split_by_groups(groups, 0.2, 0.2, seed)[order]
     ).all()
 
 
@@ -144,7 +145,15 @@ def test_few_groups_leave_no_side_without_one(sizes, seed):
 # -- by a column -----------------------------------------------------------------------------------
 def test_column_split_knows_the_usual_words():
     values = ["train", " Training ", "VAL", "valid", "validation", "dev", "test"]
-    assert split_by_column(values).tolist() == ["train", "train", "val", "val", "val", "val", "test"]
+    assert split_by_column(values).tolist() == [
+        "train",
+        "train",
+        "val",
+        "val",
+        "val",
+        "val",
+        "test",
+    ]
 
 
 @pytest.mark.parametrize("value", ["tset", None, float("nan"), 1])

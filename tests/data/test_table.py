@@ -475,7 +475,7 @@ def test_labels_of_many_tasks_are_read_once_for_all_commands(tmp_path, monkeypat
         ({"targets": ["a b", "a.b"]}, "differ in punctuation alone"),
         (
             {"tasks": {"incme": "Regression"}},
-            "data.tasks names 'incme', which is no target: did you mean income",
+            "data.tasks names 'incme', which is no target: did you mean 'income'",
         ),
         ({"group": "a", "split_column": "b"}, "cannot both say how to split"),
         ({"val_fraction": 1.0}, "data.val_fraction is 1.0"),
@@ -493,9 +493,9 @@ def test_settings_that_cannot_be(path, settings, message):
     [
         (
             {"targets": ["incme"]},
-            "data.targets names 'incme', which is no column: did you mean income",
+            "data.targets names 'incme', which is no column: did you mean 'income'",
         ),
-        ({"inputs": ["agee"]}, "data.inputs names 'agee', which is no column: did you mean age"),
+        ({"inputs": ["agee"]}, "data.inputs names 'agee', which is no column: did you mean 'age'"),
         ({"drop": ["zz"]}, "data.drop names 'zz'"),
         ({"categorical": ["zz"]}, "data.categorical names 'zz'"),
         ({"id": "zz"}, "data.id names 'zz'"),

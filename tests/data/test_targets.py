@@ -6,12 +6,12 @@ import pytest
 
 from src.data import Table
 from src.data.targets import (
-    columns_of_tasks,
+    describe_positive_class,
+    find_columns_of_tasks,
     is_pattern,
-    matching,
-    positive_class,
+    make_task_name,
+    match_columns,
     refuse_unknown_settings,
-    task_name,
 )
 from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression
 
@@ -33,15 +33,15 @@ def notes(made):
 def test_patterns():
     assert is_pattern("Class*")
     assert not is_pattern("Class")
-    assert matching("Class*", COLUMNS) == ["Class1", "Class2", "Class10"]
-    assert matching("*1*", COLUMNS) == ["Class1", "Class10"]
-    assert matching("a.*", COLUMNS) == ["a.b"]  # a dot is a dot
-    assert matching("we*rd", COLUMNS) == ["we*rd"]  # a column of that name comes first
-    assert matching("none", COLUMNS) == ["none"]  # said later, with the nearest name
+    assert match_columns("Class*", COLUMNS) == ["Class1", "Class2", "Class10"]
+    assert match_columns("*1*", COLUMNS) == ["Class1", "Class10"]
+    assert match_columns("a.*", COLUMNS) == ["a.b"]  # a dot is a dot
+    assert match_columns("we*rd", COLUMNS) == ["we*rd"]  # a column of that name comes first
+    assert match_columns("none", COLUMNS) == ["none"]  # said later, with the nearest name
     with pytest.raises(
         ValueError, match=r"data.targets has the pattern 'klass\*', which no column fits"
     ):
-        matching("klass*", COLUMNS)
+        match_columns("klass*", COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -56,17 +56,17 @@ def test_patterns():
     ],
 )
 def test_columns_of_tasks(given, tasks):
-    assert columns_of_tasks(given, COLUMNS) == tasks
+    assert find_columns_of_tasks(given, COLUMNS) == tasks
 
 
 def test_names_of_tasks():
-    assert [task_name(name) for name in ("is rich?", "a/b", "µ 1", "?", "NO2", "2019", " x ")] == [
-        *("is_rich", "a_b", "µ_1", "task", "NO2", "2019", "x")
-    ]
+    assert [
+        make_task_name(name) for name in ("is rich?", "a/b", "µ 1", "?", "NO2", "2019", " x ")
+    ] == [*("is_rich", "a_b", "µ_1", "task", "NO2", "2019", "x")]
     with pytest.raises(
         ValueError, match=r"differ in punctuation alone: a.b, a/b; give {task: column}"
     ):
-        columns_of_tasks(["a.b", "a/b"], None)
+        find_columns_of_tasks(["a.b", "a/b"], None)
     with pytest.raises(ValueError, match=r"data.tasks names 'z', which is no target: there are y"):
         refuse_unknown_settings({"z": {}}, {"y": "y"})
 
@@ -84,7 +84,7 @@ def test_a_pattern_makes_a_task_of_each_column_or_one_of_all(tmp_path):
     with pytest.raises(ValueError, match=r"t.csv: data.targets has the pattern 'Klass\*'"):
         table(tmp_path, ["Klass*"], **columns).tasks  # noqa: B018
     with pytest.raises(
-        ValueError, match=r"data.tasks names 'Class7', which is no target: did you mean Class"
+        ValueError, match=r"data.tasks names 'Class7', which is no target: did you mean 'Class"
     ):
         table(tmp_path, ["Class*"], {"Class7": {"weight": 3}}, **columns).tasks  # noqa: B018
 
@@ -109,12 +109,16 @@ def test_the_order_given_is_the_order_used_and_the_positive_class_is_said(tmp_pa
 def test_positive_class_in_words():
     task = BinaryClassification(classes=("no", "yes"))
     assert (
-        positive_class(task, np.array(["no", "no", "yes", None], dtype=object)) == "; positive: yes"
+        describe_positive_class(task, np.array(["no", "no", "yes", None], dtype=object))
+        == "; positive: yes"
     )
-    said = positive_class(task, np.array(["no", "yes", "yes", "yes"], dtype=object))
+    said = describe_positive_class(task, np.array(["no", "yes", "yes", "yes"], dtype=object))
     assert said == "; positive: yes, the majority (75%), unless its setting classes is [yes, no]"
     assert (
-        positive_class(Classification(classes=("a", "b")), np.array(["a", "b"], dtype=object)) == ""
+        describe_positive_class(
+            Classification(classes=("a", "b")), np.array(["a", "b"], dtype=object)
+        )
+        == ""
     )
 
 

@@ -1,0 +1,46 @@
+"""What a table says of itself: its tasks, inputs and rows, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from src.data.columns import Numeric
+from src.data.record import hash_rows
+
+if TYPE_CHECKING:
+    from src.data.table import Table
+
+
+def describe_table(table: Table, reasons: Mapping[str, str]) -> list[str]:
+    """Returns a line for each task, for the inputs, for each dropped column, and for the rows.
+
+    Args:
+        table: The table.
+        reasons: {task: why it is of its kind}; empty if a schema says so.
+    """
+    notes = []
+    for name, task in table.tasks.items():
+        reason = reasons.get(name, "as in the schema")
+        notes.append(f"task {name}: {type(task).__name__} ({reason})")
+    numeric = sum(isinstance(column, Numeric) for column in table.columns)
+    categorical = len(table.columns) - numeric
+    notes.append(f"inputs: {numeric} numeric and {categorical} categorical columns")
+    notes += [f"dropped {name}: {reason}" for name, reason in table.dropped.items()]
+    notes += table.table_files.notes()
+
+    train = len(table.split("train"))
+    val = len(table.split("val"))
+    test = len(table.split("test"))
+    return [*notes, f"rows: {train} to train, {val} to validate, {test} to test"]
+
+
+def describe_new_rows(table: Table) -> str:
+    """Describes new rows, and counts those whose inputs are known from training rows."""
+    hashes = hash_rows(table.encoded_inputs("train"))
+    again = int(np.isin(hashes, table.table_files.training_hashes()).sum())
+    rows = len(table.split("test"))
+    seen = f"; {again} of them have the inputs of rows that the run was trained on" if again else ""
+    return f"all {rows} rows of {table.path}, a file that is not the run's{seen}"

@@ -1,0 +1,74 @@
+"""What files of predictions show of a table's rows: their names, splits and labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from src.tasks import MultilabelClassification
+
+if TYPE_CHECKING:
+    from src.data.rows import Split
+    from src.data.table import Table
+
+
+def identify_rows(table: Table, role: str, rows: np.ndarray) -> dict[str, list[Any]]:
+    """Returns the names of some rows of a file, and their splits in the run.
+
+    Args:
+        table: The table.
+        role: The role of the file.
+        rows: (N,) row numbers.
+
+    Returns:
+        'id': the values of the column of names, or else row numbers, counted from 1. 'split': the
+        side of each row; new rows have none.
+    """
+    frame = table.table_files.frame(role)
+    names: list[Any] = (rows + 1).tolist()
+    if table.id and table.id in frame.columns:
+        ids = frame[table.id].iloc[rows]
+        names = ids.astype(object).where(ids.notna(), None).tolist()
+    if table.is_new:
+        return {"id": names}
+    side = np.full(len(frame), role, dtype="<U5")
+    if role == "train":
+        for split, numbers in table.rows.items():
+            side[numbers] = split
+    return {"id": names, "split": side[rows].tolist()}
+
+
+def find_rows(table: Table, name: Split) -> dict[str, np.ndarray]:
+    """Returns the rows of a split as {role of a file: row numbers}."""
+    sections = {"train": table.rows[name]} if len(table.rows[name]) else {}
+    if name != "train" and name in table.table_files.paths:
+        sections[name] = np.arange(len(table.table_files.frame(name)))
+    return sections
+
+
+def read_labels(table: Table, name: Split) -> dict[str, dict[str, list[Any]]]:
+    """Returns the labels of a split as they are written in the files.
+
+    Returns:
+        {task: {suffix: values}}; for a task given as one column the suffix is ''.
+    """
+    sections = find_rows(table, name)
+    found: dict[str, dict[str, list[Any]]] = {}
+    for task, labels in table.labels.items():
+        classes = getattr(table.tasks[task], "classes", ())
+        read = []
+        for role, rows in sections.items():
+            read.append(labels.values(table.table_files.frame(role).iloc[rows], classes))
+        values = np.concatenate(read).reshape(-1, len(labels.columns))
+
+        # predictions have 1 and 0, not 1.0 and 0.0
+        if isinstance(table.tasks[task], MultilabelClassification):
+            whole = np.full(values.shape, None, dtype=object)
+            known = ~np.isnan(values)
+            whole[known] = values[known].astype(int)
+            values = whole
+        suffixes = ("",) if labels.single else labels.columns
+        columns = zip(suffixes, values.T, strict=True)
+        found[task] = {suffix: column.tolist() for suffix, column in columns}
+    return found
