@@ -43,7 +43,7 @@ class ShardableSharing(Protocol):
         """Whether all tasks read the same features."""
 
     @property
-    def whole(self) -> bool:
+    def reads_weights(self) -> bool:
         """Whether it reads the weights of its encoders, so that these cannot be placed."""
 
     def __call__(self, inputs: Inputs, /) -> Mapping[str, Tensor]:
