@@ -59,6 +59,7 @@ def estimate_ddp(parameters: Iterable[Tensor], buffers: Iterable[Tensor] = ()) -
     """
     buckets: dict[torch.dtype, list[int]] = {}
     for p in reversed([p for p in parameters if p.requires_grad]):
+        # A bucket has one type, and ends with the parameter that fills it up.
         sizes = buckets.setdefault(p.dtype, [0])
         limit = FIRST_BUCKET if len(sizes) == 1 else BUCKET
         if sizes[-1] >= limit:
@@ -86,6 +87,7 @@ def count_in_shard(shape: Sequence[int], shards: int, place: int = 0) -> int:
         shards: Number of shards.
         place: Which shard; the first one is the largest.
     """
+    # A single number is cut like a list of one.
     rows, *others = shape or (1,)
     each = -(-rows // shards)
     return prod(others) * max(min(each, rows - place * each), 0)
@@ -115,10 +117,14 @@ def estimate_fsdp(
         ]
         return shards * sum(each)
 
-    fetches = gathered = sums = reduced = 0
+    fetches = 0
+    gathered = 0  # bytes
+    sums = 0
+    reduced = 0  # bytes
     for weights, fetched, summed in units:
         fetches += fetched
         gathered += fetched * count(weights, compute_itemsize)
+        # A unit counts as a whole, with its frozen parameters.
         if any(p.requires_grad for p in weights):
             sums += summed
             reduced += summed * count(weights, reduce_itemsize)
@@ -171,6 +177,7 @@ def estimate_transfers(
 
     inputs = model.input_shape.example(ROWS)
     with preserve_state(model, hooks):
+        # Tasks may share one feature, which travels once.
         features = {id(z): z for z in list_tensors(model.sharing(inputs))}
 
     # Outputs that no other stage reads go home. From there features and inputs go to the losses,
@@ -214,6 +221,7 @@ def estimate_tensor_parallel(
         return tensor.numel() * (itemsize or tensor.element_size())
 
     def before(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        # The first layer reads data, which need no gradient.
         if inputs[0].requires_grad:
             gradients.append(count(inputs[0]))
 

@@ -44,6 +44,7 @@ def preserve_state(model: ShardableModel, hooks: Iterable[RemovableHandle] = ())
         with (
             torch.random.fork_rng(devices=[]),
             torch.enable_grad(),
+            # Compiling a part would take longer than all runs.
             torch.compiler.set_stance("force_eager"),
         ):
             yield
@@ -122,6 +123,7 @@ def share_among_heads(
     seconds_together = seconds.pop("heads", 0.0)
 
     for part, size in sizes.items():
+        # Heads without weights share equally.
         share = size / whole if whole else 1 / len(sizes)
         kept[part] = kept.get(part, 0) + round(kept_together * share)
         seconds[part] = seconds.get(part, 0.0) + seconds_together * share
@@ -184,6 +186,7 @@ def collect_tensors(model: ShardableModel) -> dict[str, tuple[list[nn.Parameter]
     found: dict[str, tuple[list[nn.Parameter], list[Tensor]]] = {}
     seen: set[int] = set()
 
+    # Parts come first, so that the others keep the rest.
     for part, module in modules.items():
         weights = [p for p in module.parameters() if id(p) not in seen]
         buffers = [b for b in module.buffers() if id(b) not in seen]

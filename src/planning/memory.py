@@ -60,6 +60,7 @@ class Footprint:
             cost = self.costs.get(part)
             if cost is None:
                 continue
+            # Where weights are sharded, each device still computes the part on rows of its own.
             copies = max(share, 1.0)
             parameters += cost.parameters * share + cost.buffers * copies
             trained += cost.gradients * share
@@ -99,6 +100,7 @@ def measure_optimizer_ratio(
         weight.grad = torch.ones_like(weight)
         return 0.0
 
+    # Some optimizers, such as LBFGS, compute the gradients themselves.
     with torch.enable_grad():
         closure()
         optimizer.step(closure)

@@ -112,7 +112,7 @@ def make_plan(
     """
     count = devices.count
     replicas = strategy.replicas if isinstance(strategy, PlannableStrategy) else count
-    rows_each = -(-rows // replicas)
+    rows_each = -(-rows // replicas)  # of the fullest replica
     footprint = footprint_of(rows_each)
 
     traffic: list[Traffic] | None
@@ -126,12 +126,13 @@ def make_plan(
         arrangement = f"data {count}"
         holds = [dict.fromkeys(footprint.costs, 1.0)] * count
         traffic = estimate_ddp(model.parameters()) if count > 1 else []
-    else:
+    else:  # another strategy of Lightning, which does not say
         arrangement = f"{count} devices"
         holds = []
         traffic = None
 
     if traffic is not None:
+        # Balancers sum other numbers where parameters are sharded.
         sharded = any(0 < share < 1 for held in holds[:1] for share in held.values())
         sums = batch_sums(sharded) if replicas > 1 else []
         traffic = [scale_traffic(t, rows_each, micro_batches) for t in traffic]
@@ -192,6 +193,7 @@ def configure_offline(strategy: S, devices: Devices, precision: str) -> S:
     settings.parallel_devices = [torch.device(kind, k) for k in range(devices.per_node)]
     settings.num_nodes = devices.nodes
     settings.starts = False
+    # GPUs may not be here, and the model that is measured lies on the CPU.
     if precision == "bf16-mixed":
         settings.precision_plugin = MixedPrecision("bf16-mixed", "cpu")
     elif precision == "16-mixed":
