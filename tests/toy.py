@@ -1,5 +1,8 @@
-"""A small data module with everything that makes topologies disagree: a prime number of rows, labels missing unevenly, a task
-with no label in most batches, alike tasks that are stacked, scalar and vector labels."""
+"""A small data module with everything that makes topologies disagree, and callbacks that break runs.
+
+It has a prime number of rows, labels missing unevenly, a task with no label in most batches, alike
+tasks that are stacked, scalar and vector labels.
+"""
 
 import os
 import random
@@ -26,7 +29,7 @@ from src.tasks import (
 
 
 class Toy(MultiTaskDataModule):
-    """211 rows to train, 101 to validate, 97 to test: primes, so that no batch size and no number of ranks divides them.
+    """211 rows to train, 101 to validate, 97 to test: primes, which no number of ranks divides.
 
     Args:
         nan_row: A training row whose input is NaN, if any.
@@ -72,9 +75,8 @@ class Toy(MultiTaskDataModule):
         n = self.sizes[name]
         x = rng.normal(size=(n, 5))
         score = x @ rng.normal(size=(5, 8)) + 0.3 * rng.normal(size=(n, 8))
-        missing = (
-            rng.random((n, 8)) < np.linspace(0.0, 0.6, n)[:, None]
-        )  # the later the row, the more is missing
+        # the later the row, the more is missing
+        missing = rng.random((n, 8)) < np.linspace(0.0, 0.6, n)[:, None]
         missing[:, 3] = np.arange(n) % 29 != 0  # rare: a label in one row of 29
         targets = {
             "class": np.where(missing[:, 0], -100, np.digitize(score[:, 0], [-1, 1])),
@@ -96,7 +98,7 @@ class Toy(MultiTaskDataModule):
 
 
 def bare_trainer(devices: int, epochs: int, **settings: Any) -> L.Trainer:
-    """Nothing but steps, and other global generators on each rank: what is drawn must come from (seed, step) alone."""
+    """Makes a Trainer that only steps; global generators differ by rank, so none may be drawn from."""
     rank = dist.get_rank() if dist.is_initialized() else 0
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(1000 + rank)
@@ -115,15 +117,18 @@ def bare_trainer(devices: int, epochs: int, **settings: Any) -> L.Trainer:
 
 
 def mark(marker: Path | str) -> str:
-    """A file outside of a run, as its configuration may name it: a run folder names no such place."""
+    """Names a file outside of a run in a form that a run's configuration accepts."""
     return f"at {marker}"
 
 
 class At(L.Callback):
     """Base of toys that do something once, after one training step on one rank.
 
-    Args: step: The optimizer step. marker: File that says that it has been done, so that a resumed
-        run is left alone, as :func:`mark` gives it. rank: The rank that does it.
+    Args:
+        step: The optimizer step.
+        marker: File that says that it has been done, so that a resumed run is left alone, as
+            :func:`mark` gives it.
+        rank: The rank that does it.
     """
 
     def __init__(self, step: int, marker: str, rank: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Balanced steps against plain ones, against the floor of one backward pass per task, and against TorchJD.
+"""Balanced steps against plain ones, against one backward pass per task, and against TorchJD.
 
 Whole training steps in CPU time, in turn, many rounds; the median ratio counts. Ours run under
 Lightning with logging, guards and checkpoints, the others are bare loops.
@@ -73,7 +73,7 @@ def loop(job: Job, step: Callable[[nn.Module, nn.ModuleDict, Any, Tensor], None]
 
 
 def floor(job: Job) -> float:
-    """T backward passes over the whole network, and a step along the rows' sum: the least that parameters level can cost."""
+    """Times T backward passes over the whole network: the least that level parameters can cost."""
 
     def step(encoder: nn.Module, heads: nn.ModuleDict, optimizer: Any, rows: Tensor) -> None:
         losses = losses_by_hand(job, heads, encoder(job.inputs[rows]), rows)
@@ -119,7 +119,8 @@ def features_table(folder: Path, rounds: int) -> list[str]:
         job.by_hand, partial(job.ours, folder, partial(MGDA, level="features")), rounds
     )
     lines.append(
-        f"| MLP, 32 tasks, against a *plain* loop by hand | MGDA | {one:.2f} | {two:.2f} | {times:.2f} | 0.8 |"
+        f"| MLP, 32 tasks, against a *plain* loop by hand | MGDA | {one:.2f} | {two:.2f} "
+        f"| {times:.2f} | 0.8 |"
     )
     return lines
 
@@ -208,7 +209,8 @@ def crowds_table() -> list[str]:
             its = timeit.timeit(partial(theirs, gram), number=1)
             ours = min(timeit.repeat(partial(project_each, J @ J.T), number=1, repeat=5))
             lines.append(
-                f"| {kind} | {tasks} | {its * 1e3:.0f} | {ours * 1e3:.1f} | {its / ours:.0f} | {goal} |"
+                f"| {kind} | {tasks} | {its * 1e3:.0f} | {ours * 1e3:.1f} | {its / ours:.0f} "
+                f"| {goal} |"
             )
     return lines
 

@@ -1,4 +1,4 @@
-"""Feeding 100,000 rows of 64 numbers with dict targets: our stream of batches against PyTorch's default collation."""
+"""Feeding 100,000 rows of 64 numbers: our stream of batches against PyTorch's collation."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ ROWS, FEATURES, BATCH = 100_000, 64, 256
 
 
 class OneByOne(Dataset[Any]):
-    """What a tutorial writes: one sample at a time."""
+    """A data set as tutorials write it: one sample at a time."""
 
     def __init__(self, inputs: Tensor, targets: dict[str, Tensor]) -> None:
         self.inputs, self.targets = inputs, targets
@@ -46,6 +46,8 @@ def table(quick: bool) -> str:
     slow, fast = (statistics.median(times) * 1e3 for times in zip(*pairs, strict=True))
     times = statistics.median(a / b for a, b in pairs)
     return (
-        "| feeding 100k x 64, batch 256 | default collate, ms per epoch | ours, ms per epoch | times as fast | goal |\n"
-        f"|---|---|---|---|---|\n| dict targets, one process | {slow:.0f} | {fast:.0f} | {times:.1f} | 8 |"
+        "| feeding 100k x 64, batch 256 | default collate, ms per epoch | ours, ms per epoch "
+        "| times as fast | goal |\n"
+        "|---|---|---|---|---|\n"
+        f"| dict targets, one process | {slow:.0f} | {fast:.0f} | {times:.1f} | 8 |"
     )

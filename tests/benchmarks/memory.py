@@ -1,4 +1,7 @@
-"""Peak memory of a step, in processes of their own: python -m tests.benchmarks.memory static|features|parameters."""
+"""Peak memory of a step, in a process of its own.
+
+python -m tests.benchmarks.memory static|features|parameters
+"""
 
 import re
 import resource
@@ -20,7 +23,8 @@ BATCH, TASKS = 512, 8
 
 
 def peak() -> int:
-    """The most this process has held, in bytes; on Linux without what the process held that started it, which rusage counts in."""
+    """The most memory that this process has held, in bytes."""
+    # rusage counts in what the process held that started this one
     status = Path("/proc/self/status")
     if status.exists():
         return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024  # type: ignore[index]

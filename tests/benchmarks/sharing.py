@@ -1,4 +1,4 @@
-"""Several copies of an encoder as one against a loop over them, and whole steps of sharing architectures.
+"""Several encoders as one against a loop over them, and whole steps of sharing architectures.
 
 CPU time on one thread, in turn, many rounds; the median ratio counts.
 """
@@ -74,7 +74,8 @@ def copies_table(rounds: int) -> list[str]:
         ours = partial(steps, partial(together, x), list(together.parameters()))
         one, two, times = ratio(ours, loop, rounds)
         lines.append(
-            f"| {name} | {two:.2f} | {one:.2f} | {times:.2f} | {2 if width == 8 and kind is MLP else '-'} |"
+            f"| {name} | {two:.2f} | {one:.2f} | {times:.2f} "
+            f"| {2 if width == 8 and kind is MLP else '-'} |"
         )
     return lines
 

@@ -1,4 +1,4 @@
-"""The whole training step against a hand-written loop: same encoder, heads, losses, optimizer and batches, one thread.
+"""The whole training step against a hand-written loop, on the same model and batches.
 
 Ours runs under Lightning with everything that a run has: every task's loss logged to TensorBoard,
 the guards, the checkpoint callbacks. The hand-written loop has nothing but the step. Both take CPU

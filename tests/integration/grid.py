@@ -24,8 +24,8 @@ from torch.optim import SGD
 import src.balancing
 from src.balancing import Balancer, LossBalancer, PCGrad, StaticWeights
 from src.balancing.gradients import CpuBalancer
-from src.cli.entrypoint import quiet
 from src.cli.classes import subclasses
+from src.cli.entrypoint import quiet
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.parallel import DDP, FSDP, DDPPlacement, MultiTaskStrategy, Pipeline, Placement

@@ -22,7 +22,7 @@ def ip(*words: str) -> None:
 
 
 class Hosts:
-    """Two network namespaces with an address each, on one file system, as nodes of a cluster are."""
+    """Two network namespaces with an address each, on one file system, as nodes of a cluster."""
 
     def __init__(self) -> None:
         self.names = [f"host{i}-{os.getpid()}" for i in range(2)]

@@ -1,4 +1,4 @@
-"""The parity table: how far the runs of every balancer and architecture on every topology are from those of one process.
+"""The parity table: how far runs on every topology are from those of one process.
 
 python -m tests.integration.parity [TOPOLOGY ...] (all of them, and then the table is written to
 tests/benchmarks/PARITY.md)
@@ -22,9 +22,10 @@ from tests.launching import ROOT, finish, launch, port
 TABLE = ROOT / "tests" / "benchmarks" / "PARITY.md"
 LIMIT = 1e-5
 ABOUT = """# Parity
-Largest relative difference from one process, of the losses of all {steps} steps and of all final weights: every balancer at each of
-its levels, and every sharing architecture without and with task gradients (PCGrad), on each topology. Eight tasks of all kinds with
-labels missing unevenly, one absent from most batches; dropout, gradient clipping, SGD; fp32 on CPUs; the goal is 1e-5. Of a loss
+Largest relative difference from one process, of the losses of all {steps} steps and of all final
+weights: every balancer at each of its levels, and every sharing architecture without and with task
+gradients (PCGrad), on each topology. Eight tasks of all kinds with labels missing unevenly, one
+absent from most batches; dropout, gradient clipping, SGD; fp32 on CPUs; the goal is 1e-5. Of a loss
 or a tensor of norm below 0.01 the difference counts relative to 0.01.
 
 Made by `make parity` on {date}: {versions}.
@@ -32,7 +33,7 @@ Made by `make parity` on {date}: {versions}.
 
 
 def run(topology: str, out: Path, *words: str) -> Any:
-    """Runs the grid on a topology, all cells or those that have one of these words in their names."""
+    """Runs the grid on a topology: all cells, or those whose names hold one of the words."""
     where = TOPOLOGIES[topology]
     what = ("-m", "tests.integration.grid", out, topology, *words)
     if where.nodes == 1:

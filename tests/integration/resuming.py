@@ -1,4 +1,4 @@
-"""Breaks runs off on one topology, resumes them, and keeps the final weights beside those of runs that nothing breaks off.
+"""Breaks runs off on one topology, resumes them, and keeps the weights of both kinds of runs.
 
 python -m torch.distributed.run --nproc_per_node 2 -m tests.integration.resuming OUT "fsdp x 2" CASE
 ...
@@ -169,7 +169,7 @@ def train(
 
 
 def main(out: str, name: str, *names: str) -> None:
-    """Runs the cases on the topology; checkpoints lie beside the results, where all ranks find them."""
+    """Runs the cases on the topology; checkpoints go beside the results, where all ranks look."""
     topology = TOPOLOGIES[name]
     found: dict[tuple[str, Cell], Any] = {}
     for key in names:

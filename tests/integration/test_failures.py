@@ -63,7 +63,7 @@ def test_a_dead_rank_ends_the_run(
 
 
 def nobody_is_left(process: subprocess.Popen[str]) -> bool:
-    """Tells whether no process of its group is left, some seconds after its end; ends the others."""
+    """Tells whether its process group is empty some seconds after its end; ends who is left."""
     try:
         for _ in range(20):
             os.killpg(process.pid, 0)

@@ -1,4 +1,4 @@
-"""Several machines: the same run, an end when one of them is lost, and a run that goes on when its job is started again."""
+"""Several machines: the same run, its end when one is lost, and its resume by the same job."""
 
 import os
 import signal
@@ -40,7 +40,10 @@ TOY = (
     ),
     *("--watch.checkpoint_every", 4, "--watch.figures_every", 0, "--accelerator", "cpu"),
 )
-LOST = "another process of this run has ended or does not answer, and this one ends with it: Timed out waiting 10000ms"
+LOST = (
+    "another process of this run has ended or does not answer, and this one ends with it: "
+    "Timed out waiting 10000ms"
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,7 @@ def hosts() -> Iterator[Hosts]:
 def on_both(
     hosts: Hosts, *args: object, apart: float = 0.0, restarts: int = 0
 ) -> list[subprocess.Popen[str]]:
-    """Starts src.train on each host by torchrun, the second one first, and so many seconds apart."""
+    """Starts src.train on each host by torchrun, the second one first, some seconds apart."""
     started = []
     for rank in (1, 0):
         words: tuple[object, ...] = (
@@ -127,7 +130,7 @@ def test_two_hosts_are_as_one(on_one: Path, on_two: Path) -> None:
 
 @pytest.mark.slow
 def test_two_hosts_without_a_launcher(hosts: Hosts, on_one: Path, tmp_path: Path) -> None:
-    """A command on each, with the variables that Lightning reads; the second host makes no folder of its own."""
+    """A command on each, with the variables that Lightning reads; only the first makes a folder."""
     words = ("src.train", "--logs", tmp_path, "--name", "run", *TOY, "--num_nodes", 2)
     where = {"MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": str(port(29731))}
     for done in ended([hosts.start(host, *words, **where, NODE_RANK=str(host)) for host in (1, 0)]):
@@ -137,7 +140,7 @@ def test_two_hosts_without_a_launcher(hosts: Hosts, on_one: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_cut_wire_ends_both_hosts(hosts: Hosts, on_two: Path, tmp_path: Path) -> None:
-    """Nobody closes a connection: only time tells. The run goes on to the same bits when the wire is mended."""
+    """Nobody closes a connection: only time tells. With the wire mended the run goes on exactly."""
     marker = tmp_path / "marker"
     pause = (*SleepAt.flags(18, marker), "--trainer.callbacks.seconds", 3)
     processes = on_both(
@@ -176,7 +179,7 @@ def test_a_cut_wire_ends_both_hosts(hosts: Hosts, on_two: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_two_hosts_start_again(hosts: Hosts, on_two: Path, tmp_path: Path) -> None:
-    """torchrun restarts the rank that is killed on one host, and the one that has lost it on the other."""
+    """torchrun restarts the rank that is killed on one host, and its peer on the other."""
     kill = KillAt.flags(18, tmp_path / "marker", rank=1)
     for done in ended(on_both(hosts, "--logs", tmp_path, "--name", "run", *TOY, *kill, restarts=1)):
         assert done.returncode == 0, done.stderr
@@ -188,7 +191,7 @@ def test_two_hosts_start_again(hosts: Hosts, on_two: Path, tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [17, 2])
 def test_torchrun_starts_a_killed_run_again(in_two: Path, tmp_path: Path, step: int) -> None:
-    """The same command line goes on in the folder of the first attempt, even if that has not come as far as a checkpoint."""
+    """The same command goes on in the first folder, even if that has no checkpoint yet."""
     words = (
         "--nproc_per_node",
         2,
@@ -213,7 +216,9 @@ def test_torchrun_starts_a_killed_run_again(in_two: Path, tmp_path: Path, step: 
 SRUN = """#!/bin/bash
 # two tasks, each on a node of its own; the exit code is the highest one, as srun's is
 while [[ $1 == --* ]]; do shift; done
-for rank in 0 1; do SLURM_PROCID=$rank SLURM_LOCALID=0 SLURM_NODEID=$rank "$@" & pids[$rank]=$!; done
+for rank in 0 1; do
+  SLURM_PROCID=$rank SLURM_LOCALID=0 SLURM_NODEID=$rank "$@" & pids[$rank]=$!
+done
 highest=0
 for pid in "${pids[@]}"; do wait "$pid"; code=$?; ((code > highest)) && highest=$code; done
 exit $highest
@@ -228,7 +233,7 @@ echo "$@" >> "$(dirname "$0")/scontrol.txt"
     ("stop", "code"), [(SignalAt, 130), (KillAt, 137)], ids=["asked", "killed"]
 )
 def test_slurm_requeues(in_two: Path, tmp_path: Path, stop: type[KillAt], code: int) -> None:
-    """The job script, with srun and scontrol of our own; whoever was killed is requeued by SLURM itself."""
+    """The job script, with srun and scontrol of our own; SLURM itself requeues a killed job."""
     for name, script in (("srun", SRUN), ("scontrol", SCONTROL)):
         (tmp_path / name).write_text(script)
         (tmp_path / name).chmod(0o755)

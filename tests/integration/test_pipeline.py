@@ -45,7 +45,7 @@ class Cropped(Rows):
 
 
 class Sentences(MultiTaskDataModule):
-    """23 sentences in batches of 10, 10 and 3: with four slices these have 3, 3, 3 and 1 rows, or one of them none."""
+    """23 sentences in batches of 10, 10 and 3: four slices of them differ in rows, or have none."""
 
     def __init__(self) -> None:
         super().__init__(batch_size=10, eval_batch_size=9)
@@ -142,7 +142,7 @@ Several = Callable[[int, str], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Several:
-    """What some ranks find for a case; those of the fast suite run in one launch, the others too."""
+    """What some ranks find for a case; all cases of the fast suite run in one launch."""
 
     @cache
     def launch_cases(ranks: int, *cases: str) -> dict[str, Any]:

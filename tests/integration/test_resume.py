@@ -61,7 +61,7 @@ def checkpoint(run: Path, which: str) -> dict:
 
 
 def assert_same(ours: object, theirs: object, path: str = "") -> None:
-    """Equal to the bit, through all nesting; paths of files aside, and a score that is only noted."""
+    """Checks that all is equal to the bit, but for paths of files and a score that is only noted."""
     if isinstance(ours, torch.Tensor):
         assert isinstance(theirs, torch.Tensor)
         assert torch.equal(ours, theirs), path
@@ -109,7 +109,7 @@ def assert_same(ours: object, theirs: object, path: str = "") -> None:
 def test_killed_in_mid_epoch(
     whole: Callable[..., Path], tmp_path: Path, devices: int, more: tuple, step: int
 ) -> None:
-    """14 steps an epoch, a checkpoint every 4: the steps since the last one are lost and done again."""
+    """14 steps an epoch, a checkpoint every 4: the steps since the last one are done again."""
     flags = (*more, "--devices", devices)
     kill = KillAt.flags(step, tmp_path / "marker", rank=devices - 1)
     launch(
@@ -184,7 +184,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     ],
 )
 def test_broken_off_anywhere(resumed: Callable[..., Any], topology: str, case: str) -> None:
-    """Under every strategy, with the default schedule and none, in the middle and at the end of an epoch."""
+    """Under every strategy, with and without a schedule, amid an epoch and at its end."""
     fast = FAST.get(topology, ())
     together = [name for name in CASES if (name in fast) == (case in fast)]  # in one launch
     found = {
@@ -246,7 +246,7 @@ FAST_BROKEN = (
     [pytest.param(c, marks=() if c in FAST_BROKEN else pytest.mark.slow) for c in BROKEN],
 )
 def test_broken_twice(tmp_path: Path, case: str) -> None:
-    """In this process; the second break comes after the first resume, whose own checkpoints must be as good."""
+    """The second break comes after the first resume, whose own checkpoints must be as good."""
     flags, step = BROKEN[case]
     words = ("--logs", tmp_path, *TOY, *flags)
     assert call("train", *words, "--name", "whole").code == 0
@@ -271,7 +271,7 @@ def test_broken_twice(tmp_path: Path, case: str) -> None:
 
 
 def points(run: Path) -> Counter[tuple[str, str, int]]:
-    """How often each tag stands at each step, in the files as they are, of the run and its line in the table of runs."""
+    """Counts how often each tag stands at each step, in all event files of a run."""
     found: Counter[tuple[str, str, int]] = Counter()
     for path in run.rglob("events.*"):
         where = str(path.parent.relative_to(run))
@@ -284,7 +284,7 @@ def points(run: Path) -> Counter[tuple[str, str, int]]:
 
 
 def test_nothing_stands_twice_in_tensorboard(tmp_path: Path) -> None:
-    """Nor is a point lost, whatever a broken run has written after its last checkpoint and wherever it broke."""
+    """No point is lost either, whatever a run wrote after its last checkpoint before it broke."""
     monitor = {
         "class_path": "LearningRateMonitor"
     }  # writes at the start of a step, at the number of steps so far
@@ -362,7 +362,7 @@ def test_a_break_between_two_records_of_the_results(
 
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_averaged_weights_go_on_and_are_tested(tmp_path: Path, devices: int) -> None:
-    """The raw weights train on, their averages are what validation, the test and every verb sees."""
+    """The raw weights train on; validation, the test and every command see their averages."""
     average = {"class_path": "EMAWeightAveraging", "init_args": {"decay": 0.9}}
     breaks = {
         "class_path": "tests.toy.RaiseAt",
@@ -506,7 +506,7 @@ def test_sigterm_saves_and_says_how_to_resume(
 
 
 def test_a_run_whose_epochs_are_single_steps_stops_too(tmp_path: Path) -> None:
-    """Each step of a small table is followed by a validation: there is no step after which nothing is about to come."""
+    """Each step of a small table is followed by a validation: none is only followed by a step."""
     (tmp_path / "table.csv").write_text(table())
     words = (*words_for_table(tmp_path), "--max_epochs", 5, "--model.encoder.dropout", 0.2)
     whole, stopped = (("--name", name) for name in ("whole", "stopped"))
