@@ -1,4 +1,4 @@
-"""Plans for several devices: the fullest one has the least, or near it."""
+"""Placements on several devices: the fullest one has the least, or near it."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -35,7 +35,7 @@ def loads_of(
 
 
 def least(stages: list[int], heads: list[int], devices: int, first: float) -> float:
-    """The largest load of the best plan, by trying all."""
+    """Returns the largest load of the best placement, by trying all."""
     best = float("inf")
     for cut in combinations_with_replacement(range(len(stages) + 1), devices - 1):
         of_stages = [

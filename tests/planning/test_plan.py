@@ -71,7 +71,7 @@ PERCEPTRON = partial(MLP, width=20, depth=2, dropout=0.1)
 
 
 class Steps(Transformer):
-    """Reads each of five columns as a step of a sequence."""
+    """A transformer that reads each of five columns as a step of a sequence."""
 
     def __init__(self, shape: InputShape) -> None:
         super().__init__(InputShape((5, 1)), width=16, depth=2, heads=2, pool="mean")
@@ -115,7 +115,7 @@ def text_of(plan: Plan) -> str:
 
 @pytest.fixture
 def pretended() -> Iterator[Any]:
-    """Makes this process one of many, of which the others are not there."""
+    """Makes this process one of many; the others are not there."""
 
     def begin(rank: int, world: int) -> None:
         if dist.is_initialized():
@@ -129,7 +129,7 @@ def pretended() -> Iterator[Any]:
 
 
 def count_collectives(step: Any, before: int) -> dict[str, int]:
-    """How many a step takes, by kind, once it has been taken so often before."""
+    """Counts the collectives of a step by kind, after some steps that do not count."""
     for _ in range(before):
         step()
     with profile(activities=[ProfilerActivity.CPU]) as seen:
@@ -473,7 +473,7 @@ def test_a_device_that_goes_by_its_name(
 
 
 def test_copies_that_share_a_device() -> None:
-    """Each of two processes lays its heads on the GPU that is the second one of the first."""
+    """Each of two processes places its heads on the second GPU of the first process."""
     plan = plan_of(toy(), DDPPlacement(2, {"heads": "cuda:1"}), Devices(4, 2, "gpu"))
     assert [held.get("heads.class") for held in plan.holds] == [None, 2.0, None, None] * 2
     assert plan.loads[1].parameters == 2 * 4 * sum(p.numel() for p in toy().heads.parameters())
@@ -554,7 +554,7 @@ def test_each_batch_of_a_step_is_carried() -> None:
 
 
 class Opaque(torch.nn.Module):
-    """A strategy that says nothing of itself."""
+    """A strategy that does not say what it will do."""
 
     strategy_name = "opaque"
 
