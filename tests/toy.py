@@ -1,4 +1,4 @@
-"""A small data module with everything that makes topologies disagree, and callbacks that break runs.
+"""A small data module with everything that makes topologies disagree, and callbacks that break it.
 
 It has a prime number of rows, labels missing unevenly, a task with no label in most batches, alike
 tasks that are stacked, scalar and vector labels.
@@ -98,7 +98,7 @@ class Toy(MultiTaskDataModule):
 
 
 def bare_trainer(devices: int, epochs: int, **settings: Any) -> L.Trainer:
-    """Makes a Trainer that only steps; global generators differ by rank, so none may be drawn from."""
+    """Makes a Trainer that only steps; global generators differ by rank: none may be used."""
     rank = dist.get_rank() if dist.is_initialized() else 0
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(1000 + rank)

@@ -61,7 +61,7 @@ def checkpoint(run: Path, which: str) -> dict:
 
 
 def assert_same(ours: object, theirs: object, path: str = "") -> None:
-    """Checks that all is equal to the bit, but for paths of files and a score that is only noted."""
+    """Checks that all is equal to the bit, but for paths of files and a score noted aside."""
     if isinstance(ours, torch.Tensor):
         assert isinstance(theirs, torch.Tensor)
         assert torch.equal(ours, theirs), path
