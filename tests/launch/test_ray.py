@@ -37,7 +37,7 @@ def test_says_what_to_install(
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 def test_a_killed_worker(tmp_path: Path) -> None:
-    """14 steps an epoch, a checkpoint every 4; the weights are those of a run that nobody killed."""
+    """14 steps an epoch, a checkpoint every 4; the weights are those of a run without a kill."""
     kill = KillAt.flags(17, tmp_path / "marker", rank=1)
     notes = ("--num_workers", 2, "--storage", tmp_path / "notes")
     launch(
