@@ -8,8 +8,10 @@ import pytest
 import torch
 import torch._functorch.config
 from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.utilities.device_dtype_mixin import _update_properties
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed.rendezvous import _torchelastic_use_agent_store
+from torch.nn.parallel import DistributedDataParallel
 
 from src.launch.launcher import Launcher
 
@@ -44,3 +46,27 @@ def test_lightning_notes_the_running_hook_as_an_attribute() -> None:
     module = L.LightningModule()
     assert module._current_fx_name is None
     assert "_current_fx_name" in vars(module)
+
+
+# -- parallel --------------------------------------------------------------------------------------
+def test_ddp_ignores_the_buffers_that_it_is_told_to() -> None:
+    """src/parallel/ddp.py keeps a balancer's state out of what ddp sends before each step.
+
+    The only other way, broadcast_buffers=False, would leave out those of normalisation layers, too.
+    """
+    model = torch.nn.BatchNorm1d(2)
+    names = ["running_mean"]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
+    assert model._ddp_params_and_buffers_to_ignore == names
+
+
+def test_the_device_of_a_lightning_module_can_be_set_alone() -> None:
+    """src/parallel/device_transfer.py sets it for a model whose parts are on several devices.
+
+    The public ways, such as ``LightningModule.to``, move all of the model.
+    """
+    module = L.LightningModule()
+    module.layer = torch.nn.Linear(2, 2)
+    _update_properties(module, device=torch.device("meta"))
+    assert module.device == torch.device("meta")
+    assert module.layer.weight.device == torch.device("cpu")
