@@ -2,6 +2,6 @@
 
 from src.run.lock import Holder, Lock
 from src.run.provenance import find_versions
-from src.run import Run
+from src.run.run import Run
 
 __all__ = ["Holder", "Lock", "Run", "find_versions"]
