@@ -1,7 +1,7 @@
 """The parity table: how far runs on every topology are from those of one process.
 
 python -m tests.integration.parity [TOPOLOGY ...] (all of them, and then the table is written to
-tests/benchmarks/PARITY.md)
+tests/benchmarks/PARITY.md, with a picture for README)
 """
 
 import sys
@@ -10,7 +10,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 
@@ -20,6 +22,7 @@ from tests.integration.namespaces import ADDRESSES, two_hosts
 from tests.launching import ROOT, finish, launch, port
 
 TABLE = ROOT / "tests" / "benchmarks" / "PARITY.md"
+PICTURE = ROOT / "notebooks" / "pictures" / "parity.png"
 LIMIT = 1e-5
 ABOUT = """# Parity
 Largest relative difference from one process, of the losses of all {steps} steps and of all final
@@ -114,6 +117,32 @@ def table(found: dict[str, dict[Cell, float | str]], steps: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def draw(path: Path) -> None:
+    """Draws the table: a column for each cell, a row for each topology, dark where runs differ.
+
+    Hatched cells were refused before they started.
+    """
+    rows = [line for line in TABLE.read_text().splitlines() if line.startswith("| ")]
+    header, *lines = [[word.strip() for word in row.strip("|").split("|")] for row in rows]
+    names = [f"{what}, {level}" for what, level, *_ in lines]
+    values = np.full((len(header) - 2, len(lines)), np.nan)
+    for k, (_, _, *of_topologies) in enumerate(lines):
+        for j, word in enumerate(of_topologies):
+            if not word.startswith("refused"):
+                values[j, k] = max(float(word), 1e-9)
+
+    figure = Figure(figsize=(16, 5), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(np.log10(values), vmin=-9, vmax=-5, cmap="Blues", aspect="auto")
+    axes.patch.set(facecolor="whitesmoke", hatch="////", edgecolor="lightgrey")
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(header) - 2), header[2:])
+    axes.set_title("largest relative difference from one process (the goal is 1e-5)")
+    figure.colorbar(image, ax=axes, label="log10")
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=90)
+
+
 def main(topologies: list[str]) -> int:
     """Runs, says what is too far, and writes the table of all topologies."""
     found: dict[str, dict[Cell, float | str]] = {}
@@ -136,6 +165,7 @@ def main(topologies: list[str]) -> int:
         print(table(found, steps))
     else:
         TABLE.write_text(table(found, steps))
+        draw(PICTURE)
     return len(far) > 0
 
 
