@@ -88,7 +88,7 @@ class DDP(ProcessStrategy):
             )
 
     def arrangement(self, devices: int) -> str:
-        """Describes in words how so many devices, over all nodes, work together."""
+        """Describes in words how a number of devices, over all nodes, work together."""
         return f"data {devices}"
 
     def holds(self, model: ShardableModel, devices: int) -> list[dict[str, float]]:

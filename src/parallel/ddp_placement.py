@@ -48,7 +48,7 @@ class DDPPlacement(Placed, DDP):
         self.save = save
 
     def count_processes(self, devices: int) -> int:
-        """Returns the number of processes of so many devices.
+        """Returns the number of processes of a number of devices.
 
         Raises:
             UserError: The devices do not divide into replicas.
@@ -114,7 +114,7 @@ class DDPPlacement(Placed, DDP):
         """Returns None, as DDP wants it for a model that is on several devices."""
 
     def arrangement(self, devices: int) -> str:
-        """Describes in words how so many devices, over all nodes, work together."""
+        """Describes in words how a number of devices, over all nodes, work together."""
         return f"{self.count_processes(devices)} replicas x {self.devices_per_replica} devices"
 
     def traffic(self, model: ShardableModel, devices: int) -> list[Traffic]:

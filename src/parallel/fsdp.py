@@ -105,7 +105,7 @@ class FSDP(SplitModelStrategy):
         return self._count_shards(self.num_nodes * self.num_processes)
 
     def _count_shards(self, devices: int) -> int:
-        """Returns the number of shards of each parameter on so many devices."""
+        """Returns the number of shards of each parameter on a number of devices."""
         # check() has more to say about sizes that do not fit
         return max(devices // max(self.tensor_parallel_size, 1), 1)
 
@@ -152,7 +152,7 @@ class FSDP(SplitModelStrategy):
             )
 
     def arrangement(self, devices: int) -> str:
-        """Describes in words how so many devices, over all nodes, work together."""
+        """Describes in words how a number of devices, over all nodes, work together."""
         data = f"data {self._count_shards(devices)}"
         if self.tensor_parallel_size == 1:
             return f"{data}, each with 1/{devices} of the parameters"

@@ -121,7 +121,7 @@ class Pipeline(SplitModelStrategy):
         return found
 
     def arrangement(self, devices: int) -> str:
-        """Describes in words how so many devices, over all nodes, work together."""
+        """Describes in words how a number of devices, over all nodes, work together."""
         return f"stages in {devices} runs, {self.micro_batches} slices"
 
     def holds(self, model: ShardableModel, devices: int) -> list[dict[str, float]]:

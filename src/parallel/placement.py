@@ -182,7 +182,7 @@ class Placed(MultiTaskStrategy):
         return [replace(t, count=t.count * self.micro_batches) for t in copies]
 
     def count_processes(self, devices: int) -> int:
-        """Returns the number of processes of so many devices."""
+        """Returns the number of processes of a number of devices."""
         return 1
 
     @property
@@ -294,7 +294,7 @@ class Placement(Placed, SingleDeviceStrategy):
         return 1
 
     def arrangement(self, devices: int) -> str:
-        """Describes in words how so many devices work together."""
+        """Describes in words how a number of devices work together."""
         return f"1 replica x {devices} devices"
 
     def traffic(self, model: ShardableModel, devices: int) -> list[Traffic]:

@@ -14,7 +14,7 @@ from src.runner import ScheduledGradients, ShardableModel
 
 @dataclass(slots=True)
 class Decision:
-    """What the balancer has decided in a step.
+    """The decision of the balancer in a step.
 
     Attributes:
         value: What the step minimises, a scalar without a graph.

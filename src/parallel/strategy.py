@@ -54,7 +54,7 @@ class MultiTaskStrategy(Strategy):
 
     @abstractmethod
     def arrangement(self, devices: int) -> str:
-        """Describes in words how so many devices, over all nodes, work together."""
+        """Describes in words how a number of devices, over all nodes, work together."""
 
     @abstractmethod
     def holds(self, model: ShardableModel, devices: int) -> list[dict[str, float]]:
@@ -121,7 +121,7 @@ class ProcessStrategy(MultiTaskStrategy, DDPStrategy):
 
 
 class SplitModelStrategy(ProcessStrategy):
-    """A strategy that spreads one model over processes, of which none holds all of it."""
+    """A strategy that spreads one model over processes; none of them holds all of it."""
 
     @abstractmethod
     def find_replica_group(self) -> dist.ProcessGroup:
