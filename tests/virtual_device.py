@@ -1,4 +1,6 @@
-"""A second device on a machine with a CPU alone: real numbers, tensors of different devices do not mix, crossings are noted.
+"""A second device on a machine with a CPU alone, whose tensors do not mix with those of the CPU.
+
+Its numbers are real, and copies between devices are noted.
 
 Experimental API of torch (PrivateUse1 in Python), for tests alone: importing this module registers
 the device type ``vdev``.

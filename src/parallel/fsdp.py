@@ -59,7 +59,7 @@ class FSDP(SplitModelStrategy):
     et al., "PyTorch FSDP", VLDB 2023). Modules that run by themselves are sharded by themselves:
     the stages of encoders, the rest of the sharing architecture, and the heads. Every process holds
     all other parameters (numbers that a balancer learns), and their gradients are averaged.
-    Checkpoints are those that one device writes.
+    Checkpoints are like those of one device.
 
     Args:
         tensor_parallel_size: Devices that compute one layer together, where the encoder says how

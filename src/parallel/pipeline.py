@@ -36,7 +36,7 @@ class Pipeline(SplitModelStrategy):
     All read the same batch, slice by slice. In a step every process works on another slice, and
     sends its output to the next one, then gradients back. A process has only the weights of its own
     stages in memory, with their gradients and optimizer states. Losses, balancer and metrics are
-    the same on all processes, and checkpoints are those that one device writes.
+    the same on all processes, and checkpoints are like those of one device.
 
     Args:
         micro_batches: The number of slices of a step's rows. Of M slices on R processes a share (R

@@ -226,7 +226,7 @@ def model_of(data: MultiTaskDataModule, **parts: Any) -> MultiTaskModel:
 
 
 def left_by(trainer: L.Trainer) -> Whole:
-    """What a run has made, whole; collective."""
+    """Returns the whole weights and optimizer state of a run; every process must call this."""
     strategy = trainer.strategy
     if isinstance(strategy, FSDP):
         strategy.checkpoint = "file"
@@ -241,7 +241,7 @@ def left_by(trainer: L.Trainer) -> Whole:
 
 
 def run(case: Case, devices: int, **more: Any) -> Whole:
-    """Trains; what a run on shards adds to what one process has is under other keys."""
+    """Trains, and returns what the run leaves."""
     data = case.data()
     model, losses = model_of(data, **case.model), Losses()
     strategy: Any = FSDP(**{**more, **case.strategy}) if devices > 1 else "auto"
@@ -284,7 +284,10 @@ def leg(
     saves: dict[Path, str] | None = None,
     at: int = MIDDLE,
 ) -> Whole:
-    """From the start or a checkpoint to the end, saving on the way; with numbers that the balancer learns."""
+    """Trains from the start or a checkpoint to the end, and saves on the way.
+
+    The balancer has parameters of its own.
+    """
     devices = 1 if strategy == "auto" else PROCESSES[kind]
     model = model_of(Toy(), encoder=ENCODERS[kind], optimizer=OPTIMIZERS[optimizer], **LEARNT)
     settings: dict[str, Any] = {
@@ -298,7 +301,7 @@ def leg(
 
 
 def legs(folder: Path, kind: str) -> dict[tuple[str, str], Whole]:
-    """Every optimizer from every kind of checkpoint to every strategy."""
+    """Takes every optimizer from every kind of checkpoint to every strategy."""
     found: dict[tuple[str, str], Whole] = {}
     shards, run = partial(FSDP, **SETTINGS[kind]), partial(leg, kind)
     for name in NAMES[kind]:
@@ -327,7 +330,7 @@ def legs(folder: Path, kind: str) -> dict[tuple[str, str], Whole]:
 
 
 def said(run: Callable[[], Any]) -> str:
-    """The error that it ends with."""
+    """Returns the error that a run ends with."""
     try:
         run()
     except ValueError as error:
@@ -336,7 +339,7 @@ def said(run: Callable[[], Any]) -> str:
 
 
 def guarded(kind: str, strategy: Any, data: Toy, callback: L.Callback) -> str:
-    """The error with which one epoch ends."""
+    """Returns the error with which one epoch ends."""
     model, devices = (
         model_of(data, encoder=ENCODERS[kind], **LEARNT),
         1 if strategy == "auto" else PROCESSES[kind],
@@ -351,7 +354,7 @@ DRIFTS = (None, "balancer.log_variances_T", "sharing.encoder.stages.0.1.bias", "
 
 
 class Drifts(RanksAgreeGuard):
-    """A number that all processes should hold alike, or a part that some do, is changed on one."""
+    """Changes a number that several processes should hold alike on one of them."""
 
     def __init__(self, what: str | None) -> None:
         super().__init__(every_n_steps=1)
@@ -365,7 +368,7 @@ class Drifts(RanksAgreeGuard):
 
 
 def norms(kind: str) -> Whole:
-    """The norm of all gradients, against torch's of whole ones; where parts of a parameter lie; and a way there and back."""
+    """Compares the norm of all gradients with torch's, and checks the layout of the shards."""
     found: Whole = {}
 
     class Looks(L.Callback):
@@ -397,8 +400,8 @@ def norms(kind: str) -> Whole:
     return found
 
 
-def tried(run: Callable[[], Any]) -> Any:
-    """What it gives, or why it broke: one case must not hide the others."""
+def attempt(run: Callable[[], Any]) -> Any:
+    """Returns the result, or the traceback: one case must not hide the others."""
     try:
         return run()
     except Exception:
@@ -423,7 +426,7 @@ if __name__ == "__main__":
             f"drift of {what}": partial(guarded, kind, strategy(), Toy(), Drifts(what))
             for what in DRIFTS
         }
-    left = {name: tried(job) for name, job in todo.items()}
+    left = {name: attempt(job) for name, job in todo.items()}
     held = gather(
         {
             name: value["held"]

@@ -1,4 +1,4 @@
-"""Where parts of parameters lie, on eight processes of which one is there, and on one where all is whole."""
+"""The layout of shards, on eight processes that send nothing, and on one process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ from src.parallel.dtensor import (
 
 @contextmanager
 def process(rank: int) -> Iterator[None]:
-    """One of eight, none of which sends anything."""
+    """This process as one of eight, none of them sends anything."""
     dist.init_process_group("fake", rank=rank, world_size=8, store=FakeStore())
     try:
         yield
@@ -40,7 +40,7 @@ def process(rank: int) -> Iterator[None]:
 
 
 class Layers(nn.Module):
-    """Sizes that neither two nor four divide, but for what tensor parallelism cuts."""
+    """Layers whose sizes neither two nor four divide, but for what tensor parallelism cuts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ def on_eight(tensor_parallel: bool) -> Layers:
 
 @pytest.mark.parametrize("tensor_parallel", [False, True])
 def test_pieces_lie_as_torch_lays_them(tensor_parallel: bool) -> None:
-    """All pieces together are the whole: each number as often as some process holds a copy of it."""
+    """All shards together are the whole: each number as often as processes hold it."""
     seen: dict[str, Tensor] = {}
     for rank in range(8):
         with process(rank):

@@ -1,4 +1,4 @@
-"""Shards are the run of one process: what is trained, kept, clipped, evaluated and guarded, and from where to where it resumes."""
+"""A run on shards is the run of one process: training, evaluation, guards and checkpoints."""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -28,13 +28,13 @@ One = Callable[..., Whole]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where checkpoints lie."""
+    """The folder of the checkpoints."""
     return tmp_path_factory.mktemp("sharded")
 
 
 @pytest.fixture(scope="module")
 def one(folder: Path) -> One:
-    """What one process makes of a case, or of an optimizer, whose checkpoint it leaves."""
+    """Runs a case on one process, or an optimizer, whose checkpoint it leaves."""
 
     def found(kind: str, name: str) -> Whole:
         if name in CASES[kind]:
@@ -46,7 +46,7 @@ def one(folder: Path) -> One:
 
 @pytest.fixture(scope="module")
 def several(folder: Path, one: One) -> Callable[[str], Whole]:
-    """What processes together make of them."""
+    """Runs the cases of a kind on several processes."""
 
     def found(kind: str) -> Whole:
         (folder / kind).mkdir()
@@ -120,7 +120,7 @@ def test_the_run_of_one_process(
 def test_what_each_process_holds(
     several: Callable[[str], Whole], one: One, kind: str, name: str
 ) -> None:
-    """Parts of about one size, which are the whole together; tensor parallelism has some of it twice."""
+    """Shards have about one size, and are the whole together, twice for some layers."""
     held = [of_rank[name] for of_rank in several(kind)["held"]]
     of_one = one(kind, name)["held"]
     assert sum(held) >= of_one
@@ -147,7 +147,7 @@ LEGS += [
 def test_from_everywhere_to_everywhere(
     several: Callable[[str], Whole], one: One, kind: str, name: str, leg: str
 ) -> None:
-    """Resumed in the middle of an epoch: the run of one process that nothing interrupts; on the same shards to the bit."""
+    """A run that resumes within an epoch is that of one process; on the same shards to the bit."""
     legs = check(several(kind)["legs"])
     assert_close(legs[name, leg], one(kind, name))
     if leg in ("fsdp -> fsdp", "folder -> fsdp", "first file -> fsdp", "first folder -> fsdp"):
@@ -191,7 +191,7 @@ def test_a_folder_holds_what_a_file_holds(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_norm_of_all_gradients(several: Callable[[str], Whole], kind: str) -> None:
-    """Some parameters are in no shard, and with tensor parallelism shards are of different meshes."""
+    """Some parameters are in no shard, and shards may be of different meshes."""
     norms = check(several(kind)["norms"])
     assert norms["ours"] == pytest.approx(norms["torch"], rel=1e-7)
     copies = {count for count, _, _ in norms["parts"].values()}
@@ -212,7 +212,7 @@ def test_rows_that_are_not_finite_are_named(several: Callable[[str], Whole], kin
 def test_ranks_that_drift_apart_are_noticed(
     several: Callable[[str], Whole], kind: str, what: str | None
 ) -> None:
-    """What a single process holds may be anything; with tensor parallelism two hold the same part."""
+    """Only what several processes hold can drift; with tensor parallelism two hold one shard."""
     said = several(kind)[f"drift of {what}"]
     alone = what is None or (kind == "shards" and not what.startswith("balancer"))
     assert said.startswith(
@@ -266,7 +266,8 @@ TOKENS = {"data": Sentences, "encoder": partial(Transformer, width=9, heads=3, d
         (
             TWO,
             TOKENS,
-            "size 2 does not divide the 3 pieces of encoder.stages.1.0.queries_keys_values: its width, or its attention heads",
+            "size 2 does not divide the 3 pieces of encoder.stages.1.0.queries_keys_values: "
+            "its width, or its attention heads",
         ),
         ({"cpu_offload": True}, {}, "strategy.cpu_offload.*leave it out"),
         ({}, {"balancer": AutoLambda}, "AutoLambda moves whole parameters.*use --strategy ddp"),

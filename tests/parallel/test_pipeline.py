@@ -1,4 +1,4 @@
-"""What a pipeline refuses, how it deals stages, and what travels between its ranks."""
+"""A pipeline: its checks, its cut of the stages, and what travels between its processes."""
 
 from contextlib import nullcontext
 from functools import partial
@@ -130,7 +130,7 @@ def test_where_parts_lie() -> None:
 
 
 def test_what_is_sent() -> None:
-    """Over the border lie 8 features of 4 bytes a row, twice, in 4 slices; then the sums of 8 tasks."""
+    """8 features of 4 bytes a row travel twice, in 4 slices; then the sums of 8 tasks."""
     activations, sums = strategy(cut=[3, 1]).traffic(model(), 2)
     assert (activations.count, activations.bytes) == (8, 64)
     assert (sums.count, sums.bytes) == (1, 64)
@@ -167,27 +167,27 @@ STATES = {
 
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES.keys())
 def test_a_state_arrives_as_it_left(state: Any) -> None:
-    border = StageInterface.of(state)
-    x = border.pack(state)
+    interface = StageInterface.of(state)
+    x = interface.pack(state)
     assert x.is_floating_point()
-    assert (x.shape, x.dtype) == (border.empty(3, "cpu").shape, border.type)
-    torch.testing.assert_close(border.unpack(x), state, rtol=0, atol=0)
-    assert StageInterface.of(border.unpack(x)) == border
+    assert (x.shape, x.dtype) == (interface.empty(3, "cpu").shape, interface.type)
+    torch.testing.assert_close(interface.unpack(x), state, rtol=0, atol=0)
+    assert StageInterface.of(interface.unpack(x)) == interface
 
 
-def test_gradients_come_back_over_a_border() -> None:
+def test_gradients_come_back() -> None:
     x, mask = torch.randn(3, 4, requires_grad=True), torch.rand(3, 4) < 0.5
-    border = StageInterface.of((x, mask))
-    arrived = border.pack((x, mask)).detach().requires_grad_()
-    y, kept = border.unpack(arrived)
+    interface = StageInterface.of((x, mask))
+    arrived = interface.pack((x, mask)).detach().requires_grad_()
+    y, kept = interface.unpack(arrived)
     (y.square() * kept).sum().backward()
-    border.pack((x, mask)).backward(arrived.grad)
+    interface.pack((x, mask)).backward(arrived.grad)
     torch.testing.assert_close(x.grad, 2 * x.detach() * mask)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_slices_of_chunks_are_the_whole(recompute: bool) -> None:
-    """Two chunks on slices in turn, backwards in another order: features and gradients with the masks of one whole pass."""
+    """Two chunks on slices, backwards in another order, give the numbers of one whole pass."""
     data = Sentences()
     parts: dict[str, Any] = {
         "encoder": partial(Transformer, width=8, depth=3, heads=2, dropout=0.3)
@@ -203,15 +203,17 @@ def test_slices_of_chunks_are_the_whole(recompute: bool) -> None:
     made.zero_grad()
 
     stages = [part for path, part in made.parts().items() if path.startswith("sharing")]
-    draws, borders = probe_stages(made, stages)
+    draws, interfaces = probe_stages(made, stages)
     assert draws == [1, 3, 3, 3]
 
-    def at(border: StageInterface) -> StageInterface:  # the example's sentences are shorter
+    def at(interface: StageInterface) -> StageInterface:  # the example's sentences are shorter
         return StageInterface(
-            tuple((z.shape[1], *shape[1:]) for shape in border.shapes), border.types, border.bare
+            tuple((z.shape[1], *shape[1:]) for shape in interface.shapes),
+            interface.types,
+            interface.bare,
         )
 
-    below, middle, above = make_input_builder(inputs), at(borders[1]), at(borders[3])
+    below, middle, above = make_input_builder(inputs), at(interfaces[1]), at(interfaces[3])
     chunks = (
         Chunk(stages[:2], recompute, below, middle, nullcontext),
         Chunk(stages[2:], recompute, middle.unpack, above, nullcontext),

@@ -1,4 +1,4 @@
-"""One network over several devices gives the numbers of one device, and tensors cross borders no more than they must."""
+"""One network over several devices gives the numbers of one device, with few copies."""
 
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,7 @@ def on_two(**settings: Any) -> Placement:
 
 
 def there_and_back(model: MultiTaskModel) -> dict[str, int]:
-    """Stages on both devices by turns of two, and every second head elsewhere."""
+    """Returns a placement of stages on both devices by turns of two, and of every second head."""
     parts = list(model.parts())
     stages = [path for path in parts if path.startswith("sharing.")]
     heads = [path for path in parts if path.startswith("heads.")]
@@ -63,7 +63,7 @@ def there_and_back(model: MultiTaskModel) -> dict[str, int]:
 
 
 class Crossings(L.Callback):
-    """Keeps what crossed borders in the last step."""
+    """Keeps the copies between devices in the last step."""
 
     def on_train_batch_start(self, *args: Any) -> None:
         crossings.clear()
@@ -73,7 +73,10 @@ class Crossings(L.Callback):
 
 
 def fit(model: MultiTaskModel, strategy: Any = "auto", **settings: Any) -> dict[str, Tensor]:
-    """Trains for four steps, with clipping, and returns the weights; later a ReLU may take rounding for a reason to switch."""
+    """Trains for four steps, with clipping, and returns the weights.
+
+    Later a ReLU may take rounding for a reason to switch.
+    """
     if strategy != "auto":
         strategy.check(model)
     settings = {"gradient_clip_val": 2.0, "limit_train_batches": 4} | settings
@@ -168,9 +171,7 @@ def test_parts_lie_where_they_are_told_to() -> None:
         ({}, 0, 1),
     ],
 )
-def test_nothing_crosses_a_border_without_need(
-    placement: dict[str, int], there: int, slices: int
-) -> None:
+def test_nothing_is_copied_without_need(placement: dict[str, int], there: int, slices: int) -> None:
     watch = Crossings()
     fit(
         model_of(),
@@ -220,7 +221,7 @@ def test_slices_of_encoders_in_a_loop() -> None:
             places = {
                 path: (ROOT, OTHER, ROOT, OTHER, OTHER, ROOT)[k] for k, path in enumerate(stages)
             }
-            borders = DeviceTransfer(
+            transfer = DeviceTransfer(
                 model, places | {"heads.class": ROOT, "heads.number": OTHER}, ROOT, slices
             )
         with OnVirtual():
@@ -228,7 +229,7 @@ def test_slices_of_encoders_in_a_loop() -> None:
             loss.backward()
             results.append([p.grad.cpu() for p in model.parameters() if p.grad is not None])
         if slices is not None:
-            borders.remove()
+            transfer.remove()
     for other in results[1:]:
         torch.testing.assert_close(other, results[0], rtol=1e-4, atol=1e-6)
 
