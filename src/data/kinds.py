@@ -135,9 +135,9 @@ def task_from_plain(values: Mapping[str, Any]) -> Task:
     return build_task(kind, {key: value for key, value in values.items() if key != "kind"})
 
 
-def list_kinds(base: type[Task]) -> list[type[Task]]:
+def list_kinds(base: type) -> list[type[Task]]:
     """Returns every task kind that is known, with the kinds derived from each."""
-    kinds = []
+    kinds: list[type[Task]] = []
     for child in base.__subclasses__():
         kinds += [child, *list_kinds(child)]
     return kinds
