@@ -1,4 +1,4 @@
-"""What is shared: encoders as sequences of stages."""
+"""Encoders: networks that turn inputs into features, as sequences of stages."""
 
 from src.models.encoders.convnet import ConvNet
 from src.models.encoders.encoder import Encoder

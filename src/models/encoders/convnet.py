@@ -7,8 +7,8 @@ from src.errors import UserError
 from src.models.encoders.encoder import Encoder
 
 
-def stage(channels_in: int, channels: int, stride: int) -> nn.Sequential:
-    """Two 3x3 convolutions, each with GroupNorm and ReLU; the first one halves the image if ``stride`` is 2."""
+def make_stage(channels_in: int, channels: int, stride: int) -> nn.Sequential:
+    """Makes two 3x3 convolutions with GroupNorm and ReLU; a stride of 2 halves the image."""
     layers: list[nn.Module] = []
     for i, s in enumerate((stride, 1)):
         conv = nn.Conv2d(
@@ -28,35 +28,41 @@ class Pool(nn.Module):
 
 
 class ConvNet(Encoder):
-    """``depth`` stages of two 3x3 convolutions; each stage after the first halves the image and doubles the channels.
+    """A small convolutional network: ``depth`` stages of two 3x3 convolutions.
 
-    GroupNorm (Wu and He, ECCV 2018), not BatchNorm: the result must not depend on how the batch is
-    dealt to devices.
+    Each stage after the first halves the image and doubles the channels; the last one ends with the
+    mean over the image. It has GroupNorm (Wu and He, "Group normalization", ECCV 2018), not
+    BatchNorm: the result must not depend on how a batch is spread over devices.
 
     Args:
-        shape: What one sample looks like; its dense part must be (channels, height, width).
+        shape: The shape of one sample; its dense part must be (channels, height, width).
         width: Channels of the first stage: 1, 2, 4 or a multiple of 8.
         depth: Number of stages.
     """
 
     def __init__(self, shape: InputShape, width: int = 32, depth: int = 3) -> None:
         super().__init__(shape)
-        refuse_other_than_images("ConvNet", shape)
+        check_image_shape("ConvNet", shape)
         if width < 1 or depth < 1:
             raise UserError(f"ConvNet: width {width} and depth {depth} must be at least 1")
         if width % 8 and width not in (1, 2, 4):
             raise UserError(
-                f"ConvNet: width {width} is neither 1, 2, 4 nor a multiple of 8, the number of its GroupNorm groups"
+                f"ConvNet: width {width} is neither 1, 2, 4 nor a multiple of 8, the number of its "
+                "GroupNorm groups"
             )
         sizes = [shape.dense[0], *(width * 2**i for i in range(depth))]
-        stages = [stage(sizes[i], sizes[i + 1], stride=2 if i else 1) for i in range(depth)]
+        stages = [make_stage(sizes[i], sizes[i + 1], stride=2 if i else 1) for i in range(depth)]
         stages[-1].append(Pool())
         self.stages = nn.Sequential(*stages)
         self.features = sizes[-1]
 
 
-def refuse_other_than_images(name: str, shape: InputShape) -> None:
-    """Raises ValueError for inputs that an encoder of images cannot read."""
+def check_image_shape(name: str, shape: InputShape) -> None:
+    """Checks that the inputs are images.
+
+    Raises:
+        UserError: They are not; the message names an encoder that reads them.
+    """
     if len(shape.dense) != 3 or shape.categories or shape.tokens:
         raise UserError(
             f"{name} reads images (channels, height, width), but the data gives {describe(shape)}: "
@@ -65,7 +71,7 @@ def refuse_other_than_images(name: str, shape: InputShape) -> None:
 
 
 def describe(shape: InputShape) -> str:
-    """The input shape in words."""
+    """Describes an input shape in words."""
     if shape.tokens:
         return "sequences of tokens"
     words = f"inputs of shape {tuple(shape.dense)}"

@@ -1,9 +1,8 @@
 """The contract of every encoder: a sequence of stages, and the size of the features.
 
 A tensor x travels from stage to stage, or a tuple (x, ...) whose other tensors ride along: masks of
-padding, skips. Between stages an image is (B, C, H, W), anything else (B, ..., C). The features that
-the last stage puts out are (B, ..., D), for images too, so that one head serves vectors, tokens and
-pixels.
+padding, skips. Between stages an image is (B, C, H, W), anything else (B, ..., C). The features of
+the last stage are (B, ..., D), for images too, so that one head serves vectors, tokens and pixels.
 """
 
 from abc import ABC, abstractmethod

@@ -10,7 +10,10 @@ from src.models.encoders.stem import VectorStem
 
 
 class Block(nn.Module):
-    """x + W2 dropout(GELU(W1 LayerNorm(x))): a pre-norm residual block (Gorishniy et al., NeurIPS 2021)."""
+    """A pre-norm residual block: x + W2 dropout(GELU(W1 LayerNorm(x))).
+
+    (Gorishniy et al., "Revisiting deep learning models for tabular data", NeurIPS 2021.)
+    """
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -29,12 +32,13 @@ class Block(nn.Module):
 
 
 class MLP(Encoder):
-    """Stem, linear, ``depth`` residual blocks, LayerNorm: one stage for the stem and one per block.
+    """A residual multilayer perceptron: a linear stem, ``depth`` residual blocks, LayerNorm, GELU.
 
-    LayerNorm, not BatchNorm: a sample's features must not depend on which rank it is dealt to.
+    The stem is one stage, each block another. It has LayerNorm, not BatchNorm: a sample's features
+    must not depend on the other samples of its device.
 
     Args:
-        shape: What one sample looks like.
+        shape: The shape of one sample.
         width: Width of all hidden layers, and size of the features.
         depth: Number of residual blocks.
         dropout: Share of hidden units dropped in each block.
@@ -50,7 +54,8 @@ class MLP(Encoder):
             raise UserError(f"MLP: dropout {dropout} is outside [0, 1)")
         if shape.tokens:
             raise UserError(
-                "MLP reads vectors, but the data gives sequences of tokens: use --model.encoder Transformer"
+                "MLP reads vectors, but the data gives sequences of tokens: use --model.encoder "
+                "Transformer"
             )
         stem = VectorStem(shape)
         self.stages = nn.Sequential(

@@ -13,11 +13,16 @@ from src.errors import UserError
 from src.models.dropout import Dropout
 from src.models.encoders.convnet import describe
 from src.models.encoders.encoder import Encoder, State
-from src.models.encoders.transformer import attended, masked, pooled, with_mask
+from src.models.encoders.transformer import (
+    attention_mask,
+    join_mask,
+    pool_sequence,
+    split_mask,
+)
 
 Pool = Literal["none", "mean", "first"]
 
-# where backbones keep their parts
+# the names under which backbones keep their modules
 EMBEDDINGS = ("embeddings", "embedder")
 PROJECTION = ("embeddings_project",)
 BLOCKS = ("encoder.layer", "encoder.layers", "encoder.stages", "transformer.layer", "layers")
@@ -25,21 +30,23 @@ NORM = ("layernorm", "layer_norm", "norm")
 
 
 class Start(nn.Module):
-    """The inputs as a batch holds them -> (B, C, H, W), (B, S, D), or this and the mask of the real tokens (B, S)."""
+    """The embeddings of a backbone: inputs -> (B, C, H, W) or (B, S, D).
+
+    Tokens also give the mask of the real ones (B, S).
+    """
 
     def __init__(self, embeddings: nn.Module, projection: nn.Module | None, padding: int) -> None:
         super().__init__()
-        self.embeddings, self.projection, self.padding = (
-            embeddings,
-            projection or nn.Identity(),
-            padding,
-        )
+        self.embeddings = embeddings
+        self.projection = projection or nn.Identity()
+        self.padding = padding
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> State:
         """Returns a state."""
-        tokens = None if isinstance(inputs, Tensor) else inputs["tokens"]
-        x = self.projection(self.embeddings(inputs if tokens is None else tokens))
-        return masked(x, None if tokens is None else tokens != self.padding)
+        if isinstance(inputs, Tensor):
+            return join_mask(self.projection(self.embeddings(inputs)), None)
+        tokens = inputs["tokens"]
+        return join_mask(self.projection(self.embeddings(tokens)), tokens != self.padding)
 
 
 class Blocks(nn.Module):
@@ -50,39 +57,38 @@ class Blocks(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, state: State) -> State:
-        """Returns a state of the same make."""
-        x, mask = with_mask(state)
+        """Returns a state of the same form."""
+        x, mask = split_mask(state)
         hidden = {}
-        if (
-            mask is not None
-        ):  # as what is added to the scores, which every attention implementation takes
+        if mask is not None:
+            # as numbers to be added to the scores, which every attention implementation takes
             scores = torch.zeros(mask.shape, dtype=x.dtype, device=x.device)
-            hidden["attention_mask"] = scores.masked_fill(
-                ~attended(mask), torch.finfo(x.dtype).min
-            )[:, None, None]
+            scores = scores.masked_fill(~attention_mask(mask), torch.finfo(x.dtype).min)
+            hidden["attention_mask"] = scores[:, None, None]
         for block in self.blocks:
-            found = block(x, **hidden)
-            x = found[0] if isinstance(found, tuple) else found
-        return masked(x, mask)
+            output = block(x, **hidden)
+            x = output[0] if isinstance(output, tuple) else output
+        return join_mask(x, mask)
 
 
 class End(nn.Module):
-    """The backbone's last norm and pooling; an image (B, C, H, W) is pooled first, and normalised only then."""
+    """The backbone's last norm and pooling; an image (B, C, H, W) is pooled before its norm."""
 
     def __init__(self, norm: nn.Module | None, pool: Pool) -> None:
         super().__init__()
-        self.norm, self.pool = norm or nn.Identity(), pool
+        self.norm = norm or nn.Identity()
+        self.pool = pool
 
     def forward(self, state: State) -> Tensor:
         """Returns features (B, ..., D)."""
-        x, mask = with_mask(state)
+        x, mask = split_mask(state)
         if x.ndim == 4:
             return self.norm(x.mean((-2, -1))) if self.pool == "mean" else x.movedim(1, -1)
-        return pooled(self.norm(x), mask, self.pool)
+        return pool_sequence(self.norm(x), mask, self.pool)
 
 
 class FixedStatistics(nn.BatchNorm2d):
-    """BatchNorm by the statistics that came with the weights, in training too; scale and shift train."""
+    """BatchNorm with the statistics that came with the weights; its scale and shift train."""
 
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation."""
@@ -90,25 +96,25 @@ class FixedStatistics(nn.BatchNorm2d):
 
 
 class Pretrained(Encoder):
-    """A backbone of the transformers package (Wolf et al., EMNLP 2020): BERT, RoBERTa, ELECTRA, ViT, DINOv2, ConvNeXt, ResNet ...
+    """A backbone of the transformers package: BERT, RoBERTa, ELECTRA, ViT, DINOv2, ConvNeXt, ResNet.
 
-    One stage for the embeddings, then the blocks; the model's own pooler and heads are left out.
-    When it is made, an example goes
-    through the stages and through the model itself: where these differ the backbone is refused.
-    Parameters that the features do not depend on do not train.
+    (Wolf et al., "Transformers: State-of-the-art natural language processing", EMNLP 2020.) The
+    embeddings are the first stage, then come the blocks; the model's own pooler and heads are left
+    out. When it is made, an example goes through the stages and through the model itself: where
+    these differ the backbone is refused. Parameters that the features do not depend on do not
+    train.
 
-    For the same run on any topology, ``nn.Dropout`` becomes :class:`~src.models.dropout.Dropout`
-    with the same p, and dropout of attention weights and of whole layers, which each device would
-    draw for itself, is off. BatchNorm keeps the statistics that came with the weights, as in
-    detection (He et al., "Mask R-CNN", ICCV 2017): those of a batch depend on how it is dealt to
-    devices.
+    For the same run on any topology, ``nn.Dropout`` becomes the dropout of this package with the
+    same p, and dropout of attention weights and of whole layers, which each device would draw for
+    itself, is off. BatchNorm keeps the statistics that came with the weights, as in detection (He
+    et al., "Mask R-CNN", ICCV 2017): statistics of a batch depend on how it is spread over devices.
 
-    Token 0 fills up short sequences, so that 0 must be the backbone's ``pad_token_id``, as in BERT.
-    Where that is another number (RoBERTa: 1), it is that number which is masked, and which the data
-    must fill up with. Parts of tokens are not read.
+    Token 0 pads short sequences, so that 0 must be the backbone's ``pad_token_id``, as in BERT.
+    Where that is another number (RoBERTa: 1), that number is masked, and the data must pad with it.
+    Pieces of tokens are not read.
 
     Args:
-        shape: What one sample looks like: tokens, or images of a size that the backbone reads.
+        shape: The shape of one sample: tokens, or images of a size that the backbone reads.
         name: A model id on the Hugging Face hub, or a folder with config.json and the weights.
         weights: Whether to load the weights; else initial ones, from config.json alone.
         stages: Number of stages that the blocks are cut into, behind the one of the embeddings;
@@ -129,26 +135,24 @@ class Pretrained(Encoder):
     ) -> None:
         super().__init__(shape)
         if shape.categories or not (shape.tokens or len(shape.dense) == 3):
-            other = (
-                "TabularTransformer"
-                if shape.categories
-                else "Transformer"
-                if len(shape.dense) == 2
-                else "MLP"
-            )
+            other = "Transformer" if len(shape.dense) == 2 else "MLP"
+            if shape.categories:
+                other = "TabularTransformer"
             raise UserError(
-                f"Pretrained reads tokens or images, but the data gives {describe(shape)}: use --model.encoder {other}"
+                f"Pretrained reads tokens or images, but the data gives {describe(shape)}: use "
+                f"--model.encoder {other}"
             )
         if pool not in ("none", "mean", "first"):
             raise UserError(f"Pretrained: pool {pool} is neither none nor mean nor first")
         model, missing = load(name, weights)
         title = f"'{name}' ({model.config.model_type})"
         embeddings, projection, blocks, norm = (
-            part(model, places) for places in (EMBEDDINGS, PROJECTION, BLOCKS, NORM)
+            find_module(model, names) for names in (EMBEDDINGS, PROJECTION, BLOCKS, NORM)
         )
         if embeddings is None or not isinstance(blocks, nn.ModuleList):
             raise UserError(
-                f"Pretrained finds no embeddings and list of blocks in {title}: name a model like BERT, ViT or ResNet"
+                f"Pretrained finds no embeddings and list of blocks in {title}: name a model like "
+                "BERT, ViT or ResNet"
             )
         count = len(blocks) if stages is None else stages
         if not 1 <= count <= len(blocks):
@@ -157,24 +161,27 @@ class Pretrained(Encoder):
             )
         if not -1 <= freeze <= count + 1:
             raise UserError(
-                f"Pretrained: freeze {freeze} is neither in 0 ... {count + 1}, the stages of {title}, nor -1 for all"
+                f"Pretrained: freeze {freeze} is neither in 0 ... {count + 1}, the stages of "
+                f"{title}, nor -1 for all"
             )
+
         padding = getattr(model.config, "pad_token_id", None) or 0
-        pieces = [
-            Blocks(list(blocks)[a:b])
-            for a, b in pairwise(len(blocks) * k // count for k in range(count + 1))
-        ]
-        self.stages = nn.Sequential(Start(embeddings, projection, padding), *pieces)
-        self.stages[-1] = nn.Sequential(pieces[-1], End(norm, pool))
-        self._suit(weights, title)
-        inputs, theirs = own_features(model, shape, padding, pool, title)
-        reached = self._prove(inputs, theirs, model, title)
+        ends = pairwise(len(blocks) * k // count for k in range(count + 1))
+        runs = [Blocks(list(blocks)[first:last]) for first, last in ends]
+        self.stages = nn.Sequential(Start(embeddings, projection, padding), *runs)
+        self.stages[-1] = nn.Sequential(runs[-1], End(norm, pool))
+        self._replace_layers(weights, title)
+
+        # the stages must do what the model does, and only what the features read trains
+        inputs, theirs = compute_reference(model, shape, padding, pool, title)
+        reached = self._check_stages(inputs, theirs, model, title)
         lacking = [
             key for key, p in model.named_parameters() if key in missing and id(p) in reached
         ]
         if lacking:
             raise UserError(
-                f"Pretrained: the weights of {title} lack {lacking[0]}: set weights false, or name another model"
+                f"Pretrained: the weights of {title} lack {lacking[0]}: set weights false, or name "
+                "another model"
             )
         for p in self.parameters():
             p.requires_grad_(id(p) in reached)
@@ -182,8 +189,8 @@ class Pretrained(Encoder):
             stage.requires_grad_(False)
         self.features = theirs.shape[-1]
 
-    def _suit(self, weights: bool, title: str) -> None:
-        """Replaces layers whose results depend on the topology."""
+    def _replace_layers(self, weights: bool, title: str) -> None:
+        """Replaces layers whose results depend on the number of devices."""
         for parent in list(self.modules()):
             for key, child in list(parent.named_children()):
                 if type(child) is nn.Dropout:
@@ -191,15 +198,20 @@ class Pretrained(Encoder):
                 elif isinstance(child, nn.BatchNorm2d):
                     if not weights:
                         raise UserError(
-                            f"Pretrained: BatchNorm in {title} has its statistics from the weights: set weights true"
+                            f"Pretrained: BatchNorm in {title} has its statistics from the weights: "
+                            "set weights true"
                         )
                     fixed = FixedStatistics(child.num_features, child.eps)
                     fixed.load_state_dict(child.state_dict())
                     setattr(parent, key, fixed)
 
     @torch.enable_grad()
-    def _prove(self, inputs: Any, theirs: Tensor, model: nn.Module, title: str) -> set[int]:
-        """Compares the stages, as in training but without dropout, with the model; finds what the features depend on."""
+    def _check_stages(self, inputs: Any, theirs: Tensor, model: nn.Module, title: str) -> set[int]:
+        """Compares the stages with the model, in training mode but without dropout.
+
+        Returns:
+            The ids of the parameters that the features depend on.
+        """
         self.train()
         for module in self.modules():
             if isinstance(module, Dropout):
@@ -213,37 +225,40 @@ class Pretrained(Encoder):
             ) from error
         if not torch.equal(torch.get_rng_state(), before):
             raise UserError(
-                f"Pretrained: {title} draws random numbers of its own in training: set dropouts in its config.json to 0"
+                f"Pretrained: {title} draws random numbers of its own in training: set dropouts in "
+                "its config.json to 0"
             )
-        reached = depends(ours, self)
+
+        reached = find_parameters(ours, self)
         same = ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
-        if (
-            not same or depends(theirs, model) - reached
-        ):  # what starts near 0 would not show in the numbers
+        # a branch that starts near 0 would not show in the numbers
+        if not same or find_parameters(theirs, model) - reached:
             raise UserError(
-                f"Pretrained: {title} is more than its blocks one by one: name a model like BERT, ViT or ResNet"
+                f"Pretrained: {title} is more than its blocks one by one: name a model like BERT, "
+                "ViT or ResNet"
             )
         self.train()
         return reached
 
 
 @torch.enable_grad()
-def own_features(
+def compute_reference(
     model: Any, shape: InputShape, padding: int, pool: Pool, title: str
 ) -> tuple[Any, Tensor]:
-    """An example, and what the model itself makes of it, pooled."""
-    inputs, found, mask = shape.example(), describe(shape), None
+    """Returns an example, and the pooled output of the model itself for it."""
+    inputs = shape.example()
+    found = describe(shape)
+    mask = None
     if isinstance(inputs, Tensor):
         arguments = {"pixel_values": inputs}
     else:
-        tokens, known, found = (
-            inputs["tokens"],
-            getattr(model.config, "vocab_size", 0),
-            f"{shape.tokens} tokens",
-        )
+        tokens = inputs["tokens"]
+        known = getattr(model.config, "vocab_size", 0)
+        found = f"{shape.tokens} tokens"
         if known < shape.tokens:
             raise UserError(
-                f"Pretrained: {title} knows {known} tokens, but the data has {shape.tokens}: use the model's tokenizer"
+                f"Pretrained: {title} knows {known} tokens, but the data has {shape.tokens}: use the "
+                "model's tokenizer"
             )
         tokens = tokens.masked_fill(tokens == 0, padding)
         inputs, mask = {"tokens": tokens}, tokens != padding
@@ -251,26 +266,26 @@ def own_features(
     try:
         outputs = model.eval()(**arguments)
     except Exception as error:
-        size = (
-            f" with image_size {model.config.image_size}"
-            if hasattr(model.config, "image_size")
-            else ""
-        )
+        size = ""
+        if hasattr(model.config, "image_size"):
+            size = f" with image_size {model.config.image_size}"
         raise UserError(f"Pretrained: {title}{size} does not read {found}: {error}") from error
     x = outputs.last_hidden_state
     if x.ndim == 3:
-        return inputs, pooled(x, mask, pool)
+        return inputs, pool_sequence(x, mask, pool)
     if pool == "first":
         raise UserError(
-            f"Pretrained: pool first needs tokens, but {title} puts out images: set pool mean or none"
+            f"Pretrained: pool first needs tokens, but {title} puts out images: set pool mean or "
+            "none"
         )
-    return inputs, x.movedim(1, -1) if pool == "none" else outputs.get(
-        "pooler_output", x.mean((-2, -1))
-    ).flatten(1)
+    if pool == "none":
+        return inputs, x.movedim(1, -1)
+    # the model's own pooler has the last norm
+    return inputs, outputs.get("pooler_output", x.mean((-2, -1))).flatten(1)
 
 
-def depends(z: Tensor, module: nn.Module) -> set[int]:
-    """The ids of the parameters that z depends on."""
+def find_parameters(z: Tensor, module: nn.Module) -> set[int]:
+    """Returns the ids of the parameters of a module that z depends on."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(z.sum(), parameters, allow_unused=True)
     return {
@@ -279,7 +294,7 @@ def depends(z: Tensor, module: nn.Module) -> set[int]:
 
 
 def load(name: str, weights: bool) -> tuple[Any, set[str]]:
-    """A model in fp32, and the names of parameters that its weights do not have.
+    """Loads a model in float32, and the names of parameters that its weights lack.
 
     Raises:
         UserError: transformers is not installed, or there is no such model.
@@ -298,11 +313,9 @@ def load(name: str, weights: bool) -> tuple[Any, set[str]]:
     try:
         config = AutoConfig.from_pretrained(name)
         for key, value in config.to_dict().items():
-            if (
-                "drop" in key
-                and any(what in key for what in ("att", "path", "layer"))
-                and isinstance(value, float)
-            ):
+            # dropout of attention weights, and of whole layers
+            unseeded = "drop" in key and any(what in key for what in ("att", "path", "layer"))
+            if unseeded and isinstance(value, float):
                 setattr(config, key, 0.0)
         if not weights:
             return AutoModel.from_config(config, dtype=torch.float32), set()
@@ -311,13 +324,13 @@ def load(name: str, weights: bool) -> tuple[Any, set[str]]:
         )
     except (OSError, ValueError) as error:
         raise UserError(
-            f"Pretrained: name '{name}' is neither a model id on the hub nor a folder with a model and its weights "
-            f"(without weights, set weights false): {error}"
+            f"Pretrained: name '{name}' is neither a model id on the hub nor a folder with a model "
+            f"and its weights (without weights, set weights false): {error}"
         ) from error
     return model, set(info["missing_keys"])
 
 
-def part(model: nn.Module, places: Sequence[str]) -> nn.Module | None:
-    """The first of these submodules that the model has."""
+def find_module(model: nn.Module, names: Sequence[str]) -> nn.Module | None:
+    """Returns the first of some submodules that the model has."""
     modules = dict(model.named_modules())
-    return next((modules[place] for place in places if place in modules), None)
+    return next((modules[name] for name in names if name in modules), None)

@@ -6,50 +6,50 @@ from torch import Tensor, nn
 
 from src.batch import InputShape
 from src.errors import UserError
-from src.models.encoders.convnet import Pool, refuse_other_than_images
+from src.models.encoders.convnet import Pool, check_image_shape
 from src.models.encoders.encoder import Encoder
 
-# of GroupNorm, as in ConvNet; on ImageNet 8 are within 0.3 % of 32 (Wu and He, Table 3), and narrow
-# networks can have them
+# groups of GroupNorm, as in ConvNet; on ImageNet 8 are within 0.3 % of 32 (Wu and He, Table 3), and
+# narrow networks can have them
 GROUPS = 8
 Norm = Literal["group", "batch"]
+# blocks of each stage by the depth of the network (He et al., Table 1)
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
 def check_images(name: str, shape: InputShape, width: int, groups: bool = True) -> None:
-    """Refuses what an encoder of images cannot read, and channels that its groups would not divide.
+    """Checks that the inputs are images, and that the groups of GroupNorm divide the channels.
 
     Raises:
         UserError: The inputs are no images, or the width is wrong.
     """
-    refuse_other_than_images(name, shape)
+    check_image_shape(name, shape)
     if width < 1:
         raise UserError(f"{name}: width {width} must be at least 1")
     if groups and width % GROUPS and GROUPS % width:
         raise UserError(
-            f"{name}: width {width} must be a multiple of {GROUPS}, the number of its GroupNorm groups, or 1, 2, 4"
+            f"{name}: width {width} must be a multiple of {GROUPS}, the number of its GroupNorm "
+            "groups, or 1, 2, 4"
         )
 
 
-def convolution(
+def make_convolution(
     channels_in: int, channels: int, kernel: int, stride: int = 1, norm: Norm = "group"
 ) -> nn.Sequential:
-    """A convolution and its normalisation; the image keeps its size, or is halved if ``stride`` is 2."""
+    """Makes a convolution with its normalisation; a stride of 2 halves the image."""
     conv = nn.Conv2d(channels_in, channels, kernel, stride, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(
-        conv,
-        nn.GroupNorm(min(GROUPS, channels), channels)
-        if norm == "group"
-        else nn.BatchNorm2d(channels),
-    )
+    if norm == "batch":
+        return nn.Sequential(conv, nn.BatchNorm2d(channels))
+    return nn.Sequential(conv, nn.GroupNorm(min(GROUPS, channels), channels))
 
 
 class Block(nn.Module):
-    """ReLU(shortcut(x) + body(x)); the shortcut is the identity, or a 1x1 convolution where the shape changes.
+    """A residual block: ReLU(shortcut(x) + body(x)).
 
-    The body is two 3x3 convolutions, or as a bottleneck a 1x1, a 3x3 and a 1x1 to four times the
-    channels. The first 3x3 one has the stride, as in torchvision.
+    The shortcut is the identity, or a 1x1 convolution where the shape changes. The body is two 3x3
+    convolutions, or as a bottleneck a 1x1, a 3x3 and a 1x1 to four times the channels. The first
+    3x3 convolution has the stride, as in torchvision.
     """
 
     def __init__(
@@ -58,20 +58,22 @@ class Block(nn.Module):
         super().__init__()
         out = channels * 4 if bottleneck else channels
         same = stride == 1 and channels_in == out
-        self.shortcut = nn.Identity() if same else convolution(channels_in, out, 1, stride, norm)
+        self.shortcut = (
+            nn.Identity() if same else make_convolution(channels_in, out, 1, stride, norm)
+        )
         if bottleneck:
             layers = [
-                convolution(channels_in, channels, 1, 1, norm),
+                make_convolution(channels_in, channels, 1, 1, norm),
                 nn.ReLU(),
-                convolution(channels, channels, 3, stride, norm),
+                make_convolution(channels, channels, 3, stride, norm),
                 nn.ReLU(),
-                convolution(channels, out, 1, 1, norm),
+                make_convolution(channels, out, 1, 1, norm),
             ]
         else:
             layers = [
-                convolution(channels_in, channels, 3, stride, norm),
+                make_convolution(channels_in, channels, 3, stride, norm),
                 nn.ReLU(),
-                convolution(channels, channels, 3, 1, norm),
+                make_convolution(channels, channels, 3, 1, norm),
             ]
         self.body = nn.Sequential(*layers)
         self.relu = nn.ReLU()
@@ -82,23 +84,22 @@ class Block(nn.Module):
 
 
 class ResNet(Encoder):
-    """A residual network: x <- ReLU(x + F(x)) (He et al., "Deep residual learning for image recognition", CVPR 2016).
+    """A residual network for images: x <- ReLU(x + F(x)).
 
-    Five stages: the stem and four groups of blocks, of which each after the first halves the image
-    and doubles the channels; the last one ends with the mean over the image. Depths 18 and 34 are
-    of basic blocks, 50 of bottlenecks.
+    (He et al., "Deep residual learning for image recognition", CVPR 2016.) It has five stages: the
+    stem and four groups of blocks. Each group after the first halves the image and doubles the
+    channels; the last one ends with the mean over the image. Depths 18 and 34 have basic blocks,
+    depth 50 bottlenecks.
 
     Args:
-        shape: What one sample looks like; its dense part must be (channels, height, width).
-        depth: Number of layers, by the names of the paper (its last one, the classifier, is the
-            heads' business).
+        shape: The shape of one sample; its dense part must be (channels, height, width).
+        depth: Number of layers as the paper counts them, with the classifier (here the heads).
         width: Channels of the stem, a multiple of 8 or 1, 2, 4; the features are 8 times as many
             (depth 50: 32 times).
         stem: cifar: a 3x3 convolution that keeps the size, for small images. imagenet: a 7x7 one
             that halves it, and max pooling, which halves it again.
-        norm: group: GroupNorm (Wu and He, ECCV 2018). batch: BatchNorm, which sees the rows of its
-            own device alone, those that fill up a batch included, so that a run depends on the
-            number of devices.
+        norm: group: GroupNorm (Wu and He, ECCV 2018). batch: BatchNorm, which sees only the rows of
+            its own device, padding included, so that a run depends on the number of devices.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class ResNet(Encoder):
         check_images("ResNet", shape, width, groups=norm == "group")
         kernel, stride = (3, 1) if stem == "cifar" else (7, 2)
         stages = [
-            nn.Sequential(convolution(shape.dense[0], width, kernel, stride, norm), nn.ReLU())
+            nn.Sequential(make_convolution(shape.dense[0], width, kernel, stride, norm), nn.ReLU())
         ]
         if stem == "imagenet":
             stages[0].append(nn.MaxPool2d(3, stride=2, padding=1))

@@ -1,4 +1,4 @@
-"""A transformer for table rows, whose columns are its tokens."""
+"""A transformer for table rows: each column is a token."""
 
 import torch
 from rtdl_revisiting_models import CategoricalEmbeddings, LinearEmbeddings
@@ -8,15 +8,15 @@ from src.batch import InputShape
 from src.errors import UserError
 from src.models.encoders.convnet import describe
 from src.models.encoders.encoder import Encoder
-from src.models.encoders.stem import start_between
-from src.models.encoders.transformer import Block, Finish, check
+from src.models.encoders.stem import start_unseen_at_mean
+from src.models.encoders.transformer import Block, Finish, check_sizes
 
 
 class Tokenizer(nn.Module):
-    """A row as a [CLS] token and one token per column: x_j w_j + b_j of a number x_j, e_j(x_j) + b_j of a category.
+    """A row as a [CLS] token and one token per column.
 
-    All weights are uniform in +-width^-0.5 at first, as in the authors' package, of which the two
-    kinds of columns come.
+    A number x_j becomes x_j w_j + b_j, a category e_j(x_j) + b_j. All weights are uniform in
+    +-width^-0.5 at first, as in the authors' package, which the two kinds of columns come from.
     """
 
     def __init__(self, columns: int, categories: tuple[int, ...], width: int) -> None:
@@ -30,7 +30,7 @@ class Tokenizer(nn.Module):
                 list(categories), width
             )
             for embedding in embeddings.embeddings:
-                start_between(embedding.weight)
+                start_unseen_at_mean(embedding.weight)
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """(B, F), or {'dense': (B, F), 'categorical': (B, C)}, -> (B, 1 + F + C, width)."""
@@ -40,15 +40,16 @@ class Tokenizer(nn.Module):
 
 
 class TabularTransformer(Encoder):
-    """FT-Transformer: the features of a row are its [CLS] token, which attended to all columns (Gorishniy et al., NeurIPS 2021).
+    """FT-Transformer: the features of a table row are its [CLS] token, which attends to all columns.
 
-    "Revisiting deep learning models for tabular data". Each column is a token, without positions;
-    blocks are those of :class:`~src.models.encoders.Transformer`, with GELU where the paper has
-    ReGLU. As in the paper the first block has no LayerNorm in front of its attention, and the last
-    one computes the [CLS] token alone. One stage for the tokens, one per block.
+    (Gorishniy et al., "Revisiting deep learning models for tabular data", NeurIPS 2021.) Each
+    column is a token, without positions. It has the blocks of the Transformer encoder, with GELU
+    where the paper has ReGLU. As in the paper the first block has no LayerNorm in front of its
+    attention, and the last one computes the [CLS] token alone. The tokens are one stage, each block
+    another.
 
     Args:
-        shape: What one sample looks like: table columns.
+        shape: The shape of one sample: table columns.
         width: Size of each token, and of the features; a multiple of ``heads``.
         depth: Number of blocks.
         heads: Number of attention heads.
@@ -68,9 +69,10 @@ class TabularTransformer(Encoder):
         if shape.tokens or len(shape.dense) > 1 or not (columns or shape.categories):
             other = "Transformer" if shape.tokens or len(shape.dense) == 2 else "ConvNet"
             raise UserError(
-                f"TabularTransformer reads table columns, but the data gives {describe(shape)}: use --model.encoder {other}"
+                f"TabularTransformer reads table columns, but the data gives {describe(shape)}: "
+                f"use --model.encoder {other}"
             )
-        check("TabularTransformer", width, depth, heads, dropout)
+        check_sizes("TabularTransformer", width, depth, heads, dropout)
         blocks = [
             Block(width, heads, dropout, rows=1 if k == depth - 1 else None) for k in range(depth)
         ]

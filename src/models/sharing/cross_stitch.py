@@ -1,4 +1,4 @@
-"""Cross-stitch networks: between stages each task's features become a learned mixture of all tasks' features."""
+"""Cross-stitch networks: behind each stage, tasks mix their features by learned weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from src.models.sharing.feature_exchange import FeatureExchange, mostly_own
-from src.models.sharing.gates import table
+from src.models.sharing.gates import make_table
 from src.models.sharing.sharing import EncoderFactory
 
 if TYPE_CHECKING:
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class Stitch(nn.Module):
-    """x_t <- sum_s a_ts x_s.
+    """One cross-stitch unit: x_t <- sum_s a_ts x_s.
 
     Args:
-        start_TT: Initial weights.
-        channels: C, for weights of each channel's own; None for one matrix for all.
+        start_TT: Initial weights a.
+        channels: C, if each channel has weights of its own; None for one matrix for all.
     """
 
     def __init__(self, start_TT: Tensor, channels: int | None) -> None:
@@ -33,20 +33,20 @@ class Stitch(nn.Module):
         if self.weight.ndim == 2:
             return torch.tensordot(self.weight, x, 1)
         weight = self.weight.view(*self.weight.shape[:2], *[1] * (x.ndim - 2), -1)
+        # for two tasks' vectors this takes a fifth of the time of one product per channel
         mixed = weight[:, 0] * x[0]
-        for s in range(
-            1, len(x)
-        ):  # of two tasks' vectors this takes a fifth of the time of a product for each channel
+        for s in range(1, len(x)):
             mixed = torch.addcmul(mixed, weight[:, s], x[s])
         return mixed
 
 
 class CrossStitch(FeatureExchange):
-    """x_t <- sum_s a_ts x_s behind each stage, with one encoder for each task (Misra et al., "Cross-stitch networks", CVPR 2016).
+    """Cross-stitch networks: one encoder per task, and x_t <- sum_s a_ts x_s behind each stage.
 
-    As in the paper, whose last unit is behind the last layer before the outputs (fc7), the last
-    stage is followed by one too. With the identity for a this is Separate. The paper trains a with
-    a much higher learning rate than the encoders; here it is theirs.
+    (Misra et al., "Cross-stitch networks for multi-task learning", CVPR 2016.) As in the paper,
+    whose last unit stands behind the last layer before the outputs (fc7), the last stage is
+    followed by a unit too. With the identity for a this is Separate. The paper trains a at a much
+    higher learning rate than the encoders; here the rate is the same.
 
     Args:
         encoder: Makes an encoder.
@@ -72,9 +72,9 @@ class CrossStitch(FeatureExchange):
         )
 
     def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
-        """The weights behind each stage, averaged over channels: row t takes so much of column s."""
+        """Returns the weights behind each stage, mean over channels: a_ts in row t, column s."""
         return {
-            f"stitches of stage {k + 1}": table(
+            f"stitches of stage {k + 1}": make_table(
                 a.flatten(2).mean(2) if a.ndim > 2 else a, self.tasks, self.tasks
             )
             for k, a in enumerate(self.exchanges.parameters())

@@ -12,12 +12,14 @@ from src.models.sharing.sharing import EncoderFactory, Owned
 
 
 class DSelectK(Mixture):
-    """z_t = sum_e g_te f_e(x) with gates of at most k experts, which are learned by their binary numbers.
+    """DSelect-k: z_t = sum_e g_te f_e(x) with gates g_t that choose at most k experts.
 
-    g_t = sum_i softmax(w_t)_i r(z_ti), i = 1 ... k, with r(z)_e = prod_j S(z_j) where bit j of e is
-    1 and 1 - S(z_j) where it is 0, and the smooth step S(z) = 1/2 + 3z / (2 gamma) - 2 z^3 /
-    gamma^3, which is 0 below -gamma / 2 and 1 above gamma / 2 (Hazimeh et al., "DSelect-k", NeurIPS
-    2021). Once all bits are 0 or 1 a task has k experts, and what others do reaches it no more.
+    An expert is chosen by the bits of its number: g_t = sum_i softmax(w_t)_i r(z_ti), i = 1 ... k,
+    with r(z)_e = prod_j S(z_j) where bit j of e is 1 and 1 - S(z_j) where it is 0, and the smooth
+    step S(z) = 1/2 + 3z / (2 gamma) - 2 z^3 / gamma^3, which is 0 below -gamma / 2 and 1 above
+    gamma / 2 (Hazimeh et al., "DSelect-k: Differentiable selection in the mixture of experts with
+    applications to multi-task learning", NeurIPS 2021). Once all bits are 0 or 1 a task has k
+    experts, and the others no longer influence it.
 
     w and z are the same for all samples, as in the paper's multi-task experiments, or linear in the
     sample.
@@ -52,22 +54,24 @@ class DSelectK(Mixture):
             )
         if entropy and per_example:
             raise UserError(
-                f"DSelectK: entropy {entropy} with per_example would be a mean over rows, which depends on the number of devices: "
-                "set entropy 0 or per_example false"
+                f"DSelectK: entropy {entropy} with per_example would be a mean over rows, which "
+                "depends on the number of devices: set entropy 0 or per_example false"
             )
         super().__init__(encoder, tasks, experts)
-        self.k, self.gamma, self.entropy = k, gamma, entropy
+        self.k = k
+        self.gamma = gamma
+        self.entropy = entropy
         self.read = GateInput(self.experts.shape) if per_example else None
         features = self.read.features if self.read is not None else 0
         self.bits = Gates(len(tasks), k * (experts.bit_length() - 1), features, scale=gamma / 10)
         self.weights = Gates(len(tasks), k, features)
-        # near the middle of the smooth step, where its slope is largest, but not on it, where all
-        # selectors are alike
+        # near the middle of the smooth step, where its slope is largest; in the very middle all
+        # selectors would be alike
         nn.init.uniform_(self.bits.bias, -gamma / 100, gamma / 100)
         nn.init.uniform_(self.weights.bias, -0.05, 0.05)
 
     def selectors(self, bits: Tensor) -> Tensor:
-        """The bits z (..., k log2(E)) as r(z), (..., k, E)."""
+        """Computes r(z), (..., k, E), from the bits z (..., k log2(E))."""
         z = (bits / self.gamma).clamp(-0.5, 0.5).unflatten(-1, (self.k, -1))
         steps = 0.5 + 1.5 * z - 2 * z**3
         r = torch.ones_like(steps[..., :1])
@@ -81,16 +85,15 @@ class DSelectK(Mixture):
         return (self.weights(x).softmax(-1).unsqueeze(-1) * self.selectors(self.bits(x))).sum(-2)
 
     def penalty(self) -> Tensor | None:
-        """Returns the entropies' sum times their strength."""
+        """Returns the sum of the entropies times their strength."""
         if not self.entropy:
             return None
         r = self.selectors(self.bits(None))
-        return (
-            -self.entropy * (r * (r + 1e-6).log()).sum()
-        )  # the logarithm's slope at 0 is to be finite
+        # the slope of the logarithm at 0 must be finite
+        return -self.entropy * (r * (r + 1e-6).log()).sum()
 
     def owners(self) -> Iterator[Owned]:
-        """The experts and what the gates read belong to all, a gate to its task."""
+        """Yields experts and gate inputs for all tasks, a gate for its task."""
         yield from super().owners()
         yield Owned(self.tasks, list(self.read.parameters()) if self.read is not None else [])
         yield Owned(self.tasks, [*self.bits.parameters(), *self.weights.parameters()], slices=True)

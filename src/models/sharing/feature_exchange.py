@@ -1,14 +1,14 @@
-"""What architectures have in common whose tasks exchange features between the stages of their own encoders."""
+"""The base of architectures in which tasks exchange features between stages."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from src.errors import UserError
-from src.models.encoders.encoder import Layout, top, with_top
+from src.models.encoders.encoder import Inputs, Layout, State, top, with_top
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_encoders import StackedEncoders
 
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 
 
 class FeatureExchange(Sharing):
-    """T encoders side by side; behind each stage, the last one included, e_k mixes what they put out.
+    """T encoders side by side, and a unit e_k behind each stage k that mixes their outputs.
 
-    Only the features themselves are mixed. What rides along (masks, skips) stays each task's own.
+    The last stage is followed by a unit too. Only the features themselves are mixed; each task
+    keeps its own masks and skips.
 
     Args:
         encoder: Makes an encoder.
         tasks: The tasks' names.
         own: Initial weight of a task's own features, in [0, 1]; the others have equal parts of the
             rest.
-        exchange: Makes e_k: (T, B, ..., C) -> the same, from what stage k puts out. The first
-            dimension of all its parameters is that of the tasks whose features they make.
+        exchange: Makes e_k, (T, B, ..., C) -> the same shape, from the layout of stage k. The first
+            dimension of each of its parameters is that of the tasks whose features they make.
 
     Attributes:
         encoders: The encoders.
@@ -49,8 +50,8 @@ class FeatureExchange(Sharing):
         self.feature_sizes = dict.fromkeys(tasks, self.encoders.features)
 
     def outputs(self, inputs: Tensor | dict[str, Tensor]) -> list[Tensor]:
-        """Returns what each stage puts out, mixed, (T, B, ..., C)."""
-        state: Any = inputs
+        """Returns the mixed output of each stage, (T, B, ..., C)."""
+        state: Inputs | State = inputs
         mixed = []
         for k, (layout, exchange) in enumerate(
             zip(self.encoders.layouts, self.exchanges, strict=True)
@@ -65,7 +66,7 @@ class FeatureExchange(Sharing):
         return dict(zip(self.tasks, self.outputs(inputs)[-1].unbind(), strict=True))
 
     def owners(self) -> Iterator[Owned]:
-        """All tasks reach all encoders and what is mixed before the last stage; behind it each task mixes for itself."""
+        """Yields encoders and units for all tasks; in the last unit each task has its own slice."""
         *earlier, last = self.exchanges
         yield from self.encoders.owners([self.tasks] * len(self.tasks))
         yield Owned(self.tasks, [p for exchange in earlier for p in exchange.parameters()])
@@ -73,11 +74,11 @@ class FeatureExchange(Sharing):
 
     @abstractmethod
     def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
-        """How much each task takes of each, {title: table}."""
+        """Returns how much each task takes of each other one, {title: table}."""
 
 
 def mostly_own(own: float, count: int) -> Tensor:
-    """(count, count) with ``own`` on the diagonal and equal parts of the rest elsewhere: every row sums to 1."""
+    """Returns (count, count) weights: ``own`` on the diagonal, equal elsewhere, rows sum to 1."""
     if count == 1:
         return torch.ones(1, 1)
     others = (1 - own) / (count - 1)

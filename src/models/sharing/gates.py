@@ -1,4 +1,4 @@
-"""What a gate reads of a sample, gates, and mixtures of what several networks put out."""
+"""Gates, the inputs that they read, and mixtures of the outputs of several networks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from src.batch import InputShape
-from src.models.encoders.encoder import Encoder, State
+from src.models.encoders.encoder import Encoder, State, map_state
 from src.models.encoders.stem import VectorStem, embedding_size
 from src.models.sharing.sharing import EncoderFactory
 
@@ -24,11 +23,11 @@ SIDE = 8  # pixels
 class GateInput(nn.Module):
     """Inputs of any kind as one vector per sample (B, features).
 
-    Vectors and table rows are put side by side as an encoder's stem does it, images are averaged to
-    at most 8 x 8, and of a sequence it is the mean of small learned vectors of its tokens.
+    Vectors and table rows are put side by side as an encoder's stem does it. Images are averaged to
+    at most 8 x 8. A sequence becomes the mean of small learned vectors of its tokens.
 
     Args:
-        shape: What one sample looks like.
+        shape: The shape of one sample.
     """
 
     def __init__(self, shape: InputShape) -> None:
@@ -40,6 +39,7 @@ class GateInput(nn.Module):
             self.stem = nn.Embedding(shape.tokens, self.features)
             nn.init.normal_(self.stem.weight, std=self.features**-0.5)
             return
+
         if len(shape.dense) == 3:
             channels, height, width = shape.dense
             self.grid = (min(height, SIDE), min(width, SIDE))
@@ -51,43 +51,59 @@ class GateInput(nn.Module):
         """Returns (B, features)."""
         if isinstance(self.stem, nn.Embedding):
             assert not isinstance(inputs, Tensor)
-            return over_tokens(self.stem(inputs["tokens"]), inputs["tokens"])
+            return average_tokens(self.stem(inputs["tokens"]), inputs["tokens"])
         if self.grid is not None:
             assert isinstance(inputs, Tensor)
             inputs = F.adaptive_avg_pool2d(inputs, self.grid)
         return self.stem(inputs)
 
 
-def over_tokens(x: Tensor, tokens: Tensor) -> Tensor:
-    """The mean of (..., B, S, C) over the tokens (B, S) of each sequence, without what fills it up: how far depends on others."""
+def average_tokens(x: Tensor, tokens: Tensor) -> Tensor:
+    """Averages (..., B, S, C) over the real tokens (B, S) of each sequence.
+
+    Padding does not count: its length depends on the other sequences of the batch.
+    """
     real = (tokens > 0).to(x.dtype).unsqueeze(-1)
     return (x * real).sum(-2) / real.sum(-2).clamp(min=1)
 
 
-def over_places(x: Tensor, tokens: Tensor | None) -> Tensor:
-    """(K, B, ..., C) -> (K, B, C), the mean; of a sequence that over its tokens, however long the others of its batch are."""
+def average_places(x: Tensor, tokens: Tensor | None) -> Tensor:
+    """Averages (K, B, ..., C) over all places, those of a sequence over its real tokens.
+
+    Returns:
+        (K, B, C).
+    """
     if x.ndim == 3:
         return x
     if tokens is not None and x.shape[2:-1] == tokens.shape[1:]:
-        return over_tokens(x, tokens)
+        return average_tokens(x, tokens)
     return x.flatten(2, -2).mean(2)
 
 
-def pooled(x: Tensor, image: bool, inputs: Tensor | dict[str, Tensor]) -> Tensor:
-    """K states (K, B, ...) of a batch of inputs, as images or with channels last, as vectors: their mean over places (K, B, C)."""
+def pool_states(x: Tensor, image: bool, inputs: Tensor | dict[str, Tensor]) -> Tensor:
+    """Averages K states of a batch over places.
+
+    Args:
+        x: (K, B, C, H, W) for images, else (K, B, ..., C).
+        image: Whether it is images.
+        inputs: The inputs of the batch, which tell the real tokens of a sequence.
+
+    Returns:
+        (K, B, C).
+    """
     tokens = None if isinstance(inputs, Tensor) else inputs.get("tokens")
-    return over_places(x.movedim(-3, -1) if image else x, tokens)
+    return average_places(x.movedim(-3, -1) if image else x, tokens)
 
 
 class Gates(nn.Module):
-    """T linear gates of O outputs, W_t x + b_t; row t of each parameter is gate t's.
+    """T linear gates of O outputs, W_t x + b_t; row t of each parameter belongs to gate t.
 
     Args:
         gates: T.
         outputs: O.
-        features: Size of x; 0: there is none, and the outputs are b_t.
-        scale: Standard deviation of an output at first, if the features have variance 1: near even
-            gates.
+        features: Size of x; 0: there is no x, and the outputs are b_t.
+        scale: Standard deviation of an output at first, for features of variance 1; a small one
+            makes gates start nearly even.
     """
 
     def __init__(self, gates: int, outputs: int, features: int, scale: float = 0.1) -> None:
@@ -97,18 +113,22 @@ class Gates(nn.Module):
         self.bias = nn.Parameter(torch.zeros(gates, outputs))
 
     def forward(self, x: Tensor | None) -> Tensor:
-        """(B, features) for all, or each gate's own (T, B, features), -> (B, T, O); without x (T, O)."""
+        """(B, features) for all, or (T, B, features) with a part for each gate, -> (B, T, O).
+
+        Without x the outputs are (T, O).
+        """
         if x is None or self.weight is None:
             return self.bias
         if x.ndim == 2:
-            return F.linear(x, self.weight.flatten(0, 1), self.bias.flatten()).unflatten(
-                -1, self.bias.shape
-            )
+            y = F.linear(x, self.weight.flatten(0, 1), self.bias.flatten())
+            return y.unflatten(-1, self.bias.shape)
         return torch.bmm(x, self.weight.mT).transpose(0, 1) + self.bias
 
 
 def mix(weights: Tensor, state: State) -> State:
-    """sum_e w_te x_e of all that E networks put out, what rides along included; masks are the same for all, and stay.
+    """Mixes the outputs of E networks: sum_e w_te x_e for each tensor of the state.
+
+    Masks, which are the same for all networks, stay.
 
     Args:
         weights: (T, E) for all samples, or (B, T, E).
@@ -117,27 +137,28 @@ def mix(weights: Tensor, state: State) -> State:
     Returns:
         Tensors (T, B, ...).
     """
-    return tree_map(partial(_mixed, weights), state)
+    return map_state(partial(mix_tensors, weights), state)
 
 
-def _mixed(weights: Tensor, x: Tensor) -> Tensor:
+def mix_tensors(weights: Tensor, x: Tensor) -> Tensor:
+    """Mixes one tensor (E, B, ...) of a state, see :func:`mix`."""
     if not x.is_floating_point():
         return x[:1].expand(weights.shape[-2], *x.shape[1:])
     if weights.ndim == 2:
         return (weights @ x.flatten(1)).unflatten(1, x.shape[1:])
-    return (
-        torch.bmm(weights, x.flatten(2).transpose(0, 1)).transpose(0, 1).unflatten(2, x.shape[2:])
-    )
+    # (B, T, E) @ (B, E, rest): one product per sample
+    z = torch.bmm(weights, x.flatten(2).transpose(0, 1))
+    return z.transpose(0, 1).unflatten(2, x.shape[2:])
 
 
-def one_more(encoder: EncoderFactory) -> Encoder:
-    """An encoder to look at: the generator of initial weights stays where it was."""
+def make_example(encoder: EncoderFactory) -> Encoder:
+    """Makes an encoder to look at; the generator of initial weights stays where it was."""
     with torch.random.fork_rng(devices=[]):
         return encoder()
 
 
-def table(numbers: Tensor, rows: Sequence[str], columns: Sequence[str]) -> "DataFrame":
-    """Numbers with names."""
+def make_table(numbers: Tensor, rows: Sequence[str], columns: Sequence[str]) -> "DataFrame":
+    """Makes a table of numbers (R, C) with named rows and columns."""
     from pandas import DataFrame
 
     return DataFrame(numbers.tolist(), index=list(rows), columns=list(columns))

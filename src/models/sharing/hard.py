@@ -5,15 +5,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor
 
 from src.errors import UserError
+from src.models.encoders.encoder import top
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_encoders import StackedEncoders
 
 
 class HardSharing(Sharing):
-    """z = f(x) for every task; only the heads are the tasks' own (Caruana, Machine Learning 1997).
+    """Hard parameter sharing: z = f(x) for every task, with one head per task.
 
-    With ``until: k`` the first k stages are shared and the rest is each task's own: z_t = f_t(f(x))
-    (Vandenhende et al., "Branched multi-task networks", BMVC 2020, with one branching point).
+    (Caruana, "Multitask learning", Machine Learning 1997.) With ``until: k`` the first k stages are
+    shared and each task has the other stages for itself: z_t = f_t(f(x)) (Vandenhende et al.,
+    "Branched multi-task networks", BMVC 2020, with one branching point).
 
     Args:
         encoder: Makes an encoder.
@@ -29,7 +31,8 @@ class HardSharing(Sharing):
         stages = len(self.encoder.stages) if until is not None else 0
         if until is not None and not 1 <= until <= stages:
             raise UserError(
-                f"HardSharing: until {until} is outside 1 ... {stages}, the stages of {type(self.encoder).__name__}"
+                f"HardSharing: until {until} is outside 1 ... {stages}, the stages of "
+                f"{type(self.encoder).__name__}"
             )
         self.one_feature = until is None or until == stages
         self.branches = (
@@ -40,14 +43,14 @@ class HardSharing(Sharing):
         self.feature_sizes = dict.fromkeys(tasks, self.encoder.features)
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
-        """Returns the same features for every task, or those of each branch."""
+        """Returns the same features for every task, or the features of each branch."""
         z = self.encoder(inputs)
         if self.branches is None:
             return dict.fromkeys(self.tasks, z)
-        return dict(zip(self.tasks, self.branches(z).unbind(), strict=True))
+        return dict(zip(self.tasks, top(self.branches(z)).unbind(), strict=True))
 
     def owners(self) -> Iterator[Owned]:
-        """The encoder belongs to all, a branch to its task."""
+        """Yields the encoder for all tasks, a branch for its task."""
         yield Owned(self.tasks, list(self.encoder.parameters()))
         if self.branches is not None:
             yield from self.branches.owners([(task,) for task in self.tasks])

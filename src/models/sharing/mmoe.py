@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from src.errors import UserError
-from src.models.sharing.gates import GateInput, Gates, mix, table
+from src.models.encoders.encoder import top
+from src.models.sharing.gates import GateInput, Gates, make_table, mix
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_encoders import StackedEncoders
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Mixture(Sharing):
-    """z_t = sum_e g_te f_e(x): E encoders for all tasks, the experts, and a gate g_t for each.
+    """A mixture of experts: z_t = sum_e g_te f_e(x), with E encoders f_e and a gate g_t per task.
 
     Args:
         encoder: Makes an encoder.
@@ -34,36 +35,37 @@ class Mixture(Sharing):
 
     @abstractmethod
     def gates(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
-        """Returns g, (B, T, E), or (T, E) where it is the same for all samples."""
+        """Returns g, (B, T, E), or (T, E) where gates are the same for all samples."""
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
         """Returns each task's mixture."""
         gates = self.gates(inputs)
-        z = mix(gates, self.experts(inputs))
+        z = top(mix(gates, self.experts(inputs)))
+        # the dashboards show gates of validation rows alone
         self.latest = {} if self.training else {"gates": gates.detach().expand(len(z[0]), -1, -1)}
         return dict(zip(self.tasks, z, strict=True))
 
     def owners(self) -> Iterator[Owned]:
-        """The experts belong to all."""
+        """Yields the experts for all tasks."""
         yield from self.experts.owners([self.tasks] * len(self.experts))
 
     def observe(self) -> dict[str, Tensor]:
-        """The gates (B, T, E)."""
+        """Returns the gates (B, T, E) of the latest evaluation batch."""
         return self.latest
 
     def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
-        """The mean gate of each task, and the experts' load, its mean over tasks."""
+        """Returns the mean gate of each task, and the load of each expert: its mean over tasks."""
         if "gates" not in means:
             return {}
         load_E = means["gates"].mean(0)
         names = [f"expert {e + 1}" for e in range(len(self.experts))]
         return {
-            "gates": table(means["gates"], self.tasks, names),
-            "load": table(load_E[None], ["all tasks"], names),
+            "gates": make_table(means["gates"], self.tasks, names),
+            "load": make_table(load_E[None], ["all tasks"], names),
         }
 
     def summary(self, means: Mapping[str, Tensor]) -> list[str]:
-        """How evenly the experts are used."""
+        """Returns a line that says how evenly the experts are used."""
         if "gates" not in means:
             return []
         load_E = means["gates"].mean(0)
@@ -77,7 +79,8 @@ class MMoE(Mixture):
 
     Each task weighs E encoders anew for every sample (Ma et al., "Modeling task relationships in
     multi-task learning with multi-gate mixture-of-experts", KDD 2018). The gates read the sample as
-    a vector, see :class:`GateInput`. With one expert this is hard sharing.
+    a vector: rows as they are, images at 8 x 8, of sequences the mean of small embeddings. With one
+    expert this is hard sharing.
 
     Args:
         encoder: Makes an encoder.
@@ -95,7 +98,7 @@ class MMoE(Mixture):
         return self.gate(self.read(inputs)).softmax(-1)
 
     def owners(self) -> Iterator[Owned]:
-        """The experts and what the gates read belong to all, a gate to its task."""
+        """Yields experts and gate inputs for all tasks, a gate for its task."""
         yield from super().owners()
         yield Owned(self.tasks, list(self.read.parameters()))
         yield Owned(self.tasks, list(self.gate.parameters()), slices=True)

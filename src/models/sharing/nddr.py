@@ -1,4 +1,4 @@
-"""Neural discriminative dimensionality reduction: between stages each task reduces all tasks' features to as many as it had."""
+"""NDDR: behind each stage, each task reduces all tasks' features to its number of channels."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from src.errors import UserError
 from src.models.encoders.encoder import Layout
 from src.models.sharing.feature_exchange import FeatureExchange, mostly_own
-from src.models.sharing.gates import table
+from src.models.sharing.gates import make_table
 from src.models.sharing.sharing import EncoderFactory
 from src.models.sharing.stacked_layers import StackedNorm
 
@@ -21,7 +21,7 @@ class Reduction(nn.Module):
     """x_t <- LayerNorm_t(W_t [x_1; ...; x_T]), at each place by itself.
 
     Args:
-        layout: What the stage puts out.
+        layout: The layout of the stage's output.
         start_TT: Initial weights of the diagonals.
     """
 
@@ -29,7 +29,8 @@ class Reduction(nn.Module):
         super().__init__()
         if layout.channels == 1:
             raise UserError(
-                "NDDR: a stage puts out 1 channel, of which LayerNorm leaves nothing: widen the encoder"
+                "NDDR: a stage puts out 1 channel, and LayerNorm leaves nothing of it: widen the "
+                "encoder"
             )
         self.weight = nn.Parameter(
             torch.einsum("ts,cd->tcsd", start_TT, torch.eye(layout.channels))
@@ -42,12 +43,14 @@ class Reduction(nn.Module):
 
 
 class NDDR(FeatureExchange):
-    """x_t <- Norm_t(W_t [x_1; ...; x_T]) behind each stage: W_t (C, T C) is a 1x1 convolution (Gao et al., "NDDR-CNN", CVPR 2019).
+    """NDDR-CNN: x_t <- Norm_t(W_t [x_1; ...; x_T]) behind each stage.
 
-    W_t starts with ``own`` on the diagonal of the task's own block and equal parts of the rest on
-    those of the others. Norm_t is a LayerNorm over the channels of each place. The paper's
-    BatchNorm would make a sample's features depend on the others in its batch, and so on the number
-    of devices.
+    Each task reduces all tasks' features to its number of channels; W_t (C, T C) is a 1x1
+    convolution (Gao et al., "NDDR-CNN: Layerwise feature fusing in multi-task CNNs by neural
+    discriminative dimensionality reduction", CVPR 2019). W_t starts with ``own`` on the diagonal of
+    the task's own block and equal parts of the rest on the diagonals of the others. Norm_t is a
+    LayerNorm over the channels of each place. The paper's BatchNorm would make a sample's features
+    depend on the others in its batch, and so on the number of devices.
 
     Args:
         encoder: Makes an encoder.
@@ -61,9 +64,9 @@ class NDDR(FeatureExchange):
         )
 
     def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
-        """Mean absolute weight of each block behind each stage: row t takes so much of column s."""
+        """Returns the mean absolute weight of each block: row t reads column s."""
         return {
-            f"weights of stage {k + 1}": table(
+            f"weights of stage {k + 1}": make_table(
                 exchange.get_parameter("weight").abs().mean((1, 3)), self.tasks, self.tasks
             )
             for k, exchange in enumerate(self.exchanges)

@@ -4,17 +4,19 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
+from src.models.encoders.encoder import top
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_encoders import StackedEncoders
 
 
 class Separate(Sharing):
-    """z_t = f_t(x): T single-task networks in one run, the baseline that every other architecture is to be compared with.
+    """No sharing: T single-task networks in one run, z_t = f_t(x).
 
-    Each network is as good as alone: best.ckpt keeps for each task the weights of its own best
-    epoch, which the table of results names. The learning rate, the number of steps and the order of
-    batches are the run's; patience waits until no task gets better. Where processes write a
-    checkpoint in parts (``--strategy.checkpoint folder``), one epoch counts for all tasks.
+    This is the baseline of every other architecture. Each network is as good as alone: best.ckpt
+    keeps for each task the weights of its own best epoch, which the table of results names. The
+    tasks have the learning rate, the number of steps and the order of batches in common; patience
+    waits until no task gets better. Where processes write a checkpoint in shards
+    (``--strategy.checkpoint folder``), one epoch counts for all tasks.
     """
 
     def __init__(self, encoder: EncoderFactory, tasks: Sequence[str]) -> None:
@@ -24,8 +26,8 @@ class Separate(Sharing):
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
         """Returns each task's own features."""
-        return dict(zip(self.tasks, self.encoders(inputs).unbind(), strict=True))
+        return dict(zip(self.tasks, top(self.encoders(inputs)).unbind(), strict=True))
 
     def owners(self) -> Iterator[Owned]:
-        """Each encoder belongs to its task."""
+        """Yields each encoder for its task."""
         yield from self.encoders.owners([(task,) for task in self.tasks])

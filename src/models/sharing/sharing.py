@@ -25,9 +25,9 @@ class Owned:
 
     Attributes:
         tasks: The tasks.
-        parameters: ParameterJacobian by all of these tasks, unless:
-        slices: of each parameter the part k along its first dimension is reached by ``tasks[k]``
-            alone.
+        parameters: The parameters; all of these tasks reach each of them, unless ``slices`` is set.
+        slices: Whether part k of each parameter, along its first dimension, is reached by
+            ``tasks[k]`` alone.
     """
 
     tasks: tuple[str, ...]
@@ -36,13 +36,15 @@ class Owned:
 
 
 class Sharing(nn.Module, ABC):
-    """Inputs -> {task: features}. Built from a factory, so that an architecture makes as many encoders as it needs.
+    """Inputs -> {task: features}.
+
+    An architecture is built from a factory, so that it makes as many encoders as it needs.
 
     Attributes:
         feature_sizes: {task: size D of its features}, filled by the subclass.
         one_feature: Whether all tasks read the same features.
-        whole: Whether it reads parameters of its encoders besides running them, so that these
-            cannot lie elsewhere.
+        reads_weights: Whether the architecture reads parameters of its encoders besides running
+            them, so that a strategy cannot place stages elsewhere.
 
     Args:
         encoder: Makes a fresh encoder at each call.
@@ -59,20 +61,23 @@ class Sharing(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
-        """Returns {task: features (B, ..., D)}; tasks that see the same features get the same tensor object."""
+        """Returns {task: features (B, ..., D)}; equal features are one tensor object."""
 
     @abstractmethod
     def owners(self) -> Iterator[Owned]:
         """Yields every parameter once, with the tasks whose losses reach it."""
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
-        """Yields the parameters that two tasks or more reach; a single task has all of them."""
+        """Yields the parameters that at least two tasks reach; a single task has all of them."""
         for owned in self.owners():
             if len(self.tasks) == 1 or (len(owned.tasks) > 1 and not owned.slices):
                 yield from owned.parameters
 
     def parts(self) -> dict[str, nn.Module]:
-        """What can lie elsewhere, by path, in running order: the stages of its encoders, unless their parameters are read, too."""
+        """Returns the modules that a strategy can place, by path, in the order in which they run.
+
+        These are the stages of the encoders; there are none where parameters are read as well.
+        """
         found: dict[str, nn.Module] = {}
         for name, module in self.named_modules():
             stages = getattr(module, "stages", None)
@@ -98,49 +103,61 @@ class Sharing(nn.Module, ABC):
         return None
 
     def on_epoch_end(self) -> None:
-        """Comes at the end of each epoch of training, for what cools down."""
+        """Runs at the end of each epoch of training, for architectures with a temperature."""
 
     def observe(self) -> dict[str, Tensor]:
-        """What the latest forward pass decided per sample, {name: (B, ...)}, detached; evaluation averages it over its rows."""
+        """Returns what the latest forward pass decided for each sample, {name: (B, ...)}, detached.
+
+        Evaluation averages it over its rows.
+        """
         return {}
 
     def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
-        """What can be drawn, {title: a table with named rows and columns}.
+        """Returns tables to be drawn, {title: a table with named rows and columns}.
 
         Numbers are drawn as a map of colours. Integers are routes: row r goes through place (r, c)
         at column c.
 
         Args:
-            means: Averages over the validation rows of what :meth:`observe` gave.
+            means: Averages over the validation rows of what :meth:`observe` returned.
         """
         return {}
 
     def summary(self, means: Mapping[str, Tensor]) -> list[str]:
-        """What a person should know of what was learnt, a line each, when training ends; means are as for pictures."""
+        """Returns lines that tell a person, when training ends, what was learnt.
+
+        Args:
+            means: Averages over the validation rows of what :meth:`observe` returned.
+        """
         return []
 
 
 def check_owners(sharing: Sharing, inputs: Tensor | dict[str, Tensor]) -> None:
-    """Proves what :meth:`Sharing.owners` says, on weights near the real ones that no gradient of 0 hides behind.
+    """Checks what :meth:`Sharing.owners` says against gradients.
+
+    The weights are moved a little, so that no gradient is 0 by accident (a weight that starts at 0
+    hides all behind it).
 
     Args:
         sharing: The architecture.
         inputs: Some samples.
 
     Raises:
-        UserError: A parameter is in no group or in two; a task's features reach one that is not
-            theirs, or not one that is; tasks that are said to share a parameter reach a part of
-            their own each.
+        UserError: A parameter is in no group or in two; a task's features reach a parameter that is
+            not the task's, or not one that is; or tasks that are said to share a parameter reach a
+            part of their own each.
     """
-    kind, owner = type(sharing).__name__, owner_names(sharing)
+    kind = type(sharing).__name__
+    owner = owner_names(sharing)
     generator = torch.Generator().manual_seed(0)
     near = {
         name: (p.detach() + 0.02 * torch.randn(p.shape, generator=generator).to(p)).requires_grad_()
         for name, p in sharing.named_parameters()
         if p.requires_grad
     }
-    if not near:  # a frozen encoder
-        return
+    if not near:
+        return  # the encoder is frozen
+
     buffers = {name: buffer.clone() for name, buffer in sharing.named_buffers()}
     with (
         torch.random.fork_rng(devices=[]),
@@ -148,42 +165,62 @@ def check_owners(sharing: Sharing, inputs: Tensor | dict[str, Tensor]) -> None:
         torch.compiler.set_stance("force_eager"),
     ):
         features = functional_call(sharing, near | buffers, (inputs,))
-    rows: dict[int, list[Tensor]] = {}  # per features and parameter, which of its parts they reach
-    reached: dict[str, dict[str, Tensor]] = {name: {} for name in near}
-    for task, z in features.items():
-        if id(z) not in rows:
-            weights = torch.randn(z.shape, generator=generator).to(z)
-            places = list(near.values())
-            gradients = torch.autograd.grad(
-                (z * weights).sum(), places, retain_graph=True, materialize_grads=True
-            )
-            rows[id(z)] = [g.reshape(len(g) if g.ndim else 1, -1).any(1) for g in gradients]
-        for name, parts in zip(near, rows[id(z)], strict=True):
-            if parts.any():
-                reached[name][task] = parts
+    reached = find_reached(features, near, generator)
+
     for name, parts_of in reached.items():
         sliced = f"{name}[0]" in owner
         for k in range(len(near[name])) if sliced else [-1]:
             place = f"{name}[{k}]" if sliced else name
             tasks = {task for task, parts in parts_of.items() if not sliced or parts[k]}
-            if (
-                tasks and tasks != owner[place]
-            ):  # a dead one, which no task reaches, belongs to whom it may
+            # a dead parameter, which no task reaches, may belong to any
+            if tasks and tasks != owner[place]:
                 task = min(tasks ^ owner[place])
                 verb = "reaches" if task in tasks else "does not reach"
                 raise UserError(f"{kind}.owners() is wrong: task '{task}' {verb} {place}")
-        if (
-            not sliced
-            and len(parts_of) > 1
-            and torch.stack(list(parts_of.values())).sum(0).max() == 1
-        ):
-            raise UserError(
-                f"{kind}.owners() is wrong: each task reaches a part of its own of {name}; say slices=True"
+
+        # each part is reached by one task at most
+        if not sliced and len(parts_of) > 1:
+            counts = torch.stack(list(parts_of.values())).sum(0)
+            if counts.max() == 1:
+                raise UserError(
+                    f"{kind}.owners() is wrong: each task reaches a part of its own of {name}; "
+                    "say slices=True"
+                )
+
+
+def find_reached(
+    features: Mapping[str, Tensor], parameters: Mapping[str, Tensor], generator: torch.Generator
+) -> dict[str, dict[str, Tensor]]:
+    """Finds the parameters that each task's features depend on.
+
+    Args:
+        features: {task: features}.
+        parameters: {name: parameter}.
+        generator: Draws the direction in feature space along which gradients are taken.
+
+    Returns:
+        {name: {task: for each part along the first dimension, whether the task reaches it}}.
+    """
+    rows: dict[int, list[Tensor]] = {}  # tasks with the same features have the same gradients
+    reached: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}
+    for task, z in features.items():
+        if id(z) not in rows:
+            weights = torch.randn(z.shape, generator=generator).to(z)
+            gradients = torch.autograd.grad(
+                (z * weights).sum(),
+                list(parameters.values()),
+                retain_graph=True,
+                materialize_grads=True,
             )
+            rows[id(z)] = [g.reshape(len(g) if g.ndim else 1, -1).any(1) for g in gradients]
+        for name, parts in zip(parameters, rows[id(z)], strict=True):
+            if parts.any():
+                reached[name][task] = parts
+    return reached
 
 
 def owner_names(sharing: Sharing) -> dict[str, set[str]]:
-    """{parameter's name, or name[k] for the parts of one: the tasks that reach it}.
+    """Returns {parameter's name, or name[k] for its parts: the tasks that reach it}.
 
     Raises:
         UserError: A parameter is in no group or in two.
@@ -196,13 +233,13 @@ def owner_names(sharing: Sharing) -> dict[str, set[str]]:
             name = names.pop(id(p), None)
             if name is None:
                 raise UserError(
-                    f"{kind}.owners() has a parameter of shape {tuple(p.shape)} twice, or one that it does not hold"
+                    f"{kind}.owners() has a parameter of shape {tuple(p.shape)} twice, or one that "
+                    "it does not hold"
                 )
-            owner |= (
-                {f"{name}[{k}]": {task} for k, task in enumerate(owned.tasks)}
-                if owned.slices
-                else {name: set(owned.tasks)}
-            )
+            if owned.slices:
+                owner |= {f"{name}[{k}]": {task} for k, task in enumerate(owned.tasks)}
+            else:
+                owner[name] = set(owned.tasks)
     if names:
         raise UserError(f"{kind}.owners() leaves out {', '.join(names.values())}")
     return owner

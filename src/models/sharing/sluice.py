@@ -1,4 +1,4 @@
-"""Sluice networks: tasks share subspaces of their features between stages, and read features of several stages."""
+"""Sluice networks: tasks share subspaces of their features, and read several stages."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from src.errors import UserError
 from src.models.encoders.encoder import Layout
 from src.models.sharing.feature_exchange import FeatureExchange, mostly_own
-from src.models.sharing.gates import table
+from src.models.sharing.gates import make_table
 from src.models.sharing.sharing import EncoderFactory, Owned
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Alphas(nn.Module):
-    """x_ta <- sum_sb alpha_ta,sb x_sb, with x_ta the part a of the channels of task t.
+    """One exchange: x_ta <- sum_sb alpha_ta,sb x_sb, with subspace a of the channels of task t.
 
     Args:
-        layout: What the stage puts out.
+        layout: The layout of the stage's output.
         tasks: T.
         subspaces: S.
         own: Initial weight of a subspace itself.
@@ -31,7 +31,8 @@ class Alphas(nn.Module):
         super().__init__()
         if subspaces < 1 or layout.channels % subspaces:
             raise UserError(
-                f"Sluice: subspaces {subspaces} must divide the {layout.channels} channels of a stage"
+                f"Sluice: subspaces {subspaces} must divide the {layout.channels} channels of a "
+                "stage"
             )
         self.weight = nn.Parameter(
             mostly_own(own, tasks * subspaces).view(tasks, subspaces, tasks, subspaces)
@@ -44,11 +45,11 @@ class Alphas(nn.Module):
 
 
 class Sluice(FeatureExchange):
-    """x_ta <- sum_sb alpha_ta,sb x_sb behind each stage k, and z_t = sum_k beta_tk x_tk.
+    """Sluice networks: x_ta <- sum_sb alpha_ta,sb x_sb behind stage k, z_t = sum_k beta_tk x_tk.
 
-    The C channels of every stage are cut into S subspaces a of C / S channels, and each is made of
-    those of all tasks; z_t mixes stages whose output has the shape of the last one's, channels last
-    (Ruder et al., "Latent multi-task architecture learning", AAAI 2019).
+    The C channels of every stage are cut into S subspaces a of C / S channels, and each is mixed
+    from the subspaces of all tasks. z_t mixes the stages whose output has the shape of the last
+    one's, channels last (Ruder et al., "Latent multi-task architecture learning", AAAI 2019).
 
     The penalty is ``orthogonality`` times the sum over tasks, stages and pairs of subspaces of |W_a
     W_b'|^2 (Frobenius). W_a are the rows for subspace a of the stage's last parameter that has two
@@ -76,21 +77,25 @@ class Sluice(FeatureExchange):
         )
         if not orthogonality >= 0:
             raise UserError(f"Sluice: orthogonality {orthogonality} must be at least 0")
-        self.subspaces, self.orthogonality = subspaces, orthogonality
+        self.subspaces = subspaces
+        self.orthogonality = orthogonality
+
+        # the stages that z_t can mix
         self.eval()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             shapes = [x.shape for x in self.outputs(self.encoders.shape.example())]
         self.train()
         self.read = [k for k, shape in enumerate(shapes) if shape == shapes[-1]]
         self.betas = nn.Parameter(mostly_own(own, len(self.read))[-1].repeat(len(tasks), 1))
+
+        # the matrix of each stage that the penalty acts on: the last one wins
         self.matrices: dict[int, str] = {}
         for k, layout in enumerate(
             self.encoders.layouts if orthogonality and subspaces > 1 else []
         ):
             for name, p in self.encoders.stack_parameters(k).items():
-                if (
-                    p.ndim > 2 and p.shape[1] == layout.channels
-                ):  # the first dimension is that of the encoders
+                # the first dimension is that of the encoders
+                if p.ndim > 2 and p.shape[1] == layout.channels:
                     self.matrices[k] = name
         self.reads_weights = bool(self.matrices)
         if orthogonality and subspaces > 1 and not self.matrices:
@@ -106,12 +111,12 @@ class Sluice(FeatureExchange):
         return dict(zip(self.tasks, z.unbind(), strict=True))
 
     def owners(self) -> Iterator[Owned]:
-        """As for all that exchange; each task mixes stages for itself."""
+        """Yields what tasks exchange, and each task's weights of stages."""
         yield from super().owners()
         yield Owned(self.tasks, [self.betas], slices=True)
 
     def penalty(self) -> Tensor | None:
-        """Returns how far subspaces are from orthogonal to each other."""
+        """Returns the penalty for subspaces that are not orthogonal to each other."""
         overlaps = []
         for k, name in self.matrices.items():
             W = self.encoders.stack_parameters(k)[name].flatten(2)  # (T, C, inputs)
@@ -121,12 +126,12 @@ class Sluice(FeatureExchange):
         return self.orthogonality * torch.stack(overlaps).sum() if overlaps else None
 
     def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
-        """The alphas behind each stage, where row t.a takes so much of column s.b, and the betas."""
+        """Returns the alphas behind each stage (row t.a reads column s.b), and the betas."""
         names = [f"{task}.{a + 1}" for task in self.tasks for a in range(self.subspaces)]
         alphas = {
-            f"alphas of stage {k + 1}": table(weight.flatten(2).flatten(0, 1), names, names)
+            f"alphas of stage {k + 1}": make_table(weight.flatten(2).flatten(0, 1), names, names)
             for k, weight in enumerate(self.exchanges.parameters())
         }
         return alphas | {
-            "betas": table(self.betas, self.tasks, [f"stage {k + 1}" for k in self.read])
+            "betas": make_table(self.betas, self.tasks, [f"stage {k + 1}" for k in self.read])
         }

@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import inf
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from src.errors import UserError
+from src.models.encoders.encoder import Inputs, State, top
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_encoders import StackedEncoders
 
 
 class SoftSharing(Sharing):
-    """z_t = f(x; theta_t), with a penalty sum_k s_k Omega(theta_1k, ..., theta_Tk) over the stages k.
+    """Soft parameter sharing: one encoder per task, z_t = f(x; theta_t), tied by a penalty.
+
+    The penalty is sum_k s_k Omega(theta_1k, ..., theta_Tk) over the stages k.
 
     ``l2``: Omega = sum_t |theta_tk - mean_t theta_tk|^2, the squared distance from their mean
     (Duong et al., ACL 2015).
@@ -45,7 +48,8 @@ class SoftSharing(Sharing):
         self.strengths = strength if isinstance(strength, list) else [strength] * stages
         if len(self.strengths) != stages:
             raise UserError(
-                f"SoftSharing: strength has {len(self.strengths)} entries, but the encoder has {stages} stages"
+                f"SoftSharing: strength has {len(self.strengths)} entries, but the encoder has "
+                f"{stages} stages"
             )
         if any(not s >= 0 for s in self.strengths):
             raise UserError(f"SoftSharing: strength {strength} must be at least 0")
@@ -57,7 +61,7 @@ class SoftSharing(Sharing):
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
         """Returns each task's own features."""
-        state: Any = inputs
+        state: Inputs | State = inputs
         for k, strength in enumerate(self.strengths):
             if strength == inf:
                 means = {
@@ -67,10 +71,10 @@ class SoftSharing(Sharing):
                 state = self.encoders.run_stage_with(k, means, state, k > 0, len(self.tasks))
             else:
                 state = self.encoders(state, apart=k > 0, first=k, last=k + 1)
-        return dict(zip(self.tasks, state.unbind(), strict=True))
+        return dict(zip(self.tasks, top(state).unbind(), strict=True))
 
     def owners(self) -> Iterator[Owned]:
-        """Each encoder belongs to its task, but for stages that always have their mean."""
+        """Yields each encoder for its task, but stages that run with their mean for all."""
         for k, strength in enumerate(self.strengths):
             yield from self.encoders.owners(
                 [self.tasks if strength == inf else (task,) for task in self.tasks], stage=k
@@ -88,12 +92,13 @@ class SoftSharing(Sharing):
 
 
 def distance(p: Tensor, norm: str) -> Tensor:
-    """How far apart T alike tensors (T, ...) are."""
+    """Computes how far apart T tensors of one shape (T, ...) are."""
     if norm == "l2":
         return (p - p.mean(0)).square().sum()
-    M = p.flatten(1).double()  # alike rows differ in what fp32 rounds
-    # tr (M M' + e I)^1/2, whose gradient is (M M' + e I)^-1/2 M: for e = 0 any direction would do
-    # where tensors are alike, or 0
+    # rows that are nearly the same differ in digits that float32 does not have
+    M = p.flatten(1).double()
+    # tr (M M' + e I)^1/2, with the gradient (M M' + e I)^-1/2 M; for e = 0 it is not defined where
+    # tensors are equal, or 0
     with torch.no_grad():
         values, vectors = torch.linalg.eigh(M @ M.T)
         root = (vectors * (values.clamp(min=0) + 1e-4).rsqrt()) @ vectors.T

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import log
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from src.errors import UserError
-from src.models.sharing.gates import table
+from src.models.encoders.encoder import Inputs, State, top
+from src.models.sharing.gates import make_table
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_encoders import StackedEncoders
 
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 
 
 class WeightedSharing(Sharing):
-    """z_t = f(x; sum_i w_tki theta_ik at stage k): task t runs with a mean of all tasks' parameters, weighted on a simplex.
+    """Each task runs with a learned mean of all parameters: z_t = f(x; sum_i w_tki theta_ik).
 
-    Weights w_tk = softmax of learned numbers, one row per task and stage. Equal weights are hard
-    sharing, one-hot ones separate networks, and the data say where between them each stage belongs
-    (parameters shared by soft combination: Savarese and Maire, "Learning implicitly recurrent CNNs
-    through parameter sharing", ICLR 2019, over layers; here over tasks).
+    At stage k the weights of task t are w_tk = softmax of learned numbers, one row per task and
+    stage. Equal weights are hard sharing, one-hot weights separate networks, and the data say where
+    between them each stage belongs (parameters shared by soft combination: Savarese and Maire,
+    "Learning implicitly recurrent CNNs through parameter sharing", ICLR 2019, over layers; here
+    over tasks).
 
     Args:
         encoder: Makes an encoder.
@@ -35,7 +37,8 @@ class WeightedSharing(Sharing):
         super().__init__(encoder, tasks)
         if not 0 < own < 1:
             raise UserError(
-                f"WeightedSharing: own {own} is outside (0, 1); for 1, which shares nothing, use Separate"
+                f"WeightedSharing: own {own} is outside (0, 1); for 1, which shares nothing, use "
+                "Separate"
             )
         self.encoders = StackedEncoders(encoder, len(tasks))
         T = len(tasks)
@@ -47,24 +50,24 @@ class WeightedSharing(Sharing):
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
         """Returns the features that each task's mean of the parameters makes."""
-        state: Any = inputs
+        state: Inputs | State = inputs
         for k, weights_TT in enumerate(self.logits.softmax(-1).unbind(1)):
             mixed = {
                 name: torch.tensordot(weights_TT, p, 1)
                 for name, p in self.encoders.stack_parameters(k).items()
             }
             state = self.encoders.run_stage_with(k, mixed, state, k > 0, len(self.tasks))
-        return dict(zip(self.tasks, state.unbind(), strict=True))
+        return dict(zip(self.tasks, top(state).unbind(), strict=True))
 
     def owners(self) -> Iterator[Owned]:
-        """All tasks reach all encoders; a row of weights belongs to its task."""
+        """Yields the encoders for all tasks, a row of weights for its task."""
         yield from self.encoders.owners([self.tasks] * len(self.tasks))
         yield Owned(self.tasks, [self.logits], slices=True)
 
     def figures(self, means: Mapping[str, Tensor]) -> "dict[str, DataFrame]":
-        """The weights of each stage: row t's parameters are so much of column i's."""
+        """Returns the weights of each stage: w_tki in row t, column i."""
         weights = self.logits.softmax(-1).unbind(1)
         return {
-            f"weights of stage {k + 1}": table(w, self.tasks, self.tasks)
+            f"weights of stage {k + 1}": make_table(w, self.tasks, self.tasks)
             for k, w in enumerate(weights)
         }

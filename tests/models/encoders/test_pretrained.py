@@ -9,7 +9,7 @@ from src.batch import InputShape
 from src.models.dropout import Dropout
 from src.models.encoders.encoder import Layout
 from src.models.encoders.pretrained import FixedStatistics, Pretrained
-from src.models.encoders.transformer import pooled
+from src.models.encoders.transformer import pool_sequence
 from src.models.sharing import HardSharing, Separate
 from src.models.sharing.sharing import check_owners
 
@@ -109,7 +109,7 @@ def test_equals_the_model_itself(folders, kind, stages):
         if kind in CONVS:
             expected = last.movedim(1, -1) if pool == "none" else outputs.pooler_output.flatten(1)
         else:
-            expected = pooled(last, mask, pool)
+            expected = pool_sequence(last, mask, pool)
         assert encoder.features == z.shape[-1]
         torch.testing.assert_close(z, expected, atol=1e-5, rtol=1e-5)
     blocks = 2 if kind in CONVS else 3

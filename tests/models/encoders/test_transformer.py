@@ -6,7 +6,7 @@ from torch import nn
 
 from src.batch import InputShape
 from src.models.dropout import Dropout
-from src.models.encoders.transformer import Block, Parts, Transformer, attended
+from src.models.encoders.transformer import Block, Pieces, Transformer, attention_mask
 from src.models.sharing import HardSharing, Separate
 from src.models.sharing.sharing import check_owners
 
@@ -105,7 +105,7 @@ def test_equals_layers_of_torch_with_the_same_weights(shape, pool):
 
 def test_parts_are_a_convolution_with_the_largest_answer():
     torch.manual_seed(0)
-    parts = Parts(7, 5).double()
+    parts = Pieces(7, 5).double()
     ids = torch.tensor([[[4, 2, 6, 3], [5, 0, 0, 0]], [[1, 1, 0, 0], [0, 0, 0, 0]]])
     found = parts(ids)
     for b, s in np.ndindex(2, 2):
@@ -162,7 +162,7 @@ def test_what_fills_up_never_matters():
 
 @pytest.mark.parametrize("pool", ["none", "mean"])
 def test_a_row_without_tokens_is_finite_and_leaves_the_others_alone(pool):
-    assert attended(torch.tensor([[True, False], [False, False]])).tolist() == [
+    assert attention_mask(torch.tensor([[True, False], [False, False]])).tolist() == [
         [True, False],
         [True, True],
     ]

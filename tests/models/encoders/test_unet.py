@@ -5,7 +5,7 @@ from torch import nn
 
 from src.batch import InputShape
 from src.models.encoders.encoder import top, with_top
-from src.models.encoders.unet import UNet, resized
+from src.models.encoders.unet import UNet, resize_like
 from tests.models.encoders.test_resnet import check_encoder, check_sharings
 
 IMAGE = InputShape((2, 9, 7))
@@ -78,8 +78,8 @@ def test_what_acts_on_x_between_the_stages_acts_on_the_skip():
 
 def test_resizing_is_linear_between_the_centres_of_pixels():
     x = torch.tensor([[[[0.0, 1.0]]]])
-    assert resized(x, torch.zeros(1, 4)).tolist() == [[[[0.0, 0.25, 0.75, 1.0]]]]
-    assert resized(x, torch.zeros(1, 2)) is x
+    assert resize_like(x, torch.zeros(1, 4)).tolist() == [[[[0.0, 0.25, 0.75, 1.0]]]]
+    assert resize_like(x, torch.zeros(1, 2)) is x
 
 
 def test_a_pixel_sees_the_image_around_it_and_the_bottom_all_of_it():

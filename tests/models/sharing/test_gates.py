@@ -6,7 +6,7 @@ from torch import nn
 
 from src.batch import InputShape
 from src.models.encoders import MLP, ConvNet, Encoder
-from src.models.sharing.gates import GateInput, Gates, mix, one_more, pooled, table
+from src.models.sharing.gates import GateInput, Gates, make_example, make_table, mix, pool_states
 from src.models.sharing.sharing import check_owners
 
 TABLE, IMAGE, WORDS = InputShape((3,), (4, 2)), InputShape((2, 8, 8)), InputShape(tokens=11)
@@ -200,27 +200,27 @@ def test_states_are_mixed_with_what_rides_along():
 
 def test_places_are_averaged():
     x = torch.randn(2, 3, 4, 5, 6)
-    torch.testing.assert_close(pooled(x, True, x), x.mean((-2, -1)))
-    torch.testing.assert_close(pooled(x, False, x), x.mean((2, 3)))
-    torch.testing.assert_close(pooled(x[:, :, 0, 0], False, x), x[:, :, 0, 0])
+    torch.testing.assert_close(pool_states(x, True, x), x.mean((-2, -1)))
+    torch.testing.assert_close(pool_states(x, False, x), x.mean((2, 3)))
+    torch.testing.assert_close(pool_states(x[:, :, 0, 0], False, x), x[:, :, 0, 0])
     tokens = torch.tensor([[1, 2, 0, 0], [3, 4, 5, 6], [7, 0, 0, 0]])
-    found = pooled(x[..., 0, :], False, {"tokens": tokens})
+    found = pool_states(x[..., 0, :], False, {"tokens": tokens})
     for b, length in enumerate((2, 4, 1)):
         torch.testing.assert_close(found[:, b], x[:, b, :length, 0].mean(1))
     torch.testing.assert_close(
-        pooled(x[..., 0, :], False, {"tokens": tokens[:, :2]}), x[..., 0, :].mean(2)
+        pool_states(x[..., 0, :], False, {"tokens": tokens[:, :2]}), x[..., 0, :].mean(2)
     )
 
 
-def test_one_more_encoder_leaves_the_initial_weights_as_they_were():
+def test_an_example_encoder_leaves_the_initial_weights_as_they_were():
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    assert one_more(ENCODERS["vector"]).shape == InputShape((5,))
+    assert make_example(ENCODERS["vector"]).shape == InputShape((5,))
     assert torch.equal(torch.rand(2), expected)
 
 
 def test_a_table_has_names():
-    frame = table(torch.tensor([[1, 2], [3, 4]]), ["a", "b"], ["x", "y"])
+    frame = make_table(torch.tensor([[1, 2], [3, 4]]), ["a", "b"], ["x", "y"])
     assert frame.loc["b", "x"] == 3
     assert frame.to_numpy().dtype.kind == "i"

@@ -164,9 +164,13 @@ def test_the_tree_is_drawn_and_told():
     assert figures["last branch"].loc["b"].tolist() == pytest.approx(
         torch.tensor([0.0, 2.0, 0.0]).softmax(0).tolist()
     )
-    assert sharing.summary({}) == ["tree: stage 1 {a, c} {b}; stage 2 {a, c} {b}; stage 3 {a, c} {b}"]
+    assert sharing.summary({}) == [
+        "tree: stage 1 {a, c} {b}; stage 2 {a, c} {b}; stage 3 {a, c} {b}"
+    ]
     choose(sharing, [1, 1, 0], [1, 1, 0], [0, 1, 2])
-    assert sharing.summary({}) == ["tree: stage 1 {a, b, c}; stage 2 {a, b} {c}; stage 3 {a} {b} {c}"]
+    assert sharing.summary({}) == [
+        "tree: stage 1 {a, b, c}; stage 2 {a, b} {c}; stage 3 {a} {b} {c}"
+    ]
     assert sharing.observe() == {}
     assert sharing.penalty() is None
 

@@ -6,8 +6,8 @@ from torch import nn
 from src.batch import InputShape
 from src.models.encoders import Encoder
 from src.models.encoders.encoder import top
-from src.models.sharing.gates import over_places
-from src.models.sharing.mtan import MTAN, brought
+from src.models.sharing.gates import average_places
+from src.models.sharing.mtan import MTAN, resize_places
 from tests.models.sharing.test_cross_stitch import (
     ENCODERS,
     TASKS,
@@ -151,22 +151,24 @@ def test_places_of_one_kind_are_pooled(places, to):
         expected[(slice(None), slice(None), *place)] = (
             x[(slice(None), slice(None), *window)].flatten(2, -2).mean(2)
         )
-    torch.testing.assert_close(brought(x, torch.Size(to), None), expected)
+    torch.testing.assert_close(resize_places(x, torch.Size(to), None), expected)
 
 
 def test_places_of_another_kind_get_the_mean():
     x = torch.randn(2, 3, 4, 6, 5, dtype=torch.float64)
     mean = x.mean((2, 3))
-    torch.testing.assert_close(brought(x, torch.Size(), None), mean)
-    torch.testing.assert_close(brought(x, torch.Size([2]), None), torch.stack([mean, mean], 2))
+    torch.testing.assert_close(resize_places(x, torch.Size(), None), mean)
     torch.testing.assert_close(
-        brought(mean, torch.Size([1, 2]), None), torch.stack([mean, mean], 2)[:, :, None]
+        resize_places(x, torch.Size([2]), None), torch.stack([mean, mean], 2)
+    )
+    torch.testing.assert_close(
+        resize_places(mean, torch.Size([1, 2]), None), torch.stack([mean, mean], 2)[:, :, None]
     )
 
 
 def test_a_row_without_tokens_has_a_mean_of_0():
     x = torch.randn(2, 2, 3, 5)
-    mean = over_places(x, torch.tensor([[4, 0, 0], [0, 0, 0]]))
+    mean = average_places(x, torch.tensor([[4, 0, 0], [0, 0, 0]]))
     assert torch.equal(mean, torch.stack([x[:, 0, 0], torch.zeros(2, 5)], 1))
 
 

@@ -40,7 +40,8 @@ def test_against_products_by_hand(name):
         for t in range(2):
             reduced = both @ torch.cat([W[t, :, 0], W[t, :, 1]], 1).T
             states[t] = with_top(
-                states[t], layout.from_channels_last(normalised(reduced) * norm.weight[t] + norm.bias[t])
+                states[t],
+                layout.from_channels_last(normalised(reduced) * norm.weight[t] + norm.bias[t]),
             )
     found = sharing(rows_of(make))
     torch.testing.assert_close(found["a"], states[0])

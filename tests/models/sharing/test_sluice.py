@@ -61,7 +61,11 @@ def test_against_sums_by_hand(name, subspaces):
     for k, layout in enumerate(sharing.encoders.layouts):
         states = [encoder.stages[k](state) for encoder, state in zip(encoders, states, strict=True)]
         alpha = sharing.exchanges[k].weight.reshape(2 * subspaces, 2 * subspaces)
-        parts = [part for state in states for part in layout.to_channels_last(top(state)).chunk(subspaces, -1)]
+        parts = [
+            part
+            for state in states
+            for part in layout.to_channels_last(top(state)).chunk(subspaces, -1)
+        ]
         mixed = [
             sum(alpha[i, j] * part for j, part in enumerate(parts)) for i in range(2 * subspaces)
         ]
