@@ -51,7 +51,7 @@ def subclasses(base: type) -> list[type]:
         found += [child, *subclasses(child)]
     # those of Lightning's own command line stand beside torch's under the same names
     return [
-        c for c in found if not inspect.isabstract(c) and c.__module__ != L.pytorch.cli.__name__
+        c for c in found if not inspect.isabstract(c) and c.__module__ != "lightning.pytorch.cli"
     ]
 
 
