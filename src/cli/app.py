@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -27,6 +27,7 @@ from src.cli.terminal import remark
 from src.cli.yaml_mode import use_yaml_12
 from src.data import MultiTaskDataModule
 from src.errors import UserError
+from src.files.yaml12 import dump, load
 from src.launch.network import choose_interface, renew_meeting_place
 from src.launch.topology import find_main_address, refuse_lone_ranks, resolve_topology
 from src.models import MultiTaskModel
@@ -100,13 +101,14 @@ class CLI(LightningCLI):
             UserError: A setting is wrong.
         """
         self.settings = settings
+        self.prints = prints
         try:
             super().__init__(
                 MultiTaskModel,
                 MultiTaskDataModule,
                 subclass_mode_data=True,
                 run=False,
-                args=["--config", settings.json, *(["--print_config"] if prints else [])],
+                args=["--config", settings.json],
                 save_config_callback=None,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
@@ -124,6 +126,9 @@ class CLI(LightningCLI):
         """Parses, and looks at the seed: Lightning would name neither its key nor its bounds."""
         super().parse_arguments(parser, args)
         restore_tasks(self.config["data"], self.settings.tree["data"])
+        if self.prints:
+            print(self.dump(self.config), end="")
+            sys.exit()
         seed = self.config["seed_everything"]
         if not 0 <= seed < 2**32:
             raise UserError(f"seed_everything is {seed}; it must be from 0 to {2**32 - 1}")
@@ -296,14 +301,21 @@ class CLI(LightningCLI):
             settings["schema_path"] = None
         for key in OF_A_CALL:
             config.pop(key, None)
-        return self.parser.dump(config, skip_none=False)
+        return self.dump(config)
+
+    def dump(self, config: Namespace) -> str:
+        """Returns settings as a file that --config reads."""
+        tree = load(self.parser.dump(config, skip_none=False))
+        restore_tasks(tree["data"], self.settings.tree["data"])
+        header = "".join(f"# {line}\n" for line in self.parser.dump_header)
+        return header + dump(tree)
 
 
 def restore_tasks(parsed: Any, given: Any) -> None:
     """Puts the settings of tasks back as they were given.
 
-    Their type is any, since a kind may be left to the data, and of those jsonargparse fills in the
-    defaults of each class that it can import.
+    Their type is any, since a kind may be left to the data. Of such values jsonargparse takes text
+    for numbers, and fills in the defaults of each class that it can import.
 
     Args:
         parsed: The settings of a class of data, as parsed.

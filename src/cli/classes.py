@@ -49,6 +49,7 @@ def subclasses(base: type) -> list[type]:
     found: list[type] = []
     for child in base.__subclasses__():
         found += [child, *subclasses(child)]
+    found = list(dict.fromkeys(found))  # a class may have two bases that have one in common
     # those of Lightning's own command line stand beside torch's under the same names
     return [
         c for c in found if not inspect.isabstract(c) and c.__module__ != "lightning.pytorch.cli"

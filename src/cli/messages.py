@@ -118,6 +118,9 @@ class Mistake:
         if found := NO_SUBCLASS.search(text):
             return f"{found[1]} is no {found[2]}; known are {', '.join(choices(key))}"
         union = UNION.search(text)
+        if union is None:
+            # what a type around this one says of the same value
+            text = re.split(r" - Expected | Given value type: ", text)[0]
         given = union[2] if union else text.rpartition(GOT.removeprefix(". "))[2]
         parts = union[1].split(" - ") if union else [text]
         says = [part.partition(GOT)[0] for part in parts if "NoneType" not in part]
