@@ -1,4 +1,4 @@
-"""What is looked at before training starts: whether tasks' losses and names of metrics can be right."""
+"""Checks before training starts: the losses of tasks, and the names of what is logged."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,25 +10,28 @@ from src.errors import UserError
 from src.models.heads import Group
 from src.tasks import Task
 
-ROWS = 3
+ROWS = 3  # of the examples that losses are tried on
 
 
 def check_losses(groups: Iterable[Group]) -> None:
-    """Tries each kind's loss on labels that are missing: it must be one number per label, 0, and leave the head alone.
+    """Checks the loss of each kind of task on missing labels.
+
+    It must be one number per label, 0 where the label is missing, and have no gradient there.
 
     Raises:
-        UserError: It is not; the message names the task and says what is right.
+        UserError: A loss is wrong; the message names the task and says what is right.
     """
     for group in groups:
         check_loss(group)
 
 
 def check_loss(group: Group) -> None:
-    """Looks at one group of alike tasks, see :func:`check_losses`."""
-    task, name = group.task, group.names[0]
+    """Checks the loss of one group of tasks, see :func:`check_losses`."""
+    task = group.task
+    name = group.names[0]
     if not task.out_features:
         return
-    known, missing = targets_of(task, group)
+    known, missing = make_targets(task, group)
     places = missing.shape[: missing.ndim - task.event_dims]
     outputs = torch.linspace(-1, 1, places.numel() * task.out_features).view(
         *places, task.out_features
@@ -36,10 +39,10 @@ def check_loss(group: Group) -> None:
     try:
         with torch.enable_grad():
             task.losses(outputs, known)
-    except (
-        Exception
-    ):  # this form of labels is none that the kind knows; with its own it says so itself
+    except Exception:
+        # the kind reads labels of another form, and checks those itself
         return
+
     method = f"task '{name}': {type(task).__name__}.losses"
     mask = "multiply by is_labelled(targets)"
     try:
@@ -54,8 +57,8 @@ def check_loss(group: Group) -> None:
         ) from error
     if losses.shape != missing.shape:
         raise UserError(
-            f"{method} gives shape {tuple(losses.shape)} for targets of shape {tuple(missing.shape)}, "
-            "where one loss for each label is expected"
+            f"{method} gives shape {tuple(losses.shape)} for targets of shape "
+            f"{tuple(missing.shape)}, where one loss for each label is expected"
         )
     if losses.isnan().any():
         raise UserError(
@@ -69,6 +72,8 @@ def check_loss(group: Group) -> None:
         )
     if not losses.requires_grad:
         return
+
+    # 0 times infinity: a loss of 0 can have a gradient of NaN
     (gradient,) = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
     if gradient is not None and (gradient.isnan().any() or gradient.any()):
         raise UserError(
@@ -77,22 +82,23 @@ def check_loss(group: Group) -> None:
         )
 
 
-def targets_of(task: Task, group: Group) -> tuple[Tensor, Tensor]:
-    """Returns labels of a few rows for a group of tasks: all 0, and all missing."""
+def make_targets(task: Task, group: Group) -> tuple[Tensor, Tensor]:
+    """Makes labels of a few rows for a group of tasks: all 0, and all missing."""
     shape = (ROWS, task.out_features) if task.event_dims else (ROWS,)
     try:
         missing = task.encode(np.full(shape, None, dtype=object))
-    except Exception:  # a label space that is not learnt yet
+    except Exception:
+        # the label space is not known before the data are read
         missing = torch.full(shape, float("nan"))
     stacked = group.stack(dict.fromkeys(group.names, missing))
     return torch.zeros_like(stacked), stacked
 
 
 def check_keys(tasks: Mapping[str, Task]) -> None:
-    """Looks whether two values would be logged under one key.
+    """Checks that no two values are logged under one key.
 
     Raises:
-        UserError: They would; the message names both tasks.
+        UserError: Two are; the message names both tasks.
     """
     taken: dict[str, str] = {}
     for name, task in tasks.items():
@@ -102,6 +108,7 @@ def check_keys(tasks: Mapping[str, Task]) -> None:
         for key in (f"{name}/{end}" for end in ends):
             if key in taken:
                 raise UserError(
-                    f"tasks '{taken[key]}' and '{name}' would both be logged as <stage>/{key}: rename one, without '/' in its name"
+                    f"tasks '{taken[key]}' and '{name}' would both be logged as <stage>/{key}: "
+                    "rename one, without '/' in its name"
                 )
             taken[key] = name

@@ -16,13 +16,13 @@ from src.balancing import Balancer, StaticWeights
 from src.balancing.gradients import CpuBalancer
 from src.batch import Batch, InputShape
 from src.models.backward.jacobian import keep_graph_buffers
-from src.models.cost import costs
+from src.models.cost import describe_cost
 from src.models.encoders import MLP, Encoder
 from src.models.encoders.encoder import check_each
 from src.models.evaluation import Evaluation
 from src.models.heads import Heads
 from src.models.optimisation import optimizer_and_schedule, parameter_groups, refuse_bad_settings
-from src.models.own_weights import own_weights
+from src.models.own_weights import list_own_weights
 from src.models.schedule import WarmupCosine
 from src.models.settings import check_network, check_same_tasks, check_settings, fixed_weights
 from src.models.sharing import EncoderFactory, HardSharing, Sharing, StackedEncoders, check_owners
@@ -169,7 +169,7 @@ class MultiTaskModel(LeanModule):
 
     def own_weights(self) -> dict[str, list[tuple[str, int | None]]] | None:
         """Returns the entries of the state that belong to one task; None where tasks share any."""
-        return own_weights(self.sharing, self.heads, self.heads.paths)
+        return list_own_weights(self.sharing, self.heads, self.heads.paths)
 
     def check(self, micro_batches: int) -> None:
         """Builds the network, and checks what can be known before it trains.
@@ -191,7 +191,8 @@ class MultiTaskModel(LeanModule):
         where = f", by gradients of the shared {level}" if level else ""
         if level == "parameters" and not any(True for _ in self.sharing.shared_parameters()):
             where += f"; {sharing} has none, so that each task follows its own gradient"
-        cost = costs(self.sharing, partial(self.make_encoder, self.input_shape), self.input_shape)
+        make = partial(self.make_encoder, self.input_shape)
+        cost = describe_cost(self.sharing, make, self.input_shape)
         return [
             f"sharing {sharing}: {cost}",
             f"balancer {type(self.balancer).__name__}{where}",

@@ -1,4 +1,4 @@
-"""Which entries of a model's state belong to one task alone."""
+"""The entries of a model's state that belong to one task alone."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,13 +7,13 @@ from torch import nn
 from src.models.sharing.sharing import Sharing, owner_names
 
 
-def own_weights(
+def list_own_weights(
     sharing: Sharing, heads: nn.Module, paths: Mapping[str, str]
 ) -> dict[str, list[tuple[str, int | None]]] | None:
-    """Returns {task: (name in the model's state, part along its first dimension or None for all of it)}.
+    """Lists {task: (name in the model's state, its slice along the first dimension or None)}.
 
-    With these entries of one checkpoint, and those of the other tasks of another, each task
-    predicts as it did in its own.
+    A model with these entries of one checkpoint, and the other tasks' entries of another, predicts
+    each task as its own checkpoint did.
 
     Args:
         sharing: The sharing architecture, ``sharing`` in the state.
@@ -21,18 +21,20 @@ def own_weights(
         paths: {task: name of its head below ``heads``}.
 
     Returns:
-        None where tasks share anything, or where a buffer's task cannot be told.
+        None where tasks share anything, or where the task of a buffer is not clear.
     """
     if len(sharing.tasks) == 1 or any(True for _ in sharing.shared_parameters()):
         return None
     owner = owner_names(sharing)
     found: dict[str, list[tuple[str, int | None]]] = {task: [] for task in sharing.tasks}
     for place, tasks in owner.items():
-        name, cut, part = place.partition("[")
+        # "name" or "name[k]"
+        name, sliced, number = place.partition("[")
         for task in tasks:
-            found[task].append((f"sharing.{name}", int(part[:-1]) if cut else None))
+            found[task].append((f"sharing.{name}", int(number[:-1]) if sliced else None))
+
     for name, _ in sharing.named_buffers():
-        holder = nearest(name, owner)
+        holder = find_owner(name, owner)
         if holder is None:
             return None
         found[holder].append((f"sharing.{name}", None))
@@ -43,8 +45,14 @@ def own_weights(
     return found
 
 
-def nearest(buffer: str, owner: Mapping[str, set[str]]) -> str | None:
-    """The task whose parameters lie in the smallest module around a buffer that has parameters; None if those are of several."""
+def find_owner(buffer: str, owner: Mapping[str, set[str]]) -> str | None:
+    """Finds the task of a buffer: the one whose parameters stand in the same module.
+
+    Where the module has no parameters, the module around it counts.
+
+    Returns:
+        None if the parameters belong to several tasks.
+    """
     path: Sequence[str] = buffer.split(".")[:-1]
     while path:
         within = [tasks for place, tasks in owner.items() if place.startswith(".".join(path) + ".")]

@@ -1,4 +1,4 @@
-"""Lines that a run says of its tasks: how they are scored, and what validation has chosen."""
+"""Lines about the tasks of a run: how they are scored, and what validation has chosen."""
 
 from collections.abc import Mapping
 
@@ -6,12 +6,13 @@ from src.tasks import Task
 
 
 def describe_score(tasks: Mapping[str, Task], most: int = 6) -> str:
-    """Says what the score is, for a person who chooses a model by it.
+    """Describes the score, for a person who chooses a model by it.
 
     Args:
         tasks: {name: task}.
         most: Tasks of one kind are named up to this number.
     """
+    # tasks with the same words are named together
     alike: dict[str, list[str]] = {}
     for name, task in tasks.items():
         alike.setdefault(task.describe_score(), []).append(name)
@@ -25,11 +26,11 @@ def describe_score(tasks: Mapping[str, Task], most: int = 6) -> str:
 def describe_choices(
     tasks: Mapping[str, Task], chosen: Mapping[str, Task], most: int = 6
 ) -> list[str]:
-    """Says which thresholds validation has chosen, a line for each task.
+    """Describes the thresholds that validation has chosen, a line for each task.
 
     Args:
         tasks: {name: task} as declared.
-        chosen: The same with what validation has set.
+        chosen: The same tasks, with the values that validation has chosen.
         most: Longer lists are cut.
     """
     lines = []

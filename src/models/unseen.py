@@ -1,24 +1,24 @@
-"""Categories that training does not know: what a network makes of them is learnt, too."""
+"""Categories that training does not know: networks learn what to make of them."""
 
 import torch
 
 from src.batch import Batch
 from src.microbatch import place_and_key
-from src.models.dropout import mask
+from src.models.dropout import draw_mask
 
-HIDDEN = 0.05
+HIDDEN = 0.05  # probability
 
 
 def hide_categories(batch: Batch, share: float = HIDDEN) -> None:
-    """Puts some categories of a training batch into the bucket for those never seen, in place.
+    """Replaces some categories of a training batch by the one for unseen categories, in place.
 
     New rows hold words that training did not know; their embedding would be a random vector if no
     training row ever read it. So each category of each row is hidden with a small probability, as a
-    function of (seed, step, row of the global batch, column): the bucket learns what is to be said
-    of a row whose category is unknown, alike on any topology.
+    function of the seed, the step, the row of the global batch and the column: the embedding learns
+    to stand for an unknown category, and the run is the same on any number of devices.
 
     Args:
-        batch: This rank's share of a global batch; nothing happens to one without categories.
+        batch: This process's share of a global batch; without categories it stays as it is.
         share: The probability.
     """
     if not isinstance(batch.inputs, dict) or "categorical" not in batch.inputs:
@@ -29,4 +29,4 @@ def hide_categories(batch: Batch, share: float = HIDDEN) -> None:
     first, key = place_and_key(len(codes))
     rows = torch.arange(first, first + len(codes), device=codes.device)
     columns = torch.arange(codes.shape[-1], device=codes.device)
-    batch.inputs = batch.inputs | {"categorical": codes * mask(key, rows, columns, share)}
+    batch.inputs = batch.inputs | {"categorical": codes * draw_mask(key, rows, columns, share)}

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from src.batch import InputShape
-from src.models.cost import cost, costs, short
+from src.models.cost import count_cost, describe_cost, shorten_number
 from src.models.encoders import MLP, ConvNet
 from src.models.sharing import HardSharing, Separate, TaskAdapters, WeightedSharing
 
@@ -14,13 +14,13 @@ SHAPE = InputShape((5,))
 def test_parameters_and_products_are_counted():
     encoder = MLP(SHAPE, width=8, depth=1)
     parameters = (5 * 8 + 8) + (8 + 8) + 2 * (8 * 8 + 8) + (8 + 8)
-    assert cost(encoder, SHAPE) == (parameters, 2 * (5 * 8 + 8 * 8 + 8 * 8))
+    assert count_cost(encoder, SHAPE) == (parameters, 2 * (5 * 8 + 8 * 8 + 8 * 8))
     assert encoder.training
 
 
 def test_convolutions_are_counted():
     shape = InputShape((2, 6, 6))
-    assert cost(ConvNet(shape, width=4, depth=1), shape)[1] == 2 * 36 * 9 * (2 * 4 + 4 * 4)
+    assert count_cost(ConvNet(shape, width=4, depth=1), shape)[1] == 2 * 36 * 9 * (2 * 4 + 4 * 4)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_convolutions_are_counted():
 )
 def test_architectures_are_compared_with_hard_sharing(sharing, says):
     make = partial(MLP, SHAPE, width=8, depth=1)
-    assert costs(sharing(make, ["a", "b", "c"]), make, SHAPE) == says
+    assert describe_cost(sharing(make, ["a", "b", "c"]), make, SHAPE) == says
 
 
 def test_a_network_without_products_has_no_ratio():
@@ -51,7 +51,7 @@ def test_a_network_without_products_has_no_ratio():
         def forward(self, x):
             return x
 
-    assert costs(Nothing(), Nothing, SHAPE) == "0 parameters, 0 FLOPs a sample"
+    assert describe_cost(Nothing(), Nothing, SHAPE) == "0 parameters, 0 FLOPs a sample"
 
 
 @pytest.mark.parametrize(
@@ -67,4 +67,4 @@ def test_a_network_without_products_has_no_ratio():
     ],
 )
 def test_short_numbers(value, says):
-    assert short(value) == says
+    assert shorten_number(value) == says

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from src.models.dropout import Dropout, mask
+from src.models.dropout import Dropout, draw_mask
 
 keys = st.integers(0, 2**62 - 1)
 
@@ -14,12 +14,12 @@ keys = st.integers(0, 2**62 - 1)
 @given(keys, st.integers(1, 64), st.integers(1, 7))
 def test_devices_hold_parts_of_one_mask(key: int, units: int, devices: int) -> None:
     rows = torch.arange(4 * devices)
-    parts = [mask(key, part, torch.arange(units), 0.3) for part in rows.chunk(devices)]
-    assert torch.equal(torch.cat(parts), mask(key, rows, torch.arange(units), 0.3))
+    parts = [draw_mask(key, part, torch.arange(units), 0.3) for part in rows.chunk(devices)]
+    assert torch.equal(torch.cat(parts), draw_mask(key, rows, torch.arange(units), 0.3))
 
 
 def standardised(key: int, p: float, rows: int = 2000, units: int = 512) -> Tensor:
-    return (mask(key, torch.arange(rows), torch.arange(units), p).double() - (1 - p)) / (
+    return (draw_mask(key, torch.arange(rows), torch.arange(units), p).double() - (1 - p)) / (
         p * (1 - p)
     ) ** 0.5
 

@@ -96,7 +96,7 @@ class FixedStatistics(nn.BatchNorm2d):
 
 
 class Pretrained(Encoder):
-    """A backbone of the transformers package: BERT, RoBERTa, ELECTRA, ViT, DINOv2, ConvNeXt, ResNet.
+    """A backbone of the transformers package: BERT, RoBERTa, ViT, DINOv2, ConvNeXt, ResNet ...
 
     (Wolf et al., "Transformers: State-of-the-art natural language processing", EMNLP 2020.) The
     embeddings are the first stage, then come the blocks; the model's own pooler and heads are left
@@ -198,8 +198,8 @@ class Pretrained(Encoder):
                 elif isinstance(child, nn.BatchNorm2d):
                     if not weights:
                         raise UserError(
-                            f"Pretrained: BatchNorm in {title} has its statistics from the weights: "
-                            "set weights true"
+                            f"Pretrained: BatchNorm in {title} has its statistics from the "
+                            "weights: set weights true"
                         )
                     fixed = FixedStatistics(child.num_features, child.eps)
                     fixed.load_state_dict(child.state_dict())
@@ -257,11 +257,12 @@ def compute_reference(
         found = f"{shape.tokens} tokens"
         if known < shape.tokens:
             raise UserError(
-                f"Pretrained: {title} knows {known} tokens, but the data has {shape.tokens}: use the "
-                "model's tokenizer"
+                f"Pretrained: {title} knows {known} tokens, but the data has {shape.tokens}: use "
+                "the model's tokenizer"
             )
         tokens = tokens.masked_fill(tokens == 0, padding)
-        inputs, mask = {"tokens": tokens}, tokens != padding
+        inputs = {"tokens": tokens}
+        mask = tokens != padding
         arguments = {"input_ids": tokens, "attention_mask": mask.long()}
     try:
         outputs = model.eval()(**arguments)

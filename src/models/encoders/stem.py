@@ -11,7 +11,7 @@ from src.batch import InputShape
 def embedding_size(vocabulary: int) -> int:
     """Returns min(50, 1.6 n^0.56): small for flags, bounded for long lists.
 
-    (A rule of thumb of fast.ai: Howard and Gugger, "fastai: A layered API for deep learning", 2020.)
+    (A rule of thumb: Howard and Gugger, "fastai: A layered API for deep learning", 2020.)
     """
     return min(50, round(1.6 * vocabulary**0.56))
 

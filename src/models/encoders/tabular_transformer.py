@@ -40,7 +40,7 @@ class Tokenizer(nn.Module):
 
 
 class TabularTransformer(Encoder):
-    """FT-Transformer: the features of a table row are its [CLS] token, which attends to all columns.
+    """FT-Transformer: a table row's features are its [CLS] token, which attends to all columns.
 
     (Gorishniy et al., "Revisiting deep learning models for tabular data", NeurIPS 2021.) Each
     column is a token, without positions. It has the blocks of the Transformer encoder, with GELU

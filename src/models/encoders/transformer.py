@@ -186,9 +186,9 @@ class Positions(nn.Module):
 class Transformer(Encoder):
     """A transformer for sequences: embedding, ``depth`` blocks of attention and an MLP, LayerNorm.
 
-    (Vaswani et al., "Attention is all you need", NeurIPS 2017.) Each block normalises its input, not
-    its output, and so needs no warm-up (Xiong et al., "On layer normalization in the transformer
-    architecture", ICML 2020). Positions are sines, so that there is no longest sequence. A token is
+    (Vaswani et al., "Attention is all you need", NeurIPS 2017.) Each block normalises its input,
+    not its output, and so needs no warm-up (Xiong et al., "On layer normalization in the
+    transformer architecture", ICML 2020). Positions are sines, so that there is no longest sequence. A token is
     its word's embedding plus, if the data gives its pieces, a convolution over them. The embedding
     is one stage, each block another.
 

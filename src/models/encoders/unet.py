@@ -73,11 +73,11 @@ class UNet(Encoder):
     """U-Net: features of each pixel, by a way down to small images and up again, with skips.
 
     Level i has width 2^i channels at 1 / 2^i of the size. On the way down e_i = f(max pooling of
-    e_i-1), on the way up d_i = f(e_i, up(d_i+1)) (Ronneberger et al., "U-Net: Convolutional networks
-    for biomedical image segmentation", MICCAI 2015). The convolutions keep the size and have
-    GroupNorm, and up is a 1x1 convolution and bilinear resizing to the size of e_i, so that any
-    height and width will do. ``depth`` + 1 stages go down, ``depth`` go up; the skips e_i ride along
-    between them.
+    e_i-1), on the way up d_i = f(e_i, up(d_i+1)) (Ronneberger et al., "U-Net: Convolutional
+    networks for biomedical image segmentation", MICCAI 2015). The convolutions keep the size and
+    have GroupNorm, and up is a 1x1 convolution and bilinear resizing to the size of e_i, so that
+    any height and width will do. ``depth`` + 1 stages go down, ``depth`` go up; the skips e_i ride
+    along between them.
 
     Args:
         shape: The shape of one sample; its dense part must be (channels, height, width).
