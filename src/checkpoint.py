@@ -1,15 +1,14 @@
 """Checkpoints: whole or not there, and opened without running any code that they might hold.
 
-One is a file; or a folder, where several processes have written parts of large tensors at the same
-time:
+A checkpoint is a file, or a folder that several processes have written parts of large tensors to:
 
-last.ckpt/ index.ckpt              all but these tensors, and which files hold their parts; it alone
-    is switched 20-7c0e91b2-0of4.ckpt   the parts of process 0 of 4, after step 20; each save has
-    files of its own
+last.ckpt/
+    index.ckpt                the rest of the checkpoint, and which files hold the parts of tensors
+    20-7c0e91b2-0of4.ckpt     the parts of process 0 of 4, after step 20
 
-A save writes its files beside those of the last one, and switches the index. The files of the last
-one stay until the next save, for those who have read the index before, and the copy of a folder
-opens anywhere.
+A save writes new files beside the ones of the save before, and then replaces the index alone. The
+older files stay until the next save, for processes that have read the older index, and the copy of
+a folder opens anywhere.
 """
 
 import pickle
@@ -24,7 +23,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from src.errors import UserError
+from src.errors import UserError, attempt
 from src.files.atomic import put_in_place, remove, write_atomically
 
 INDEX = "index.ckpt"
@@ -32,13 +31,13 @@ INDEX = "index.ckpt"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A process's part of a tensor.
+    """A process's part of a tensor, to be saved.
 
     Attributes:
         tensor: The part.
-        first: Where it begins in each dimension of the whole.
-        shape: That of the whole.
-        write: Whether it is this process that writes it; the others hold the same.
+        first: Its first index in each dimension of the whole tensor.
+        shape: The shape of the whole tensor.
+        write: Whether this process writes it; False where another one holds the same.
     """
 
     tensor: Tensor
@@ -49,12 +48,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A tensor in a folder, which is put together when it is asked for.
+    """A tensor of a folder, which is assembled when it is asked for.
 
     Attributes:
-        shape: That of the whole.
+        shape: The shape of the whole tensor.
         dtype: Its type.
-        parts: (where a part begins, the part).
+        parts: (first index of a part, the part).
     """
 
     shape: tuple[int, ...]
@@ -62,7 +61,7 @@ class Parts:
     parts: list[tuple[tuple[int, ...], Tensor]]
 
     def fit(self) -> bool:
-        """Returns whether the parts lie within the whole, and are as many numbers."""
+        """Returns whether the parts are within the whole tensor, and have as many numbers."""
         for first, part in self.parts:
             if part.dtype != self.dtype or not len(first) == part.ndim == len(self.shape):
                 return False
@@ -71,16 +70,12 @@ class Parts:
                     return False
         return sum(part.numel() for _, part in self.parts) == prod(self.shape)
 
-    def whole(self) -> Tensor:
-        """Returns the tensor."""
+    def assemble(self) -> Tensor:
+        """Returns the whole tensor."""
         tensor = torch.empty(self.shape, dtype=self.dtype)
         for first, part in self.parts:
-            tensor[
-                tuple(
-                    slice(start, start + size)
-                    for start, size in zip(first, part.shape, strict=True)
-                )
-            ] = part
+            corner = zip(first, part.shape, strict=True)
+            tensor[tuple(slice(start, start + size) for start, size in corner)] = part
         return tensor
 
 
@@ -91,28 +86,28 @@ def load_checkpoint(
 
     Args:
         path: The file or folder.
-        map_location: Where tensors go.
-        mmap: Read tensors only where they are used.
-        whole: Put the tensors of a folder together; else they come as :class:`Parts`.
+        map_location: The device of tensors, as torch.load takes it.
+        mmap: Whether tensors are read only where they are used.
+        whole: Whether the tensors of a folder are assembled; otherwise they are :class:`Parts`.
 
     Raises:
         UserError: It is missing, cut off, or holds more than tensors and plain values.
     """
     path = Path(path)
     while True:
-        version = version_of(path)
+        version = identify_version(path)
         try:
-            return (
-                load_folder(path, whole) if path.is_dir() else load_file(path, map_location, mmap)
-            )
+            if path.is_dir():
+                return load_folder(path, whole)
+            return load_file(path, map_location, mmap)
         except (ValueError, OSError):
-            if version_of(path) == version:
+            # training that goes on may replace the checkpoint meanwhile: then the new one counts
+            if identify_version(path) == version:
                 raise
-            # while training goes on another one may take its place, and it is that which counts
 
 
-def version_of(path: Path) -> tuple[int, ...] | None:
-    """Returns what changes when another checkpoint takes the place of one."""
+def identify_version(path: Path) -> tuple[int, ...] | None:
+    """Returns numbers that change when another checkpoint takes the place of one."""
     try:
         state = (path / INDEX if path.is_dir() else path).stat()
     except OSError:
@@ -122,7 +117,8 @@ def version_of(path: Path) -> tuple[int, ...] | None:
 
 def load_file(path: Path, map_location: Any, mmap: bool) -> Any:
     """Opens a file, see :func:`load_checkpoint`."""
-    if path.exists() and not path.is_file():  # a pipe would be waited for
+    # torch would wait for a pipe
+    if path.exists() and not path.is_file():
         raise UserError(f"checkpoint {path} is no file")
     try:
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
@@ -130,12 +126,14 @@ def load_file(path: Path, map_location: Any, mmap: bool) -> Any:
         raise UserError(f"checkpoint {path} does not exist") from None
     except pickle.UnpicklingError:
         raise UserError(
-            f"checkpoint {path} is damaged or holds code, which is never run: only tensors and values are read"
+            f"checkpoint {path} is damaged or holds code, which is never run: only tensors and "
+            "values are read"
         ) from None
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # on arbitrary bytes torch raises anything
-        if isinstance(error, OSError) and error.filename is not None:  # it could not be opened
+    except Exception as error:
+        # on arbitrary bytes torch raises anything; a file name means that it could not be opened
+        if isinstance(error, OSError) and error.filename is not None:
             raise
         raise UserError(f"checkpoint {path} is cut off or no checkpoint") from None
 
@@ -143,17 +141,17 @@ def load_file(path: Path, map_location: Any, mmap: bool) -> Any:
 def load_folder(folder: Path, whole: bool) -> Any:
     """Opens a folder, see :func:`load_checkpoint`."""
     index = read_index(folder)
-    # files that are open are read to their end, even when they are deleted meanwhile
+    # open files can be read to their end, even when they are deleted meanwhile
     files = [load_checkpoint(folder / Path(name).name, mmap=True) for name in index["files"]]
     found: dict[str, Any] = {}
     for key, entry in index["tensors"].items():
-        parts = parts_of(key, entry, files)
+        parts = find_parts(key, entry, files)
         if parts is None:
             raise UserError(
                 f"checkpoint {folder} is damaged: its files do not hold all of {str(key)[1:]}"
             )
-        found[key] = parts.whole() if whole else parts
-    return exchanged(index["checkpoint"], lambda key, leaf: found.get(key, leaf))
+        found[key] = parts.assemble() if whole else parts
+    return map_leaves(index["checkpoint"], lambda key, leaf: found.get(key, leaf))
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -175,9 +173,9 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def is_tree(content: Any, deepest: int = 100) -> bool:
-    """Returns whether no dict or list stands in two places, nor deep down.
+    """Returns whether no dict or list is in two places, or too deep.
 
-    In a stranger's file n lists may stand in 2^n places, or one in itself.
+    In a stranger's file n lists may be in 2^n places, or one in itself.
     """
     seen: set[int] = set()
     left = [(content, 0)]
@@ -187,14 +185,13 @@ def is_tree(content: Any, deepest: int = 100) -> bool:
             if id(value) in seen or depth > deepest:
                 return False
             seen.add(id(value))
-            left += [
-                (each, depth + 1) for each in (value.values() if isinstance(value, dict) else value)
-            ]
+            inner = value.values() if isinstance(value, dict) else value
+            left += [(item, depth + 1) for item in inner]
     return True
 
 
-def parts_of(key: str, entry: Any, files: list[Any]) -> Parts | None:
-    """Finds the parts of a tensor; None where they are not what the entry of an index says."""
+def find_parts(key: str, entry: Any, files: list[Any]) -> Parts | None:
+    """Finds the parts of a tensor; None where they do not match its entry in an index."""
     try:
         shape, dtype = entry
         parts = Parts(tuple(shape), dtype, [tuple(file[key]) for file in files if key in file])
@@ -204,13 +201,19 @@ def parts_of(key: str, entry: Any, files: list[Any]) -> Parts | None:
         return None
 
 
-def exchanged(tree: Any, exchange: Callable[[str, Any], Any], key: str = "") -> Any:
-    """Nested values with other leaves: those that a function of their path, keys joined by slashes, and of themselves gives."""
+def map_leaves(tree: Any, function: Callable[[str, Any], Any], key: str = "") -> Any:
+    """Applies a function to each leaf of nested values.
+
+    Args:
+        tree: Nested dicts and lists.
+        function: Takes the path of a leaf, keys joined by slashes, and the leaf.
+        key: The path of the tree.
+    """
     if isinstance(tree, dict):
-        return {name: exchanged(value, exchange, f"{key}/{name}") for name, value in tree.items()}
+        return {name: map_leaves(item, function, f"{key}/{name}") for name, item in tree.items()}
     if isinstance(tree, list):
-        return [exchanged(value, exchange, f"{key}/{k}") for k, value in enumerate(tree)]
-    return exchange(key, tree)
+        return [map_leaves(item, function, f"{key}/{k}") for k, item in enumerate(tree)]
+    return function(key, tree)
 
 
 def save_folder(
@@ -223,7 +226,7 @@ def save_folder(
 ) -> None:
     """Writes a checkpoint whose leaves may be a :class:`Part`; every process calls this.
 
-    The folder holds the checkpoint before until the new one is whole.
+    The folder holds the earlier checkpoint until the new one is whole.
 
     Args:
         folder: The checkpoint.
@@ -238,7 +241,7 @@ def save_folder(
     mine: dict[str, Any] = {}
     tensors: dict[str, Any] = {}
 
-    def noted(key: str, leaf: Any) -> Any:
+    def note_part(key: str, leaf: Any) -> Any:
         if not isinstance(leaf, Part):
             return leaf
         tensors[key] = (leaf.shape, leaf.tensor.dtype)
@@ -246,9 +249,9 @@ def save_folder(
             mine[key] = (leaf.first, leaf.tensor.cpu().contiguous().clone())
         return None
 
-    rest = exchanged(checkpoint, noted)
+    rest = map_leaves(checkpoint, note_part)
     agree(None)
-    # no folder is seen before it is whole
+    # a new folder gets its name when it is whole
     place = folder if folder.is_dir() else folder.with_name(f".{folder.name}.parts")
 
     def write_mine() -> None:
@@ -256,7 +259,7 @@ def save_folder(
         write_atomically(place / names[rank], lambda file: torch.save(mine, file))
 
     def switch() -> None:
-        earlier = files_of(place)
+        earlier = list_files(place)
         content = {"checkpoint": rest, "files": names, "tensors": tensors}
         write_atomically(place / INDEX, lambda file: torch.save(content, file))
         if place != folder:
@@ -264,25 +267,16 @@ def save_folder(
         remove_parts(folder, keep={*names, *earlier})
 
     try:
-        agree(error_of(write_mine))
-        agree(error_of(switch) if rank == 0 else None)
+        agree(attempt(write_mine, OSError))
+        agree(attempt(switch, OSError) if rank == 0 else None)
     except OSError:
         with suppress(OSError):
             (place / names[rank]).unlink(missing_ok=True)
         raise
 
 
-def error_of(act: Callable[[], None]) -> OSError | None:
-    """Does something, and returns the error where the system does not let it."""
-    try:
-        act()
-    except OSError as error:
-        return error
-    return None
-
-
-def files_of(folder: Path) -> list[str]:
-    """Returns the names of the files that hold the parts of a folder's checkpoint; none where there is no such one."""
+def list_files(folder: Path) -> list[str]:
+    """Returns the files that an index names; none where there is no index."""
     try:
         return read_index(folder)["files"]
     except ValueError:
@@ -290,23 +284,24 @@ def files_of(folder: Path) -> list[str]:
 
 
 def remove_parts(folder: Path, keep: set[str]) -> None:
-    """Deletes the parts of earlier checkpoints, and those that processes were writing as they were killed."""
+    """Deletes files of earlier checkpoints, and half-written ones of processes that were killed."""
     for old in folder.glob("*of*.ckpt*"):
         if old.name not in keep:
-            with suppress(OSError):  # the checkpoint is whole without that
+            # the checkpoint is whole, whether this works or not
+            with suppress(OSError):
                 old.unlink()
 
 
 class SafeCheckpointIO(CheckpointIO):
-    """Checkpoints that are whole or not there: written beside the old one, flushed, then renamed over it.
+    """Writes checkpoints beside the old one, flushes them, and renames them over it.
 
-    A full disk or a killed process leaves the last good checkpoint as it was.
+    So a full disk or a killed process leaves the last good checkpoint as it was.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Writes atomically."""
+        """Writes a checkpoint, whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: torch.save(checkpoint, file))

@@ -6,8 +6,11 @@ This file imports nothing that takes time or can be broken: every command reads 
 import difflib
 import os
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
+
+E = TypeVar("E", bound=Exception)
 
 SOURCES = Path(__file__).resolve().parent
 
@@ -43,6 +46,18 @@ def suggest_or_list(word: str, words: Iterable[str]) -> str:
 def in_one_line(error: BaseException | str) -> str:
     """Returns the message of an error without line breaks."""
     return " ".join(str(error).split())
+
+
+def attempt(action: Callable[[], object], kind: type[E]) -> E | None:
+    """Runs an action; returns the error of this kind that has ended it, if any.
+
+    Processes that meet after it can then all fail where one has failed.
+    """
+    try:
+        action()
+    except kind as error:
+        return error
+    return None
 
 
 class BrokenFile(UserError):

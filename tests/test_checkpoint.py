@@ -21,8 +21,8 @@ from src.checkpoint import (
     Part,
     Parts,
     SafeCheckpointIO,
-    exchanged,
     load_checkpoint,
+    map_leaves,
     save_folder,
 )
 from src.files.atomic import write_atomically
@@ -124,7 +124,7 @@ def test_parts_make_the_whole(tmp_path: Path, ranks: int) -> None:
     (state,) = load_checkpoint(folder, whole=False)["state"]
     assert isinstance(state["weight"], Parts)
     assert (state["weight"].shape, state["weight"].dtype) == ((5, 3), torch.float32)
-    assert torch.equal(state["weight"].whole(), OLD)
+    assert torch.equal(state["weight"].assemble(), OLD)
 
 
 def test_the_next_one_replaces_it(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def read_on(path: Path, loads: Any, stop: Any, results: Any) -> None:
             found = load_checkpoint(path, whole=bool(loads.value % 2))
             state, step = found["state"][0], found["global_step"]
             weight = state["weight"]
-            weight = weight.whole() if isinstance(weight, Parts) else weight
+            weight = weight.assemble() if isinstance(weight, Parts) else weight
             if not bool((weight == step).all()) or int(state["number"]) != step:
                 wrong.append(f"parts of another save in that of step {step}")
         except Exception as error:
@@ -402,9 +402,9 @@ def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path, kind: str, whol
     assert re.fullmatch(r"checkpoint \S+ .+", str(refused.value))
 
 
-def test_leaves_are_exchanged_by_their_path() -> None:
+def test_leaves_are_mapped_by_their_path() -> None:
     tree = {"a": [1, {"b": 2}], "c": (3,)}
-    assert exchanged(tree, lambda key, leaf: (key, leaf)) == {
+    assert map_leaves(tree, lambda key, leaf: (key, leaf)) == {
         "a": [("/a/0", 1), {"b": ("/a/1/b", 2)}],
         "c": ("/c", (3,)),
     }

@@ -1,10 +1,10 @@
-"""What a person watches."""
+"""Callbacks and tables that a person watches a run by."""
 
 from src.monitoring.budget import Budget, Limits, has_limit
 from src.monitoring.checkpoints import BestCheckpoint, LastCheckpoint
 from src.monitoring.conflicts import GradientConflicts
 from src.monitoring.dashboard import Board, Dashboard
-from src.monitoring.ending import which_weights, why_ended
+from src.monitoring.ending import describe_weights, explain_end
 from src.monitoring.figures import Figures
 from src.monitoring.guards import FiniteLossGuard, NonFiniteLoss, RanksAgreeGuard, RanksDiverged
 from src.monitoring.hparams import HParams, log_results
@@ -14,7 +14,7 @@ from src.monitoring.profiler import NoProfiler
 from src.monitoring.progress import Progress
 from src.monitoring.say import say
 from src.monitoring.selection import Selection
-from src.monitoring.table import results_table
+from src.monitoring.table import tabulate_results
 from src.monitoring.watch import Watch
 
 __all__ = [
@@ -38,10 +38,10 @@ __all__ = [
     "RanksDiverged",
     "Selection",
     "Watch",
+    "describe_weights",
+    "explain_end",
     "has_limit",
     "log_results",
-    "results_table",
     "say",
-    "which_weights",
-    "why_ended",
+    "tabulate_results",
 ]

@@ -1,4 +1,4 @@
-"""What is kept of the weights: the best in validation, and the last to resume from."""
+"""The checkpoints of a run: the best in validation, and the last to resume from."""
 
 from collections.abc import Callable, Iterable, Mapping
 from math import isnan, nan
@@ -16,8 +16,11 @@ from src.monitoring.selection import Selection
 SHORT = 25  # optimizer steps: fewer are not worth a save of their own
 
 
-def between_steps(trainer: L.Trainer) -> bool:
-    """Whether a run that starts again from here lacks nothing: no accumulation is half done, and no validation is about to come."""
+def is_between_steps(trainer: L.Trainer) -> bool:
+    """Returns whether a run can start again from here.
+
+    No accumulation is half done, and no validation is about to come.
+    """
     loop = trainer.fit_loop.epoch_loop
     if loop._should_accumulate() or loop._num_ready_batches_reached():
         return False
@@ -28,40 +31,44 @@ def between_steps(trainer: L.Trainer) -> bool:
 def start_next_epoch(trainer: L.Trainer) -> None:
     """Lets a run that is resumed from the end of an epoch start the next one.
 
-    Where steps are limited Lightning goes back into the epoch that is over, and takes one step more
-    in it.
+    Where steps are limited, Lightning would go back into the epoch that is over, and take one more
+    step in it.
     """
     loop = trainer.fit_loop
     if not loop.restarted_on_epoch_end:
         return
     loop.epoch_progress.increment_completed()
-    for each in (loop, loop.epoch_loop, loop.epoch_loop.val_loop):
-        each.on_iteration_done()  # nothing of them is half done
+    # nothing in these loops is half done
+    for inner in (loop, loop.epoch_loop, loop.epoch_loop.val_loop):
+        inner.on_iteration_done()
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps best.ckpt: the weights of the best validation; of tasks that share none, each task's of its own best one.
+    """Keeps best.ckpt: the weights of the best validation.
+
+    Where tasks share no weights, each task has the weights of its own best validation.
 
     Args:
-        folder: Where it is kept.
+        folder: The folder of checkpoints.
         selection: Knows which validation was the best.
     """
 
-    state_key = (
-        "best checkpoint"  # Lightning's own is made of the settings, at each hook of each step
-    )
+    # Lightning would make a key of the settings, at each hook of each step
+    state_key = "best checkpoint"
 
     def __init__(self, folder: Path, selection: Selection) -> None:
         super().__init__(
             folder, "best", save_on_train_epoch_end=False, enable_version_counter=False
         )
-        self.path, self.selection = folder / "best.ckpt", selection
+        self.path = folder / "best.ckpt"
+        self.selection = selection
         self._saving = False
 
-    on_train_batch_end = None  # type: ignore[assignment]  # there is nothing to compare without a validation
+    # a step has no validation to compare
+    on_train_batch_end = None  # type: ignore[assignment]
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Saves what the validation has improved."""
+        """Saves if the validation has improved anything."""
         if not self.selection.improved:
             return
         self._saving = True
@@ -78,7 +85,8 @@ class BestCheckpoint(ModelCheckpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Puts back the weights and metrics of tasks that were better in an earlier validation."""
-        selection, names = self.selection, cast(ObservedModel, pl_module).names
+        selection = self.selection
+        names = cast(ObservedModel, pl_module).names
         if not self._saving or selection.apart is None or not trainer.is_global_zero:
             return
         known = [best.score for best in selection.best.values() if not isnan(best.score)]
@@ -86,57 +94,62 @@ class BestCheckpoint(ModelCheckpoint):
         kept = [task for task in selection.best if task not in selection.improved]
         if kept and self.path.exists():
             earlier = trainer.strategy.load_checkpoint(self.path)
-            put_back(
-                checkpoint["state_dict"],
-                earlier["state_dict"],
-                [place for task in kept for place in selection.apart[task]],
-            )
+            places = [place for task in kept for place in selection.apart[task]]
+            restore_entries(checkpoint["state_dict"], earlier["state_dict"], places)
             checkpoint["tasks"] = {task: earlier["tasks"][task] for task in kept}
             for key, value in earlier["metrics"].items():
-                if task_of(key, names) in kept:
+                if find_task(key, names) in kept:
                     checkpoint["metrics"][key] = value
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns nothing: what was best is the selection's to remember."""
+        """Returns nothing: the selection keeps the best validations."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Knows best.ckpt again, wherever the run folder has been moved to."""
+        """Finds best.ckpt again, wherever the run folder has been moved to."""
         self.best_model_path = str(self.path) if self.path.exists() else ""
 
 
-def put_back(
+def restore_entries(
     state: dict[str, Tensor], earlier: Mapping[str, Tensor], places: list[tuple[str, int | None]]
 ) -> None:
-    """Replaces entries of a state, or parts along their first dimension, by earlier ones; the model's own tensors stay."""
-    parts: dict[str, list[int]] = {}
-    for name, part in places:
-        if name not in state:  # a buffer that is never saved
+    """Replaces entries of a state by earlier ones; the model's own tensors stay as they are.
+
+    Args:
+        state: The state, which is changed.
+        earlier: The earlier state.
+        places: (name, row along the first dimension); None for the whole entry.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for name, row in places:
+        # a buffer may be one that is never saved
+        if name not in state:
             continue
-        if part is None:
+        if row is None:
             state[name] = earlier[name]
         else:
-            parts.setdefault(name, []).append(part)
-    for name, rows in parts.items():
+            rows_of.setdefault(name, []).append(row)
+    for name, rows in rows_of.items():
         state[name] = state[name].clone()
         state[name][rows] = earlier[name][rows].to(state[name])
 
 
-def task_of(key: str, names: Iterable[str]) -> str | None:
-    """The task that a validation metric is of; of names that begin alike the longest that fits."""
-    return max((name for name in names if key.startswith(f"val/{name}/")), key=len, default=None)
+def find_task(key: str, names: Iterable[str]) -> str | None:
+    """Returns the task of a validation metric; of names that begin alike the longest that fits."""
+    fitting = [name for name in names if key.startswith(f"val/{name}/")]
+    return max(fitting, key=len, default=None)
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps last.ckpt up to date: at the end of each epoch, and ``every_n_steps`` optimizer steps after the last one.
+    """Keeps last.ckpt up to date: at the end of each epoch, and every ``every_n_steps`` steps.
 
     Epochs of a few steps are not saved one by one: a save may take longer than such an epoch.
 
     Args:
-        folder: Where it is kept.
-        every_n_steps: How many steps may be lost; where a validation is about to come, it is waited
-            for.
-        then: What comes last in an epoch, after this.
+        folder: The folder of checkpoints.
+        every_n_steps: Optimizer steps that may be lost. If a validation is about to come, the save
+            comes after it.
+        then: Called at the end of an epoch, after the save.
     """
 
     def __init__(
@@ -145,11 +158,13 @@ class LastCheckpoint(Checkpoint):
         every_n_steps: int = 500,
         then: Callable[[L.Trainer], None] | None = None,
     ) -> None:
-        self.path, self.every_n_steps, self.then = folder / "last.ckpt", every_n_steps, then
-        self._saved = 0  # the step of the last one
+        self.path = folder / "last.ckpt"
+        self.every_n_steps = every_n_steps
+        self.then = then
+        self._saved = 0  # the step of the latest save
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Counts from where the run starts."""
+        """Counts steps from the one that the run starts at."""
         self._saved = trainer.global_step
         start_next_epoch(trainer)
 
@@ -161,18 +176,16 @@ class LastCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Saves if it is time, and where a limit on steps or time ends the run in the middle of an epoch."""
+        """Saves if it is time, or if a limit ends the run in the middle of an epoch."""
         due = trainer.global_step - self._saved >= self.every_n_steps
         ends = trainer.should_stop or trainer.fit_loop.epoch_loop._is_training_done
-        if (due or ends) and between_steps(trainer):
+        if (due or ends) and is_between_steps(trainer):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Saves, after the validation and all that follows from it; always where the run ends."""
-        epochs, steps = (
-            cast(Any, trainer.fit_loop.epoch_progress.current).processed,
-            trainer.global_step,
-        )
+        """Saves after the validation and its callbacks; always at the end of the run."""
+        epochs = cast(Any, trainer.fit_loop.epoch_progress.current).processed
+        steps = trainer.global_step
         ends = trainer.should_stop or epochs == trainer.max_epochs or steps == trainer.max_steps
         if ends or steps - self._saved >= min(SHORT, self.every_n_steps):
             self._save(trainer)

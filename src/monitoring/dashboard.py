@@ -1,4 +1,4 @@
-"""TensorBoard: training curves, one page that lays all tasks side by side, the config as text."""
+"""TensorBoard: training curves, a page with all tasks side by side, the config as text."""
 
 import os
 import re
@@ -15,13 +15,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from src.collectives import replica
+from src.errors import attempt
 from src.monitoring.observed_model import ObservedModel
-from src.monitoring.watcher import Watcher, attempt, warn
+from src.monitoring.watcher import Watcher, warn
 from src.tasks import Task
 
 
 class Board(TensorBoardLogger):
-    """The event files of one run, in its folder; where they cannot be written any more, the run goes on without them.
+    """The event files of one run, in its folder.
+
+    When they cannot be written any more, the run goes on without them.
 
     Args:
         folder: The run folder.
@@ -33,37 +36,36 @@ class Board(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Draws what is a curve: the epoch is none, and the test is one point, which the table of runs shows."""
-        curves = {
-            tag: value
-            for tag, value in metrics.items()
-            if tag != "epoch" and not tag.startswith("test/")
-        }
+        """Writes curves; the epoch is none, and the table of runs has the test, a single point."""
+        curves = dict(metrics)
+        for tag in metrics:
+            if tag == "epoch" or tag.startswith("test/"):
+                del curves[tag]
         self._try(partial(super().log_metrics, curves, step))
 
     @rank_zero_only
     def flush(self) -> None:
-        """Puts all on disk."""
+        """Puts all events on disk."""
         self._try(self.experiment.flush)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Puts all on disk and closes the file."""
+        """Puts all events on disk and closes the file."""
         self._try(partial(super().finalize, status))
 
     def _try(self, write: Callable[[], object]) -> None:
-        error = None if self.left_out else attempt(write)
+        error = None if self.left_out else attempt(write, Exception)
         if error is not None:
             self.left_out = True
             warn("TensorBoard", error)
 
     @rank_zero_only
     def save(self) -> None:
-        """Leaves out Lightning's hparams.yaml: the run folder has its config.yaml."""
+        """Writes no hparams.yaml, as Lightning would: the run folder has its config.yaml."""
 
 
-def board(trainer: L.Trainer) -> TensorBoardLogger | None:
-    """The run's TensorBoard logger, where this rank has one that can be written."""
+def find_board(trainer: L.Trainer) -> TensorBoardLogger | None:
+    """Returns the run's TensorBoard logger, where this rank has one that can be written."""
     loggers = trainer.loggers if trainer.is_global_zero else []
     found = next((logger for logger in loggers if isinstance(logger, TensorBoardLogger)), None)
     return None if getattr(found, "left_out", False) else found
@@ -72,12 +74,12 @@ def board(trainer: L.Trainer) -> TensorBoardLogger | None:
 class Dashboard(Watcher):
     """Logs train/<task>/loss, train/penalty, weight/<task>, lr/<group> and throughput.
 
-    Every ``log_every_n_steps`` steps and at the end of each epoch; penalty and weights are of the
-    latest step.
+    It does so every ``log_every_n_steps`` steps and at the end of each epoch; penalty and weights
+    are of the latest step.
 
-    A loss is the mean over all labels since the last point. The model adds them up on the device;
-    they are read here, rarely: Lightning's ``self.log`` on each step would cost more than the step
-    itself from a few tasks on.
+    A loss is the mean over all labels since the last point. The model sums losses up on the device,
+    and they are read here, rarely: with more than a few tasks, Lightning's ``self.log`` in each
+    step would cost more than the step itself.
 
     Args:
         config: The resolved configuration as YAML, shown on the text page.
@@ -86,35 +88,32 @@ class Dashboard(Watcher):
     def __init__(self, config: str = "") -> None:
         self.config = config
         self.latest: dict[str, float] = {}
-        self._lost: dict[
-            Path, int
-        ] = {}  # what event files hold beyond a checkpoint, see later_events()
+        # event files that grew after the checkpoint, with their size then
+        self._lost: dict[Path, int] = {}
         self._restart(0)
 
     def _restart(self, step: int) -> None:
-        self.step, self.samples, self.clock = step, 0, time.monotonic()
+        self.step = step
+        self.samples = 0
+        self.clock = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes the page layout and the config."""
         self._restart(trainer.global_step)
-        logger = board(trainer)
+        logger = find_board(trainer)
         if logger is None:
             return
         self._go_back()
         writer = logger.experiment
-        # a TensorBoard that is open has read them already: it forgets the steps that are about to
-        # come again
+        # an open TensorBoard has read the events that were taken back: it must forget these steps
         step = trainer.global_step + 1 if trainer.global_step else 0
         restart = Event(step=step, session_log=SessionLog(status=SessionLog.START))
-        writer._get_file_writer().add_event(restart)
-        writer.add_custom_scalars(
-            {"tasks side by side": charts(cast(ObservedModel, pl_module).tasks)}
-        )
-        writer.add_text(
-            "config",
-            "\n".join("    " + line for line in self.config.splitlines()),
-            trainer.global_step,
-        )
+        writer.file_writer.add_event(restart)
+        page = lay_out_charts(cast(ObservedModel, pl_module).tasks)
+        writer.add_custom_scalars({"tasks side by side": page})
+        # four blanks make it code in Markdown
+        text = "\n".join(f"    {line}" for line in self.config.splitlines())
+        writer.add_text("config", text, trainer.global_step)
 
     def on_train_batch_end(
         self,
@@ -131,7 +130,7 @@ class Dashboard(Watcher):
             self.flush(trainer, cast(ObservedModel, pl_module))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Logs what was trained before the clock stops."""
+        """Logs the steps until now, before the clock stops."""
         self.flush(trainer, cast(ObservedModel, pl_module))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -139,33 +138,33 @@ class Dashboard(Watcher):
         self.clock = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Logs what the epoch still holds."""
+        """Logs the last steps of the epoch."""
         self.flush(trainer, cast(ObservedModel, pl_module))
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Puts on disk all that happened before the checkpoint, so that a run resumed from it has no gap in its curves."""
+        """Puts events before the checkpoint on disk, so that a run resumed from it has no gap."""
         self.flush(trainer, cast(ObservedModel, pl_module))
-        if isinstance(logger := board(trainer), Board):
+        if isinstance(logger := find_board(trainer), Board):
             logger.flush()
-            files = event_files(Path(logger.log_dir))
+            files = find_event_files(Path(logger.log_dir))
             checkpoint["events"] = {path.name: path.stat().st_size for path in files}
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Finds out what has been written after the checkpoint from which training goes on."""
-        logger = board(trainer)
+        """Finds the events that were written after the checkpoint from which training goes on."""
+        logger = find_board(trainer)
         if logger is not None and trainer.state.fn == TrainerFn.FITTING:
-            self._lost = later_events(Path(logger.log_dir), checkpoint.get("events"))
+            self._lost = find_later_events(Path(logger.log_dir), checkpoint.get("events"))
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Clears away an earlier test, where nothing was left to train."""
+        """Removes the events of an earlier test, where nothing was left to train."""
         self._go_back()
 
     def _go_back(self) -> None:
-        """Takes back what is about to come again: nothing stands twice at a step."""
+        """Removes events of steps that are about to be taken again."""
         for path, size in self._lost.items():
             if size:
                 os.truncate(path, size)
@@ -174,22 +173,21 @@ class Dashboard(Watcher):
         self._lost = {}
 
     def flush(self, trainer: L.Trainer, model: ObservedModel) -> None:
-        """Writes the mean losses since the last time, and starts anew."""
+        """Writes the mean losses since the last call, and starts anew."""
         sums, counts = model.step.sums_2T.tolist()
         if not any(counts):
             return
         model.step.sums_2T.zero_()
         seconds = time.monotonic() - self.clock
-        values = {
-            f"train/{n}/loss": s / c for n, s, c in zip(model.names, sums, counts, strict=True) if c
-        }
+        values = {}
+        for name, loss, count in zip(model.names, sums, counts, strict=True):
+            if count:
+                values[f"train/{name}/loss"] = loss / count
         self.latest = dict(values)
         values["throughput/samples_per_second"] = self.samples * replica()[1] / max(seconds, 1e-9)
         if model.step.weights_T is not None:
-            values |= {
-                f"weight/{name}": value
-                for name, value in zip(model.names, model.step.weights_T.tolist(), strict=True)
-            }
+            for name, weight in zip(model.names, model.step.weights_T.tolist(), strict=True):
+                values[f"weight/{name}"] = weight
         if model.step.penalty is not None:
             values["train/penalty"] = float(model.step.penalty)
         if (scaler := getattr(trainer.precision_plugin, "scaler", None)) is not None:
@@ -202,32 +200,32 @@ class Dashboard(Watcher):
             logger.log_metrics(values, step=trainer.global_step)
 
 
-def event_files(folder: Path) -> list[Path]:
+def find_event_files(folder: Path) -> list[Path]:
     """Returns the event files of a run, each of one session."""
-    return [
-        path
-        for path in folder.glob("events.out.tfevents.*")
-        if path.is_file() and not path.is_symlink()
-    ]
+    found = folder.glob("events.out.tfevents.*")
+    return [path for path in found if path.is_file() and not path.is_symlink()]
 
 
-def later_events(folder: Path, sizes: Any) -> dict[Path, int]:
-    """Returns the event files that hold more than at a checkpoint, and how many bytes they had; none of 0 was there.
+def find_later_events(folder: Path, sizes: object) -> dict[Path, int]:
+    """Returns the event files that grew after a checkpoint, with the bytes that they had then.
+
+    A file that is newer than the checkpoint had 0 bytes.
 
     Args:
         folder: The run folder.
         sizes: {name: bytes}, as the checkpoint has it; without it no file is known to hold more.
     """
-    if not isinstance(sizes, dict) or not all(
-        isinstance(size, int) and size > 0 for size in sizes.values()
-    ):
+    if not isinstance(sizes, dict):
         return {}
-    found = {path: sizes.get(path.name, 0) for path in event_files(folder)}
+    # a stranger's checkpoint must not empty files
+    if not all(isinstance(size, int) and size > 0 for size in sizes.values()):
+        return {}
+    found = {path: sizes.get(path.name, 0) for path in find_event_files(folder)}
     return {path: size for path, size in found.items() if size < path.stat().st_size}
 
 
-def charts(tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
-    """The page of all tasks: first what compares them, then each one's losses and metrics."""
+def lay_out_charts(tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
+    """Returns the page of all tasks: charts that compare them, then each task's own."""
     page = {
         "validation loss of all tasks": [f"val/{name}/loss" for name in tasks],
         "weights of all tasks": [f"weight/{name}" for name in tasks],
@@ -246,6 +244,5 @@ def charts(tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
                 page[f"{title} of {name}"] = [f"val/{name}/{metric}" for metric in metrics]
     # TensorBoard reads a tag as a regular expression that may end anywhere: 'age' would draw
     # 'age_group' too
-    return {
-        title: ["Multiline", [f"{re.escape(tag)}$" for tag in tags]] for title, tags in page.items()
-    }
+    exact = {title: [f"{re.escape(tag)}$" for tag in tags] for title, tags in page.items()}
+    return {title: ["Multiline", tags] for title, tags in exact.items()}

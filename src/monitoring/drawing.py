@@ -10,60 +10,65 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def panels(count: int, name_length: int = 0) -> list[Any]:
-    """Square panels in one figure, with room for names of so many letters on their left and below.
+def make_panels(count: int, name_length: int = 0) -> list[Any]:
+    """Returns the axes of square panels in one figure.
 
-    The figure stands outside pyplot's global state, which is neither safe nor freed in long runs,
-    and has margins worked out here: Matplotlib's own layouts draw it several times.
+    The figure is not in pyplot's global state, which is neither safe nor freed in long runs. Its
+    margins are computed here, since Matplotlib's own layouts draw it several times.
+
+    Args:
+        count: Number of panels.
+        name_length: Letters of the longest name on the left and below.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = math.ceil(count**0.5)
     rows = -(-count // columns)
-    side, gap, margin = 3.0, 0.4, 0.65 + 0.08 * name_length  # inches
-    width, height = columns * (margin + side) + gap, rows * (margin + side + gap)
+    # in inches
+    side = 3.0
+    gap = 0.4
+    margin = 0.65 + 0.08 * name_length
+    width = columns * (margin + side) + gap
+    height = rows * (margin + side + gap)
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     boxes = []
     for i in range(count):
-        left, top = (
-            (i % columns) * (margin + side) + margin,
-            (i // columns) * (margin + side + gap) + gap,
-        )
-        boxes.append(
-            figure.add_axes((left / width, 1 - (top + side) / height, side / width, side / height))
-        )
+        left = (i % columns) * (margin + side) + margin
+        top = (i // columns) * (margin + side + gap) + gap
+        place = (left / width, 1 - (top + side) / height, side / width, side / height)
+        boxes.append(figure.add_axes(place))
     return boxes
 
 
-def short(name: str) -> str:
-    """At most 20 letters of a name."""
+def shorten_name(name: str) -> str:
+    """Returns at most 20 letters of a name."""
     return name if len(name) <= 20 else f"{name[:19]}…"
 
 
-def matrix_figure(
+def draw_matrix(
     title: str,
     rows: Sequence[str],
     columns: Sequence[str],
     values: np.ndarray,
     top: float | None = None,
 ) -> "Figure":
-    """A map of colours with names, and with numbers where there are few.
+    """Draws a matrix as colours, with its numbers where there are few.
 
     Args:
-        title: Above it.
+        title: The title.
         rows: Names of the rows.
         columns: Names of the columns.
         values: (rows, columns); where some are negative, blue is above 0 and red below.
-        top: The value of the darkest colour; None: 1, or the largest there is if that is more.
+        top: The value of the darkest colour; None: 1, or the largest value if that is more.
     """
     signed = bool((values < 0).any())
     largest = float(np.nanmax(np.abs(values), initial=0))
-    top = top or (
-        1.0 if largest <= 1 and not signed else largest
-    )  # shares look the same in every picture
-    [axes] = panels(1, max(map(len, map(short, [*rows, *columns]))))
+    # shares look the same in every figure
+    if not top:
+        top = 1.0 if largest <= 1 and not signed else largest
+    [axes] = make_panels(1, max(map(len, map(shorten_name, [*rows, *columns]))))
     axes.imshow(
         values,
         vmin=-top if signed else 0,
@@ -72,18 +77,13 @@ def matrix_figure(
         aspect="auto",
         interpolation="nearest",
     )
-    shown = (
-        range(len(columns))
-        if len(columns) <= 40
-        else range(0, len(columns), -(-len(columns) // 20))
-    )  # some of many names
-    axes.set_xticks(
-        shown,
-        [short(columns[i]) for i in shown],
-        rotation=90,
-        fontsize=10 if len(columns) <= 20 else 5,
-    )
-    axes.set_yticks(range(len(rows)), map(short, rows), fontsize=10 if len(rows) <= 20 else 5)
+    # of many names some
+    every = 1 if len(columns) <= 40 else -(-len(columns) // 20)
+    shown = range(0, len(columns), every)
+    names = [shorten_name(columns[i]) for i in shown]
+    axes.set_xticks(shown, names, rotation=90, fontsize=10 if len(columns) <= 20 else 5)
+    names = [shorten_name(name) for name in rows]
+    axes.set_yticks(range(len(rows)), names, fontsize=10 if len(rows) <= 20 else 5)
     axes.set(title=title)
     few = max(values.shape) <= 10
     for i, row in enumerate(values if few else ()):
@@ -101,40 +101,43 @@ def matrix_figure(
     return axes.figure
 
 
-def routes_figure(
+def draw_routes(
     title: str, rows: Sequence[str], columns: Sequence[str], places: np.ndarray
 ) -> "Figure":
-    """One line per row through its place at each column: tasks that run side by side share, where lines part they branch.
+    """Draws a line per row through its place at each column.
+
+    Tasks whose lines run side by side share; where lines part, tasks branch.
 
     Args:
-        title: Above it.
+        title: The title.
         rows: Names of the lines.
-        columns: Names of what they pass through.
-        places: (rows, columns) integers; which they are does not matter, but who has the same.
+        columns: Names of the stages that they pass through.
+        places: (rows, columns) integers; lines with equal integers at a column share there.
     """
-    [axes] = panels(1, max(map(len, map(short, [*rows, *columns]))))
+    [axes] = make_panels(1, max(map(len, map(shorten_name, [*rows, *columns]))))
     heights = np.empty(places.shape)
     before = np.arange(len(rows), dtype=float)
-    for k in range(
-        len(columns)
-    ):  # a place stands where its lines come from, so that lines run straight on until they part
-        inside = {place: places[:, k] == place for place in np.unique(places[:, k])}
-        found = {
-            place: (before[lines].mean(), lines.nonzero()[0].mean())
-            for place, lines in inside.items()
-        }
-        ranks = {
-            place: rank
-            for rank, (place, _) in enumerate(sorted(found.items(), key=lambda pair: pair[1]))
-        }
-        middle = (len(found) - 1) / 2
-        before = heights[:, k] = np.array([ranks[place] - middle for place in places[:, k]])
-    apart = (
-        (np.arange(len(rows)) - (len(rows) - 1) / 2) / len(rows) * 0.5
-    )  # side by side, not on top of each other
+    for k in range(len(columns)):
+        # places are in the order of the heights that their lines come from, so that lines run
+        # straight on until they part
+        origins = {}
+        for place in np.unique(places[:, k]):
+            lines = places[:, k] == place
+            origins[place] = (before[lines].mean(), lines.nonzero()[0].mean())
+        in_order = sorted(origins, key=lambda place: origins[place])
+        ranks = {place: rank for rank, place in enumerate(in_order)}
+
+        middle = (len(origins) - 1) / 2
+        before = np.array([ranks[place] - middle for place in places[:, k]])
+        heights[:, k] = before
+    # side by side, not on top of each other
+    apart = (np.arange(len(rows)) - (len(rows) - 1) / 2) / len(rows) * 0.5
     for name, route, shift in zip(rows, heights, apart, strict=True):
-        axes.plot(range(len(columns)), route + shift, marker="o", markersize=4, label=short(name))
-    axes.set_yticks(heights[:, 0] + apart, map(short, rows), fontsize=10 if len(rows) <= 12 else 5)
-    axes.set_xticks(range(len(columns)), map(short, columns), rotation=90)
+        axes.plot(
+            range(len(columns)), route + shift, marker="o", markersize=4, label=shorten_name(name)
+        )
+    names = [shorten_name(name) for name in rows]
+    axes.set_yticks(heights[:, 0] + apart, names, fontsize=10 if len(rows) <= 12 else 5)
+    axes.set_xticks(range(len(columns)), [shorten_name(name) for name in columns], rotation=90)
     axes.set(title=title)
     return axes.figure

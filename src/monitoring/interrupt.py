@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run cleanly: after the step in hand, with a checkpoint, on all ranks together."""
+"""Ctrl-C and SIGTERM end a run cleanly: after the current step, with a checkpoint, on all ranks."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import lightning as L
 import torch
 import torch.distributed as dist
 
-from src.monitoring.checkpoints import between_steps
+from src.monitoring.checkpoints import is_between_steps
 
 
 class Interrupted(Exception):
@@ -24,22 +24,24 @@ class Interrupt(L.Callback):
     after the same one.
 
     Args:
-        checkpoint: Where to save.
-        every_n_steps: Optimizer steps between two questions; a single process looks after each.
+        checkpoint: The file to save to.
+        every_n_steps: Optimizer steps from one exchange to the next; a single process looks after
+            each step.
     """
 
     def __init__(self, checkpoint: Path, every_n_steps: int = 10) -> None:
-        self.checkpoint, self.every_n_steps = checkpoint, every_n_steps
-        self.asked = self._first = False
+        self.checkpoint = checkpoint
+        self.every_n_steps = every_n_steps
+        self.asked = False
+        self._first = False  # whether this is the first rank, which answers the person
         self._next = 0  # the step at which the ranks ask each other again
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listens from now on, in the place of Lightning, whose ranks stop at different steps and save nothing."""
+        """Listens from now on, in place of Lightning, whose ranks stop at different steps."""
         self._first = trainer.is_global_zero
-        if (
-            threading.current_thread() is not threading.main_thread()
-        ):  # no other thread may listen to signals
+        # no other thread may listen to signals
+        if threading.current_thread() is not threading.main_thread():
             return
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._on_signal)
@@ -48,9 +50,8 @@ class Interrupt(L.Callback):
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         if self._first and not self.asked:
-            os.write(
-                2, b"\nstopping after this step; Ctrl-C again stops at once\n"
-            )  # print is not safe in a handler
+            # print is not safe in a handler
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
         self.asked = True
 
     def on_train_batch_end(
@@ -61,23 +62,23 @@ class Interrupt(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Looks whether someone asked, once nothing is half done: no accumulation, and no validation about to come."""
-        if self._is_time(trainer) and between_steps(trainer):
-            self._look(trainer)
+        """Stops if someone asked, unless an accumulation or the step's validation is to come."""
+        if self._is_time(trainer) and is_between_steps(trainer):
+            self._stop_if_asked(trainer)
 
     def at_epoch_end(self, trainer: L.Trainer) -> None:
-        """Looks after an epoch and all that follows from it: a step that a validation follows is never looked at before.
+        """Stops if someone asked, after an epoch and its validation.
 
-        Of a small table each step is such a one. No hook of this class, since other callbacks have
-        to come first.
+        A step before a validation is not looked at, and of a small table each step is one. This is
+        no hook, since other callbacks have to come first.
         """
         if self._is_time(trainer):
-            self._look(trainer)
+            self._stop_if_asked(trainer)
 
     def _is_time(self, trainer: L.Trainer) -> bool:
         return trainer.global_step >= self._next if trainer.world_size > 1 else self.asked
 
-    def _look(self, trainer: L.Trainer) -> None:
+    def _stop_if_asked(self, trainer: L.Trainer) -> None:
         self._next = trainer.global_step + self.every_n_steps
         if self._anyone_asked(trainer):
             trainer.save_checkpoint(self.checkpoint)
@@ -98,7 +99,7 @@ class Interrupt(L.Callback):
         self._previous.clear()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Gives the signals back; one that came after the last step still counts.
+        """Restores the signal handlers; a signal that came after the last step still counts.
 
         Raises:
             Interrupted: Someone asked during the last validation.
@@ -111,5 +112,5 @@ class Interrupt(L.Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Gives the signals back."""
+        """Restores the signal handlers."""
         self._stop_listening()

@@ -1,4 +1,4 @@
-"""What monitoring may look at in a model."""
+"""The part of a model that monitoring reads."""
 
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,7 +30,7 @@ class ObservedStep(Protocol):
 
 
 class ObservedModel(Protocol):
-    """The part of the model that watchers read.
+    """A model as watchers know it.
 
     Attributes:
         names: Task names in the order of T.
@@ -49,16 +49,16 @@ class ObservedModel(Protocol):
     chosen_tasks: dict[str, Task]
 
     def metrics_of(self, name: str) -> MetricCollection:
-        """A task's metrics of the latest evaluation."""
+        """Returns a task's metrics of the latest evaluation."""
 
     def own_weights(self) -> "dict[str, list[tuple[str, int | None]]] | None":
-        """The entries of the state that belong to one task alone, by task; None where tasks share any."""
+        """Returns the entries of the state of each task alone; None where tasks share any."""
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """The optimizer's groups by name, for a learning rate."""
+        """Returns the optimizer's groups with their names, for a learning rate."""
 
     def task_gramian(self, batch: Any) -> Tensor:
-        """Inner products (T, T) of the task gradients over the global batch."""
+        """Returns inner products (T, T) of the task gradients over the global batch."""
 
     def figures(self) -> "dict[str, DataFrame]":
-        """What can be drawn of how tasks share, {title: table}; integers are routes."""
+        """Returns {title: table} that show how tasks share; a table of integers has routes."""

@@ -1,7 +1,6 @@
-"""No profiler, for less than Lightning's own."""
+"""A profiler that does nothing, faster than Lightning's own."""
 
 from contextlib import nullcontext
-from typing import Any
 
 from lightning.pytorch.profilers import PassThroughProfiler
 
@@ -9,8 +8,12 @@ NOTHING: nullcontext[None] = nullcontext()
 
 
 class NoProfiler(PassThroughProfiler):
-    """Lightning opens some 40 profiling contexts a step; its pass-through builds a generator for each, this one gives the same."""
+    """Gives the same empty context each time.
 
-    def profile(self, action_name: str) -> Any:
+    Lightning opens some 40 profiling contexts a step; its own pass-through builds a generator for
+    each.
+    """
+
+    def profile(self, action_name: str) -> nullcontext[None]:
         """Returns a context that does nothing."""
         return NOTHING

@@ -10,24 +10,24 @@ from src.monitoring.watcher import guard_hooks
 
 
 class Progress(RichProgressBar):
-    """Lightning's rich bar, on standard error, with what a multi-task run is watched for; the run goes on if it fails.
+    """Lightning's rich bar, on standard error, with score and losses; the run goes on if it fails.
 
     Args:
         dashboard: Has the latest training losses.
-        most_tasks: Shows single tasks up to this number of them, beyond it their mean.
+        most_tasks: Up to this number of tasks each one has its loss, beyond it they have a mean.
     """
 
     def __init__(self, dashboard: Dashboard, most_tasks: int = 6) -> None:
         super().__init__(refresh_rate=10, console_kwargs={"stderr": True})
-        self.dashboard, self.most_tasks = dashboard, most_tasks
+        self.dashboard = dashboard
+        self.most_tasks = most_tasks
         guard_hooks(self)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Returns what stands behind the bar."""
-        losses = {
-            name.removeprefix("train/").removesuffix("/loss"): value
-            for name, value in self.dashboard.latest.items()
-        }
+        """Returns the numbers behind the bar."""
+        losses = {}
+        for tag, value in self.dashboard.latest.items():
+            losses[tag.removeprefix("train/").removesuffix("/loss")] = value
         if len(losses) > self.most_tasks:
             losses = {"mean loss": sum(losses.values()) / len(losses)}
         shown = {name: f"{value:.3f}" for name, value in losses.items()}

@@ -6,7 +6,7 @@ from src.monitoring.callback_group import STEPS
 
 
 class Quiet(L.Callback):
-    """Has nothing to do in a step, and so Lightning calls nothing there."""
+    """Base of callbacks without hooks in a step: they are None, and so Lightning calls nothing."""
 
     def __init__(self) -> None:
         for hook in STEPS:

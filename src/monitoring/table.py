@@ -1,4 +1,4 @@
-"""Results as a table: a block for each kind of task, a row per task, the stages side by side."""
+"""Results as a table: a block for each kind of task, a row per task, stages side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,9 +29,9 @@ class Column:
     """One column of a block.
 
     Attributes:
-        heading: What stands above it.
-        cells: What stands in it, a row per task.
-        bold: Rows whose cell is what counts for model selection.
+        heading: Its heading.
+        cells: Its cells, a row per task.
+        bold: Rows whose cell counts for model selection.
     """
 
     heading: str
@@ -45,16 +45,16 @@ class Column:
 
 
 class ResultsTable(JupyterMixin):
-    """``<stage>/<task>/<metric>`` values, as wide as the console; names are cut if they must be, numbers never.
+    """A table of ``<stage>/<task>/<metric>`` values, no wider than the console.
 
-    Where the stages do not fit side by side with all metrics, the metrics are folded into several
-    blocks.
+    Names are cut if they must be, numbers never. Where the stages do not fit side by side with all
+    metrics, the metrics are folded into several blocks.
 
     Args:
         tasks: {name: task}.
         metrics: The values.
-        stages: Of these stages, side by side.
-        epochs: {task: the epoch its weights are of}, shown where tasks have epochs of their own.
+        stages: The stages to show, side by side.
+        epochs: {task: epoch of its weights}, shown where tasks have epochs of their own.
     """
 
     def __init__(
@@ -64,102 +64,102 @@ class ResultsTable(JupyterMixin):
         stages: Sequence[str],
         epochs: Mapping[str, int],
     ) -> None:
-        self.tasks, self.metrics, self.stages, self.epochs = tasks, metrics, stages, epochs
+        self.tasks = tasks
+        self.metrics = metrics
+        self.stages = stages
+        self.epochs = epochs
 
     @property
     def title(self) -> str:
         """The score of each stage."""
-        return "   ".join(
-            f"{stage}: score {self.metrics[f'{stage}/score']:.4f}" for stage in self.stages
-        )
+        scores = {stage: self.metrics[f"{stage}/score"] for stage in self.stages}
+        return "   ".join(f"{stage}: score {score:.4f}" for stage, score in scores.items())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Any:
         """Yields lines that the console neither wraps nor cuts."""
         text = Text(self.title, style="bold", no_wrap=True, overflow="ignore")
-        text.append_text(
-            Text().join(
-                line for names in self.kinds() for line in self.block(names, options.max_width)
-            )
-        )
+        for names in self.group_by_metrics():
+            for line in self.make_block(names, options.max_width):
+                text.append_text(line)
         text.end = "\n"
         yield text
 
-    def kinds(self) -> list[list[str]]:
-        """The tasks' names, grouped by the metrics they have."""
+    def group_by_metrics(self) -> list[list[str]]:
+        """Returns the tasks' names, grouped by the metrics that they have."""
         groups: dict[tuple[str, ...], list[str]] = {}
         for name, task in self.tasks.items():
             groups.setdefault(tuple(task.all_metric_names), []).append(name)
         return list(groups.values())
 
-    def block(self, names: list[str], width: int) -> list[Text]:
-        """The lines of the tasks of one kind, each behind a line break."""
+    def make_block(self, names: list[str], width: int) -> list[Text]:
+        """Returns the lines of tasks with equal metrics, each after a line break."""
         metrics = ["loss", *self.tasks[names[0]].all_metric_names]
-        rows = [
-            {stage: self.column(stage, metric, names) for stage in self.stages}
+        columns = [
+            {stage: self.make_column(stage, metric, names) for stage in self.stages}
             for metric in metrics
         ]
-        first = Column("epoch", [str(self.epochs[name]) for name in names]) if self.epochs else None
-        room = width - (first.width if first else 0) - (len(self.stages) - 1)
-        least, whole = (
-            least_width(names),
-            longest([*self.tasks]),
-        )  # alike in all blocks, where there is room
-        parts = folded(rows, room - least)
-        taken = max(sum(column.width for row in part for column in row.values()) for part in parts)
-        size = max(least, min(room - taken, whole))
-        shown = [cut(name, size).ljust(size) for name in names]
-        return [line for part in parts for line in self._lines(shown, first, part)]
+        first = None
+        if self.epochs:
+            first = Column("epoch", [str(self.epochs[name]) for name in names])
 
-    def column(self, stage: str, metric: str, names: list[str]) -> Column:
-        """One metric of one stage."""
+        # names have one width in all blocks, where there is room
+        room = width - (first.width if first else 0) - (len(self.stages) - 1)
+        least = find_least_width(names)
+        folds = fold_columns(columns, room - least)
+        taken = max(map(measure_width, folds))
+        size = max(least, min(room - taken, measure_longest([*self.tasks])))
+        shown = [cut_name(name, size).ljust(size) for name in names]
+        return [line for fold in folds for line in self._make_lines(shown, first, fold)]
+
+    def make_column(self, stage: str, metric: str, names: list[str]) -> Column:
+        """Returns one metric of one stage."""
         values = [self.metrics.get(f"{stage}/{name}/{metric}") for name in names]
         bold = {k for k, name in enumerate(names) if metric == self.tasks[name].monitor}
-        return Column(
-            HEADINGS.get(metric, metric),
-            ["" if value is None else number(value) for value in values],
-            bold,
-        )
+        cells = ["" if value is None else format_number(value) for value in values]
+        return Column(HEADINGS.get(metric, metric), cells, bold)
 
-    def _lines(
-        self, shown: list[str], first: Column | None, part: list[dict[str, Column]]
+    def _make_lines(
+        self, shown: list[str], first: Column | None, fold: list[dict[str, Column]]
     ) -> list[Text]:
-        groups = [[row[stage] for row in part] for stage in self.stages]
+        groups = [[by_stage[stage] for by_stage in fold] for stage in self.stages]
         before = [first] if first else []
         names = Column("", shown).width - 1
         lines = []
         if len(groups) > 1:
             blank = names + sum(column.width for column in before)
-            titles = [
-                f" {stage} ".center(sum(c.width for c in group) - 1, "-")
-                for stage, group in zip(self.stages, groups, strict=True)
-            ]
+            titles = []
+            for stage, group in zip(self.stages, groups, strict=True):
+                titles.append(f" {stage} ".center(sum(c.width for c in group) - 1, "-"))
             lines.append(Text("\n" + " " * blank + " " + "  ".join(titles)))
 
-        for row in range(-1, len(shown)):  # the headings first
+        # row -1 has the headings
+        for row in range(-1, len(shown)):
             line = Text("\n" + ("task" if row < 0 else shown[row]).ljust(names))
             for k, group in enumerate([before, *groups]):
                 line.append(" " if k > 1 else "")
                 for column in group:
                     cell = column.heading if row < 0 else column.cells[row]
-                    line.append(
-                        cell.rjust(column.width), style="bold" if row in column.bold else ""
-                    )
+                    style = "bold" if row in column.bold else ""
+                    line.append(cell.rjust(column.width), style=style)
             lines.append(line)
         return lines
 
 
-def results_table(
+def tabulate_results(
     tasks: Mapping[str, Task],
     metrics: Mapping[str, float],
     *stages: str,
     epochs: Mapping[str, int] | None = None,
 ) -> ResultsTable:
-    """Lays out ``<stage>/<task>/<metric>`` values; the metric that counts for model selection is bold."""
+    """Returns a table of ``<stage>/<task>/<metric>`` values.
+
+    The metric that counts for model selection is bold.
+    """
     return ResultsTable(tasks, metrics, stages, epochs or {})
 
 
-def number(value: float) -> str:
-    """Four decimals, or fewer where the digits before them need the room; powers of ten where four show nothing."""
+def format_number(value: float) -> str:
+    """Formats with four decimals, fewer for large numbers; extreme ones with powers of ten."""
     if isnan(value) or abs(value) == inf:
         return str(value)
     if 0 < abs(value) < 0.0005:
@@ -170,38 +170,46 @@ def number(value: float) -> str:
     return f"{value:.2e}"
 
 
-def folded(rows: list[dict[str, Column]], room: int) -> list[list[dict[str, Column]]]:
-    """The metrics in as few parts as fit side by side; a part has one at least."""
-    parts: list[list[dict[str, Column]]] = []
+def fold_columns(columns: list[dict[str, Column]], room: int) -> list[list[dict[str, Column]]]:
+    """Folds the columns of metrics into as few blocks as fit; a block has at least one metric.
+
+    Args:
+        columns: {stage: column} of each metric.
+        room: Characters of a block.
+    """
+    folds: list[list[dict[str, Column]]] = []
     left = 0
-    for row in rows:
-        width = sum(column.width for column in row.values())
-        if not parts or width > left:
-            parts.append([])
+    for by_stage in columns:
+        width = measure_width([by_stage])
+        if not folds or width > left:
+            folds.append([])
             left = room
-        parts[-1].append(row)
+        folds[-1].append(by_stage)
         left -= width
-    return parts
+    return folds
 
 
-def longest(names: Sequence[str]) -> int:
-    """The characters of the longest name, or of the heading."""
+def measure_width(fold: list[dict[str, Column]]) -> int:
+    """Returns the characters of all columns of a block."""
+    return sum(column.width for by_stage in fold for column in by_stage.values())
+
+
+def measure_longest(names: Sequence[str]) -> int:
+    """Returns the characters of the longest name, or of the heading."""
     return max(len("task"), *map(len, names))
 
 
-def least_width(names: Sequence[str]) -> int:
-    """To how many characters names can be cut and still be told from one another."""
-    whole = longest(names)
-    fits = (
-        width
-        for width in range(LEAST_NAME, whole)
-        if len({cut(name, width) for name in names}) == len(names)
-    )
-    return min(next(fits, whole), whole)
+def find_least_width(names: Sequence[str]) -> int:
+    """Returns the fewest characters that names can be cut to and still differ from each other."""
+    longest = measure_longest(names)
+    for width in range(LEAST_NAME, longest):
+        if len({cut_name(name, width) for name in names}) == len(names):
+            return width
+    return longest
 
 
-def cut(name: str, width: int) -> str:
-    """A name with an ellipsis in its middle, if it is longer."""
+def cut_name(name: str, width: int) -> str:
+    """Cuts a name to a number of characters, with an ellipsis in the middle."""
     if len(name) <= width:
         return name
     behind = (width - 1) // 2

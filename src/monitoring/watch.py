@@ -1,12 +1,12 @@
-"""The standard set of watchers of a training run."""
+"""The standard callbacks of a training run."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
 
-from src.errors import UserError
 from src.monitoring.callback_group import CallbackGroup
+from src.monitoring.check_least import check_least
 from src.monitoring.checkpoints import BestCheckpoint, LastCheckpoint
 from src.monitoring.conflicts import GradientConflicts
 from src.monitoring.dashboard import Dashboard
@@ -28,10 +28,10 @@ class Watch:
             it too, unless it was short.
         patience: Stop after this many validations that are no better than the best; None never
             stops early. Where no label defines the score, the validation loss says what is better.
-        geometry_every: Optimizer steps between two looks at how the tasks' gradients lie to one
-            another; 0 never looks.
-        figures_every: Validations between two sets of pictures in TensorBoard; 0 for none.
-        finite_every: Steps between two looks at the losses; a non-finite one ends the run.
+        geometry_every: Optimizer steps from one log of conflicts between the tasks' gradients to
+            the next; 0 for none.
+        figures_every: Validations from one set of figures in TensorBoard to the next; 0 for none.
+        finite_every: Steps between two checks of the losses; a non-finite one ends the run.
         ranks_every: Steps between two checks that all ranks hold the same weights.
     """
 
@@ -43,25 +43,28 @@ class Watch:
     ranks_every: int = 200
 
     def __post_init__(self) -> None:
-        for name in ("checkpoint_every", "finite_every", "ranks_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"watch.{name} is {getattr(self, name)}; it must be at least 1")
-        if self.patience is not None and self.patience < 1:
-            raise UserError(
-                f"watch.patience is {self.patience}; it must be at least 1, or null to never stop early"
-            )
-        for name in ("figures_every", "geometry_every"):
-            if getattr(self, name) < 0:
-                raise UserError(f"watch.{name} is {getattr(self, name)}; it must be at least 0")
+        steps = ("checkpoint_every", "finite_every", "ranks_every")
+        check_least(self, "watch", dict.fromkeys(steps, 1))
+        check_least(self, "watch", {"patience": 1}, ", or null to never stop early")
+        check_least(self, "watch", {"figures_every": 0, "geometry_every": 0})
 
     def callbacks(
         self, folder: Path | None, config: str, bar: bool, rate: LearningRate | None = None
     ) -> list[L.Callback]:
-        """Builds the callbacks; without a folder for checkpoints (a debug run) nothing is saved; ``bar`` adds a progress bar."""
+        """Builds the callbacks.
+
+        Args:
+            folder: The folder of checkpoints; None saves nothing, as in a debug run.
+            config: The resolved configuration as YAML.
+            bar: Whether there is a progress bar.
+            rate: The learning rate of a resumed run.
+        """
         dashboard = Dashboard(config)
         watchers: list[L.Callback] = [
-            *(dashboard, HParams(config)),
-            *(FiniteLossGuard(self.finite_every), RanksAgreeGuard(self.ranks_every)),
+            dashboard,
+            HParams(config),
+            FiniteLossGuard(self.finite_every),
+            RanksAgreeGuard(self.ranks_every),
         ]
         if self.figures_every:
             watchers.append(Figures(self.figures_every))
@@ -70,6 +73,8 @@ class Watch:
         interrupt = None if folder is None else Interrupt(folder / "last.ckpt")
         if interrupt is not None:
             watchers.append(interrupt)
+
+        # the selection compares before the best checkpoint is saved
         selection = Selection(self.patience)
         callbacks: list[L.Callback] = [CallbackGroup(*watchers), selection, rate or LearningRate()]
         if bar:

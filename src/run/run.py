@@ -23,7 +23,7 @@ import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from src.checkpoint import load_checkpoint
-from src.errors import UserError
+from src.errors import UserError, in_one_line
 from src.files.atomic import write_atomically, write_in_place
 from src.files.typed import find_mismatch, read_json, to_json
 from src.files.yaml12 import load_as_written
@@ -327,7 +327,7 @@ class Run:
         """Notes that an error has ended the run, as far as the system lets it."""
         # the user is to read this error, not one that comes up as it is noted
         with suppress(OSError):
-            self.end("failed", error=" ".join(str(error).split()) or type(error).__name__)
+            self.end("failed", error=in_one_line(error) or type(error).__name__)
 
     def _note_end(self, status: str, notes: dict[str, Any]) -> None:
         record = json.loads(self.record.read_text())

@@ -18,8 +18,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from src.errors import UserError
-from src.tasks.metric_classes import TaskMetric, find_class, in_one_line, parameters_of, path_of
+from src.errors import UserError, in_one_line
+from src.tasks.metric_classes import TaskMetric, find_class, parameters_of, path_of
 
 # the command line holds a class path against Metric before it imports it; no instance is taken,
 # since a schema could not describe it

@@ -96,15 +96,12 @@ def ranking_metric(function: Callable[..., Tensor], preds: Tensor, target: Tenso
     return values
 
 
-def confusion_counts(scores: tuple[Tensor, Tensor], thresholds: Sequence[float]) -> Tensor:
+def count_decisions(scores: tuple[Tensor, Tensor], thresholds: Sequence[float]) -> Tensor:
     """Returns counts (L, 2, 2): label, truth, decision."""
     preds, target = scores
     yes = preds > preds.new_tensor(list(thresholds))
-    cells = [
-        ((target == truth) & (yes == decision)).sum(0)
-        for truth in (0, 1)
-        for decision in (False, True)
-    ]
+    no = ~yes
+    cells = [((target == truth) & decision).sum(0) for truth in (0, 1) for decision in (no, yes)]
     return torch.stack(cells, -1).view(-1, 2, 2)
 
 

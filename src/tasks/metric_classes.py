@@ -9,7 +9,7 @@ import torchmetrics.nominal
 import torchmetrics.regression
 from torchmetrics import Metric
 
-from src.errors import UserError, suggest
+from src.errors import UserError, in_one_line, suggest
 
 # modules whose classes compare predictions with labels row by row
 MODULES = (torchmetrics.classification, torchmetrics.regression, torchmetrics.nominal)
@@ -113,11 +113,6 @@ def parameters_of(kind: type[Metric]) -> set[str]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return names - {"self", "cls"}
-
-
-def in_one_line(error: Exception) -> str:
-    """Returns the text of an error without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def spell_metric(metric: str) -> str:

@@ -143,7 +143,7 @@ def test_steps_are_counted_as_the_trainer_takes_them(name: str) -> None:
     limits.setup(trainer, L.LightningModule(), "validate")
     assert trainer.max_epochs == -1
     limits.setup(trainer, L.LightningModule(), "fit")
-    assert limits.line(trainer) == says
+    assert limits.describe(trainer) == says
     assert f"{trainer.max_epochs} epochs" in says
 
 
@@ -154,7 +154,7 @@ def test_several_sources_are_counted_as_they_take_turns() -> None:
     limits.setup(trainer, L.LightningModule(), "fit")
     assert limits.steps_per_epoch == 14 + 7
     assert (
-        limits.line(trainer)
+        limits.describe(trainer)
         == "trains 84 steps: 4 epochs, validates every 2 epochs, stops after 3 validations without a better score"
     )
 
@@ -276,7 +276,7 @@ def test_pictures_are_drawn_by_validations() -> None:
         )
         due = []
         for trainer.current_epoch in range(15):
-            if Figures(every=2)._due(trainer):  # type: ignore[arg-type]
+            if Figures(every=2)._is_due(trainer):  # type: ignore[arg-type]
                 due.append(trainer.current_epoch + 1)
         return due
 

@@ -11,8 +11,8 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.api_pb2 import Status
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from src.monitoring.dashboard import charts, later_events
-from src.monitoring.hparams import flat
+from src.monitoring.dashboard import find_later_events, lay_out_charts
+from src.monitoring.hparams import flatten_settings
 from src.tasks import BinaryClassification, Regression
 from tests.cli.calling import call
 from tests.launching import curves, only_run, read_json
@@ -104,7 +104,9 @@ def test_one_page_has_all_tasks(runs: dict[int, Path]) -> None:
 
 
 def test_a_chart_of_one_task_draws_no_other() -> None:
-    page = charts({"age": Regression(), "age_group": BinaryClassification(), "a.b": Regression()})
+    page = lay_out_charts(
+        {"age": Regression(), "age_group": BinaryClassification(), "a.b": Regression()}
+    )
     assert page["loss of age"] == ["Multiline", [r"train/age/loss$", r"val/age/loss$"]]
     assert page["loss of a.b"] == ["Multiline", [r"train/a\.b/loss$", r"val/a\.b/loss$"]]
 
@@ -181,7 +183,7 @@ def test_settings_by_dotted_key() -> None:
         },
         "a": True,
     }
-    assert flat(tree) == {
+    assert flatten_settings(tree) == {
         "model.encoder": "MLP",
         "model.encoder.width": 3,
         "model.y": "[1, 2]",
@@ -249,9 +251,9 @@ def test_what_was_written_after_a_checkpoint_is_found(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"x" * 50)
     (tmp_path / name.format(4)).symlink_to(tmp_path / "elsewhere")
     sizes = {name.format(1): 10, name.format(2): 20, "gone": 7}
-    assert later_events(tmp_path, sizes) == {
+    assert find_later_events(tmp_path, sizes) == {
         tmp_path / name.format(2): 20,
         tmp_path / name.format(3): 0,
     }
     for none in (None, [1], {name.format(1): "10"}, {name.format(1): -1}):
-        assert later_events(tmp_path, none) == {}
+        assert find_later_events(tmp_path, none) == {}

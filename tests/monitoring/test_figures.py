@@ -16,7 +16,7 @@ from src.batch import Batch
 from src.data import Rows, Split
 from src.monitoring import Figures
 from src.monitoring.callback_group import CallbackGroup
-from src.monitoring.figures import class_counts, confusion_figure, scatter_figure
+from src.monitoring.figures import count_classes, draw_confusion, draw_scatter
 from src.tasks import (
     BinaryClassification,
     Classification,
@@ -148,9 +148,9 @@ class Counted(Ordinal):
 def test_a_matrix_holds_what_the_task_itself_decodes(kind: type[Ordinal]) -> None:
     task = kind(classes=("low", "middle", "high"))
     outputs = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [1.0, -1.0]])
-    counts = class_counts(task, outputs, torch.tensor([0, 1, 2, -100]))
+    counts = count_classes(task, outputs, torch.tensor([0, 1, 2, -100]))
     np.testing.assert_array_equal(counts[0], np.eye(3))
-    several = class_counts(task, outputs.view(2, 2, 2), torch.tensor([[0, 1], [1, 2]]))
+    several = count_classes(task, outputs.view(2, 2, 2), torch.tensor([[0, 1], [1, 2]]))
     np.testing.assert_array_equal(several[0], [[1, 0, 0], [0, 1, 1], [0, 1, 0]])
 
 
@@ -244,7 +244,7 @@ def test_tasks_with_many_classes_get_no_matrix() -> None:
 
 
 def test_a_matrix_names_its_classes_rows_true() -> None:
-    axes = confusion_figure("kind", TASKS["kind"], collected(Drawn()).counts["kind"]).axes[0]
+    axes = draw_confusion("kind", TASKS["kind"], collected(Drawn()).counts["kind"]).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
     texts = {
@@ -255,14 +255,14 @@ def test_a_matrix_names_its_classes_rows_true() -> None:
     assert texts[0, 1] == "0"
     titles = [
         axes.get_title()
-        for axes in confusion_figure("tags", TASKS["tags"], collected(Drawn()).counts["tags"]).axes
+        for axes in draw_confusion("tags", TASKS["tags"], collected(Drawn()).counts["tags"]).axes
     ]
     assert titles == ["tags: x", "tags: y"]
 
 
 def test_a_scatter_plot_is_in_the_labels_own_unit():
     pairs = torch.cat(collected(Drawn()).points["size"], 1)
-    offsets = scatter_figure("size", TASKS["size"], pairs).axes[0].collections[0].get_offsets()
+    offsets = draw_scatter("size", TASKS["size"], pairs).axes[0].collections[0].get_offsets()
     np.testing.assert_allclose(offsets, [[10, 11], [12, 13], [8, 7], [14, 15]])
 
 
@@ -277,7 +277,7 @@ def test_a_vector_has_a_panel_per_output_and_a_kind_of_its_own_its_own_predictio
         torch.zeros(1), {"two": torch.tensor([[1.0, NAN], [NAN, 2.0], [NAN, NAN]])}, torch.arange(3)
     )
     figures.on_validation_batch_end(trainer, model, {"two": torch.zeros(3, 2)}, batch, 0)
-    u, v = scatter_figure("two", task, torch.cat(figures.points["two"], 1)).axes
+    u, v = draw_scatter("two", task, torch.cat(figures.points["two"], 1)).axes
     assert (u.get_title(), v.get_title()) == ("two: u", "two: v")
     np.testing.assert_allclose(u.collections[0].get_offsets(), [[1, 1]])
     np.testing.assert_allclose(v.collections[0].get_offsets(), [[120, 110]])

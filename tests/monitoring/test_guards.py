@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from src.data import Rows, Split
-from src.monitoring.guards import Evidence, verdict
+from src.monitoring.guards import Evidence, diagnose
 from tests.cli.calling import call, refused
 from tests.launching import finish, only_run, read_json, start
 from tests.toy import Toy
@@ -151,19 +151,19 @@ def seen(**changed: object) -> Evidence:
 
 
 def test_a_verdict_names_what_is_broken_first() -> None:
-    one_rank = verdict([seen(), seen(rank=1, weight="heads.a.weight", wrong=list(range(8)))])
+    one_rank = diagnose([seen(), seen(rank=1, weight="heads.a.weight", wrong=list(range(8)))])
     assert one_rank.startswith("the weights of rank 1 alone are not, first heads.a.weight")
-    everywhere = verdict(
+    everywhere = diagnose(
         [seen(weight="w", wrong=[1, 2, 3, 4]), seen(rank=1, weight="w", wrong=[5, 6, 7, 8])]
     )
     assert everywhere.startswith("first w: the weights are at fault")
-    assert verdict([seen(wrong=[7]), seen(rank=1)]).endswith("whose loss is not: 7")
-    assert verdict([seen(wrong=[1, 2, 3, 4, 5])]).startswith(
+    assert diagnose([seen(wrong=[7]), seen(rank=1)]).endswith("whose loss is not: 7")
+    assert diagnose([seen(wrong=[1, 2, 3, 4, 5])]).startswith(
         "in 5 of 8 rows of the batch: the weights are at fault"
     )
-    assert verdict([seen(wrong=[1, 2, 3, 4, 5], inputs=(1e30, 4))]).startswith(
+    assert diagnose([seen(wrong=[1, 2, 3, 4, 5], inputs=(1e30, 4))]).startswith(
         "inputs are as large as 1e+30, in training row 4"
     )
-    assert verdict([seen(wrong=[1, 2, 3, 4, 5], labels=(1e16, 2))]).startswith(
+    assert diagnose([seen(wrong=[1, 2, 3, 4, 5], labels=(1e16, 2))]).startswith(
         "labels are as large as 1e+16, in training row 2"
     )

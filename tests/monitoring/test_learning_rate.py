@@ -13,7 +13,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, ExponentialLR, LRScheduler, OneCycleLR
 
 from src.models.schedule import WarmupCosine
-from src.monitoring.learning_rate import go_on_from
+from src.monitoring.learning_rate import continue_from
 from tests.cli.calling import call, refused
 from tests.launching import curves, only_run
 
@@ -153,7 +153,7 @@ def test_the_curve_is_scaled_whatever_draws_it(make: object) -> None:
         for step in range(30):
             if step == 10 and scale != 1:
                 rate = scale * optimizer.param_groups[0]["lr"]
-                go_on_from(rate, optimizer, schedule, {"encoder": 1.0, "slow": 0.5})
+                continue_from(rate, optimizer, schedule, {"encoder": 1.0, "slow": 0.5})
             found.append([group["lr"] for group in optimizer.param_groups])
             optimizer.step()
             schedule.step()

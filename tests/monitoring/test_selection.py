@@ -16,8 +16,8 @@ from src.cli.runs import load_run
 from src.models import MultiTaskModel
 from src.models.encoders import Encoder
 from src.models.sharing import CrossStitch, HardSharing, Separate
-from src.monitoring.checkpoints import put_back, task_of
-from src.monitoring.selection import ALL, Selection, Validation, mean_loss
+from src.monitoring.checkpoints import find_task, restore_entries
+from src.monitoring.selection import ALL, Selection, Validation, compute_mean_loss
 from tests.cli.calling import call, refused
 from tests.launching import launch, only_run, read_json
 from tests.toy import Toy
@@ -54,11 +54,11 @@ def test_the_first_is_the_best_unless_it_shows_nothing() -> None:
 
 
 def test_the_loss_that_decides_is_weighed_as_in_training() -> None:
-    assert mean_loss(
+    assert compute_mean_loss(
         {"a": 1.0, "b": 3.0, "c": nan}, {"a": 1.0, "b": 0.5, "c": 1.0}
     ) == pytest.approx((1.0 + 1.5) / 1.5)
-    assert mean_loss({"a": 1.0, "b": 3.0}, {"a": 1.0, "b": 0.0}) == 1.0
-    assert isnan(mean_loss({"a": nan}, {"a": 1.0}))
+    assert compute_mean_loss({"a": 1.0, "b": 3.0}, {"a": 1.0, "b": 0.0}) == 1.0
+    assert isnan(compute_mean_loss({"a": nan}, {"a": 1.0}))
 
 
 def followed(
@@ -365,7 +365,7 @@ def test_parts_of_a_state_are_put_back() -> None:
     live = torch.arange(6.0).view(3, 2)
     state = {"w": live, "v": torch.zeros(2)}
     earlier = {"w": -torch.ones(3, 2), "v": torch.ones(2)}
-    put_back(state, earlier, [("w", 0), ("w", 2), ("v", None), ("never saved", None)])
+    restore_entries(state, earlier, [("w", 0), ("w", 2), ("v", None), ("never saved", None)])
     assert state["w"].tolist() == [[-1, -1], [2, 3], [-1, -1]]
     assert state["v"].tolist() == [1, 1]
     assert live[0, 0] == 0  # the model's own weights stay
@@ -373,10 +373,10 @@ def test_parts_of_a_state_are_put_back() -> None:
 
 def test_a_metric_belongs_to_the_longest_name_that_fits() -> None:
     names = ("a", "a/b")
-    assert task_of("val/a/loss", names) == "a"
-    assert task_of("val/a/b/loss", names) == "a/b"
-    assert task_of("val/a/f1/x", names) == "a"
-    assert task_of("val/score", names) is None
+    assert find_task("val/a/loss", names) == "a"
+    assert find_task("val/a/b/loss", names) == "a/b"
+    assert find_task("val/a/f1/x", names) == "a"
+    assert find_task("val/score", names) is None
 
 
 def test_patience_has_waited_already(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from src.data import Digits
-from src.monitoring import results_table
-from src.monitoring.table import cut, number
+from src.monitoring import tabulate_results
+from src.monitoring.table import cut_name, format_number
 from src.tasks import (
     BinaryClassification,
     Classification,
@@ -59,7 +59,7 @@ def test_one_stage() -> None:
     }
     metrics = {f"test/{n}/{m}": 0.5 for n, task in tasks.items() for m in task.metric_names}
     metrics |= {"test/a/loss": 1.25, "test/b/loss": 2.0, "test/score": 0.75, "test/a/mae": nan}
-    assert printed(results_table(tasks, metrics, "test")) == [
+    assert printed(tabulate_results(tasks, metrics, "test")) == [
         "test: score 0.7500",
         "task   loss MAE   RMSE     R2",
         "a    1.2500 nan 0.5000 0.5000",
@@ -70,7 +70,7 @@ def test_one_stage() -> None:
 
 def test_the_main_job_fits_80_columns_with_both_stages_in_each_row() -> None:
     tasks = Digits().tasks
-    lines = printed(results_table(tasks, values(tasks, "val", "test"), "val", "test"))
+    lines = printed(tabulate_results(tasks, values(tasks, "val", "test"), "val", "test"))
     assert lines[0] == "val: score 0.5000   test: score 0.5000"
     assert max(map(len, lines)) <= 80
     for name, task in tasks.items():
@@ -89,7 +89,7 @@ def test_no_number_is_lost(width: int, long: bool) -> None:
     ]
     tasks = dict(zip(names, KINDS, strict=True))
     metrics = values(tasks, "val", "test")
-    lines = printed(results_table(tasks, metrics, "val", "test"), width)
+    lines = printed(tabulate_results(tasks, metrics, "val", "test"), width)
     assert sorted(numbers(lines)) == sorted(f"{value:.4f}" for value in metrics.values())
     assert not [line for line in lines if re.search(r"\d\.?…", line)]
     assert max(map(len, lines)) <= width
@@ -97,30 +97,30 @@ def test_no_number_is_lost(width: int, long: bool) -> None:
 
 def test_a_notebook_shows_it() -> None:
     tasks: dict[str, Task] = {"a": KINDS[2]}
-    shown = results_table(tasks, values(tasks, "val"), "val")._repr_mimebundle_([], [])
+    shown = tabulate_results(tasks, values(tasks, "val"), "val")._repr_mimebundle_([], [])
     assert "val: score 0.5000" in shown["text/plain"]
 
 
 def test_140_tasks_are_140_rows() -> None:
     tasks: dict[str, Task] = {f"assay {k}": KINDS[0] for k in range(140)}
-    lines = printed(results_table(tasks, values(tasks, "val", "test"), "val", "test"))
+    lines = printed(tabulate_results(tasks, values(tasks, "val", "test"), "val", "test"))
     assert len(lines) == 3 + 140
     assert max(map(len, lines)) <= 80
 
 
 def test_names_are_cut_in_the_middle_and_stay_apart() -> None:
-    assert cut("short", 12) == "short"
-    assert cut("a_very_long_name_of_a_task_7", 12) == "a_very…ask_7"
+    assert cut_name("short", 12) == "short"
+    assert cut_name("a_very_long_name_of_a_task_7", 12) == "a_very…ask_7"
     names = [f"protein_binding_in_tissue_{k:03}_after_treatment_with_drug" for k in range(30)]
     tasks: dict[str, Task] = dict.fromkeys(names, KINDS[0])
-    lines = printed(results_table(tasks, values(tasks, "val", "test"), "val", "test"))
+    lines = printed(tabulate_results(tasks, values(tasks, "val", "test"), "val", "test"))
     shown = [line.split()[0] for line in lines if line.startswith("protein")]
     assert len(set(shown)) == 30
 
 
 def test_epochs_of_tasks_that_have_their_own() -> None:
     tasks: dict[str, Task] = {"a": KINDS[2], "b": KINDS[2]}
-    lines = printed(results_table(tasks, values(tasks, "val"), "val", epochs={"a": 3, "b": 12}))
+    lines = printed(tabulate_results(tasks, values(tasks, "val"), "val", epochs={"a": 3, "b": 12}))
     assert [line.split()[:2] for line in lines[1:]] == [["task", "epoch"], ["a", "3"], ["b", "12"]]
 
 
@@ -140,4 +140,4 @@ def test_epochs_of_tasks_that_have_their_own() -> None:
     ],
 )
 def test_numbers_of_any_size(value: float, text: str) -> None:
-    assert number(value) == text
+    assert format_number(value) == text

@@ -5,9 +5,10 @@ from typing import Any
 import lightning as L
 import pytest
 
+from src.errors import attempt
 from src.monitoring import Dashboard, Figures, FiniteLossGuard, GradientConflicts, HParams, Progress
 from src.monitoring.callback_group import CallbackGroup
-from src.monitoring.watcher import Watcher, agree, attempt
+from src.monitoring.watcher import Watcher, agree
 
 
 class Failing(Watcher):
@@ -118,9 +119,9 @@ def test_processes_fail_together() -> None:
     def fails() -> None:
         raise ValueError("here")
 
-    agree(trainer_with(False), attempt(lambda: None))
+    agree(trainer_with(False), attempt(lambda: None, Exception))
     with pytest.raises(RuntimeError, match="it failed in another process"):
         agree(trainer_with(True), None)
     for other in (False, True):
         with pytest.raises(ValueError, match="here"):
-            agree(trainer_with(other), attempt(fails))
+            agree(trainer_with(other), attempt(fails, Exception))

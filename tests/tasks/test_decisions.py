@@ -14,7 +14,7 @@ from src.tasks.decisions import (
     Scores,
     best_threshold,
     best_thresholds,
-    confusion_counts,
+    count_decisions,
     decision_metrics,
 )
 
@@ -103,7 +103,7 @@ def test_decisions_against_sklearn(seed, missing):
     preds = torch.tensor(rng.random((20, 2)))
     target = np.where(rng.random((20, 2)) < missing, MISSING, rng.random((20, 2)) < 0.3)
     got = decision_metrics((preds, torch.tensor(target, dtype=torch.int8)), (0.2, 0.7))
-    counts = confusion_counts((preds, torch.tensor(target, dtype=torch.int8)), (0.2, 0.7))
+    counts = count_decisions((preds, torch.tensor(target, dtype=torch.int8)), (0.2, 0.7))
     for label, threshold in enumerate((0.2, 0.7)):
         known = target[:, label] != MISSING
         y, yes = target[known, label], preds[known, label].numpy() > threshold
