@@ -3,6 +3,9 @@
 A public way is better; what stands here has none.
 """
 
+import inspect
+from multiprocessing.queues import Queue
+
 import lightning as L
 import pytest
 import torch
@@ -10,8 +13,11 @@ import torch._functorch.config
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.utilities.device_dtype_mixin import _update_properties
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from torch._utils import ExceptionWrapper
 from torch.distributed.rendezvous import _torchelastic_use_agent_store
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from src.launch.launcher import Launcher
 
@@ -70,3 +76,51 @@ def test_the_device_of_a_lightning_module_can_be_set_alone() -> None:
     _update_properties(module, device=torch.device("meta"))
     assert module.device == torch.device("meta")
     assert module.layer.weight.device == torch.device("cpu")
+
+
+# -- data ------------------------------------------------------------------------------------------
+def test_lightning_says_whether_it_deals_rows_to_devices() -> None:
+    """src/data/datamodule.py refuses a trainer that would deal the rows of each share once more."""
+    trainer = L.Trainer(accelerator="cpu", use_distributed_sampler=False, logger=False)
+    assert trainer._accelerator_connector.use_distributed_sampler is False
+
+
+def test_lightning_ends_the_workers_of_a_loaders_iterator() -> None:
+    """src/data/stream.py has the ``_iterator`` whose workers Lightning ends after a failed run.
+
+    Otherwise each worker holds up the end of the process for 5 s.
+    """
+    loader: DataLoader[int] = DataLoader([0, 1], num_workers=1, persistent_workers=True)
+    assert loader._iterator is None
+    iter(loader)
+    assert loader._iterator is not None
+    CombinedLoader(loader).reset()
+    assert loader._iterator is None
+
+
+def test_a_batch_that_cannot_be_sent_calls_a_method_of_the_queue() -> None:
+    """src/data/workers.py sends the error instead, since it is only printed in the worker.
+
+    torch has no public class for an error of a worker either: ``torch._utils.ExceptionWrapper``.
+    """
+    arguments = inspect.signature(Queue._on_queue_feeder_error).parameters
+    assert list(arguments) == ["e", "obj"]
+    try:
+        raise ValueError("x")
+    except ValueError:
+        error = ExceptionWrapper(where="in a worker")
+    with pytest.raises(ValueError, match="in a worker"):
+        error.reraise()
+
+
+# -- balancing -------------------------------------------------------------------------------------
+def test_modules_move_their_buffers_by_one_method() -> None:
+    """src/balancing/gradients.py keeps float64 buffers on the CPU: ``to`` and ``cuda`` call _apply.
+
+    Lightning moves a whole model; a plain attribute would not be in the checkpoint.
+    """
+    module = torch.nn.Module()
+    module.register_buffer("x", torch.zeros(1))
+    assert list(module._buffers) == ["x"]
+    module._apply(lambda tensor: tensor + 1)
+    assert module.x.tolist() == [1.0]

@@ -131,7 +131,7 @@ class Balancer(nn.Module, ABC):
         self.likelihoods = tuple(tasks.values())
 
     def on_epoch_end(self) -> None:
-        """Is called at the end of each training epoch, for methods that count epochs."""
+        """Ends a training epoch, for methods that count epochs."""
 
     def after_step(self, before: TaskLosses, after: TaskLosses) -> None:
         """Learns from the losses of one batch before and after the optimizer's step.

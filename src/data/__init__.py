@@ -1,4 +1,4 @@
-"""What is learnt from."""
+"""Data modules: the data sets of tasks, and the stream of global batches."""
 
 from src.data.adult import Adult
 from src.data.datamodule import MultiTaskDataModule, Rows, Split

@@ -102,13 +102,13 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         return False
 
     def check_files(self, all_there: bool = True) -> None:
-        """Checks that the data are still those that the run of a schema was trained on.
+        """Checks that the data have not changed since the run of a schema was trained.
 
         Args:
             all_there: Whether each file must exist; otherwise one that nobody reads may be gone.
 
         Raises:
-            UserError: They are not.
+            UserError: They have.
         """
 
     def fingerprint(self) -> dict[str, Any] | None:

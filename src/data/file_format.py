@@ -106,5 +106,5 @@ def refuse_too_wide(columns: int) -> None:
     if columns > MOST_COLUMNS:
         raise NotATable(
             f"has {columns:,} columns, and at most {MOST_COLUMNS:,} can be read: "
-            "keep those that matter"
+            "keep the ones that matter"
         )

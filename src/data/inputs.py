@@ -62,7 +62,7 @@ class InputReader:
 
     Attributes:
         frame: All rows.
-        rows: The numbers of those that train.
+        rows: The numbers of the training rows.
         written: How the numbers of each column are written.
         forced: Whether the columns are named by hand; then none is dropped for its looks.
         categorical: Columns that are categories, whatever they look like.

@@ -138,6 +138,7 @@ def task_from_plain(values: Mapping[str, Any]) -> Task:
 def list_kinds(base: type) -> list[type[Task]]:
     """Returns every task kind that is known, with the kinds derived from each."""
     kinds: list[type[Task]] = []
-    for child in base.__subclasses__():
+    children: list[type] = base.__subclasses__()
+    for child in children:
         kinds += [child, *list_kinds(child)]
     return kinds

@@ -164,7 +164,7 @@ def all_grouped(texts: pd.Series) -> bool:
 def refuse_other_marks(
     name: str, series: pd.Series, decimal: str | None, thousands: str | None
 ) -> None:
-    """Refuses a column of numbers whose marks are not those that are set by hand.
+    """Refuses a column of numbers with other marks than the settings say.
 
     Raises:
         UserError: It is one, and would be taken for a column of words.

@@ -1,4 +1,4 @@
-"""What a table says of itself: its tasks, inputs and rows, one line each."""
+"""Descriptions of a table for people: its tasks, inputs and rows, one line each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What files of predictions show of a table's rows: their names, splits and labels."""
+"""The names, splits and labels of a table's rows, for files of predictions."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class TargetReader:
     Args:
         path: The file, for messages.
         frame: Its rows.
-        rows: The numbers of those that train.
+        rows: The numbers of the training rows.
         written: How the numbers of each column are written.
         settings: {task: what is set by hand}.
 
