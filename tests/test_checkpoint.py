@@ -270,7 +270,7 @@ def test_from_file_to_folder_and_back(
     """
     path = tmp_path / "last.ckpt"
     if not at_once:
-        monkeypatch.setattr("src.files.atomic.exchange", lambda a, b: False)
+        monkeypatch.setattr("src.files.atomic.swap", lambda a, b: False)
     as_file(path, OLD, 1)
     with pytest.raises(PowerCut):
         written(path, NEW, 2, at_meeting=cut_between_parts_and_index)
@@ -286,7 +286,7 @@ def test_from_file_to_folder_and_back(
         raise PowerCut
 
     with monkeypatch.context() as patch:
-        patch.setattr("src.files.atomic.exchange", cut)
+        patch.setattr("src.files.atomic.swap", cut)
         with pytest.raises(PowerCut):
             as_file(path, OLD, 4)
     is_the_one(path, NEW, 3)

@@ -12,7 +12,7 @@ from src.data import Split
 from src.errors import UserError
 from src.files.atomic import write_atomically
 from src.files.typed import to_json
-from src.monitoring import results_table
+from src.monitoring import tabulate_results
 
 OWN = (
     Flag("split", str, "test", "train, val or test; new rows are evaluated whole."),
@@ -53,7 +53,7 @@ def evaluate_run(args: list[str]) -> dict[str, float]:
         remark(line)
     if trainer.is_global_zero:
         print(described, flush=True)
-        Console().print(results_table(cli.model.tasks, metrics, split), crop=False)
+        Console().print(tabulate_results(cli.model.tasks, metrics, split), crop=False)
         if out:
             write_atomically(out, lambda file: file.write(to_json(metrics)))
     return metrics

@@ -10,7 +10,14 @@ from src.checkpoint import load_checkpoint
 from src.cli.app import CLI
 from src.cli.resuming import count_steps
 from src.errors import UserError
-from src.monitoring import Selection, log_results, results_table, say, which_weights, why_ended
+from src.monitoring import (
+    Selection,
+    describe_weights,
+    explain_end,
+    log_results,
+    say,
+    tabulate_results,
+)
 from src.run import Run
 
 
@@ -96,7 +103,7 @@ class Results:
                 f"training ended after epoch {trainer.current_epoch} (step {trainer.global_step}): "
                 f"{self.say_why_ended()}"
             )
-            lines = [ended, *which_weights(trainer, selection, best is not None), *lines]
+            lines = [ended, *describe_weights(trainer, selection, best is not None), *lines]
             if best:
                 for name, at in selection["best"].items():
                     if name in tasks:
@@ -107,7 +114,7 @@ class Results:
         shown = kept["metrics"] | (test or {})
         stages = [stage for stage in ("val", "test") if f"{stage}/score" in shown]
         if stages:
-            Console().print(results_table(tasks, shown, *stages, epochs=epochs), crop=False)
+            Console().print(tabulate_results(tasks, shown, *stages, epochs=epochs), crop=False)
 
     def read_selection(self) -> dict[str, Any]:
         """Returns the state of the selection of the best weights.
@@ -124,4 +131,4 @@ class Results:
     def say_why_ended(self) -> str:
         """Returns what has ended the training."""
         patience = self.cli.config_init["watch"].patience
-        return why_ended(self.cli.trainer, patience, self.read_selection()["waited"])
+        return explain_end(self.cli.trainer, patience, self.read_selection()["waited"])
