@@ -6,7 +6,7 @@ import torch
 
 from src.errors import UserError
 from src.parallel.ddp import DDP
-from src.parallel.placement import Placed
+from src.parallel.placed import Placed
 from src.parallel.placement_paths import PlacementSetting
 from src.planning.auto_placement import Balance
 from src.planning.communication import Traffic

@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from src.parallel.device_transfer import move_modules, set_device
 from src.parallel.pipeline_checks import check_cut, check_model, check_slices, list_stages
-from src.parallel.pipeline_runner import STAGE, PipelineRank, PipelineRunner, ScheduleName
+from src.parallel.pipeline_interfaces import STAGE, PipelineRank
+from src.parallel.pipeline_runner import PipelineRunner, ScheduleName
 from src.parallel.pipeline_state import (
     gather_entries,
     gather_optimizer_state,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from src.errors import UserError
-from src.parallel.pipeline_runner import STAGE
+from src.parallel.pipeline_interfaces import STAGE
 from src.runner import ShardableModel
 
 WAY_OUT = "use --strategy ddp, fsdp or placement"

@@ -1,8 +1,7 @@
 """The network of a model over the processes of a pipeline: forward passes, and scheduled steps."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Literal, cast
 
 import torch
@@ -12,6 +11,13 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGP
 
 from src.batch import Batch
 from src.errors import UserError
+from src.parallel.pipeline_interfaces import (
+    Form,
+    Interfaces,
+    PipelineRank,
+    describe_form,
+    probe_interfaces,
+)
 from src.parallel.scheduled_step import ScheduledStep
 from src.parallel.stages import Chunk, StageInterface, list_inputs, make_input_builder
 from src.runner import (
@@ -20,46 +26,11 @@ from src.runner import (
     ScheduledGradients,
     ShardableModel,
     StagedModule,
-    State,
     count_rows,
 )
 
-STAGE = "sharing.encoder.stages."
 ScheduleName = Literal["gpipe", "1f1b"]
-
-# the names of the inputs, the shape and type of each, and whether autocast is on
-Form = tuple[tuple[str, ...], tuple[tuple[tuple[int, ...], torch.dtype], ...], bool]
-
-
-@dataclass(frozen=True)
-class PipelineRank:
-    """The place of this process in a pipeline.
-
-    Attributes:
-        rank: The number of this process.
-        ranks: The number of processes.
-        device: The device of this process.
-        hosts: The group of all processes for objects that are on CPUs.
-        paths: The paths of the parts that this process runs.
-        draws_below: The number of keys that random layers of the processes below draw in a step.
-    """
-
-    rank: int
-    ranks: int
-    device: torch.device
-    hosts: dist.ProcessGroup
-    paths: list[str]
-    draws_below: int
-
-    @property
-    def is_last(self) -> bool:
-        """Whether this process has the last stages, and the heads."""
-        return self.rank == self.ranks - 1
-
-    @property
-    def stages(self) -> list[str]:
-        """The paths of the stages that this process runs."""
-        return [path for path in self.paths if path.startswith(STAGE)]
+Schedule = ScheduleGPipe | Schedule1F1B
 
 
 class PipelineRunner(Runner):
@@ -87,13 +58,11 @@ class PipelineRunner(Runner):
         self.precision = precision
         self.balancer_parameters = balancer_parameters
 
-        # by the form of a batch: what each process sends on, the features at the end; and the
-        # shapes and types of what the heads put out
-        self._interfaces: dict[Form, list[StageInterface]] = {}
-        self._outputs: dict[Form, list[tuple[tuple[int, ...], torch.dtype]]] = {}
-        self._schedules: dict[tuple[Form, int], tuple[Chunk, ScheduleGPipe | Schedule1F1B]] = {}
-        # the form and the number of rows of the latest forward pass
-        self._latest: tuple[Form, int] | None = None
+        self._interfaces: dict[Form, Interfaces] = {}
+        # by the form of a batch and the rows of a slice
+        self._schedules: dict[tuple[Form, int], tuple[Chunk, Schedule]] = {}
+        # the interfaces and the number of rows of the latest forward pass
+        self._latest: tuple[Interfaces, int] | None = None
         self._step: ScheduledStep | None = None
 
     # -- forward passes alone ----------------------------------------------------------------------
@@ -108,11 +77,11 @@ class PipelineRunner(Runner):
                 "--strategy pipeline takes gradients by its schedule alone, and no task's for "
                 "itself: set --watch.geometry_every 0"
             )
-        form, interfaces = self._find_interfaces(model, inputs)
+        interfaces = self._find_interfaces(model, inputs)
         rows = count_rows(inputs)
         rank = self.place.rank
-        self._latest = form, rows
-        chunk = self._make_chunk(model, inputs)
+        self._latest = interfaces, rows
+        chunk = self._make_chunk(model, inputs, interfaces)
         self._begin_step(model, chunk, rows)
 
         # while this process works on a slice, the last one is on its way to the next process
@@ -122,13 +91,13 @@ class PipelineRunner(Runner):
         for first in range(0, rows, size):
             count = min(size, rows - first)
             if rank:
-                arrived = [interfaces[rank - 1].empty(count, self.place.device)]
+                arrived = [interfaces.between[rank - 1].empty(count, self.place.device)]
                 dist.recv(arrived[0], rank - 1)
             else:
                 arrived = [x[first : first + count] for x in list_inputs(inputs)]
             x = chunk(*arrived)
             if self.place.is_last:
-                found.append(unpack_features(interfaces[rank], x))
+                found.append(unpack_features(interfaces.between[rank], x))
             else:
                 sent.append((dist.isend(x, rank + 1), x))
         for work, _ in sent:
@@ -140,63 +109,31 @@ class PipelineRunner(Runner):
     def outputs(self, model: ShardableModel, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Returns the outputs of the heads, which the last process runs, on all processes."""
         assert self._latest is not None
-        form, rows = self._latest
+        interfaces, rows = self._latest
         if self.place.is_last:
             found = [out.contiguous() for out in model.heads(features)]
         else:
             found = []
-            for shape, kind in self._outputs[form]:
+            for shape, kind in interfaces.outputs:
                 found.append(torch.empty(rows, *shape, dtype=kind, device=self.place.device))
         for out in found:
             dist.broadcast(out, self.place.ranks - 1)
         return found
 
-    @torch.no_grad()
-    def _find_interfaces(
-        self, model: ShardableModel, inputs: Inputs
-    ) -> tuple[Form, list[StageInterface]]:
-        """Returns the form of a batch, and what each process sends on, found with a single row."""
+    def _find_interfaces(self, model: ShardableModel, inputs: Inputs) -> Interfaces:
+        """Returns what travels between the processes for batches like this one."""
         form = describe_form(inputs, self.place.device)
-        if form in self._interfaces:
-            return form, self._interfaces[form]
+        if form not in self._interfaces:
+            self._interfaces[form] = probe_interfaces(model, inputs, self.place)
+        return self._interfaces[form]
 
-        place = self.place
-        state: object = make_input_builder(inputs)(*(x[:1] for x in list_inputs(inputs)))
-        interfaces: list[StageInterface] = []
-        outputs: list[list[tuple[tuple[int, ...], torch.dtype]]] = [[]]
-        with evaluation_mode(model):
-            for rank in range(place.ranks):
-                here = rank == place.rank
-                for path in place.stages if here else ():
-                    state = model.get_submodule(path)(state)
-
-                # the process that has run its stages tells the others, and sends them the row
-                message = [StageInterface.of(cast(State, state)) if here else None]
-                dist.broadcast_object_list(message, rank, group=place.hosts)
-                interface = message[0]
-                assert interface is not None
-                interfaces.append(interface)
-                x = interface.empty(1, place.device)
-                if here:
-                    x = interface.pack(cast(State, state))
-                dist.broadcast(x, rank)
-                state = interface.unpack(x)
-            if place.is_last:
-                features = dict.fromkeys(model.tasks, cast(Tensor, state))
-                outputs = [[(tuple(o.shape[1:]), o.dtype) for o in model.heads(features)]]
-        dist.broadcast_object_list(outputs, place.ranks - 1, group=place.hosts)
-        self._interfaces[form] = interfaces
-        self._outputs[form] = outputs[0]
-        return form, interfaces
-
-    def _make_chunk(self, model: ShardableModel, inputs: Inputs) -> Chunk:
+    def _make_chunk(self, model: ShardableModel, inputs: Inputs, interfaces: Interfaces) -> Chunk:
         """Returns the stages of this process, for batches like this one."""
-        _, interfaces = self._find_interfaces(model, inputs)
         rank = self.place.rank
-        below = interfaces[rank - 1].unpack if rank else make_input_builder(inputs)
+        below = interfaces.between[rank - 1].unpack if rank else make_input_builder(inputs)
         stages = [model.get_submodule(path) for path in self.place.stages]
         encoder = cast(StagedModule, model.get_submodule("sharing.encoder"))
-        return Chunk(stages, encoder.recompute, below, interfaces[rank], self.precision)
+        return Chunk(stages, encoder.recompute, below, interfaces.between[rank], self.precision)
 
     def _begin_step(self, model: ShardableModel, chunk: Chunk, rows: int) -> None:
         """Prepares for the first slice of some rows."""
@@ -213,10 +150,11 @@ class PipelineRunner(Runner):
         """
         rows = count_rows(batch.inputs)
         size = -(-rows // self.micro_batches)
-        chunk, schedule = self._find_schedule(model, batch.inputs, size)
-        _, interfaces = self._find_interfaces(model, batch.inputs)
+        interfaces = self._find_interfaces(model, batch.inputs)
+        chunk, schedule = self._find_schedule(model, batch.inputs, interfaces, size)
         self._begin_step(model, chunk, rows)
-        step = ScheduledStep(model, batch, self.micro_batches, interfaces[-1], self.precision)
+        top = interfaces.between[-1]
+        step = ScheduledStep(model, batch, self.micro_batches, top, self.precision)
         step.decides_at_end = self.schedule == "gpipe"
         self._step = step
 
@@ -247,17 +185,17 @@ class PipelineRunner(Runner):
         return step.collect(found, device)
 
     def _find_schedule(
-        self, model: ShardableModel, inputs: Inputs, size: int
-    ) -> tuple[Chunk, ScheduleGPipe | Schedule1F1B]:
+        self, model: ShardableModel, inputs: Inputs, interfaces: Interfaces, size: int
+    ) -> tuple[Chunk, Schedule]:
         """Returns the stages of this process, and the order of its passes.
 
         Args:
             model: The model.
             inputs: The inputs of a batch.
+            interfaces: What travels between the processes for batches like this one.
             size: The number of rows of a slice.
         """
-        form, interfaces = self._find_interfaces(model, inputs)
-        key = form, size
+        key = interfaces.form, size
         if key in self._schedules:
             return self._schedules[key]
         if len(self._schedules) > 7:
@@ -265,14 +203,14 @@ class PipelineRunner(Runner):
             self._schedules.clear()
 
         rank = self.place.rank
-        chunk = self._make_chunk(model, inputs)
+        chunk = self._make_chunk(model, inputs, interfaces)
         if rank:
-            arriving = [interfaces[rank - 1].empty(size, "meta").requires_grad_()]
+            arriving = [interfaces.between[rank - 1].empty(size, "meta").requires_grad_()]
         else:
             arriving = []
             for x in list_inputs(inputs):
                 arriving.append(torch.empty(size, *x.shape[1:], dtype=x.dtype, device="meta"))
-        leaving = interfaces[rank].empty(size, "meta").requires_grad_()
+        leaving = interfaces.between[rank].empty(size, "meta").requires_grad_()
         stage = PipelineStage(
             chunk,
             rank,
@@ -292,7 +230,7 @@ class PipelineRunner(Runner):
         assert self._step is not None
         return self._step.slice_loss(x, int(number))
 
-    def _run(self, schedule: ScheduleGPipe | Schedule1F1B, inputs: Inputs, rows: int) -> None:
+    def _run(self, schedule: Schedule, inputs: Inputs, rows: int) -> None:
         """Runs one step of the schedule, on slices of one size.
 
         Args:
@@ -334,23 +272,3 @@ def unpack_features(interface: StageInterface, x: Tensor) -> Tensor:
     features = interface.unpack(x)
     assert isinstance(features, Tensor)
     return features
-
-
-def describe_form(inputs: Inputs, device: torch.device) -> Form:
-    """Returns the form of a batch, from which the sizes of everything that travels follow."""
-    names = () if isinstance(inputs, Tensor) else tuple(sorted(inputs))
-    tensors = tuple((tuple(x.shape[1:]), x.dtype) for x in list_inputs(inputs))
-    return names, tensors, torch.is_autocast_enabled(device.type)
-
-
-@contextmanager
-def evaluation_mode(model: ShardableModel) -> Iterator[None]:
-    """Puts a model and all its modules in evaluation mode, and each back in the end."""
-    before = {m: m.training for m in model.modules()}
-    for m in before:
-        m.training = False
-    try:
-        yield
-    finally:
-        for m, training in before.items():
-            m.training = training
