@@ -109,7 +109,7 @@ class Limits(L.Callback):
         epochs = cast(int, trainer.max_epochs)
         steps = epochs * self.steps_per_epoch
         words = [f"trains {steps:,} steps: {format_count(epochs, 'epoch')}"]
-        every = cast(int | None, trainer.check_val_every_n_epoch)  # type: ignore[attr-defined]
+        every = trainer.check_val_every_n_epoch
         if trainer.limit_val_batches and trainer.val_check_interval in (None, 1.0) and every:
             period = format_count(every, "epoch") if every > 1 else "epoch"
             words.append(f"validates every {period}")

@@ -61,7 +61,8 @@ def call_guarded(
         warn(type(watcher).__name__, error)
         # a progress bar takes itself off the terminal
         with suppress(Exception):
-            type(watcher).teardown(watcher, *args[:2], stage="fit")
+            trainer, model = args[:2]
+            type(watcher).teardown(watcher, trainer, model, stage="fit")
 
 
 def guard_hooks(watcher: L.Callback) -> None:

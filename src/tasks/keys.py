@@ -1,7 +1,6 @@
 """Hashable keys of settings."""
 
 from collections.abc import Hashable
-from typing import cast
 
 import numpy as np
 from torch import Tensor
@@ -19,4 +18,4 @@ def to_key(value: object) -> Hashable:
         hash(value)
     except TypeError:
         return id(value)
-    return cast(Hashable, value)
+    return value

@@ -69,9 +69,9 @@ def known_classes() -> dict[str, type[Metric]]:
     return found
 
 
-def subclasses(kind: type[Metric]) -> Iterator[type[Metric]]:
+def subclasses(base: type) -> Iterator[type[Metric]]:
     """Yields the classes below one that have been imported, but for a task's own."""
-    for child in kind.__subclasses__():
+    for child in base.__subclasses__():
         if child is not TaskMetric:
             yield child
             yield from subclasses(child)

@@ -279,8 +279,9 @@ class Task(ABC):
         if not self.added_metrics:
             return own
         example = self.example_rows()
-        for metric in self.added_metrics if example is not None else ():
-            self.try_added(metric, *example)
+        if example is not None:
+            for metric in self.added_metrics:
+                self.try_added(metric, *example)
         for metric in self.added_metrics:
             is_better = metric.higher_is_better(self.settings_of(metric))
             if metric.name == self.monitor and is_better is None:

@@ -48,7 +48,7 @@ class Youden(Metric):
 class Silent(Youden):
     """A metric that does not say whether more of it is better."""
 
-    higher_is_better = None
+    higher_is_better = None  # type: ignore[assignment]
 
 
 class Fragile(Youden):
@@ -294,7 +294,7 @@ def test_a_vector_needs_an_average():
     with pytest.raises(UserError, match=r"gives a tensor of shape \(5,\).*; set average in"):
         task.assemble_metrics()
     with pytest.raises(UserError, match=r"^Regression: metrics is 'R2Score', where a list is exp"):
-        Regression(metrics="R2Score")  # type: ignore[arg-type]
+        Regression(metrics="R2Score")
     with pytest.raises(UserError, match=r"monitor 'F2' is none of accuracy, f1, .*, Recall"):
         of("Recall", monitor="F2")
 
