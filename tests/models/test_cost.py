@@ -29,7 +29,8 @@ def test_convolutions_are_counted():
         (HardSharing, "224 parameters, 336 FLOPs a sample"),
         (
             Separate,
-            "672 parameters (3.0 times hard sharing), 1.01 k FLOPs a sample (3.0 times hard sharing)",
+            "672 parameters (3.0 times hard sharing), 1.01 k FLOPs a sample (3.0 times hard "
+            "sharing)",
         ),
         (
             partial(TaskAdapters, rank=0),
@@ -37,7 +38,8 @@ def test_convolutions_are_counted():
         ),
         (
             WeightedSharing,
-            "690 parameters (3.1 times hard sharing), 1.01 k FLOPs a sample (3.0 times hard sharing)",
+            "690 parameters (3.1 times hard sharing), 1.01 k FLOPs a sample (3.0 times hard "
+            "sharing)",
         ),
     ],
 )

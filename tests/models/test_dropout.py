@@ -1,4 +1,4 @@
-"""Dropout: the right share, independent units, and the same mask however the batch is dealt to devices."""
+"""Dropout: the right share, independent units, one mask for any number of devices."""
 
 import pytest
 import torch

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +92,7 @@ class Encoder(nn.Module, ABC):
     stages: nn.Sequential
     features: int
     recompute: bool = False
-    schedule: Callable[[Any], Any] | None = None
+    schedule: Callable[[Inputs], Tensor] | None = None
 
     @abstractmethod
     def __init__(self, shape: InputShape) -> None:
@@ -102,14 +102,14 @@ class Encoder(nn.Module, ABC):
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """Returns the features of the last stage."""
         if self.schedule is not None:
-            features: Tensor = self.schedule(inputs)
-            return features
+            return self.schedule(inputs)
         if not self.recompute:
             return self.stages(inputs)
-        state: Any = inputs
+
+        state: Inputs | State = inputs
         for stage in self.stages:
             state = self.run(stage, state)
-        return state
+        return cast(Tensor, state)
 
     def run(self, stage: nn.Module, state: Inputs | State) -> State:
         """Runs one of the stages, for architectures that act between them."""
@@ -143,7 +143,7 @@ class Encoder(nn.Module, ABC):
             for k, stage in enumerate(self.stages):
                 state = stage(state)
                 x = top(state)
-                # what the last stage puts out has its channels last, images too
+                # the features of the last stage have their channels last, images too
                 image = x.ndim == 4 and k < len(self.stages) - 1
                 found.append(Layout(x.shape[1 if image else -1], image, x.ndim))
         self.train(training)

@@ -12,7 +12,7 @@ from src.batch import InputShape
 from src.errors import UserError
 from src.models.dropout import Dropout
 from src.models.encoders.convnet import describe
-from src.models.encoders.encoder import Encoder, State
+from src.models.encoders.encoder import Encoder, Inputs, State
 from src.models.encoders.transformer import (
     attention_mask,
     join_mask,
@@ -144,7 +144,7 @@ class Pretrained(Encoder):
             )
         if pool not in ("none", "mean", "first"):
             raise UserError(f"Pretrained: pool {pool} is neither none nor mean nor first")
-        model, missing = load(name, weights)
+        model, missing = load_model(name, weights)
         title = f"'{name}' ({model.config.model_type})"
         embeddings, projection, blocks, norm = (
             find_module(model, names) for names in (EMBEDDINGS, PROJECTION, BLOCKS, NORM)
@@ -206,7 +206,9 @@ class Pretrained(Encoder):
                     setattr(parent, key, fixed)
 
     @torch.enable_grad()
-    def _check_stages(self, inputs: Any, theirs: Tensor, model: nn.Module, title: str) -> set[int]:
+    def _check_stages(
+        self, inputs: Inputs, theirs: Tensor, model: nn.Module, title: str
+    ) -> set[int]:
         """Compares the stages with the model, in training mode but without dropout.
 
         Returns:
@@ -244,7 +246,7 @@ class Pretrained(Encoder):
 @torch.enable_grad()
 def compute_reference(
     model: Any, shape: InputShape, padding: int, pool: Pool, title: str
-) -> tuple[Any, Tensor]:
+) -> tuple[Inputs, Tensor]:
     """Returns an example, and the pooled output of the model itself for it."""
     inputs = shape.example()
     found = describe(shape)
@@ -294,7 +296,7 @@ def find_parameters(z: Tensor, module: nn.Module) -> set[int]:
     }
 
 
-def load(name: str, weights: bool) -> tuple[Any, set[str]]:
+def load_model(name: str, weights: bool) -> tuple[Any, set[str]]:
     """Loads a model in float32, and the names of parameters that its weights lack.
 
     Raises:

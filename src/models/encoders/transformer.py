@@ -188,9 +188,9 @@ class Transformer(Encoder):
 
     (Vaswani et al., "Attention is all you need", NeurIPS 2017.) Each block normalises its input,
     not its output, and so needs no warm-up (Xiong et al., "On layer normalization in the
-    transformer architecture", ICML 2020). Positions are sines, so that there is no longest sequence. A token is
-    its word's embedding plus, if the data gives its pieces, a convolution over them. The embedding
-    is one stage, each block another.
+    transformer architecture", ICML 2020). Positions are sines, so that there is no longest
+    sequence. A token is its word's embedding plus, if the data gives its pieces, a convolution over
+    them. The embedding is one stage, each block another.
 
     Args:
         shape: The shape of one sample: tokens, or a sequence (steps, features) in which nothing

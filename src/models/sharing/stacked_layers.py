@@ -70,8 +70,10 @@ class StackedLayers(nn.Module):
         self.trial = trial
         self.adds_dimension = False
         for name, _ in layers[0].named_parameters():
-            each = [layer.get_parameter(name).detach() for layer in layers]
-            self.register_parameter(name, nn.Parameter(torch.stack(each)))
+            each = [layer.get_parameter(name) for layer in layers]
+            frozen = not any(p.requires_grad for p in each)
+            stacked = nn.Parameter(torch.stack([p.detach() for p in each]), not frozen)
+            self.register_parameter(name, stacked)
         self.bias: Tensor | None = getattr(self, "bias", None)
 
     def find_dimension(self) -> bool:

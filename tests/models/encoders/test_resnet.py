@@ -21,7 +21,7 @@ SHARINGS = [
 
 
 def check_encoder(make, shape, size):
-    """What holds for every encoder of images: ``make()`` makes one, whose features of a sample have this size."""
+    """Checks an encoder of images that ``make()`` makes: a sample's features have this size."""
     torch.manual_seed(3)
     encoder = make()
     torch.manual_seed(3)
@@ -54,7 +54,7 @@ def check_encoder(make, shape, size):
 
 
 def check_sharings(make):
-    """It runs whole, as several and in branches, and each parameter is reached by those that own it."""
+    """It runs whole, as several and in branches, and its owners are right."""
     for sharing in SHARINGS:
         network = sharing(make)
         inputs = make().shape.example(3)

@@ -36,7 +36,7 @@ def waves(length, width):
 
 
 def kind_by_kind(p, heads):
-    """A block has the queries, keys and values of the first head, then those of the next; torch has all queries first."""
+    """Sorts a block's queries, keys and values, which it has by heads, as torch has them."""
     return p.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
 
 

@@ -8,7 +8,7 @@ from torch.func import functional_call
 from src.batch import InputShape
 from src.models.encoders import MLP, ConvNet
 from src.models.sharing import HardSharing, TaskAdapters, check_owners
-from src.models.sharing.adapters import film
+from src.models.sharing.adapters import modulate
 
 SHAPES = {MLP: InputShape((5,)), ConvNet: InputShape((2, 6, 6))}
 TASKS = ["a", "b", "c"]
@@ -90,7 +90,7 @@ def test_film_scales_and_shifts_the_channels_behind_each_stage(kind):
 
 def test_film_of_sequences():
     x, numbers = torch.randn(2, 3, 4, 5), torch.randn(2, 2, 5)
-    out = film(x, numbers, image=False)
+    out = modulate(x, numbers, image=False)
     assert torch.allclose(out[1, 2, 3], x[1, 2, 3] * (1 + numbers[1, 0]) + numbers[1, 1], atol=1e-6)
 
 

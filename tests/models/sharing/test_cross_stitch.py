@@ -144,7 +144,7 @@ def stir(module, scale=0.3):
 
 
 def check_contract(sharing, make):
-    """Owners as declared, features of the promised size, and a gradient for every parameter in every step."""
+    """Owners are right, features have their size, each parameter gets a gradient in each step."""
     inputs = rows_of(make, double=False)
     check_owners(sharing, inputs)
     features = sharing(inputs)

@@ -13,7 +13,7 @@ TABLE, IMAGE, WORDS = InputShape((3,), (4, 2)), InputShape((2, 8, 8)), InputShap
 
 
 class Put(nn.Module):
-    """Puts aside what a later stage takes up: (x, skip, mask) from tokens, or from what a stage before has put out."""
+    """Puts a skip aside for a later stage: (x, skip, mask) from tokens or from a state."""
 
     def __init__(self, tokens, width):
         super().__init__()
@@ -84,7 +84,7 @@ def example(encoder, count=6):
 
 
 def check_contract(make):
-    """What every architecture of this chapter keeps: owners, gradients for all, rows by themselves, resumed state."""
+    """Checks owners, gradients for all, rows by themselves, and a resumed state."""
     for kind, encoder in ENCODERS.items():
         inputs = example(encoder)
         for tasks in (["a", "b", "c"], ["a"]):

@@ -78,7 +78,7 @@ def test_noise_is_drawn_anew_in_each_step_and_is_gumbels():
     x = torch.randn(2, 5)
     assert not torch.equal(sharing(x)["a"], sharing(x)["a"])
     alpha = torch.tensor([[0.0, 1.0, 2.0]]).expand(20000, 3)
-    counts = sharing._drawn(alpha / 2).argmax(1).bincount() / 20000
+    counts = sharing._sample(alpha / 2).argmax(1).bincount() / 20000
     torch.testing.assert_close(counts, alpha[0].softmax(0), atol=0.015, rtol=0)
 
 

@@ -92,6 +92,6 @@ def test_bad_settings_are_named():
     with pytest.raises(ValueError, match=r"NDDR: own 2.0 is outside \[0, 1\]"):
         seeded(NDDR, ENCODERS["vectors"], own=2.0)
     with pytest.raises(
-        ValueError, match="NDDR: a stage puts out 1 channel, of which LayerNorm leaves nothing"
+        ValueError, match="NDDR: a stage puts out 1 channel, and LayerNorm leaves nothing"
     ):
         seeded(NDDR, lambda: MLP(InputShape((5,)), width=1))

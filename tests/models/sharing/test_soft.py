@@ -75,7 +75,7 @@ def test_without_an_infinite_strength_encoders_are_separate(kind):
 
 @pytest.mark.parametrize("kind", [MLP, ConvNet])
 def test_an_infinite_penalty_moves_all_encoders_alike(kind):
-    """All run with their mean, so that each task's loss moves all of them by the same, and the network is one shared encoder."""
+    """All run with their mean: each task's loss moves all of them alike, as one shared encoder."""
     sharing, encoders = made(kind, strength=inf), encoders_of(kind)
     mean = kind(SHAPES[kind], width=4).double()
     with torch.no_grad():

@@ -10,6 +10,7 @@ from src.batch import InputShape
 from src.models.dropout import Dropout
 from src.models.encoders import MLP, ConvNet, Encoder
 from src.models.encoders.stem import VectorStem
+from src.models.sharing import stacked_layers
 from src.models.sharing.stacked_encoders import StackedEncoders, select_state, stack_states
 
 
@@ -36,7 +37,7 @@ class Sequence(Encoder):
 
 
 class Transposed(Encoder):
-    """Code that takes the leading dimension for another one: its rows are mixed up if it runs as one."""
+    """Code that takes the leading dimension for another one: stacked, it mixes up its rows."""
 
     def __init__(self, shape):
         super().__init__(shape)
@@ -136,6 +137,26 @@ def test_values_and_gradients_are_those_of_the_encoders(kind, count):
     (theirs * weights).sum().backward()
     for one, other in by_name(copies, encoders):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "table", "stem alone", "sequence"])
+def test_wide_layers_run_network_by_network_with_the_same_results(kind, monkeypatch):
+    monkeypatch.setattr(stacked_layers, "LOOP_FROM", 1)
+    test_values_and_gradients_are_those_of_the_encoders(kind, 3)
+    test_stage_by_stage_with_each_its_own_state(kind)
+
+
+def test_frozen_layers_stay_frozen():
+    def make():
+        encoder = MLP(InputShape((5,)), width=6)
+        encoder.stages[0].requires_grad_(False)
+        return encoder
+
+    copies = StackedEncoders(make, 2)
+    assert copies.stages is not None
+    trained = {name for name, p in copies.named_parameters() if p.requires_grad}
+    assert trained
+    assert not any(name.startswith("stages.0") for name in trained)
 
 
 @pytest.mark.parametrize("kind", KINDS)
