@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch._utils import ExceptionWrapper
 from torch.distributed.rendezvous import _torchelastic_use_agent_store
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from src.launch.launcher import Launcher
 
@@ -90,7 +90,8 @@ def test_lightning_ends_the_workers_of_a_loaders_iterator() -> None:
 
     Otherwise each worker holds up the end of the process for 5 s.
     """
-    loader: DataLoader[int] = DataLoader([0, 1], num_workers=1, persistent_workers=True)
+    rows = TensorDataset(torch.arange(2))
+    loader = DataLoader(rows, num_workers=1, persistent_workers=True)
     assert loader._iterator is None
     iter(loader)
     assert loader._iterator is not None
@@ -103,7 +104,7 @@ def test_a_batch_that_cannot_be_sent_calls_a_method_of_the_queue() -> None:
 
     torch has no public class for an error of a worker either: ``torch._utils.ExceptionWrapper``.
     """
-    arguments = inspect.signature(Queue._on_queue_feeder_error).parameters
+    arguments = inspect.signature(vars(Queue)["_on_queue_feeder_error"]).parameters
     assert list(arguments) == ["e", "obj"]
     try:
         raise ValueError("x")
@@ -122,5 +123,5 @@ def test_modules_move_their_buffers_by_one_method() -> None:
     module = torch.nn.Module()
     module.register_buffer("x", torch.zeros(1))
     assert list(module._buffers) == ["x"]
-    module._apply(lambda tensor: tensor + 1)
-    assert module.x.tolist() == [1.0]
+    module._apply(lambda tensor: tensor + 1)  # type: ignore[no-untyped-call]
+    assert module.get_buffer("x").tolist() == [1.0]

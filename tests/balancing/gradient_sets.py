@@ -1,4 +1,4 @@
-"""Gradients of tasks (T, N) in float64 that solvers and methods have to cope with, and what tests need around them."""
+"""Gradients of tasks (T, N) in float64 that are hard for solvers, and helpers for tests."""
 
 import numpy as np
 import torch
@@ -84,7 +84,7 @@ def stationary(J):
 
 
 def gap(J, weights, wanted):
-    """How far the direction is from the wanted one, relative to the largest of the terms that it is the sum of."""
+    """Returns the error of a direction, relative to the largest term of its sum."""
     norms = np.linalg.norm(J, axis=1)
     scale = max((np.abs(weights) * norms).max(), np.linalg.norm(wanted), 1e-6 * norms.max())
     return np.linalg.norm(weights @ J - wanted) / scale

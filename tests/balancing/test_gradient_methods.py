@@ -85,7 +85,7 @@ def outcomes(balancer, z, g, keys=2000):
 
 
 def test_graddrop_of_two_tasks_in_conflict():
-    """Two samples of one feature: the paper keeps one task whole, half the time each; by samples there are four outcomes."""
+    """Two samples of one feature: the paper keeps one task; by samples there are four outcomes."""
     z, g = np.array([[1.0], [-1.0]]), np.array([[[2.0], [-1.0]], [[-1.0], [2.0]]])
     found = outcomes(GradDrop(names(2)), z, g)
     assert set(found) == {(2, -1), (-1, 2)}
@@ -96,7 +96,7 @@ def test_graddrop_of_two_tasks_in_conflict():
 
 
 def test_graddrop_does_not_take_rounding_for_a_pull():
-    """The signs of absolute errors cancel each other to the last bit on one device, and but for it on two."""
+    """The signs of absolute errors cancel to the last bit on one device, but not on two."""
     z, losses = torch.ones(2, 2, dtype=torch.float64), losses_of(np.ones(2))
     for off in (-1e-9, 0.0, 1e-9):
         rows = torch.tensor([[0.1, 1.0, 0.3, 1.0], [0.5, 1.0, -0.5 + off, 1.0]])

@@ -1,4 +1,4 @@
-"""Methods that see the gradients' inner products, against their formulas on the gradients themselves."""
+"""Gramian methods against their formulas on the gradients themselves."""
 
 import io
 
@@ -110,7 +110,7 @@ def conflict_free(J):
 
 
 def impartial(J):
-    """The d in the span of the gradients with <d, u_t> = a, scaled such that d is an affine combination up to its sign."""
+    """Returns the d in the span with <d, u_t> = a, an affine combination up to its sign."""
     U, norms = units(J), np.linalg.norm(J, axis=1)
     d = np.linalg.pinv(U, rcond=1e-7) @ np.ones(len(J))
     if np.abs(U @ d - 1).max() > 1e-6:
@@ -200,9 +200,8 @@ def test_solutions_have_the_properties_that_define_them(name):
     assert excess.min() > -1e-6
     assert (w[here] * excess).max() < 1e-6
 
-    wanted = np.linalg.norm(
-        mean
-    )  # the nearest direction to the mean: d - g_0 is normal to d, and of gradients with <g_t, d> = 0
+    # the nearest direction to the mean: d - g_0 is normal to d, and made of gradients normal to d
+    wanted = np.linalg.norm(mean)
     w, _, d = step(made("DualProj", J), J)
     scale = norms.max()
     assert (U @ d).min() > -1e-6 * scale
@@ -629,7 +628,8 @@ def test_the_arithmetic_stays_in_float64_on_the_host(method):
     [
         (
             lambda tasks: MoCo(tasks, "features"),
-            "MoCo tracks the gradients of parameters over steps: set --model.balancer.level parameters",
+            "MoCo tracks the gradients of parameters over steps: "
+            "set --model.balancer.level parameters",
         ),
         (
             lambda tasks: DualBalance(tasks, beta=0.5),

@@ -376,7 +376,7 @@ def test_tchebycheff_with_warmup_alone():
 
 
 def test_tchebycheffs_nadir_where_labels_are_missing():
-    """Means are over steps with labels; a task without any in that epoch has no nadir and leaves the sum, as one with loss 0."""
+    """Means are over steps with labels; a task without labels in that epoch leaves the sum."""
     balancer = SmoothTchebycheff(names(4), nadir=True)
     balancer(losses_of([1.0, 2.0, 0.0, 1.0], [True, True, False, True]))
     balancer(losses_of([3.0, 0.0, 0.0, 1.0], [True, False, False, True]))

@@ -32,7 +32,7 @@ seeds = st.integers(0, 2**31)
 
 
 def any_gradients(seed):
-    """Gradients of all kinds: of low rank or not, in conflict or not, of unlike lengths, and some that are the same."""
+    """Gradients of any rank, in conflict or not, of different lengths, and some of them equal."""
     rng = np.random.default_rng(seed)
     T, N, rank = rng.integers(1, 13), rng.integers(2, 20), rng.integers(1, 13)
     J = (
@@ -50,7 +50,7 @@ def exactly(A, b):
 
 
 def shortest(J):
-    """The weights of the shortest convex combination, by scipy on the gradients, not on their products."""
+    """Solves for the shortest convex combination by scipy, on the gradients themselves."""
     norms = np.linalg.norm(J, axis=1)
     y = exactly(np.vstack([units(J).T, norms.min() / norms]), np.append(np.zeros(J.shape[1]), 1.0))
     return y / norms / (y / norms).sum()
@@ -120,7 +120,7 @@ def test_nonnegative_without_anything_to_do():
 
 
 def projected(J, u):
-    """The direction nearest to u without conflict: what is left of u after its projection onto the cone of -g."""
+    """Returns u without its projection onto the cone of -g: the nearest without conflict."""
     U, scale = units(J), np.linalg.norm(u)
     return u + scale * U.T @ exactly(U.T, -u / scale) if scale else u
 
@@ -165,7 +165,9 @@ def test_projections_of_any_gradients(seed):
 
 
 def averse(J, c):
-    """The weights, how far CAGrad's direction is from optimal, and how far outside of the ball: relative to the shortest gradient.
+    """Returns the weights, and how far CAGrad's direction is from optimal and from the ball.
+
+    Both are relative to the shortest gradient.
 
     The best of all directions cannot serve the worst-off task better than F(w), whatever w is.
     """
@@ -202,7 +204,7 @@ def balanced(seed):
 
 
 def rounding(J):
-    """Relative error of the length of the shortest combination of gradients, as their products in float64 tell it."""
+    """Returns the relative error of the shortest length as products in float64 tell it."""
     w = shortest(J)
     relative = np.linalg.norm(w @ J) / (w @ np.linalg.norm(J, axis=1))
     return min(4 * EPS / relative**2, 0.02) if relative > 1e-8 else 0.0
@@ -269,7 +271,7 @@ def test_conflict_averse_has_no_duality_gap_on_small_integers(seed):
 
 
 def best_in_the_ball(J, c):
-    """The direction in the ball that serves the worst-off task best, by SLSQP on the direction and on that task's gain."""
+    """Solves by SLSQP for the direction in the ball with the best smallest gain."""
     mean = J.mean(0)
     radius = c * np.linalg.norm(mean)
     rules = [
@@ -331,7 +333,7 @@ ALPHAS = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0]
 
 
 def unfair(J, w, alpha):
-    """How far <g_t, d> = w_t^(-1/alpha) is from true, weighed by w: of a weight near 0 only that counts which reaches d."""
+    """Returns the error of <g_t, d> = w_t^(-1/alpha), weighed by w, as it shows in d."""
     gains, wanted = J @ (w @ J), w ** (-1 / alpha)
     return np.abs(w * (gains - wanted)).sum() / (w * wanted).sum()
 

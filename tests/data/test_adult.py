@@ -19,7 +19,8 @@ def line(i, dot=""):
     income = ">50K" if i % 4 == 0 else "<=50K"
     gain = 7688 if i % 10 == 1 else 0
     return (
-        f"{20 + i % 40}, {job}, {1000 + i}, School-{years}, {years}, {state}, Sales, Husband, White, Male, {gain}, 0, {hours}, "
+        f"{20 + i % 40}, {job}, {1000 + i}, School-{years}, {years}, {state}, "
+        f"Sales, Husband, White, Male, {gain}, 0, {hours}, "
         f"United-States, {income}{dot}"
     )
 

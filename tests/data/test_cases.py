@@ -49,7 +49,7 @@ Y = [["no", "yes"][i * 7 // 3 % 2] for i in range(N)]
 
 
 def csv(delimiter: Any = ",", end: Any = "\n", n: Any = N, **columns: Any) -> str:
-    """A text file of columns x and y, and others in between; None leaves one out; texts that hold the delimiter are quoted."""
+    """Returns a text file of columns x and y, and others in between; None leaves one out."""
     made = {"x": X[:n], **columns, "y": columns.get("y", Y[:n])}
     if "x" in columns and list(columns).index("x") > 0:
         made = {**columns, "y": made["y"]}  # x comes where it is named
@@ -88,7 +88,7 @@ def encoded(table: Table) -> dict[str, Any]:
 
 
 def numbers(column: str, rows: int = 3) -> Callable[[Table], list[float]]:
-    """The first numbers of an input in the unit of the file, as the network reads them; NaN where missing."""
+    """Returns the first numbers of an input in the file's unit; NaN where missing."""
 
     def look(table: Table) -> list[float]:
         dense, place = encoded(table)["dense"].double().numpy(), 0
@@ -110,7 +110,7 @@ def numbers(column: str, rows: int = 3) -> Callable[[Table], list[float]]:
 
 
 def words(column: str, rows: int = 3) -> Callable[[Table], list[Any]]:
-    """The first words of an input, as the network reads them; '' where training did not know one."""
+    """Returns the first words of an input; '' where training did not know one."""
 
     def look(table: Table) -> list[Any]:
         names = [c for c in table.columns if isinstance(c, Categorical)]
@@ -337,7 +337,8 @@ READING = [
         "07 thousands with a tab",
         {"t.tsv": csv("\t", x=None, income=[f"{1000 + i * i:,}" for i in range(N)])},
         NAMED,
-        refuses="column 'income' holds '1,000', where ',' may be followed by decimals or by thousands: "
+        refuses="column 'income' holds '1,000', "
+        "where ',' may be followed by decimals or by thousands: "
         "set --data.decimal ',' or --data.thousands ','",
     ),
     Case(
@@ -455,7 +456,8 @@ READING = [
         "07 other words in a target",
         {"t.csv": csv(z=[*X[:70], *cycle("lost", "gone", n=30)])},
         {"targets": ["z"]},
-        refuses="target 'z' holds numbers, but '(lost|gone)' and the like in .*set its kind in data.tasks",
+        refuses="target 'z' holds numbers, but '(lost|gone)' and the like in "
+        ".*set its kind in data.tasks",
     ),
     Case(
         "07 numbers and words",
@@ -600,7 +602,8 @@ READING = [
         "12 an unreadable date in new rows",
         {"t.csv": csv(day=DMY), "new.csv": "x,day\n1,05/04/2021\n1,04/31/2022\n"},
         {**NAMED, "dates": "expand"},
-        refuses="new.csv row 2: column 'day.* holds '04/31/2022' where a date such as %d/%m/%Y is expected",
+        refuses="new.csv row 2: column 'day.* holds '04/31/2022' "
+        "where a date such as %d/%m/%Y is expected",
     ),
     Case(
         "12 an unreadable date",
@@ -665,7 +668,8 @@ READING = [
         "12 all dates in one message",
         {"t.csv": csv(day=DMY, when=DST)},
         NAMED,
-        refuses=r"columns 'day', 'when' hold dates: set --data.dates expand, or --data.drop '\[day, when\]'.*--data.categorical",
+        refuses=r"columns 'day', 'when' hold dates: set --data.dates expand, "
+        r"or --data.drop '\[day, when\]'.*--data.categorical",
     ),
     Case(
         "12 dates to predict",
@@ -687,13 +691,15 @@ READING = [
             )
         },
         {**NAMED, "dates": "expand"},
-        refuses="column 'day' holds dates in several forms, such as '.*' and '.*': write all in one",
+        refuses="column 'day' holds dates in several forms, such as '.*' and '.*': "
+        "write all in one",
     ),
     Case(
         "12 words among dates",
         {"t.csv": csv(day=["not known" if i % 6 == 0 else d for i, d in enumerate(DMY)])},
         {**NAMED, "dates": "expand"},
-        refuses=r"column 'day' holds dates such as '.*', but also 'not known': .* --data.missing '\[not known\]'",
+        refuses=r"column 'day' holds dates such as '.*', but also 'not known': "
+        r".* --data.missing '\[not known\]'",
     ),
     Case(
         "12 another date for each row, to predict",

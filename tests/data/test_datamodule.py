@@ -158,7 +158,7 @@ def ids_of(loader):
 @pytest.mark.parametrize("asked", ["before", "after", "before and after", "twice after"])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_restored_position_counts_whenever_the_loader_is_asked_for(asked, workers):
-    """A schedule that wants the number of steps asks, too, and may do so before the position is restored."""
+    """A schedule asks for the number of steps, perhaps before the position is restored."""
     data = Line(batch_size=3, num_workers=workers)
     data.trainer = Fitting()
     loader = data.train_dataloader()

@@ -1,4 +1,4 @@
-"""The files of a run: known by their content, wherever they lie; other content is new rows, or refused."""
+"""The files of a run: known by their content; other content is new rows, or refused."""
 
 import json
 import os
@@ -128,7 +128,8 @@ def test_a_file_of_one_split_that_has_changed_is_refused_where_it_is_read(role, 
     saved(people(26, seed=3), name)
     with pytest.raises(
         ValueError,
-        match=rf"^{name}: is not the file that the run began with: it has 26 rows where it had 2.*--data.{role}_path",
+        match=rf"^{name}: is not the file that the run began with: "
+        rf"it has 26 rows where it had 2.*--data.{role}_path",
     ):
         Table(**again).split(role)
     with pytest.raises(ValueError, match=rf"^{name}: "):
@@ -144,7 +145,8 @@ def test_a_file_that_is_gone():
     os.remove("data.csv")
     with pytest.raises(
         ValueError,
-        match=r"^data.csv: is not the file that the run began with \(it is gone, or cannot be read\)",
+        match=r"^data.csv: is not the file that the run began with "
+        r"\(it is gone, or cannot be read\)",
     ):
         Table(**again).check_files()
 
@@ -197,7 +199,7 @@ def test_a_run_finds_its_files_from_another_folder_and_after_a_move(way, folder,
 
 
 def test_another_file_of_the_same_name_in_another_folder_is_not_the_runs(folder, monkeypatch):
-    """The name that the settings give may mean another file here: the one that lay there in training counts."""
+    """The settings' name may mean another file here: the file of training counts."""
     table, again = run()
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
@@ -229,7 +231,8 @@ def test_another_file_is_evaluated_whole(way, rows):
     }
     with pytest.raises(
         ValueError,
-        match=r"new.csv holds new rows, and none of them is of the run's val split: leave --split out",
+        match=r"new.csv holds new rows, and none of them is of the run's val split: "
+        r"leave --split out",
     ):
         opened.split("val")
 
@@ -240,7 +243,8 @@ def test_rows_that_the_run_was_trained_on_are_counted_among_new_ones():
     saved(pd.concat([people().iloc[trained], people().iloc[tested], people(2, seed=6)]), "new.csv")
     described = Table(**again | {"path": "new.csv"}).describe("test")
     assert described == (
-        "all 9 rows of new.csv, a file that is not the run's; 3 of them have the inputs of rows that the run was trained on"
+        "all 9 rows of new.csv, a file that is not the run's; "
+        "3 of them have the inputs of rows that the run was trained on"
     )
 
 

@@ -78,7 +78,8 @@ def cycle(*values, n=N):
         ),
         (
             cycle("High", "high", "low"),
-            "categorical: column 'x': 'High' and 'high' differ in case alone, and count as two values",
+            "categorical: column 'x': 'High' and 'high' differ in case alone, "
+            "and count as two values",
         ),
         (cycle("9-11", "6-8", "1-2"), "categorical"),
         (cycle("08:30", "12:00", "9:15"), "categorical"),
@@ -148,11 +149,13 @@ def test_named_by_hand_nothing_is_dropped_but_constants():
         ),
         (
             {"x": cycle("45,000", "12,500"), "comma_file": False},
-            "holds '45,000', where ',' may be followed by decimals or by thousands: set --data.decimal ',' or --data.thousands ','",
+            "holds '45,000', where ',' may be followed by decimals or by thousands: "
+            "set --data.decimal ',' or --data.thousands ','",
         ),
         (
             {"x": cycle("01/02/2024", "03/04/2024"), "dates": "expand"},
-            r"holds dates such as '01/02/2024', which may be %d/%m/%Y or %m/%d/%Y: set --data.date_format '%d/%m/%Y' or",
+            r"holds dates such as '01/02/2024', which may be %d/%m/%Y or %m/%d/%Y: "
+            r"set --data.date_format '%d/%m/%Y' or",
         ),
         (
             {"x": [*cycle("31/12/2024", n=38), "soon", "30/12/2024"], "dates": "expand"},
@@ -172,7 +175,8 @@ def test_all_columns_of_dates_are_refused_in_one_message():
     made = reader(a=days, b=late, c=cycle(1, 2), d=list(pd.date_range("2020-01-01", periods=N)))
     with pytest.raises(
         ValueError,
-        match=r"columns 'a', 'b', 'd' hold dates: set --data.dates expand, or --data.drop '\[a, b, d\]'",
+        match=r"columns 'a', 'b', 'd' hold dates: set --data.dates expand, "
+        r"or --data.drop '\[a, b, d\]'",
     ) as caught:
         made.columns(list("abcd"))
     assert "where these are no dates, --data.categorical '[a, b, d]'" in str(caught.value)
@@ -254,7 +258,8 @@ def test_unknown_words_are_counted():
 def test_a_column_that_is_not_there_is_refused_or_missing_in_each_row():
     with pytest.raises(
         ValueError,
-        match=r"f.csv: lacks the input column 'x' \(there are w\); --allow_missing takes it for missing",
+        match=r"f.csv: lacks the input column 'x' \(there are w\); "
+        r"--allow_missing takes it for missing",
     ):
         encode_inputs(COLUMNS, texts(w=["a"]), "f.csv", False)
     inputs, remarks = encode_inputs(COLUMNS, texts(w=["a", "b"]), "f.csv", True)

@@ -96,7 +96,8 @@ def test_kind_of_several_columns_and_why(columns, kind, reason):
         ),
         (
             {"y": [f"{i}.5" for i in range(70)] + ["lost"] * 20 + ["gone"] * 10},
-            r"holds numbers, but 'lost' and the like in 30% of the rows: .*--data.missing '\[lost, gone\]'; if not, set its kind",
+            r"holds numbers, but 'lost' and the like in 30% of the rows: "
+            r".*--data.missing '\[lost, gone\]'; if not, set its kind",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a person would look at twice: each note is made of a table built for it, and of no clean one."""
+"""Notes on leaks: each is made of a table built for it, and of no clean one."""
 
 import numpy as np
 import pandas as pd
@@ -121,8 +121,8 @@ def test_recall_counts_classes_alike():
 def test_whole_numbers_that_name_rows(tmp_path, name, values):
     note = only(tmp_path, clean().assign(**{name: pd.Series(values).astype("Int64")}))
     assert (
-        note
-        == f"note: {name}: another whole number in each row, as identifiers are: --data.drop '[{name}]' leaves them out"
+        note == f"note: {name}: another whole number in each row, as identifiers are: "
+        f"--data.drop '[{name}]' leaves them out"
     )
 
 
@@ -132,7 +132,8 @@ def test_codes_for_missing(tmp_path, code):
     values = (values / 10).where(np.arange(N) % 20 != 3, code)
     notes = noted(tmp_path, clean().assign(z=values))
     assert notes == [
-        f"note: 'z' holds {code:g} in 15 rows, far from all else: if it means a missing value, set --data.missing '[{code:g}]'"
+        f"note: 'z' holds {code:g} in 15 rows, far from all else: "
+        f"if it means a missing value, set --data.missing '[{code:g}]'"
     ]
     assert noted(tmp_path, clean().assign(z=values), missing=[f"{code:g}"]) == []
 

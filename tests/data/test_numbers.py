@@ -233,7 +233,8 @@ def test_settings_that_no_value_has_are_refused():
         found("1.5", "2.25", decimal=",")
     with pytest.raises(
         ValueError,
-        match=r"column 'z' holds '1.5', which is no number with data.decimal ',' and data.thousands ' '",
+        match=r"column 'z' holds '1.5', which is no number with "
+        r"data.decimal ',' and data.thousands ' '",
     ):
         found("1,5", z=["1.5"], decimal=",", thousands=" ")
     assert found("red", "blue", decimal=",").format is None

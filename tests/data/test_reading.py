@@ -154,7 +154,8 @@ def test_short_rows_end_in_missing_values(tmp_path):
         (
             "a.csv",
             "5,1,5\n1,2,3\n",
-            "the column name '5' stands there more than once; .*a file without a header needs --data.names",
+            "the column name '5' stands there more than once; "
+            ".*a file without a header needs --data.names",
         ),
         ("a.csv", "x,y\n1,2\n3,4,5\n", "cannot be read as a table: .*line 3, saw 3"),
         ("a.csv", "x,y\n1,2,3\n4,5,6\n", "rows have more values than the 2 column names"),
@@ -338,7 +339,10 @@ def test_names_of_parquet(tmp_path):
 
 
 # -- ARFF ------------------------------------------------------------------------------------------
-ARFF = "% made by hand\n@relation r\n@attribute x numeric\n@attribute 'the y' {a, 'b c'}\n@data\n1,a\n?,'b c'\n3.5,?\n"
+ARFF = (
+    "% made by hand\n@relation r\n@attribute x numeric\n@attribute 'the y' {a, 'b c'}\n"
+    "@data\n1,a\n?,'b c'\n3.5,?\n"
+)
 
 
 @pytest.mark.parametrize("name", ["a.arff", "a.ARFF", "a.arff.gz"])

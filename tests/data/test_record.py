@@ -135,8 +135,7 @@ def test_differences_count_rows_against_a_slow_count(before, now):
         assert "another order" in says
     else:
         assert (
-            f"{len(now) - shared} are new or changed, and {len(before) - shared} are gone"
-            in says
+            f"{len(now) - shared} are new or changed, and {len(before) - shared} are gone" in says
         )
 
 

@@ -23,7 +23,7 @@ NUMBER = Regression(mean=(0.0,), std=(1.0,))
 
 
 class Line(MultiTaskDataModule):
-    """Rows first, first + 1 ... with themselves for labels of one task; half as many to validate, none to predict but two."""
+    """Rows first, first + 1 ... labelled by themselves; half as many validate, two predict."""
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ def test_sources_of_equal_size_have_orders_of_their_own():
     ],
 )
 def test_steps_by_temperature(temperature, counts):
-    """9000, 900 and 100 rows in 100 batches: roots 94.9, 30 and 10 of 134.9 are 70.35, 22.24 and 7.41 %."""
+    """9000, 900 and 100 rows: roots 94.9, 30 and 10 of 134.9 are 70.35, 22.24 and 7.41 %."""
     assert (
         MultiSourceBatches(
             [9000, 900, 100], [100, 100, 100], "temperature", temperature, True
@@ -336,7 +336,7 @@ def test_what_is_missing_is_filled_in_per_batch():
 
 
 class PerBatch(Dataset):
-    """Sentences of 1, 2 ... 6 tokens, as long as the longest of a batch, with a label for each token."""
+    """Sentences of 1, 2 ... 6 tokens, padded to the longest, with a label for each token."""
 
     def __len__(self):
         return 6
@@ -352,7 +352,7 @@ class PerBatch(Dataset):
 
 
 def test_sequences_are_filled_up_to_the_longest():
-    """Three tokens of two parts and four of one, which never change; and up to six without parts."""
+    """Three tokens of two pieces and four of one, always; and up to six without pieces."""
     tags = Classification(classes=(0, 1))
     short = Rows(
         {"tokens": torch.ones(2, 3, dtype=torch.long), "parts": torch.full((2, 3, 2), 5)},
@@ -514,7 +514,8 @@ def test_inputs_of_another_shape_are_refused():
     sources = {"a": Line("x"), "b": Line("y"), "c": Line("z", features=3)}
     with pytest.raises(
         ValueError,
-        match=r"one shape, but a has InputShape\(dense=\(1,\),.* and c has InputShape\(dense=\(3,\),",
+        match=r"one shape, but a has InputShape\(dense=\(1,\),.* "
+        r"and c has InputShape\(dense=\(3,\),",
     ):
         _ = Sources(sources).input_shape
 
@@ -552,7 +553,8 @@ def test_settings_without_effect_are_named():
         two(temperature=3.0, sampler="min_cycle")
     with pytest.warns(
         UserWarning,
-        match=r"data.sources.a.eval_batch_size has no effect: data.eval_batch_size holds for all sources",
+        match=r"data.sources.a.eval_batch_size has no effect: "
+        r"data.eval_batch_size holds for all sources",
     ):
         Sources({"a": Line(eval_batch_size=3)})
     with pytest.warns(UserWarning, match=r"data.sources.a.num_workers has no effect"):

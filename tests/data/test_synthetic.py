@@ -47,7 +47,7 @@ def trained(
 
 
 def gradients(model, batch):
-    """The gradients of the tasks' losses with respect to the shared features, (T, N), one backward pass after the other."""
+    """Returns the gradients with respect to the shared features (T, N), one pass per task."""
     with torch.no_grad():
         z = model.sharing(batch.inputs)[model.names[0]]
     rows = []
@@ -59,7 +59,7 @@ def gradients(model, batch):
 
 
 class Gradients(L.Callback):
-    """Keeps, of every n-th step, the tasks' gradients' Gramian (T, T) and the balancer's weights (T,)."""
+    """Keeps the Gramian (T, T) and the balancer's weights (T,) of every n-th step."""
 
     def __init__(self, every=5):
         self.every, self.grams, self.weights = every, [], []
@@ -247,7 +247,7 @@ def test_uncertainty_weights_find_the_noise():
 
 
 def test_pcgrad_leaves_no_conflict_where_the_sum_has_one():
-    """On the gradients of one linear model that both tasks share, the second of three times the scale."""
+    """Both tasks share one linear model, and the second has three times the scale."""
     data = Synthetic(conflict=0.8, shared=0.0, scales=[1.0, 3.0])
     x, y = data.table
     g = -2 / len(x) * data.hidden(x).T @ y
@@ -283,7 +283,7 @@ def test_pcgrad_leaves_no_conflict_in_training():
 
 
 def rescaled(scale):
-    """Multiplies the second head, so that a run on labels that are ``scale`` times as large starts from the same guesses."""
+    """Multiplies the second head, so that guesses of scaled labels start the same."""
 
     def prepare(model):
         with torch.no_grad():
@@ -308,15 +308,13 @@ class Shares(L.Callback):
     ("balancer", "tolerance"),
     [
         (LogSum, 0.002),  # the same run but for rounding: R2 0.896 and 0.875 at either scale
-        (
-            FAMO,
-            0.04,
-        ),  # its weights' ratio is blind, their sum is not quite, which Adam hardly feels: 0.857, 0.859; 0.855, 0.858
+        # the ratio of its weights is blind, their sum is not quite, which Adam hardly feels
+        (FAMO, 0.04),  # 0.857, 0.859; 0.855, 0.858
         (StaticWeights, None),  # 0.859, 0.860; 0.144, 0.883
     ],
 )
 def test_blind_to_scale(balancer, tolerance):
-    """Labels of the second task times 100, its head and the head's learning rate likewise: in units of the labels nothing changes.
+    """The second task's labels times 100, with its head: in units of the labels nothing changes.
 
     Only the losses do, by 10^4. Adam, because it is blind to the scale of all gradients together.
     """

@@ -24,7 +24,7 @@ N = 120
 
 
 def people(n=N, seed=0):
-    """A table with everything: numbers with gaps, words with gaps, constants, row numbers, texts, four kinds of labels."""
+    """Returns a table of numbers and words with gaps, constants and four kinds of labels."""
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(
         {
@@ -269,7 +269,7 @@ def test_rows_of_a_rare_class_train(tmp_path):
 
 
 def test_rows_of_the_tail_of_counts_train(tmp_path):
-    """Up to ten whole numbers are classes: the training rows decide that, however many more the other rows have."""
+    """Up to ten whole numbers are classes; the training rows alone decide."""
     counts = np.arange(N) % 6
     table = Table(saved(people().assign(count=counts), tmp_path), ["count"])
     others = np.concatenate([rows_of(table, "val")[:4], rows_of(table, "test")[:4]])
@@ -509,7 +509,8 @@ def test_settings_that_cannot_be(path, settings, message):
         ),
         (
             {"targets": ["note"]},
-            "the val split has no rows: .* since no other row there has their class; of a target that is a number",
+            "the val split has no rows: .* since no other row there has their class; "
+            "of a target that is a number",
         ),
         (
             {"targets": ["mood"], "tasks": {"mood": "BinaryClassification"}},
@@ -541,7 +542,10 @@ def test_a_slip_in_a_column_of_numbers_is_found(tmp_path):
     row = int(rows_of(Table(saved(people(), tmp_path), TARGETS), "train")[9])
     frame.loc[row, "age"] = "old"
     path = saved(frame, tmp_path)
-    slip = rf"people.csv row {row + 1}: column 'age' holds 'old' where a number is expected; if it means"
+    slip = (
+        rf"people.csv row {row + 1}: column 'age' holds 'old' "
+        "where a number is expected; if it means"
+    )
     with pytest.raises(ValueError, match=slip):
         Table(path, TARGETS).columns  # noqa: B018
     assert Table(path, TARGETS, missing=["old"]).columns[0].column == "age"

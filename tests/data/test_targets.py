@@ -181,7 +181,8 @@ def test_a_slip_in_a_target_names_the_row_wherever_it_stands(tmp_path):
         slip = [*numbers[:row], "tall", *numbers[row + 1 :]]
         with pytest.raises(
             ValueError,
-            match=rf"t.csv row {row + 1}: (column|target) 'y' holds 'tall' where a number is expected",
+            match=rf"t.csv row {row + 1}: (column|target) 'y' holds 'tall' "
+            "where a number is expected",
         ):
             table(tmp_path, ["y"], y=slip).tasks  # noqa: B018
 

@@ -1,4 +1,4 @@
-"""Processes that prepare batches: one that stops is waited for a bounded time, a slow step is not held against them."""
+"""Worker processes: the wait for a stopped one is bounded, and a slow step does not count."""
 
 import multiprocessing
 import os
