@@ -49,9 +49,14 @@ def split_at_random(rows: int, val: float, test: float, seed: int) -> np.ndarray
     # Shares of a block need not be whole rows. How many rows test is rounded over all blocks up to
     # each, so that fractions of rows add up; so is how many test or validate.
     ends = np.arange(blocks + 1) * size
-    tests = np.diff(np.floor(ends * test + 0.5))
-    held_out = np.diff(np.floor(ends * (test + val) + 0.5))
-    not_test = np.where(rank < held_out[:, None], "val", "train")
+    tests_so_far = np.floor(ends * test + 0.5)
+    held_out_so_far = np.floor(ends * (test + val) + 0.5)
+
+    # The two may be rounded apart in one block and together in the next. A row that validates
+    # stays one, or a small share of them would grow by each such block.
+    tests = np.diff(tests_so_far)
+    vals = np.diff(np.maximum.accumulate(held_out_so_far - tests_so_far))
+    not_test = np.where(rank < (tests + vals)[:, None], "val", "train")
     side = np.where(rank < tests[:, None], "test", not_test)
     return side.ravel()[:rows].astype(SIDE)
 

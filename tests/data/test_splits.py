@@ -48,7 +48,7 @@ def test_random_split_keeps_the_shares_in_each_block_and_in_all(rows, shares, se
 
 
 def test_a_small_share_does_not_grow_by_rounding():
-    """Of 1,000 rows 5 validate; rounded apart from those that test it would be several times that."""
+    """Of 1,000 rows 5 validate; rounded by themselves they would be several times as many."""
     side = split_at_random(1000, 0.005, 0.13, 0)
     assert counts(side) == {"train": 865, "val": 5, "test": 130}
 
