@@ -5,20 +5,26 @@ A public way is better; what stands here has none.
 
 import inspect
 from multiprocessing.queues import Queue
+from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
 import torch._functorch.config
+from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import _loaders_dumpers as loaders_dumpers
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.utilities.device_dtype_mixin import _update_properties
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.trainer.connectors import checkpoint_connector
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch._utils import ExceptionWrapper
 from torch.distributed.rendezvous import _torchelastic_use_agent_store
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
+from src.cli.yaml_mode import use_yaml_12
+from src.files.yaml12 import Loader
 from src.launch.launcher import Launcher
 
 
@@ -125,3 +131,23 @@ def test_modules_move_their_buffers_by_one_method() -> None:
     assert list(module._buffers) == ["x"]
     module._apply(lambda tensor: tensor + 1)  # type: ignore[no-untyped-call]
     assert module.get_buffer("x").tolist() == [1.0]
+
+
+# -- cli -------------------------------------------------------------------------------------------
+def test_jsonargparse_reads_single_values_by_a_loader_that_can_be_set() -> None:
+    """src/cli/yaml_mode.py has it read YAML 1.2; ``set_loader`` leaves out single values."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--n", type=int)
+    use_yaml_12()
+    assert loaders_dumpers.get_yaml_default_loader() is Loader
+    with pytest.raises(ArgumentError, match="12:30"):
+        parser.parse_args(["--n", "12:30"])
+
+
+def test_lightning_restores_checkpoints_in_one_file() -> None:
+    """src/cli/entrypoint.py names the checkpoint that an error in this file belongs to."""
+    connector = checkpoint_connector._CheckpointConnector
+    assert Path(inspect.getfile(connector)).name == "checkpoint_connector.py"
+    names = [name for name in vars(connector) if "restore" in name]
+    assert {"restore_model", "restore_training_state", "restore_callbacks"} <= set(names)
+    assert "trainer" in vars(connector(L.Trainer(accelerator="cpu", logger=False)))
