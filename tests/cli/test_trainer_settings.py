@@ -491,10 +491,10 @@ class Broken(encoders.Encoder):
         _, _ = shape.dense
 
 
-def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
+def test_a_value_error_of_a_class_of_ones_own_names_the_place(tmp_path: Path) -> None:
     """'Not enough values to unpack' alone would help nobody."""
-    with pytest.raises(ValueError, match="not enough values to unpack"):
-        call("train", *TOY[:2], "--logs", tmp_path, "--model.encoder", f"{__name__}.Broken")
+    ended = call("train", *TOY[:2], "--logs", tmp_path, "--model.encoder", f"{__name__}.Broken")
+    refused(ended, ["Broken: not enough values to unpack", "test_trainer_settings.py, line "])
 
 
 class Order(L.Callback):

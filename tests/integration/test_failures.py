@@ -14,6 +14,7 @@ import torch
 from src.batch import Batch
 from src.cli.entrypoint import explain
 from src.data import Rows, Split
+from src.errors import UserError
 from tests.launching import finish, start
 from tests.toy import At, KillAt, RaiseAt, StopAt, Toy
 
@@ -189,9 +190,9 @@ Original Traceback (most recent call last):
             "a process that prepares batches has ended",
         ),
         (
-            ValueError(
+            UserError(
                 FROM_A_WORKER.format(
-                    kind="ValueError", code="raise ValueError(words)", words="row 5 is broken"
+                    kind="UserError", code="raise UserError(words)", words="row 5 is broken"
                 )
             ),
             "row 5 is broken",
