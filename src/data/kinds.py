@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from src.errors import UserError, suggest_or_list
 from src.tasks import Task
+from src.tasks.metric_classes import refuse_unknown_classes
 
 TYPES_IN_WORDS = {
     float: "a number",
@@ -124,14 +125,15 @@ def task_from_plain(values: Mapping[str, Any]) -> Task:
     """Returns the task that ``Task.describe`` wrote down.
 
     Raises:
-        UserError: No module that is already imported defines its kind. Nothing is imported here,
-            since the file may be a stranger's.
+        UserError: No module that is already imported defines its kind, or one of its metrics.
+            Nothing is imported here, since the file may be a stranger's.
     """
     kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in list_kinds(Task)}
     kind = kinds.get(values["kind"])
     if kind is None:
         hint = suggest_or_list(values["kind"], kinds)
         raise UserError(f"is of the unknown kind '{values['kind']}': {hint}")
+    refuse_unknown_classes(values.get("metrics", ()))
     return build_task(kind, {key: value for key, value in values.items() if key != "kind"})
 
 

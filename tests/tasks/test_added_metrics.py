@@ -305,9 +305,9 @@ def test_a_schema_describes_the_metrics_and_imports_nothing():
     again = task_from_plain(described)
     assert again.added_metrics == task.added_metrics
     assert again.describe() == task.describe()
-    described["metrics"].append({"class_path": "antigravity.Metric", "init_args": {}})
+    described["metrics"].append({"class_path": "nowhere.Metric", "init_args": {}})
     with pytest.raises(
-        UserError, match=r"names the metric antigravity\.Metric, which is not known"
+        UserError, match=r"names the metric nowhere\.Metric, which is not known"
     ):
         task_from_plain(described)
     assert "metrics" not in BinaryClassification().describe()
