@@ -191,4 +191,5 @@ class LossBalancer(Balancer):
         return total, weights_T.detach()
 
     def try_out(self) -> None:
+        # a copy, since methods with a state learn from every call
         deepcopy(self)(example_losses(len(self.tasks)))

@@ -96,6 +96,7 @@ class CpuBalancer(Balancer):
         """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # every conversion and move of a module goes through this method of torch
         for name, buffer in self._buffers.items():
             if buffer is not None and buffer.dtype != torch.float64:
                 self._buffers[name] = fn(buffer)
@@ -139,6 +140,8 @@ class GramianBalancer(CpuBalancer):
         """
         G = gram_TT.detach().double().cpu().numpy()
         T = len(G)
+
+        # the step must not go on as if the gradients were known, nor spoil the state
         if not np.isfinite(G).all():
             return torch.full_like(gram_TT[0], torch.nan), None
 

@@ -179,6 +179,7 @@ def to_plain(column: Column) -> dict[str, Any]:
 
 def from_plain(values: Mapping[str, Any]) -> Column:
     """Returns the column that :func:`to_plain` wrote down."""
+    # JSON has lists for tuples, and dicts for formats
     settings = {key: value for key, value in values.items() if key != "kind"}
     if values["kind"] != "numeric":
         return Categorical(settings["column"], tuple(settings["vocabulary"]))

@@ -92,6 +92,7 @@ class MultiSourceDataset(BatchDataset):
         }
         targets = {}
         for here, (owner, name, example, by_token) in self.targets.items():
+            # labels of tokens are as long as the tokens, also in rows of other sources
             if by_token:
                 example = example.new_empty(0, inputs["tokens"].shape[1], *example.shape[2:])
             labels = [b.targets[name] if i == owner else None for i, b in batches.items()]
@@ -136,6 +137,7 @@ def concatenate(
         example: A tensor with the type of the result, and with its least size beyond the rows.
         fill: The value of padding; None for missing labels.
     """
+    # the largest size in each dimension
     shape = example.shape[1:]
     for piece in pieces:
         if piece is not None and piece.shape[1:] != shape:

@@ -131,6 +131,7 @@ class TableFiles:
         assert self.saved is not None
         record = self.saved["files"][role]
         given = self.given.get(role)
+        # the content counts, not the place
         for path in (given, record["path"]):
             if path is not None and is_same(path, record):
                 return path

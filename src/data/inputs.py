@@ -67,7 +67,7 @@ class InputReader:
         forced: Whether the columns are named by hand; then none is dropped for its looks.
         categorical: Columns that are categories, whatever they look like.
         dates: refuse or expand.
-        date_format: The format of dates, where it is set by hand.
+        date_format: The format of dates, if the settings name it.
         dropped: {column: why it is no input}; filled by :meth:`columns`.
         notes: What a person should know of how columns are read; filled by :meth:`columns`.
     """
@@ -92,6 +92,7 @@ class InputReader:
             BadColumn: A column cannot be read, or may be meant in two ways.
             UserError: Columns hold dates that are to be refused.
         """
+        # all columns of dates are named at once, not one a run
         if self.dates == "refuse":
             self._refuse_dates(names)
         return [column for name in names for column in self._read(name)]
@@ -125,6 +126,8 @@ class InputReader:
         if not varies(numbers):
             self.dropped[name] = CONSTANT
             return
+
+        # an index or a counter would tell a row's place in the file
         whole = bool((known == np.floor(known)).all())
         distinct = len(np.unique(known)) == len(known)
         if not self.forced and whole and distinct and re.fullmatch(UNNAMED, name):
@@ -177,7 +180,7 @@ class InputReader:
         return self.written[name].share < 1 and bool(find_date_formats(series))
 
     def _fits_date_format(self, series: pd.Series) -> bool:
-        """Returns whether nine of ten texts are dates of the format that is set by hand."""
+        """Returns whether nine of ten texts are dates of the format that the settings name."""
         known = mask_words_for_missing(series).dropna()
         if not len(known):
             return False
@@ -229,6 +232,7 @@ class InputReader:
             except UserError as error:
                 raise BadColumn(name, str(error)) from None
 
+        # words that hardly repeat cannot be learnt from
         known = int(series.notna().sum())
         distinct = series.nunique()
         if not self.forced and len(series) > SMALL and distinct > known / 2:

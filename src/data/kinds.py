@@ -23,7 +23,7 @@ TYPES_IN_WORDS = {
 
 
 def parse_declaration(given: object) -> tuple[type[Task] | None, dict[str, Any]]:
-    """Reads what is set by hand for a task.
+    """Reads the declaration of a task in the settings.
 
     Args:
         given: The name of a kind, or settings, or both as {class_path, init_args}, or a class.

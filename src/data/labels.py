@@ -83,6 +83,8 @@ class Labels:
             if not self.classes:
                 read.append(self.formats[i].numbers(series))
                 continue
+
+            # classes that are all numbers: '-' and the like are missing, not a class
             if self.formats and is_texts(series):
                 series = mask_words_for_missing(series)
             read.append(read_classes(series, known))
@@ -138,6 +140,7 @@ def infer_kind(frame: pd.DataFrame, written: Mapping[str, Written]) -> tuple[typ
         UserError: The columns fit no kind.
     """
     columns = [str(name) for name in frame.columns]
+    # several columns are one task only if all of them are numbers
     if len(columns) == 1:
         return infer_kind_of_column(frame[columns[0]], written[columns[0]])
 
@@ -166,6 +169,7 @@ def infer_kind_of_column(series: pd.Series, written: Written) -> tuple[type[Task
             f"has the single value '{classes[0]}' in the training split; there is nothing to learn"
         )
 
+    # few whole numbers are classes, other numbers are measured; two values are a class anyway
     if written.share == 1 and not holds_codes(series):
         numbers = format_or_plain(written).numbers(series)
         distinct = len(np.unique(numbers[~np.isnan(numbers)]))

@@ -58,9 +58,12 @@ def find_repeated_rows(table: Table) -> list[str]:
 
     Columns that name or number the rows do not count.
     """
+    # a copied row usually has a new number
     numbering = {table.id, *table.dropped, *find_row_numbers(table)}
     columns = [str(name) for name in table.main.columns if name not in numbering]
     targets = {column for of_task in table.targets.values() for column in of_task}
+
+    # without inputs, equal rows mean nothing
     if not set(columns) - targets:
         return []
 

@@ -25,6 +25,8 @@ from src.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from src.data.table import Table
+
 CURRENCY = "$€£¥₹"
 UNIT = rf"[%‰°{CURRENCY}]|[A-Z]{{3}}"
 GROUPED = r"[-+]?[1-9]\d{0,2}(?:\.\d{3})+"
@@ -51,6 +53,21 @@ class Written:
     doubt: NumberFormat | None = None
 
 
+def find_formats_of_table(table: Table) -> dict[str, Written]:
+    """Finds how the numbers of each column of a table's first file are written.
+
+    Raises:
+        UserError: A column holds numbers, but not with the marks that the settings name.
+    """
+    train = table.main.iloc[table.rows["train"]]
+    columns = {str(name): train[name] for name in train.columns}
+    comma_file = table.layout.has_commas(table.path)
+    try:
+        return find_formats(columns, table.decimal, table.thousands, comma_file)
+    except UserError as error:
+        raise UserError(f"{table.path}: {error}") from None
+
+
 def find_formats(
     columns: Mapping[str, pd.Series], decimal: str | None, thousands: str | None, comma_file: bool
 ) -> dict[str, Written]:
@@ -60,13 +77,13 @@ def find_formats(
 
     Args:
         columns: Columns of the training rows, by name.
-        decimal: The mark before decimals, where it is set by hand.
-        thousands: The mark between thousands, where it is set by hand.
+        decimal: The mark before decimals, if the settings name it.
+        thousands: The mark between thousands, if the settings name it.
         comma_file: Whether commas separate the columns of the file, so that a comma inside a number
             is rare.
 
     Raises:
-        UserError: A column holds numbers, but not with the marks that are set by hand.
+        UserError: A column holds numbers, but not with the marks that the settings name.
     """
     found: dict[str, dict[NumberFormat, float]] = {}
     result: dict[str, Written] = {}
@@ -95,8 +112,8 @@ def fit_formats(
 
     Args:
         series: Texts of the training rows.
-        decimal: The mark before decimals, where it is set by hand.
-        thousands: The mark between thousands, where it is set by hand.
+        decimal: The mark before decimals, if the settings name it.
+        thousands: The mark between thousands, if the settings name it.
 
     Returns:
         {format: share of the known values that are numbers of it}, for all formats with the largest

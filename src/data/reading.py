@@ -45,6 +45,7 @@ def read_table(path: str | Path, layout: FileFormat | None = None) -> pd.DataFra
     kind = layout.kind(path)
     frame = read_as(kind, path, layout)
 
+    # settings name columns, so that each name must mean one
     counts = Counter(str(name) for name in frame.columns)
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:

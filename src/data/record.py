@@ -70,6 +70,7 @@ def hash_rows(inputs: Mapping[str, Tensor]) -> np.ndarray:
     """Hashes the inputs of each row, as a network reads them: (N,) uint64."""
     import pandas as pd
 
+    # 48 of 64 bits tell rows apart well enough, and keep the schema small
     arrays = [values.numpy() for values in inputs.values()]
     columns = [column for array in arrays for column in array.T]
     if not columns:
@@ -160,6 +161,7 @@ def add_seal(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def compute_seal(schema: Mapping[str, Any]) -> str:
     """Returns the hash of a schema, without the hash that it may hold."""
+    # sorted keys: the order in which a file lists them does not count
     content = {key: value for key, value in schema.items() if key != "seal"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -192,6 +194,7 @@ def find_contradiction(saved: Mapping[str, Any]) -> str | None:
         if wrong := find_wrong_task(record, f"tasks.{name}", train["columns"]):
             return wrong
 
+    # a letter and a hash for each row of the first file
     if len(saved["sides"]) != train["rows"]:
         return f"sides has {len(saved['sides'])} letters, where files.train.rows is {train['rows']}"
     try:

@@ -55,6 +55,7 @@ class Rows(BatchDataset):
 
     def append(self, other: Self) -> "Rows":
         """Returns these rows and then those of another split; inputs must be dicts."""
+        # only tables append, and they have dicts and no extras
         assert isinstance(self.inputs, dict)
         assert isinstance(other.inputs, dict)
         inputs = {key: torch.cat([x, other.inputs[key]]) for key, x in self.inputs.items()}
@@ -69,6 +70,7 @@ class Rows(BatchDataset):
 
     def __getitem__(self, ids: Tensor) -> Batch:
         """Returns the rows ``ids``; padding repeats row 0 with all labels missing."""
+        # padding reads row 0, whose labels are then masked
         has_padding = len(ids) > 0 and int(ids[-1]) == PADDING
         rows = ids.clamp(min=0) if has_padding else ids
         if isinstance(self.inputs, Tensor):
@@ -100,6 +102,7 @@ def standard_split(rows: int, seed: int, val: float = 0.2, test: float = 0.2) ->
     Returns:
         {'train', 'val', 'test': row numbers in ascending order}.
     """
+    # the test rows come first: another share of validation leaves them as they are
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
     n_test = round(rows * test)
     n_val = round(rows * val)

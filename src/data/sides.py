@@ -58,6 +58,7 @@ def assign_sides(table: Table) -> tuple[np.ndarray, int]:
     else:
         side = split_at_random(len(main), val, test, table.split_seed)
 
+    # a class that no training row has could never be predicted
     labels = []
     train = side == "train"
     for name in table.targets:
@@ -181,8 +182,8 @@ def encode_classes(
         train: bool (N,), the rows that train. The kind of a task is inferred from these, however
             many more values the others have.
         surely: Whether it is known that the labels are classes.
-        decimal: The mark before decimals, where it is set by hand.
-        thousands: The mark between thousands, where it is set by hand.
+        decimal: The mark before decimals, if the settings name it.
+        thousands: The mark between thousands, if the settings name it.
 
     Returns:
         The codes; None if the labels are numbers, dates or free text.

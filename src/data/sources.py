@@ -71,6 +71,7 @@ class Sources(MultiTaskDataModule):
                 f"data.temperature has no effect: data.sampler is {sampler}, not temperature"
             )
 
+        # a step holds a batch of each source, or of one of them
         sizes = [source.batch_size for source in sources.values()]
         rows_of_a_step = sum(sizes) if sampler in TOGETHER else max(sizes)
         super().__init__(rows_of_a_step, eval_batch_size, num_workers, seed)
@@ -93,6 +94,7 @@ class Sources(MultiTaskDataModule):
     @cached_property
     def tasks(self) -> dict[str, Task]:
         """The tasks of all sources, one source after the other."""
+        # every command asks for the tasks first, so that other files are refused here
         self._compare_schema()
         tasks: dict[str, Task] = {}
         owners: dict[str, str] = {}
@@ -131,6 +133,7 @@ class Sources(MultiTaskDataModule):
                 # how a number is scaled may differ between sources
                 columns[name] = [(column["column"], column.get("vocabulary")) for column in inputs]
 
+        # if neighbours agree, all do
         for (one, ours), (other, theirs) in pairwise(columns.items()):
             for (column, words), (another, others) in zip(ours, theirs, strict=True):
                 if (column, words) == (another, others):
@@ -247,6 +250,7 @@ def check_source(name: str, source: MultiTaskDataModule) -> None:
         raise UserError(
             f"data.sources.{name} is a Sources itself; name its sources here, beside the others"
         )
+    # one loader reads all sources
     for key in ("eval_batch_size", "num_workers"):
         setting = inspect.signature(type(source)).parameters.get(key)
         if setting is not None and getattr(source, key) != setting.default:

@@ -90,6 +90,7 @@ class Synthetic(MultiTaskDataModule):
         self.shared = shared
         self.frequency = frequency
         self.data_seed = data_seed
+        # one number is the ratio of neighbours; a wrong one is kept for the check below
         if not isinstance(scales, Sequence):
             scales = [scales**t for t in range(tasks)] if scales > 0 else [scales] * tasks
         self.scales = np.array(as_list("scales", scales, tasks))
@@ -143,6 +144,7 @@ class Synthetic(MultiTaskDataModule):
     @cached_property
     def table(self) -> tuple[np.ndarray, np.ndarray]:
         """All rows: x (N, D), and y (N, T) with NaN where a label is missing."""
+        # each has a stream of its own: a change of the noise leaves the inputs as they are
         streams = (INPUTS, NOISE, MISSING)
         inputs, noise, gone = (np.random.default_rng([self.data_seed, s]) for s in streams)
         shape = self.rows, len(self.scales)

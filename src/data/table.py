@@ -20,7 +20,7 @@ from src.data.inputs import read_inputs
 from src.data.kinds import task_from_plain
 from src.data.labels import Labels
 from src.data.leaks import find_suspicions
-from src.data.number_formats import Written, find_formats
+from src.data.number_formats import Written, find_formats_of_table
 from src.data.reading import read_table
 from src.data.record import hash_rows, make_schema, read_schema, unpack_sides
 from src.data.rows import Rows, Split
@@ -55,8 +55,9 @@ class Table(MultiTaskDataModule):
         targets: Columns to predict: a list, or {task: column or columns}. Several columns form one
             task (multi-label if they hold 0 and 1, else a vector regression). A name may be a
             pattern, such as Class*.
-        tasks: {task: what is set by hand}: the name of a kind (Regression), settings ({weight: 2}),
-            or both ({class_path: Regression, init_args: {loss: huber}}); a Task object from Python.
+        tasks: {task: its kind or settings}: the name of a kind (Regression), settings
+            ({weight: 2}), or both ({class_path: Regression, init_args: {loss: huber}}); a Task
+            object from Python.
         inputs: Columns to learn from; None for all that no other setting names.
         drop: Columns that must not be inputs.
         categorical: Columns to read as categories, whatever they look like.
@@ -199,11 +200,13 @@ class Table(MultiTaskDataModule):
 
         The rows of ``val_path`` and ``test_path`` come in addition.
         """
+        # all of other rows are evaluated
         if self.is_new:
             none = np.zeros(0, dtype=np.int64)
             return {"train": none, "val": none, "test": np.arange(len(self.table_files.frame()))}
         if self._saved is not None:
             return unpack_sides(self._saved["sides"])
+
         side, moved = assign_sides(self)
         if moved:
             self._column_notes.append(
@@ -219,13 +222,7 @@ class Table(MultiTaskDataModule):
     @cached_property
     def written(self) -> Mapping[str, Written]:
         """How the numbers of each column are written, found in the training rows."""
-        train = self.main.iloc[self.rows["train"]]
-        columns = {str(name): train[name] for name in train.columns}
-        has_commas = self.layout.has_commas(self.path)
-        try:
-            return find_formats(columns, self.decimal, self.thousands, has_commas)
-        except UserError as error:
-            raise UserError(f"{self.path}: {error}") from None
+        return find_formats_of_table(self)
 
     # -- tasks -------------------------------------------------------------------------------------
     @cached_property
@@ -329,6 +326,7 @@ class Table(MultiTaskDataModule):
 
     def encoded_inputs(self, role: str) -> dict[str, torch.Tensor]:
         """Returns the inputs of all rows of a file."""
+        # read once for all splits of a file
         if role not in self._inputs:
             frame, path = self._file(role)
             inputs, remarks = encode_inputs(self.columns, frame, path, self.allow_missing)
@@ -343,6 +341,7 @@ class Table(MultiTaskDataModule):
         Raises:
             UserError: A split of new rows is asked for, which have none.
         """
+        # prediction needs no labels, and does not read them
         if name == "predict":
             return self._make_rows(
                 "train", np.arange(len(self.table_files.frame())), labelled=False

@@ -22,6 +22,7 @@ def check_settings(table: Table, targets: object) -> None:
         raise UserError(
             f"data.targets is '{targets}', where a list of columns is expected: ['{targets}']"
         )
+    # only one setting can decide the split
     ways = {"group": table.group, "split_column": table.split_column, "stratify": table.stratify}
     chosen = [f"data.{name}" for name, value in ways.items() if value]
     if len(chosen) > 1:
@@ -69,6 +70,7 @@ def check_columns(table: Table, frame: pd.DataFrame) -> None:
                 raise UserError(
                     f"{table.path}: data.{name} names '{column}', which is no column: {hint}"
                 )
+    # a target among the inputs would be predicted from itself
     both = labels & set(table.inputs or [])
     if both:
         raise UserError(

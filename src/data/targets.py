@@ -111,7 +111,7 @@ class TargetReader:
         frame: Its rows.
         rows: The numbers of the training rows.
         written: How the numbers of each column are written.
-        settings: {task: what is set by hand}.
+        settings: {task: its kind or settings}, as the user gives them.
 
     Attributes:
         labels: {task: how its labels are read}.
@@ -145,13 +145,14 @@ class TargetReader:
             given: Its column, or the list of its columns.
 
         Raises:
-            UserError: The labels fit no kind, or not the kind that is set by hand.
+            UserError: The labels fit no kind, or not the kind in the settings.
         """
         single = isinstance(given, str)
         columns = [given] if isinstance(given, str) else given
         where = f"{self.path}: target '{name}' ({', '.join(columns)})"
         if single:
             where = f"{self.path}: target '{columns[0]}'"
+        # a single slip must not turn a regression into classes of every number
         for column in columns:
             self._refuse_slips(column, name)
         try:
@@ -169,6 +170,7 @@ class TargetReader:
         except ValueError as error:
             raise UserError(f"{where} {error}") from None
 
+        # notes are for people: they are made only after all has gone well
         missing = 1 - is_known(values).mean()
         gaps = f", {missing:.1%} of the labels missing" if missing else ""
         self.reasons[name] = f"{reason}{positive}{gaps}"
@@ -186,7 +188,7 @@ class TargetReader:
 
         kind, reason = infer_kind(self.train[columns], self.written)
         if isinstance(settings.get("classes"), list):
-            # the order that is set by hand counts
+            # the order in the settings counts
             reason = f"{reason.partition(':')[0]}: {list_few(tuple(settings['classes']))}"
         return build_task(kind, settings), reason
 
@@ -194,6 +196,8 @@ class TargetReader:
         """Returns how the labels of a task are read."""
         classes = isinstance(task, Classification | BinaryClassification)
         written = [self.written[column] for column in columns]
+
+        # classes stay as written, so that a doubtful mark does not matter for them
         doubts = [each.doubt for each in written if each.doubt is not None]
         if doubts and not classes:
             mark = doubts[0].thousands
