@@ -151,3 +151,19 @@ def test_lightning_restores_checkpoints_in_one_file() -> None:
     names = [name for name in vars(connector) if "restore" in name]
     assert {"restore_model", "restore_training_state", "restore_callbacks"} <= set(names)
     assert "trainer" in vars(connector(L.Trainer(accelerator="cpu", logger=False)))
+
+
+# -- monitoring ------------------------------------------------------------------------------------
+def test_a_training_loop_says_what_is_about_to_come() -> None:
+    """src/monitoring/checkpoints.py saves between steps alone: Lightning resumes nowhere else.
+
+    There is no public way to know that no accumulation is half done, that no validation follows,
+    and that a limit on steps or time has been reached.
+    """
+    trainer = L.Trainer(max_steps=0, logger=False, enable_checkpointing=False, accelerator="cpu")
+    loop = trainer.fit_loop.epoch_loop
+    assert loop._num_ready_batches_reached() in (True, False)
+    assert loop._should_accumulate() in (True, False)
+    assert callable(loop._should_check_val_fx)
+    assert loop._is_training_done is True
+    assert trainer.fit_loop._data_fetcher is None

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from src.errors import UserError
-from src.tasks.decisions import MIDDLE, Scores, best_thresholds, decision_metrics
+from src.tasks.decisions import MIDDLE, Scores, compute_decision_metrics, find_best_thresholds
 from src.tasks.label_count import LabelCount
 from src.tasks.labels import (
     MISSING,
@@ -98,7 +98,7 @@ class BinaryClassification(Task):
         counts = torch.bincount(classes[is_labelled(classes)], minlength=2)
         return {"preds": probabilities(outputs).flatten(), "target": classes, "counts": counts}
 
-    def undefined(self, counts: Tensor) -> set[str]:
+    def find_undefined(self, counts: Tensor) -> set[str]:
         if not counts.any():
             return set(self.metric_names)
         return set() if counts.all() else {"auroc", "average_precision"}
@@ -107,7 +107,7 @@ class BinaryClassification(Task):
         # a kind with metrics of its own may have built none of ours
         if "scores" not in computed:
             return computed
-        return decision_metrics(computed["scores"], [self.decision_threshold]) | computed
+        return compute_decision_metrics(computed["scores"], [self.decision_threshold]) | computed
 
     def metric_settings(self, output: int = 0) -> dict[str, object]:
         return {"task": "binary", "threshold": self.decision_threshold}
@@ -124,7 +124,7 @@ class BinaryClassification(Task):
     def choose(self, metrics: MetricCollection) -> Self:
         if self.threshold is not None or "scores" not in metrics:
             return self
-        (threshold,) = best_thresholds(metrics["scores"].compute())
+        (threshold,) = find_best_thresholds(metrics["scores"].compute())
         return replace(self, threshold=threshold)
 
     def describe_choice(self, name: str) -> str:

@@ -117,7 +117,7 @@ class Classification(Task):
         counts = torch.bincount(targets[is_labelled(targets)], minlength=len(self.classes))
         return {"preds": self.predict(outputs).flatten(), "target": targets, "counts": counts}
 
-    def undefined(self, counts: Tensor) -> set[str]:
+    def find_undefined(self, counts: Tensor) -> set[str]:
         return set() if counts.any() else set(self.metric_names)
 
     def derive(self, computed: dict[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Scores(TaskMetric):
         return dim_zero_cat(self.preds), dim_zero_cat(self.target)
 
 
-def decision_metrics(
+def compute_decision_metrics(
     scores: tuple[Tensor, Tensor], thresholds: Sequence[float]
 ) -> dict[str, Tensor]:
     """Metrics per label (L,), each NaN where labels or decisions do not define it.
@@ -76,12 +76,14 @@ def decision_metrics(
     return {
         "accuracy": 1 - wrong / known.sum(0),
         "f1": 2 * hits / (2 * hits + wrong),
-        "auroc": ranking_metric(multilabel_auroc, preds, target),
-        "average_precision": ranking_metric(multilabel_average_precision, preds, target),
+        "auroc": compute_ranking_metric(multilabel_auroc, preds, target),
+        "average_precision": compute_ranking_metric(multilabel_average_precision, preds, target),
     }
 
 
-def ranking_metric(function: Callable[..., Tensor], preds: Tensor, target: Tensor) -> Tensor:
+def compute_ranking_metric(
+    function: Callable[..., Tensor], preds: Tensor, target: Tensor
+) -> Tensor:
     """Returns a ranking metric per label (L,), NaN where a label has only one class."""
     both = (target == 0).any(0) & (target == 1).any(0)
     values = preds.new_full(both.shape, float("nan"))
@@ -105,18 +107,18 @@ def count_decisions(scores: tuple[Tensor, Tensor], thresholds: Sequence[float]) 
     return torch.stack(cells, -1).view(-1, 2, 2)
 
 
-def best_thresholds(scores: tuple[Tensor, Tensor]) -> tuple[float, ...]:
-    """Returns the threshold of each label with the highest F1, see :func:`best_threshold`."""
+def find_best_thresholds(scores: tuple[Tensor, Tensor]) -> tuple[float, ...]:
+    """Returns the threshold of each label with the highest F1, see :func:`find_best_threshold`."""
     preds, target = scores
     known = target != MISSING
     thresholds = []
     for label in range(preds.shape[1]):
         rows = known[:, label]
-        thresholds.append(best_threshold(preds[rows, label], target[rows, label] == 1))
+        thresholds.append(find_best_threshold(preds[rows, label], target[rows, label] == 1))
     return tuple(thresholds)
 
 
-def best_threshold(scores: Tensor, positive: Tensor) -> float:
+def find_best_threshold(scores: Tensor, positive: Tensor) -> float:
     """Returns the threshold t for which "score > t" has the highest F1.
 
     Only the order of scores matters, so that t can be anywhere between two neighbours. It is 0.5

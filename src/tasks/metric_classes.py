@@ -99,7 +99,7 @@ def refuse_unknown_classes(described: object) -> None:
 
 
 def parameters_of(kind: type[Metric]) -> set[str]:
-    """Returns the names of a constructor's parameters, with those that it hands on to its bases."""
+    """Returns the names of a constructor's parameters, its bases' among them if it takes any."""
     names: set[str] = set()
     for owner in kind.__mro__:
         if owner is Metric:

@@ -12,7 +12,7 @@ from torchmetrics import MetricCollection
 from src.errors import UserError
 from src.tasks.added_metrics import AddedMetric
 from src.tasks.binary import binary_losses, example_probabilities, probabilities
-from src.tasks.decisions import MIDDLE, Scores, best_thresholds, decision_metrics
+from src.tasks.decisions import MIDDLE, Scores, compute_decision_metrics, find_best_thresholds
 from src.tasks.label_count import LabelCount
 from src.tasks.labels import (
     MISSING,
@@ -122,7 +122,7 @@ class MultilabelClassification(Task):
         counts = torch.stack([(classes == 0).sum(0), (classes == 1).sum(0)])
         return {"preds": probabilities(outputs).flatten(0, -2), "target": classes, "counts": counts}
 
-    def undefined(self, counts: Tensor) -> set[str]:
+    def find_undefined(self, counts: Tensor) -> set[str]:
         if not counts.any():
             return set(self.metric_names)
         return set() if counts.all(0).any() else {"auroc", "average_precision"}
@@ -131,7 +131,7 @@ class MultilabelClassification(Task):
         # a kind with metrics of its own may have built none of ours
         if "scores" not in computed:
             return computed
-        return decision_metrics(computed["scores"], self.decision_thresholds) | computed
+        return compute_decision_metrics(computed["scores"], self.decision_thresholds) | computed
 
     def compute(self, metrics: MetricCollection) -> dict[str, Tensor]:
         counts = metrics["count"].compute().sum(0)
@@ -198,7 +198,7 @@ class MultilabelClassification(Task):
     def choose(self, metrics: MetricCollection) -> Self:
         if self.thresholds is not None or "scores" not in metrics:
             return self
-        return replace(self, thresholds=best_thresholds(metrics["scores"].compute()))
+        return replace(self, thresholds=find_best_thresholds(metrics["scores"].compute()))
 
     def describe_choice(self, name: str, most: int = 8) -> str:
         thresholds = zip(self.labels, self.decision_thresholds, strict=True)

@@ -162,7 +162,7 @@ class Regression(Task):
             "counts": mask.sum(0),
         }
 
-    def undefined(self, counts: Tensor) -> set[str]:
+    def find_undefined(self, counts: Tensor) -> set[str]:
         return set() if counts.any() else set(self.metric_names)
 
     def added_rows(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

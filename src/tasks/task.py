@@ -180,7 +180,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def undefined(self, counts: Tensor) -> set[str]:
+    def find_undefined(self, counts: Tensor) -> set[str]:
         """Returns the metrics that these label counts do not define, as AUROC of a single class."""
 
     def derive(self, computed: dict[str, Any]) -> dict[str, Any]:
@@ -316,7 +316,7 @@ class Task(ABC):
     def compute_values(self, metrics: MetricCollection) -> dict[str, Tensor]:
         """Returns values that are not reduced yet: (L,) where each output has one of its own."""
         nan = torch.tensor(float("nan"))
-        undefined = self.undefined(metrics["count"].compute())
+        undefined = self.find_undefined(metrics["count"].compute())
         if undefined >= set(self.metric_names):
             return dict.fromkeys(self.all_metric_names, nan)
         with warnings.catch_warnings():

@@ -23,7 +23,7 @@ from src.tasks import (
     MultilabelClassification,
     Regression,
 )
-from src.tasks.decisions import best_threshold
+from src.tasks.decisions import find_best_threshold
 
 NAN = float("nan")
 TASKS = {
@@ -499,7 +499,7 @@ def test_a_threshold_is_chosen_by_validation_and_kept_for_the_test():
         outputs = model.eval()(rows.inputs)
     scores, labels = outputs["fraud"].double().sigmoid().flatten(), rows.targets["fraud"]
     threshold = model.chosen_tasks["fraud"].threshold
-    assert threshold == pytest.approx(best_threshold(scores, labels == 1), rel=1e-5)
+    assert threshold == pytest.approx(find_best_threshold(scores, labels == 1), rel=1e-5)
     assert threshold < 0.4
     assert model.tasks["fraud"].threshold is None
     f1 = f1_score(labels, scores > threshold)

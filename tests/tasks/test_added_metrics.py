@@ -306,9 +306,7 @@ def test_a_schema_describes_the_metrics_and_imports_nothing():
     assert again.added_metrics == task.added_metrics
     assert again.describe() == task.describe()
     described["metrics"].append({"class_path": "nowhere.Metric", "init_args": {}})
-    with pytest.raises(
-        UserError, match=r"names the metric nowhere\.Metric, which is not known"
-    ):
+    with pytest.raises(UserError, match=r"names the metric nowhere\.Metric, which is not known"):
         task_from_plain(described)
     assert "metrics" not in BinaryClassification().describe()
 

@@ -12,10 +12,10 @@ from sklearn.metrics import accuracy_score, f1_score
 from src.tasks import MISSING, BinaryClassification, MultilabelClassification
 from src.tasks.decisions import (
     Scores,
-    best_threshold,
-    best_thresholds,
+    compute_decision_metrics,
     count_decisions,
-    decision_metrics,
+    find_best_threshold,
+    find_best_thresholds,
 )
 
 NAN = float("nan")
@@ -33,7 +33,7 @@ def test_no_threshold_has_a_higher_f1(seed, rows, places):
     rng = np.random.default_rng(seed)
     scores = torch.tensor(rng.random(rows).round(places))
     positive = torch.tensor(rng.random(rows) < 0.3)
-    got = best_threshold(scores, positive)
+    got = find_best_threshold(scores, positive)
     if not positive.any() or positive.all():
         assert got == 0.5
         return
@@ -72,16 +72,16 @@ def test_no_threshold_has_a_higher_f1(seed, rows, places):
     ],
 )
 def test_thresholds_by_hand(scores, labels, threshold):
-    got = best_threshold(torch.tensor(scores, dtype=torch.float64), torch.tensor(labels) == 1)
+    got = find_best_threshold(torch.tensor(scores, dtype=torch.float64), torch.tensor(labels) == 1)
     assert got == pytest.approx(threshold, abs=1e-15)
 
 
 def test_of_two_places_as_far_from_the_middle_the_lower_counts():
     scores = torch.tensor([0.125, 0.375, 0.625, 0.875], dtype=torch.float64)
     # positives at both ends: F1 of all is 2/3, of the last alone 2/3 too
-    assert best_threshold(scores, torch.tensor([True, False, False, True])) == 0.75
+    assert find_best_threshold(scores, torch.tensor([True, False, False, True])) == 0.75
     assert (
-        best_threshold(
+        find_best_threshold(
             torch.tensor([0.0, 0.25, 0.75, 1.0]), torch.tensor([False, True, False, True])
         )
         == 0.125
@@ -92,7 +92,7 @@ def test_neighbouring_floats_are_told_apart():
     low = 0.3
     high = math.nextafter(low, 1)
     scores = torch.tensor([low, high], dtype=torch.float64)
-    threshold = best_threshold(scores, torch.tensor([False, True]))
+    threshold = find_best_threshold(scores, torch.tensor([False, True]))
     assert (scores > threshold).tolist() == [False, True]
 
 
@@ -102,7 +102,7 @@ def test_decisions_against_sklearn(seed, missing):
     rng = np.random.default_rng(seed)
     preds = torch.tensor(rng.random((20, 2)))
     target = np.where(rng.random((20, 2)) < missing, MISSING, rng.random((20, 2)) < 0.3)
-    got = decision_metrics((preds, torch.tensor(target, dtype=torch.int8)), (0.2, 0.7))
+    got = compute_decision_metrics((preds, torch.tensor(target, dtype=torch.int8)), (0.2, 0.7))
     counts = count_decisions((preds, torch.tensor(target, dtype=torch.int8)), (0.2, 0.7))
     for label, threshold in enumerate((0.2, 0.7)):
         known = target[:, label] != MISSING
@@ -168,7 +168,8 @@ def test_validation_chooses_a_threshold_for_each_label():
     assert chosen.compute(evaluated(task, outputs, targets))["f1"] == 1
     assert chosen.describe_choice("tags") == f"thresholds of tags: u {u:.4g}, v {v:.4g}, w 0.5"
     assert (
-        best_thresholds(evaluated(task, outputs, targets)["scores"].compute()) == chosen.thresholds
+        find_best_thresholds(evaluated(task, outputs, targets)["scores"].compute())
+        == chosen.thresholds
     )
 
 

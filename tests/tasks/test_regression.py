@@ -168,7 +168,7 @@ def test_a_large_offset_costs_no_digits(offset, spread):
 
 
 def test_r2_of_an_evaluation_far_from_the_training_mean():
-    """Standardised with the training labels, the evaluation's own mean is far off: years 2020 to 2024 after 1900 to 1950."""
+    """The mean of an evaluation of 2020 to 2024 is far from the training labels, 1900 to 1950."""
     task = Regression().fit(np.arange(1900.0, 1951.0), ["year"])
     y = np.array([2020.0, 2021.0, 2022.0, 2023.0, 2024.0])
     guess = y + np.array([0.5, 0, -0.5, 0, 0.5])
