@@ -201,7 +201,7 @@ class Fate:
 
 
 def end(children: list[subprocess.Popen[bytes]], seconds: float) -> list[Fate]:
-    """Waits for the end of children, kills those that do not end in time, and says how each has ended.
+    """Waits for the end of children, kills those that are late, and returns how each has ended.
 
     Args:
         children: In the order of their ranks, from 1. The list is emptied: nobody else is to look
@@ -220,9 +220,8 @@ def end(children: list[subprocess.Popen[bytes]], seconds: float) -> list[Fate]:
             letter = state(child.pid) or "?"
             child.kill()
         code = child.wait()
-        fates.append(
-            Fate(rank, code, child.last_words() if isinstance(child, Child) else None, letter)
-        )
+        words = child.last_words() if isinstance(child, Child) else None
+        fates.append(Fate(rank, code, words, letter))
     return fates
 
 
@@ -284,21 +283,25 @@ def fail_with_others(reason: str) -> NoReturn:
 
 
 def say_for_all(fates: Sequence[Fate], reason: str) -> int:
-    """Says the last words of a child, or else how the children have ended; returns the exit code."""
+    """Says the last words of a child, or else how the children have ended.
+
+    Returns:
+        The exit code of this process.
+    """
     for fate in fates:
         if fate.words is not None:
             line, code = fate.words
             if line is not None:
                 say(line)
             return code
-    say(f"error: {lost('; '.join(filter(None, map(str, fates))) or reason)}")
+    say(f"error: {explain_loss('; '.join(filter(None, map(str, fates))) or reason)}")
     return 1
 
 
 def say_for_the_left(reason: str) -> None:
     """Says for the children of a process that has gone why they end; the first of them does."""
     if os.environ.get("LOCAL_RANK") == "1":
-        say(f"error: {lost(reason)}")
+        say(f"error: {explain_loss(reason)}")
 
 
 def say(line: str) -> None:
@@ -308,8 +311,8 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def lost(how: str) -> str:
-    """Says that a process ends because another one has."""
+def explain_loss(how: str) -> str:
+    """Returns that a process ends because another one has."""
     return (
         "another process of this run has ended or does not answer, and this one ends with it: "
         f"{how}"

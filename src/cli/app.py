@@ -120,7 +120,9 @@ class CLI(LightningCLI):
             raise UserError(explain(error, settings)) from error
         except ValueError as error:
             mistake = find_user_error(error)
-            raise error if mistake is None else mistake
+            if mistake is None:
+                raise
+            raise mistake from None
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses, and looks at the seed: Lightning would name neither its key nor its bounds."""
@@ -307,7 +309,7 @@ class CLI(LightningCLI):
         """Returns settings as a file that --config reads."""
         tree = load(self.parser.dump(config, skip_none=False))
         restore_tasks(tree["data"], self.settings.tree["data"])
-        header = "".join(f"# {line}\n" for line in self.parser.dump_header)
+        header = "".join(f"# {line}\n" for line in self.parser.dump_header or ())
         return header + dump(tree)
 
 

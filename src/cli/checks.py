@@ -1,15 +1,22 @@
-"""What a configuration must not be, found before anything is built of it."""
+"""Refuses configurations that cannot be right, before anything is built of them."""
 
 import importlib
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-from lightning.pytorch.callbacks import StochasticWeightAveraging
+import lightning as L
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+)
 
 from src.cli.classes import choices
+from src.cli.hints import settings_of
 from src.errors import UserError
 
 # optimizers that torch has, and that cannot train any of our models
@@ -74,43 +81,49 @@ def refuse_trainer_settings(settings: Mapping[str, Any], callbacks: Sequence[Any
 
 
 def refuse_unmakeable(settings: Mapping[str, Any], key: str = "", owner: Any = None) -> None:
-    """Looks for what a type alone does not tell: null where a class allows none, functions, and classes that are only a contract.
+    """Looks for what cannot be built, though its type is right.
+
+    That is null where a class allows none, a function, and a class that is only a contract.
 
     Args:
-        settings: The parsed configuration, or a part of it.
-        key: What it is the value of.
+        settings: The parsed configuration, or a section of it.
+        key: The key of the settings.
         owner: The class whose settings these are.
 
     Raises:
         UserError: There is one.
     """
-    hints = hints_of(owner) if owner else {}
+    hints = settings_of(owner) if owner else {}
     for name, value in settings.items():
         path = f"{key}.{name}" if key else name
-        if (
-            value is None
-            and name in hints
-            and NoneType not in get_args(hints[name])
-            and hints[name] not in (Any, NoneType)
-        ):
+        allowed = hints.get(name, (Any,))
+        if value is None and not {Any, NoneType} & set(allowed):
             raise UserError(f"{path} is null, but {owner.__name__} needs a value there")
         if isinstance(value, Mapping) and "class_path" not in value:
             refuse_unmakeable({k: v for k, v in value.items() if v is not None}, path)
         for item in value if isinstance(value, list) else [value]:
             refuse_function(item, path)
             if isinstance(item, Mapping) and "class_path" in item:
-                module, _, short = str(item["class_path"]).rpartition(".")
-                theclass = getattr(importlib.import_module(module), short, None) if module else None
-                refuse_function(theclass, path)
-                if inspect.isabstract(theclass):
-                    raise UserError(
-                        f"{path}: {short} is a contract, no class to use; known are {', '.join(choices(path))}"
-                    )
-                refuse_unmakeable(item.get("init_args") or {}, path, theclass)
+                refuse_contract(item, path)
+
+
+def refuse_contract(choice: Mapping[str, Any], key: str) -> None:
+    """Looks at the choice of a class, and at its settings.
+
+    Raises:
+        UserError: It is a function, or a contract that no object can be made of.
+    """
+    module, _, name = str(choice["class_path"]).rpartition(".")
+    kind = getattr(importlib.import_module(module), name, None) if module else None
+    refuse_function(kind, key)
+    if inspect.isabstract(kind):
+        known = ", ".join(choices(key))
+        raise UserError(f"{key}: {name} is a contract, no class to use; known are {known}")
+    refuse_unmakeable(choice.get("init_args") or {}, key, kind)
 
 
 def refuse_function(value: Any, key: str) -> None:
-    """Refuses a function where a class is chosen: whoever opens the run would have to call it unseen.
+    """Refuses a function where a class is chosen: who opens the run would have to call it unseen.
 
     Raises:
         UserError: It is one.
@@ -119,9 +132,36 @@ def refuse_function(value: Any, key: str) -> None:
         raise UserError(f"{key}: {value.__name__} is a function, and a class is expected")
 
 
-def hints_of(owner: Any) -> dict[str, Any]:
-    """The types of a class's settings, where they can be told."""
-    try:
-        return get_type_hints(owner.__init__)
-    except (NameError, TypeError):
-        return {}
+def refuse_place(name: str | None) -> None:
+    """Refuses a name of runs that leads out of the folder of logs.
+
+    Raises:
+        UserError: It does, or it is blank.
+    """
+    if name is None:
+        return
+    if not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UserError(
+            f"--name {name}: a name groups runs below --logs; it is no path of another place"
+        )
+
+
+def refuse_tuners(callbacks: Sequence[L.Callback]) -> None:
+    """Looks for callbacks that would change a setting which is not theirs.
+
+    Raises:
+        UserError: There is one.
+    """
+    for callback in callbacks:
+        if isinstance(callback, LearningRateFinder):
+            raise UserError(
+                "trainer.callbacks LearningRateFinder sets a model's lr, but here the optimizer "
+                "has it: compare short runs, such as --lr 0.001 --max_epochs 3 --no_test --name "
+                "rates"
+            )
+        if isinstance(callback, BatchSizeFinder):
+            raise UserError(
+                "trainer.callbacks BatchSizeFinder would change data.batch_size, on which the "
+                "results depend: set --batch_size, and --trainer.accumulate_grad_batches where "
+                "memory is short"
+            )

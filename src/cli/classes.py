@@ -47,7 +47,8 @@ OTHERS: dict[str, type] = {
 def subclasses(base: type) -> list[type]:
     """Returns the classes below ``base`` that can be made, and that a person may choose."""
     found: list[type] = []
-    for child in base.__subclasses__():
+    children: list[type] = base.__subclasses__()
+    for child in children:
         found += [child, *subclasses(child)]
     found = list(dict.fromkeys(found))  # a class may have two bases that have one in common
     # those of Lightning's own command line stand beside torch's under the same names

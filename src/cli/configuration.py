@@ -91,13 +91,13 @@ def merge_all(pairs: Flags, base: dict[str, Any]) -> Configuration:
         result.origins[key] = ""
 
     # classes first: their signatures say what is text
-    for key, value in result.tree.items():
-        hints = TYPES.get(key, ())
-        value = settle(write_paths(value, hints, result.notes), hints)
-        if key == "model":
-            value = state_settings(value, list_settings(MultiTaskModel), set())
-        result.tree = result.tree | {key: value}
-    result.tree["trainer"] = write_strategy(result.tree["trainer"])
+    tree = {}
+    for section, content in result.tree.items():
+        hints = TYPES.get(section, ())
+        tree[section] = settle(write_paths(content, hints, result.notes), hints)
+    tree["model"] = state_settings(tree["model"], list_settings(MultiTaskModel), set())
+    tree["trainer"] = write_strategy(tree["trainer"])
+    result.tree = tree
     return result
 
 

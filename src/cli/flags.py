@@ -99,9 +99,9 @@ def read_value(key: str, value: str | None, hints: Hints) -> Any:
     if isinstance(content, str):
         return value  # with its quotes, which YAML would take away
     # a text may hold a colon, or begin with a bracket
-    if isinstance(content, dict | list) and str in hints:
-        if value[:1] not in ("[", "{") or set(hints) <= {str, NoneType}:
-            return value
+    is_text = value[:1] not in ("[", "{") or set(hints) <= {str, NoneType}
+    if isinstance(content, dict | list) and str in hints and is_text:
+        return value
     return write_out_classes(content, key, "of flags")
 
 

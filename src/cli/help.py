@@ -25,12 +25,14 @@ WIDTH = 110  # of a line
 MEANING = 26  # the column where the meaning of a flag begins
 BRIEF = 42  # the column where it begins behind a flag and its value
 GENERAL = {
-    "config FILE": "settings; several files are merged, and flags win over files, whatever their order",
+    "config FILE": "settings; several files are merged, and flags win over files, "
+    "whatever their order",
     "name NAME": "groups runs: logs/<name>/<date-time> [the name of the data]",
     "logs FOLDER": "where run folders go [logs]",
     "print_config": "show what would run, as a file for --config",
     "help all": "everything that can be set",
-    "KEY.help": "one key: --model.help, --trainer.help, --data.help Table, --data.tasks.TASK.help ...",
+    "KEY.help": "one key: --model.help, --trainer.help, --data.help Table, "
+    "--data.tasks.TASK.help ...",
 }
 
 
@@ -68,30 +70,42 @@ class Help:
             raise ConfigError(f"--help {value}: write --help, --help all, or --{value}.help")
         return self.overview(everything=value == "all")
 
-    # -- all of a command -----------------------------------------------------------------------------
+    # -- all of a command --------------------------------------------------------------------------
     def overview(self, everything: bool) -> str:
-        """Returns the help of the command, with or without what each setting is for at length."""
+        """Returns the help of the command.
+
+        Args:
+            everything: Whether to say at length what each setting is for.
+        """
         everyday = {}
         for name, alias in EVERYDAY.items():
             if self.trains or not alias.trains:
                 everyday[name] = f"{alias.meaning} (--{alias.key})"
-        parts = [
-            f"usage: python -m {command_name()} [--config FILE ...] [--KEY VALUE ...]",
-            titled("its own flags", {flag.name: flag.help for flag in self.own}),
-            titled("everyday flags", everyday),
-            titled("all flags are keys of one configuration", GENERAL),
+        own = {flag.name: flag.help for flag in self.own}
+        blocks = [
+            f"usage: python -m {name_command()} [--config FILE ...] [--KEY VALUE ...]",
+            format_block("its own flags", own),
+            format_block("everyday flags", everyday),
+            format_block("all flags are keys of one configuration", GENERAL),
         ]
+
         sections: list[str] = ["data"]
         if self.trains:
-            parts.append(titled("classes to choose from, by name or class path", self.classes()))
+            title = "classes to choose from, by name or class path"
+            blocks.append(format_block(title, self.classes()))
             sections = ["model", "data", "budget", "watch"]
-        for section in [*sections, "trainer"] if everything else sections:
+        if everything:
+            sections.append("trainer")
+        for section in sections:
             kind = self.kinds(section)[0]
             title = f"{section} ({kind.__name__})" if section == "data" else section
-            parts.append("\n".join([f"{title}:", *self.lines(section, kind, brief=not everything)]))
+            lines = self.lines(section, kind, brief=not everything)
+            blocks.append("\n".join([f"{title}:", *lines]))
         if not everything:
-            parts.append("trainer: every setting of Lightning's Trainer; --trainer.help lists them")
-        return "\n\n".join(parts)
+            blocks.append(
+                "trainer: every setting of Lightning's Trainer; --trainer.help lists them"
+            )
+        return "\n\n".join(blocks)
 
     def classes(self) -> dict[str, str]:
         """Returns the classes that a key may name."""
@@ -100,7 +114,11 @@ class Help:
 
     # -- one key -----------------------------------------------------------------------------------
     def about(self, key: str, name: str | None) -> str:
-        """Returns the help of one key, or of a class that it may name."""
+        """Returns the help of one key, or of a class that it may name.
+
+        Raises:
+            ConfigError: There is no such key, or no such class.
+        """
         hints = hints_at(key, self.types, self.tree)
         if not hints and key.startswith("data.tasks."):  # of data that has tasks to be set
             self.tree = {**self.tree, "data": {"class_path": "Table"}}
@@ -109,28 +127,26 @@ class Help:
             raise ConfigError(f"--{key}.help: unknown key '{key}'; --help all lists the keys")
         if not is_choice(hints):
             return self.setting(key)
+
         known = self.names(key)
-        if name is not None and not [kind for kind in kinds_of(hints, name) if is_of(kind, hints)]:
-            raise ConfigError(
-                f"--{key}.help {name}: unknown class '{name}'; {hint_at(name, known)}"
-            )
-        kinds = kinds_of(hints, name)[:1] if name is not None else self.kinds(key)
-        parts = (
-            []
-            if len(kinds) == 1
-            else [
-                f"{shortest(key)}: one of {', '.join(known)}; --{shortest(key)}.help CLASS shows one"
-            ]
-        )
+        kinds = self.kinds(key)
+        if name is not None:
+            kinds = kinds_of(hints, name)[:1]
+            if not kinds or not is_of(kinds[0], hints):
+                raise ConfigError(
+                    f"--{key}.help {name}: unknown class '{name}'; {hint_at(name, known)}"
+                )
+        blocks = []
+        if len(kinds) > 1:
+            flag = f"--{shorten(key)}.help CLASS"
+            blocks.append(f"{shorten(key)}: one of {', '.join(known)}; {flag} shows one")
         for kind in kinds:
             lines = self.lines(key, kind) or ["  no settings"]
-            parts += [
-                f"{shortest(key)}: {kind.__name__} ({path_of(kind)})\n\n{describe(kind)}",
-                "\n".join(lines),
-            ]
+            title = f"{shorten(key)}: {kind.__name__} ({path_of(kind)})"
+            blocks += [f"{title}\n\n{describe(kind)}", "\n".join(lines)]
         if len(kinds) == 1 and len(known) > 1:
-            parts.append(textwrap.fill(f"to choose from: {', '.join(known)}", WIDTH))
-        return "\n\n".join(parts)
+            blocks.append(textwrap.fill(f"to choose from: {', '.join(known)}", WIDTH))
+        return "\n\n".join(blocks)
 
     def setting(self, key: str) -> str:
         """Returns the help of a setting that is no class."""
@@ -139,7 +155,7 @@ class Help:
             for line in self.lines(owner, kind):
                 if line.split()[0] == f"--{key}":
                     return line
-        return titled(name, {key: in_words(hints_at(key, self.types, self.tree))})
+        return format_block(name, {key: in_words(hints_at(key, self.types, self.tree))})
 
     def names(self, key: str) -> list[str]:
         """Returns the names of the classes that a key may name."""
@@ -197,11 +213,13 @@ class Help:
             shown = shown.rpartition(".")[2] if deeper else shown
             flag = f"{key}.{setting.name}"
             if brief:
-                lines.append(entry(f"{flag} [{shown}]", first_clause(setting.doc), brief=True))
+                lines.append(format_entry(f"{flag} [{shown}]", cut_clause(setting.doc), brief=True))
                 continue
             more = f"; more by --{flag}.help" if deeper else ""
             lines.append(
-                entry(flag, f"{setting.doc} ({in_words(setting.hints)}) [{shown}]{more}".strip())
+                format_entry(
+                    flag, f"{setting.doc} ({in_words(setting.hints)}) [{shown}]{more}".strip()
+                )
             )
         return lines
 
@@ -218,23 +236,25 @@ def is_of(kind: Any, hints: Hints) -> bool:
     )
 
 
-def command_name() -> str:
+def name_command() -> str:
     """Returns the module that is run, such as src.train."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec.name if spec and spec.name.startswith("src.") else sys.argv[0]
 
 
-def titled(title: str, entries: Mapping[str, str]) -> str:
+def format_block(title: str, entries: Mapping[str, str]) -> str:
     """Returns flags and their meanings below a title."""
-    return "\n".join([f"{title}:", *(entry(flag, meaning) for flag, meaning in entries.items())])
+    return "\n".join(
+        [f"{title}:", *(format_entry(flag, meaning) for flag, meaning in entries.items())]
+    )
 
 
-def shortest(key: str) -> str:
+def shorten(key: str) -> str:
     """Returns a key as one types it: the strategy goes by its short name."""
     return key.removeprefix("trainer.") if key.startswith("trainer.strategy") else key
 
 
-def first_clause(text: str) -> str:
+def cut_clause(text: str) -> str:
     """Returns the beginning of a sentence, up to where it goes into detail."""
     for mark in (". ", "; ", ": "):
         head = text.partition(mark)[0]
@@ -243,10 +263,10 @@ def first_clause(text: str) -> str:
     return text.rstrip(".")
 
 
-def entry(flag: str, meaning: str, brief: bool = False) -> str:
+def format_entry(flag: str, meaning: str, brief: bool = False) -> str:
     """Returns a flag and its meaning, on as many lines as they need, or on one."""
     indent = BRIEF if brief else MEANING
-    head = f"  --{shortest(flag)}"
+    head = f"  --{shorten(flag)}"
     head = head.ljust(indent) if len(head) < indent - 1 else f"{head}  "
     if brief:
         return head + textwrap.shorten(meaning, WIDTH - len(head), placeholder=" ...")

@@ -27,7 +27,8 @@ UNKNOWN_IN_GROUP = re.compile(r"Group '(\w+)' does not accept option '([\w.\-]+)
 REQUIRED = re.compile(r"arguments are required: ([\w.\-]+)")
 NO_SUBCLASS = re.compile(r"Expected '(\S+)' to be a subclass of <class '(\w+)'>")
 UNION = re.compile(
-    r"Errors: - (.*?) Given value type: .*? Given value: (.*?)(?= - Expected | Given value type: |$)"
+    r"Errors: - (.*?) Given value type: .*? Given value: (.*?)"
+    r"(?= - Expected | Given value type: |$)"
 )
 NO_PATH = re.compile(r"(?:Expected a dot import path string|Unexpected import path format): (\S+)")
 NO_MODULE = re.compile(r"No module named '\S+'|has no attribute '\S+'")
@@ -132,10 +133,8 @@ class Mistake:
             path = CLASS_PATH.search(given)
             word = name[1] if name else path[1] if path else given
             return self.say_unknown_class(key, word, reason)
-        types = []
-        for part in says:
-            if found := TYPE.fullmatch(part):
-                types.append(found[1] or found[2].replace(", ", " or "))
+        matches = [match for part in says if (match := TYPE.fullmatch(part))]
+        types = [match[1] or match[2].replace(", ", " or ") for match in matches]
         if not types:
             return "; ".join(says)[:300]
         quotes = ""

@@ -33,10 +33,11 @@ TRAINING = (
 )
 # settings of the data that say where a run's rows are now, or how a file of new rows is laid out;
 # all else is as in the run
-OF_FILES = set(
-    "path val_path test_path root id batch_size eval_batch_size num_workers delimiter format names "
-    "missing missing_defaults sources help".split()
-)
+OF_FILES = {
+    *("path", "val_path", "test_path", "root", "sources", "help"),
+    *("id", "batch_size", "eval_batch_size", "num_workers"),
+    *("delimiter", "format", "names", "missing", "missing_defaults"),
+}
 TRUST = Flag(
     "trust",
     str | None,
@@ -88,9 +89,8 @@ def open_run(args: list[str], own: Sequence[Flag]) -> tuple[Path, CLI]:
     given = [key for key, _ in split_flags(args)]
     ignored = [f"--{key}" for key in given if key.startswith(TRAINING)]
     if run.schema.is_file():
-        for key in given:
-            if key.startswith("data.") and key.split(".")[1] not in OF_FILES:
-                ignored.append(f"--{key}")
+        of_data = [key for key in given if key.startswith("data.")]
+        ignored += [f"--{key}" for key in of_data if key.split(".")[1] not in OF_FILES]
     if ignored:
         remark(f"{', '.join(ignored)} has no effect here: the run has settled that")
 

@@ -3,21 +3,16 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Self
 
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import (
-    BatchSizeFinder,
-    LearningRateFinder,
-    ProgressBar,
-    WeightAveraging,
-)
+from lightning.pytorch.callbacks import ProgressBar, WeightAveraging
 from rich.console import Console
 
 from src.checkpoint import SafeCheckpointIO
 from src.cli.app import CLI
+from src.cli.checks import refuse_place, refuse_tuners
 from src.cli.flags import Flag, split_flags
 from src.cli.layers import ConfigError
 from src.cli.results import Results, Trained
@@ -254,12 +249,9 @@ class Training:
 
     def notes(self) -> list[str]:
         """Returns what a person should know of the weights that count, a line each."""
-        lines = []
-        for callback in list_averaging(self.cli.trainer):
-            lines.append(
-                f"{type(callback).__name__}: the averaged weights count, in validation, best.ckpt, "
-                "the test and predictions"
-            )
+        count = "the averaged weights count, in validation, best.ckpt, the test and predictions"
+        averaging = list_averaging(self.cli.trainer)
+        lines = [f"{type(callback).__name__}: {count}" for callback in averaging]
         if self.run and self.cli.config_init["trainer"]["enable_checkpointing"] is False:
             lines.append(
                 "trainer.enable_checkpointing false: the last weights are tested, not the best, "
@@ -315,40 +307,6 @@ class Training:
 def name_group(cli: CLI) -> str:
     """Returns the name that a run's folder is below: --name, or the data's."""
     return cli.config["name"] or cli.config["data"]["class_path"].rpartition(".")[2].lower()
-
-
-def refuse_place(name: str | None) -> None:
-    """Refuses a name that leads out of the folder of logs.
-
-    Raises:
-        UserError: It does, or it is blank.
-    """
-    if name is None:
-        return
-    if not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise UserError(
-            f"--name {name}: a name groups runs below --logs; it is no path of another place"
-        )
-
-
-def refuse_tuners(callbacks: Sequence[L.Callback]) -> None:
-    """Looks for callbacks that would change a setting which is not theirs.
-
-    Raises:
-        UserError: There is one.
-    """
-    for callback in callbacks:
-        if isinstance(callback, LearningRateFinder):
-            raise UserError(
-                "trainer.callbacks LearningRateFinder sets a model's lr, but here the optimizer has "
-                "it: compare short runs, such as --lr 0.001 --max_epochs 3 --no_test --name rates"
-            )
-        if isinstance(callback, BatchSizeFinder):
-            raise UserError(
-                "trainer.callbacks BatchSizeFinder would change data.batch_size, on which the "
-                "results depend: set --batch_size, and --trainer.accumulate_grad_batches where "
-                "memory is short"
-            )
 
 
 def read_rate(cli: CLI) -> float | None:

@@ -1,4 +1,4 @@
-"""Each sentence of jsonargparse that src/cli/messages.py reads, provoked with its installed version."""
+"""Each sentence of jsonargparse that src/cli/messages.py reads, provoked as installed."""
 
 import re
 import shlex
