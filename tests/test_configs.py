@@ -36,7 +36,10 @@ def data(tmp_path: Path) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize(
     "path",
-    sorted((ROOT / "configs").rglob("*.yaml")),
+    [
+        pytest.param(p, marks=pytest.mark.slow if p.name == "resnet.yaml" else ())
+        for p in sorted((ROOT / "configs").rglob("*.yaml"))
+    ],
     ids=lambda p: str(p.relative_to(ROOT / "configs")),
 )
 def test_runs_for_a_step(path: Path, data: dict[str, list[str]], tmp_path: Path) -> None:

@@ -71,11 +71,8 @@ def read_numbers(out: str) -> list[float]:
 SCRIPTS = [*blocks("bash", README), *blocks("bash", EXTENDING)]
 
 
-# the first one is in the fast suite
-RUNS = [SCRIPTS[0], *(pytest.param(script, marks=pytest.mark.slow) for script in SCRIPTS[1:])]
-
-
-@pytest.mark.parametrize("script", RUNS, ids=lambda script: script.split("\n")[0][:60])
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.split("\n")[0][:60])
 def test_commands(project: Path, script: str) -> None:
     done = run(project, script)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]

@@ -968,6 +968,7 @@ def test_process_on_a_full_disk(small_disk: Path) -> None:
         assert load_checkpoint(path)["state_dict"]
 
 
+@pytest.mark.slow
 def test_process_with_a_bad_table(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text(with_cell("age", 17, "old"))
     launched("train", *words_for_table(tmp_path), says=["row 17", "'age'"])

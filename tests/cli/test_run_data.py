@@ -93,7 +93,9 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(
+    "split", [pytest.param(s, marks=() if s == "random" else pytest.mark.slow) for s in SPLITS]
+)
 def test_a_file_that_has_changed_is_refused_by_every_command(tmp_path, split):
     table().to_csv(tmp_path / "data.csv", index=False)
     table(40, seed=5).to_csv(tmp_path / "test.csv", index=False)

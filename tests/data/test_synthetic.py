@@ -221,6 +221,7 @@ def test_errors(settings, message):
 
 
 # -- claims ----------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_conflict_decides_the_angle_of_the_gradients_in_training():
     """Heads are free to turn, yet the sign stays, unless the tasks have nothing in common."""
 
@@ -236,6 +237,7 @@ def test_conflict_decides_the_angle_of_the_gradients_in_training():
     assert mean_cosine(0.9, shared=0.0) > 0.15  # 0.32
 
 
+@pytest.mark.slow
 def test_uncertainty_weights_find_the_noise():
     data = Synthetic(noise=[0.1, 0.5], frequency=0.5, rows=8000, batch_size=256)
     model, r2 = trained(data, 40, UncertaintyWeights, lr=0.02)

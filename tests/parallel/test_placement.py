@@ -396,6 +396,7 @@ WORDS = (
 )
 
 
+@pytest.mark.slow
 def test_a_plan_from_the_command_line_is_a_file_that_it_reads(tmp_path: Path) -> None:
     logs = ("--logs", tmp_path / "logs")
     plan = tmp_path / "plan.yaml"
