@@ -1,17 +1,20 @@
-"""Several encoders as one against a loop over them, and whole steps of sharing architectures.
+"""Stacked encoders against a loop over them, and whole steps of sharing architectures.
 
 CPU time on one thread, in turn, many rounds; the median ratio counts.
 """
 
+import copy
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
 
 from src.batch import InputShape
 from src.models.encoders import MLP, ConvNet, Encoder
@@ -24,59 +27,126 @@ from src.models.sharing import (
     TaskAdapters,
     WeightedSharing,
 )
+from src.models.sharing.gates import mix
 from src.models.sharing.stacked_encoders import StackedEncoders
+from src.models.sharing.stacked_layers import StackedLinear, StackedNorm
 from tests.benchmarks.balancing import ratio
 from tests.benchmarks.step import Job, PlainMLP
 
 EXPERTS = 8
+TASKS = 4
+ROWS = 256
+
+Network = tuple[Callable[[Tensor], Any], list[Tensor]]  # a forward pass, and its parameters
 
 
-def steps(forward: Callable[[], Tensor], parameters: list[Any], count: int = 30) -> float:
-    """CPU seconds of a forward pass, a backward pass and a step of the optimizer."""
+def build_loop(make: Callable[[], Encoder]) -> Network:
+    """Builds encoders that run one after the other."""
+    encoders = [make() for _ in range(EXPERTS)]
+
+    def forward(x: Tensor) -> Tensor:
+        return torch.stack([encoder(x) for encoder in encoders])
+
+    return forward, [p for encoder in encoders for p in encoder.parameters()]
+
+
+def build_stacked(
+    make: Callable[[], Encoder], wide: Sequence[type[nn.Module]] | None = None
+) -> Network:
+    """Builds stacked encoders.
+
+    Args:
+        make: Makes an encoder.
+        wide: The stacked layers that run network by network; None: as they choose.
+    """
+    encoders = StackedEncoders(make, EXPERTS)
+    for module in encoders.modules() if wide is not None else ():
+        if isinstance(module, StackedLinear | StackedNorm):
+            one_by_one = type(module) in wide  # type: ignore[operator]
+            module.is_wide = lambda x, one_by_one=one_by_one: one_by_one  # type: ignore[method-assign,misc]
+    return encoders, list(encoders.parameters())
+
+
+def build_vmap(make: Callable[[], Encoder]) -> Network:
+    """Builds encoders under torch.func: their parameters stacked, one of them under vmap."""
+    encoders = [make() for _ in range(EXPERTS)]
+    parameters, buffers = stack_module_state(encoders)
+    one = copy.deepcopy(encoders[0])
+
+    def forward_one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+        output: Tensor = functional_call(one, (parameters, buffers), (x,))
+        return output
+
+    run = vmap(forward_one, in_dims=(0, 0, None))
+    return partial(run, parameters, buffers), list(parameters.values())
+
+
+def time_steps(network: Network, x: Tensor, gates: Tensor, count: int) -> float:
+    """CPU seconds of a forward pass, a mixture for each task, a backward pass and AdamW."""
+    forward, parameters = network
     optimizer = torch.optim.AdamW(parameters, fused=True)
     start = time.process_time()
     for _ in range(count):
         optimizer.zero_grad()
-        forward().square().sum().backward()
+        z = mix(gates, forward(x))
+        assert isinstance(z, Tensor)
+        z.square().sum().backward()
         optimizer.step()
     return (time.process_time() - start) / count
 
 
-def by_loop(encoders: list[Encoder], x: Tensor) -> Tensor:
-    """One encoder after the other."""
-    return torch.stack([encoder(x) for encoder in encoders])
+VARIANTS: dict[str, Callable[[Callable[[], Encoder]], Network]] = {
+    "loop": build_loop,
+    "stacked": build_stacked,
+    "all layers batched": partial(build_stacked, wide=()),
+    "linear layers batched": partial(build_stacked, wide=(StackedNorm,)),
+    "no layer batched": partial(build_stacked, wide=(StackedLinear, StackedNorm)),
+    "vmap": build_vmap,
+}
 
 
-def copies_table(rounds: int) -> list[str]:
-    """Eight experts at batch 256."""
+def stacked_table(rounds: int) -> list[str]:
+    """Eight experts and four tasks at batch 256."""
+    names = list(VARIANTS)
     lines = [
-        "| 8 experts, batch 256 | a loop, ms | as one, ms | times as fast | goal |",
-        "|---|---|---|---|---|",
+        f"| {EXPERTS} experts, {TASKS} tasks, batch {ROWS} | a loop, ms | "
+        + " | ".join(f"{name}, times as fast" for name in names[1:])
+        + " | goal |",
+        "|---" * (len(names) + 2) + "|",
     ]
     jobs: dict[str, tuple[type[Encoder], InputShape, int]] = {
-        f"MLP, width {width}": (MLP, InputShape((64,)), width) for width in (8, 16, 32, 64, 256)
+        f"MLP, width {width}": (MLP, InputShape((64,)), width) for width in (8, 64, 256, 512)
     }
     jobs["conv net, width 8 (stays a loop)"] = ConvNet, InputShape((3, 8, 8)), 8
+    goals = {"MLP, width 8": "2", "MLP, width 256": "1"}
     for name, (kind, shape, width) in jobs.items():
         make = partial(kind, shape, width=width)  # type: ignore[call-arg]
-        x = shape.example(256)
+        x = shape.example(ROWS)
         assert isinstance(x, Tensor)
-        torch.manual_seed(0)
-        together = StackedEncoders(make, EXPERTS)
-        torch.manual_seed(0)
-        alone = [make() for _ in range(EXPERTS)]
-        torch.testing.assert_close(together(x), by_loop(alone, x), rtol=1e-5, atol=1e-6)
-        loop = partial(
-            steps,
-            partial(by_loop, alone, x),
-            [p for encoder in alone for p in encoder.parameters()],
-        )
-        ours = partial(steps, partial(together, x), list(together.parameters()))
-        one, two, times = ratio(ours, loop, rounds)
-        lines.append(
-            f"| {name} | {two:.2f} | {one:.2f} | {times:.2f} "
-            f"| {2 if width == 8 and kind is MLP else '-'} |"
-        )
+        gates = torch.randn(ROWS, TASKS, EXPERTS).softmax(-1)
+
+        networks = {}
+        for variant, build in VARIANTS.items():
+            torch.manual_seed(0)
+            networks[variant] = build(make)
+        expected = networks["loop"][0](x)
+        for forward, _ in networks.values():
+            torch.testing.assert_close(forward(x), expected, rtol=1e-5, atol=1e-6)
+
+        # the order turns round in each round; the first one warms up
+        seconds: dict[str, list[float]] = {variant: [] for variant in names}
+        count = max(2, 400 // width)
+        for number in range(rounds + 1):
+            for variant in names if number % 2 else reversed(names):
+                taken = time_steps(networks[variant], x, gates, count)
+                if number:
+                    seconds[variant].append(taken)
+
+        cells = [f"{statistics.median(seconds['loop']) * 1e3:.2f}"]
+        for variant in names[1:]:
+            pairs = zip(seconds["loop"], seconds[variant], strict=True)
+            cells.append(f"{statistics.median(loop / ours for loop, ours in pairs):.2f}")
+        lines.append(f"| {name} | {' | '.join(cells)} | {goals.get(name, '-')} |")
     return lines
 
 
@@ -108,5 +178,5 @@ def table(quick: bool) -> str:
     """Both as Markdown tables."""
     rounds = 1 if quick else 5
     with tempfile.TemporaryDirectory() as name:
-        parts = [copies_table(rounds), architectures_table(Path(name), rounds)]
+        parts = [stacked_table(4 * rounds), architectures_table(Path(name), rounds)]
     return "\n\n".join("\n".join(lines) for lines in parts)

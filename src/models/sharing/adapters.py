@@ -1,7 +1,7 @@
 """A shared encoder with a small adapter for each task in each stage."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +72,7 @@ class TaskAdapters(Sharing):
             state = self.encoder.run_stage_with(k, parameters, state, k > 0, len(self.tasks))
             if self.films:
                 state = with_top(state, modulate(top(state), self.films[k], layout.image))
-        return dict(zip(self.tasks, top(state).unbind(), strict=True))
+        return dict(zip(self.tasks, top(cast(State, state)).unbind(), strict=True))
 
     def _adapt(self, p: Tensor, key: str) -> Tensor:
         """Returns a parameter of the encoder (1, ...) as each task has it (T, ...)."""

@@ -56,9 +56,9 @@ class FeatureExchange(Sharing):
         for k, (layout, exchange) in enumerate(
             zip(self.encoders.layouts, self.exchanges, strict=True)
         ):
-            state = self.encoders(state, apart=k > 0, first=k, last=k + 1)
-            mixed.append(exchange(layout.to_channels_last(top(state))))
-            state = with_top(state, layout.from_channels_last(mixed[-1]))
+            output: State = self.encoders(state, apart=k > 0, first=k, last=k + 1)
+            mixed.append(exchange(layout.to_channels_last(top(output))))
+            state = with_top(output, layout.from_channels_last(mixed[-1]))
         return mixed
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:

@@ -1,7 +1,7 @@
 """Learning to branch: a tree of stages that is found while its weights are trained."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -79,13 +79,14 @@ class LearningToBranch(Sharing):
         state: Inputs | State = inputs
         *between, last = self.choices
         for k, choice in enumerate(self.choices):
-            state = self.nodes(state, apart=k > 0, first=k, last=k + 1)
+            output: State = self.nodes(state, apart=k > 0, first=k, last=k + 1)
             if self.training:
-                state = mix(self._sample(choice), state)
+                output = mix(self._sample(choice), output)
             elif k < len(between):
-                state = select_nodes(state, choice.argmax(1))
+                output = select_nodes(output, choice.argmax(1))
+            state = output
 
-        z = top(state).unbind()
+        z = top(cast(State, state)).unbind()
         if not self.training:
             z = tuple(z[i] for i in last.argmax(1).tolist())
         return dict(zip(self.tasks, z, strict=True))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import inf
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ class SoftSharing(Sharing):
                 state = self.encoders.run_stage_with(k, means, state, k > 0, len(self.tasks))
             else:
                 state = self.encoders(state, apart=k > 0, first=k, last=k + 1)
-        return dict(zip(self.tasks, top(state).unbind(), strict=True))
+        return dict(zip(self.tasks, top(cast(State, state)).unbind(), strict=True))
 
     def owners(self) -> Iterator[Owned]:
         """Yields each encoder for its task, but stages that run with their mean for all."""

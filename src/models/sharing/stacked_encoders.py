@@ -96,10 +96,11 @@ class StackedEncoders(nn.Module):
                         if not trial.apart:
                             ours = expand_state(cast(State, ours), self.count)
                         trial.apart = True
-                    theirs = [
+                    outputs: list[State] = [
                         encoder.stages[k](x) for encoder, x in zip(encoders, theirs, strict=True)
                     ]
-                    torch.testing.assert_close(ours, stack_states(theirs), rtol=1e-5, atol=1e-5)
+                    torch.testing.assert_close(ours, stack_states(outputs), rtol=1e-5, atol=1e-5)
+                    theirs = [*outputs]
         except (CannotStack, RuntimeError, ValueError, TypeError, AttributeError, AssertionError):
             # the code of these encoders does not bear a leading dimension
             return None

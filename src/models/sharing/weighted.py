@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class WeightedSharing(Sharing):
                 for name, p in self.encoders.stack_parameters(k).items()
             }
             state = self.encoders.run_stage_with(k, mixed, state, k > 0, len(self.tasks))
-        return dict(zip(self.tasks, top(state).unbind(), strict=True))
+        return dict(zip(self.tasks, top(cast(State, state)).unbind(), strict=True))
 
     def owners(self) -> Iterator[Owned]:
         """Yields the encoders for all tasks, a row of weights for its task."""
