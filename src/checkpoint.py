@@ -1,10 +1,10 @@
 """Checkpoints: whole or not there, and opened without running any code that they might hold.
 
-A checkpoint is a file, or a folder that several processes have written parts of large tensors to:
+A checkpoint is a file, or a folder that several processes have written shards of large tensors to:
 
 last.ckpt/
-    index.ckpt                the rest of the checkpoint, and which files hold the parts of tensors
-    20-7c0e91b2-0of4.ckpt     the parts of process 0 of 4, after step 20
+    index.ckpt                the rest of the checkpoint, and which files hold the shards
+    20-7c0e91b2-0of4.ckpt     the shards of process 0 of 4, after step 20
 
 A save writes new files beside the ones of the save before, and then replaces the index alone. The
 older files stay until the next save, for processes that have read the older index, and the copy of
@@ -30,11 +30,11 @@ INDEX = "index.ckpt"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A process's part of a tensor, to be saved.
+class Shard:
+    """A process's shard of a tensor, to be saved.
 
     Attributes:
-        tensor: The part.
+        tensor: The shard.
         first: Its first index in each dimension of the whole tensor.
         shape: The shape of the whole tensor.
         write: Whether this process writes it; False where another one holds the same.
@@ -47,35 +47,35 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Shards:
     """A tensor of a folder, which is assembled when it is asked for.
 
     Attributes:
         shape: The shape of the whole tensor.
         dtype: Its type.
-        parts: (first index of a part, the part).
+        shards: (first index of a shard, the shard).
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-    parts: list[tuple[tuple[int, ...], Tensor]]
+    shards: list[tuple[tuple[int, ...], Tensor]]
 
-    def fit(self) -> bool:
-        """Returns whether the parts are within the whole tensor, and have as many numbers."""
-        for first, part in self.parts:
-            if part.dtype != self.dtype or not len(first) == part.ndim == len(self.shape):
+    def is_complete(self) -> bool:
+        """Returns whether the shards are within the whole tensor, and have as many numbers."""
+        for first, shard in self.shards:
+            if shard.dtype != self.dtype or not len(first) == shard.ndim == len(self.shape):
                 return False
-            for start, size, length in zip(first, part.shape, self.shape, strict=True):
+            for start, size, length in zip(first, shard.shape, self.shape, strict=True):
                 if not 0 <= start <= start + size <= length:
                     return False
-        return sum(part.numel() for _, part in self.parts) == prod(self.shape)
+        return sum(shard.numel() for _, shard in self.shards) == prod(self.shape)
 
     def assemble(self) -> Tensor:
         """Returns the whole tensor."""
         tensor = torch.empty(self.shape, dtype=self.dtype)
-        for first, part in self.parts:
-            corner = zip(first, part.shape, strict=True)
-            tensor[tuple(slice(start, start + size) for start, size in corner)] = part
+        for first, shard in self.shards:
+            corner = zip(first, shard.shape, strict=True)
+            tensor[tuple(slice(start, start + size) for start, size in corner)] = shard
         return tensor
 
 
@@ -88,7 +88,7 @@ def load_checkpoint(
         path: The file or folder.
         map_location: The device of tensors, as torch.load takes it.
         mmap: Whether tensors are read only where they are used.
-        whole: Whether the tensors of a folder are assembled; otherwise they are :class:`Parts`.
+        whole: Whether the tensors of a folder are assembled; otherwise they are :class:`Shards`.
 
     Raises:
         UserError: It is missing, cut off, or holds more than tensors and plain values.
@@ -145,12 +145,12 @@ def load_folder(folder: Path, whole: bool) -> Any:
     files = [load_checkpoint(folder / Path(name).name, mmap=True) for name in index["files"]]
     found: dict[str, Any] = {}
     for key, entry in index["tensors"].items():
-        parts = find_parts(key, entry, files)
-        if parts is None:
+        shards = find_shards(key, entry, files)
+        if shards is None:
             raise UserError(
                 f"checkpoint {folder} is damaged: its files do not hold all of {str(key)[1:]}"
             )
-        found[key] = parts.assemble() if whole else parts
+        found[key] = shards.assemble() if whole else shards
     return map_leaves(index["checkpoint"], lambda key, leaf: found.get(key, leaf))
 
 
@@ -190,13 +190,13 @@ def is_tree(content: Any, deepest: int = 100) -> bool:
     return True
 
 
-def find_parts(key: str, entry: Any, files: list[Any]) -> Parts | None:
-    """Finds the parts of a tensor; None where they do not match its entry in an index."""
+def find_shards(key: str, entry: Any, files: list[Any]) -> Shards | None:
+    """Finds the shards of a tensor; None where they do not match its entry in an index."""
     try:
         shape, dtype = entry
-        parts = Parts(tuple(shape), dtype, [tuple(file[key]) for file in files if key in file])
+        shards = Shards(tuple(shape), dtype, [tuple(file[key]) for file in files if key in file])
         known = isinstance(dtype, torch.dtype) and all(isinstance(n, int) and n >= 0 for n in shape)
-        return parts if known and parts.fit() else None
+        return shards if known and shards.is_complete() else None
     except (TypeError, ValueError, AttributeError):
         return None
 
@@ -224,7 +224,7 @@ def save_folder(
     ranks: int,
     agree: Callable[[OSError | None], None],
 ) -> None:
-    """Writes a checkpoint whose leaves may be a :class:`Part`; every process calls this.
+    """Writes a checkpoint whose leaves may be a :class:`Shard`; every process calls this.
 
     The folder holds the earlier checkpoint until the new one is whole.
 
@@ -241,15 +241,15 @@ def save_folder(
     mine: dict[str, Any] = {}
     tensors: dict[str, Any] = {}
 
-    def note_part(key: str, leaf: Any) -> Any:
-        if not isinstance(leaf, Part):
+    def note_shard(key: str, leaf: Any) -> Any:
+        if not isinstance(leaf, Shard):
             return leaf
         tensors[key] = (leaf.shape, leaf.tensor.dtype)
         if leaf.write and leaf.tensor.numel():
             mine[key] = (leaf.first, leaf.tensor.cpu().contiguous().clone())
         return None
 
-    rest = map_leaves(checkpoint, note_part)
+    rest = map_leaves(checkpoint, note_shard)
     agree(None)
     # a new folder gets its name when it is whole
     place = folder if folder.is_dir() else folder.with_name(f".{folder.name}.parts")
@@ -264,7 +264,7 @@ def save_folder(
         write_atomically(place / INDEX, lambda file: torch.save(content, file))
         if place != folder:
             put_in_place(place, folder)
-        remove_parts(folder, keep={*names, *earlier})
+        remove_old_files(folder, keep={*names, *earlier})
 
     try:
         agree(attempt(write_mine, OSError))
@@ -283,7 +283,7 @@ def list_files(folder: Path) -> list[str]:
         return []
 
 
-def remove_parts(folder: Path, keep: set[str]) -> None:
+def remove_old_files(folder: Path, keep: set[str]) -> None:
     """Deletes files of earlier checkpoints, and half-written ones of processes that were killed."""
     for old in folder.glob("*of*.ckpt*"):
         if old.name not in keep:

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from src.checkpoint import (
     INDEX,
-    Part,
-    Parts,
     SafeCheckpointIO,
+    Shard,
+    Shards,
     load_checkpoint,
     map_leaves,
     save_folder,
@@ -67,8 +67,8 @@ def written(
         each = -(-len(weight) // ranks)
         part = weight[k * each : (k + 1) * each]
         state = {
-            "weight": Part(part, (min(k * each, len(weight)), 0), tuple(weight.shape)),
-            "bias": Part(weight[0], (0,), (weight.shape[1],), write=k == 0),
+            "weight": Shard(part, (min(k * each, len(weight)), 0), tuple(weight.shape)),
+            "bias": Shard(weight[0], (0,), (weight.shape[1],), write=k == 0),
             "number": torch.tensor(step),
         }
         try:
@@ -122,7 +122,7 @@ def test_parts_make_the_whole(tmp_path: Path, ranks: int) -> None:
         sum(part.numel() for file in held for _, part in file.values()) == OLD.numel() + 3
     )  # nothing twice
     (state,) = load_checkpoint(folder, whole=False)["state"]
-    assert isinstance(state["weight"], Parts)
+    assert isinstance(state["weight"], Shards)
     assert (state["weight"].shape, state["weight"].dtype) == ((5, 3), torch.float32)
     assert torch.equal(state["weight"].assemble(), OLD)
 
@@ -212,7 +212,7 @@ def read_on(path: Path, loads: Any, stop: Any, results: Any) -> None:
             found = load_checkpoint(path, whole=bool(loads.value % 2))
             state, step = found["state"][0], found["global_step"]
             weight = state["weight"]
-            weight = weight.assemble() if isinstance(weight, Parts) else weight
+            weight = weight.assemble() if isinstance(weight, Shards) else weight
             if not bool((weight == step).all()) or int(state["number"]) != step:
                 wrong.append(f"parts of another save in that of step {step}")
         except Exception as error:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from src.checkpoint import Part, Parts, map_leaves
+from src.checkpoint import Shard, Shards, map_leaves
 from src.parallel.dtensor import count_holders, full_tensor, local, locate_shard, shard_like
 
 CheckpointKind = Literal["file", "folder"]
@@ -36,7 +36,7 @@ def collect_state(tree: Tree, kind: CheckpointKind, first_copy: bool) -> Tree:
         if kind == "folder":
             _, first = locate_shard(torch.empty(leaf.shape, device="meta"), leaf)
             writes = first_copy or count_holders(leaf) == 1
-            return Part(local(leaf.detach()), first, tuple(leaf.shape), writes)
+            return Shard(local(leaf.detach()), first, tuple(leaf.shape), writes)
         whole = full_tensor(leaf.detach())
         return whole.cpu() if dist.get_rank() == 0 else whole.new_empty(0)
 
@@ -101,6 +101,6 @@ def raise_everywhere(error: OSError | None) -> None:
 
 def join_parts(value: object) -> Tensor:
     """Returns a tensor of a checkpoint, put together where it comes in parts."""
-    whole = value.assemble() if isinstance(value, Parts) else value
+    whole = value.assemble() if isinstance(value, Shards) else value
     assert isinstance(whole, Tensor)
     return whole

@@ -130,7 +130,7 @@ class Classification(Task):
     def metric_settings(self, output: int = 0) -> dict[str, object]:
         return {"task": "multiclass", "num_classes": len(self.classes), "average": "macro"}
 
-    def added_rows(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def collect_rows(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Returns probabilities (N, C), or predictions (N,) where there are none; labels (N,)."""
         if self._predicts_by_probability:
             return outputs.softmax(-1).flatten(0, -2), targets.flatten()

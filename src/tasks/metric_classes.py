@@ -30,7 +30,7 @@ def find_class(name: str) -> type[Metric]:
         UserError: There is none.
     """
     module, _, short = name.rpartition(".")
-    kinds = known_classes()
+    kinds = find_known_classes()
     if name in kinds:
         return kinds[name]
     if module:
@@ -49,7 +49,7 @@ def find_class(name: str) -> type[Metric]:
     )
 
 
-def known_classes() -> dict[str, type[Metric]]:
+def find_known_classes() -> dict[str, type[Metric]]:
     """Returns the imported metrics by class path, and some of them by class name, too.
 
     Of torchmetrics the classes that compare predictions with labels go by their name, of other
@@ -91,7 +91,7 @@ def refuse_unknown_classes(described: object) -> None:
     Raises:
         UserError: A class is not known.
     """
-    kinds = known_classes()
+    kinds = find_known_classes()
     for entry in described if isinstance(described, Sequence) else ():
         path = entry.get("class_path") if isinstance(entry, dict) else entry
         if path not in kinds:

@@ -168,9 +168,9 @@ class MultilabelClassification(Task):
             return super().settings_of(metric)
         return {"task": "multilabel", "num_labels": self.out_features, "ignore_index": MISSING}
 
-    def compute_added(self, metric: AddedMetric, preds: Tensor, target: Tensor) -> Tensor:
+    def compute_added_metric(self, metric: AddedMetric, preds: Tensor, target: Tensor) -> Tensor:
         if not self._sees_all_labels(metric):
-            return super().compute_added(metric, preds, target)
+            return super().compute_added_metric(metric, preds, target)
         # one threshold is all that such a metric takes, and each label has its own
         if metric.takes("threshold") and "threshold" not in metric.settings:
             preds = (preds > preds.new_tensor(self.decision_thresholds)).to(preds)
@@ -178,9 +178,9 @@ class MultilabelClassification(Task):
         rows = known.any(1) if metric.takes("ignore_index") else known.all(1)
         return metric.value(self.settings_of(metric), preds[rows], target[rows])
 
-    def try_added(self, metric: AddedMetric, preds: Tensor, target: Tensor) -> None:
+    def try_added_metric(self, metric: AddedMetric, preds: Tensor, target: Tensor) -> None:
         if not self._sees_all_labels(metric):
-            return super().try_added(metric, preds, target)
+            return super().try_added_metric(metric, preds, target)
         return metric.refuse_unfit(type(self).__name__, self.settings_of(metric), preds, target)
 
     def _sees_all_labels(self, metric: AddedMetric) -> bool:

@@ -165,7 +165,7 @@ class Regression(Task):
     def find_undefined(self, counts: Tensor) -> set[str]:
         return set() if counts.any() else set(self.metric_names)
 
-    def added_rows(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def collect_rows(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Returns predictions and labels in the label's own unit: (N,), or (N, L) of a vector."""
         rows = self.predict(outputs).reshape(-1, self.values_per_label)
         labels = targets.reshape(-1, self.values_per_label)

@@ -222,7 +222,7 @@ class Task(ABC):
         """Returns the settings that the task knows of this added metric."""
         return self.metric_settings()
 
-    def added_rows(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def collect_rows(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Returns predictions and labels as added metrics see them, missing labels among them.
 
         Args:
@@ -236,10 +236,10 @@ class Task(ABC):
         return measured["preds"], measured["target"]
 
     def example_rows(self) -> tuple[Tensor, Tensor] | None:
-        """Returns rows as :meth:`added_rows` does, to try metrics on; None for no trial."""
+        """Returns rows as :meth:`collect_rows` does, to try metrics on; None for no trial."""
         return None
 
-    def compute_added(self, metric: AddedMetric, preds: Tensor, target: Tensor) -> Tensor:
+    def compute_added_metric(self, metric: AddedMetric, preds: Tensor, target: Tensor) -> Tensor:
         """Computes an added metric on all rows: one number, or one per output (L,)."""
         if target.ndim == 1:
             known = is_labelled(target)
@@ -251,7 +251,7 @@ class Task(ABC):
             values.append(metric.value(self.metric_settings(k), rows, target[known, k]))
         return torch.stack(values)
 
-    def try_added(self, metric: AddedMetric, preds: Tensor, target: Tensor) -> None:
+    def try_added_metric(self, metric: AddedMetric, preds: Tensor, target: Tensor) -> None:
         """Computes an added metric on example rows.
 
         Raises:
@@ -281,7 +281,7 @@ class Task(ABC):
         example = self.example_rows()
         if example is not None:
             for metric in self.added_metrics:
-                self.try_added(metric, *example)
+                self.try_added_metric(metric, *example)
         for metric in self.added_metrics:
             is_better = metric.higher_is_better(self.settings_of(metric))
             if metric.name == self.monitor and is_better is None:
@@ -303,7 +303,7 @@ class Task(ABC):
         """
         arguments = self.measure(outputs, targets)
         if "rows" in metrics:
-            rows, labels = self.added_rows(outputs, targets)
+            rows, labels = self.collect_rows(outputs, targets)
             arguments |= {"rows": rows, "labels": labels}
         metrics.update(**arguments)
 
@@ -327,7 +327,9 @@ class Task(ABC):
         if self.added_metrics:
             rows = cast(EvaluationRows, metrics["rows"]).read()
             for metric in self.added_metrics:
-                values[metric.name] = nan if rows is None else self.compute_added(metric, *rows)
+                values[metric.name] = (
+                    nan if rows is None else self.compute_added_metric(metric, *rows)
+                )
         return values
 
     def compute_per_output(self, metrics: MetricCollection) -> dict[str, Tensor]:
