@@ -5,10 +5,28 @@ core. Nothing here changes a number.
 """
 
 import inspect
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.profilers import PassThroughProfiler
 from torch.optim import Optimizer
+
+HOOKS = tuple(
+    name for name in dir(L.Callback) if name.startswith("on_") or name in ("setup", "teardown")
+)
+# hooks of a step that may be None where there is nothing to do: Lightning then calls nothing
+STEPS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+NOTHING: nullcontext[None] = nullcontext()
 
 
 class LeanModule(L.LightningModule):
@@ -48,3 +66,62 @@ class LeanModule(L.LightningModule):
             super().configure_gradient_clipping(
                 optimizer, gradient_clip_val, gradient_clip_algorithm
             )
+
+
+class NoProfiler(PassThroughProfiler):
+    """Gives the same empty context each time.
+
+    Lightning opens some 40 profiling contexts a step; its own pass-through builds a generator for
+    each.
+    """
+
+    def profile(self, action_name: str) -> Any:
+        """Returns a context that does nothing."""
+        return NOTHING
+
+
+class Quiet(L.Callback):
+    """Base of callbacks without hooks in a step: they are None, and so Lightning calls nothing."""
+
+    def __init__(self) -> None:
+        for hook in STEPS:
+            setattr(self, hook, None)
+
+
+class CallbackGroup(L.Callback):
+    """Forwards each hook to the callbacks that define it, in their order.
+
+    Lightning calls every callback at each of six hooks a step, at 2 to 3 microseconds a call,
+    whether it defines the hook or not. The callbacks must have no state to save: Lightning knows
+    only this one.
+
+    Args:
+        callbacks: The callbacks.
+    """
+
+    def __init__(self, *callbacks: L.Callback) -> None:
+        for callback in callbacks:
+            assert type(callback).state_dict is L.Callback.state_dict, (
+                f"{callback} has state that would be lost"
+            )
+        for hook in HOOKS:
+            default = getattr(L.Callback, hook)
+            acting = [c for c in callbacks if getattr(type(c), hook) != default]
+            hooks = [self.find_hook(callback, hook) for callback in acting]
+            # one of them is called without a detour
+            if len(hooks) == 1:
+                setattr(self, hook, hooks[0])
+            elif hooks:
+                setattr(self, hook, partial(self._each, hooks))
+            elif hook in STEPS:
+                setattr(self, hook, None)
+
+    def find_hook(self, callback: L.Callback, name: str) -> Callable[..., object]:
+        """Returns the hook of a callback that the group calls."""
+        hook: Callable[..., object] = getattr(callback, name)
+        return hook
+
+    @staticmethod
+    def _each(hooks: list[Callable[..., object]], *args: Any, **kwargs: Any) -> None:
+        for hook in hooks:
+            hook(*args, **kwargs)

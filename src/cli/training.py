@@ -26,7 +26,8 @@ from src.cli.resuming import (
 from src.cli.runs import TRUST, find_value, read_settings, read_trusted
 from src.errors import UserError
 from src.launch.job import is_restart, name_job
-from src.monitoring import Board, Interrupted, LearningRate, NoProfiler, say
+from src.monitoring import Board, Interrupted, LearningRate, say
+from src.overhead import NoProfiler
 from src.planning.plan_table import format_plan, make_table
 from src.run import Run
 

@@ -10,7 +10,6 @@ from src.monitoring.guards import FiniteLossGuard, NonFiniteLoss, RanksAgreeGuar
 from src.monitoring.hparams import HParams, log_results
 from src.monitoring.interrupt import Interrupt, Interrupted
 from src.monitoring.learning_rate import LearningRate
-from src.monitoring.profiler import NoProfiler
 from src.monitoring.progress import Progress
 from src.monitoring.say import say
 from src.monitoring.selection import Selection
@@ -31,7 +30,6 @@ __all__ = [
     "LastCheckpoint",
     "LearningRate",
     "Limits",
-    "NoProfiler",
     "NonFiniteLoss",
     "Progress",
     "RanksAgreeGuard",

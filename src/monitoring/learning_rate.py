@@ -10,8 +10,8 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from src.errors import UserError
 from src.monitoring.observed_model import ObservedModel
-from src.monitoring.quiet import Quiet
 from src.monitoring.say import say
+from src.overhead import Quiet
 
 SCALED = ("initial_lr", "max_lr", "min_lr")  # rates that schedules keep in an optimizer's groups
 

@@ -9,8 +9,8 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
 from src.monitoring.observed_model import ObservedModel
-from src.monitoring.quiet import Quiet
 from src.monitoring.say import say
+from src.overhead import Quiet
 
 ALL = ""  # the key of all tasks together
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import lightning as L
 
-from src.monitoring.callback_group import CallbackGroup
 from src.monitoring.check_least import check_least
 from src.monitoring.checkpoints import BestCheckpoint, LastCheckpoint
 from src.monitoring.conflicts import GradientConflicts
@@ -17,6 +16,7 @@ from src.monitoring.interrupt import Interrupt
 from src.monitoring.learning_rate import LearningRate
 from src.monitoring.progress import Progress
 from src.monitoring.selection import Selection
+from src.monitoring.watcher import WatcherGroup
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Watch:
 
         # the selection compares before the best checkpoint is saved
         selection = Selection(self.patience)
-        callbacks: list[L.Callback] = [CallbackGroup(*watchers), selection, rate or LearningRate()]
+        callbacks: list[L.Callback] = [WatcherGroup(*watchers), selection, rate or LearningRate()]
         if bar:
             callbacks.append(Progress(dashboard))
         if folder is not None and interrupt is not None:

@@ -10,10 +10,7 @@ import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from src.errors import in_one_line
-
-HOOKS = tuple(
-    name for name in dir(L.Callback) if name.startswith("on_") or name in ("setup", "teardown")
-)
+from src.overhead import HOOKS, CallbackGroup
 
 
 class Watcher(L.Callback):
@@ -63,6 +60,18 @@ def call_guarded(
         with suppress(Exception):
             trainer, model = args[:2]
             type(watcher).teardown(watcher, trainer, model, stage="fit")
+
+
+class WatcherGroup(CallbackGroup):
+    """A group in which a :class:`Watcher` that fails is left out from then on.
+
+    Guards, and callbacks that save checkpoints, end the run.
+    """
+
+    def find_hook(self, callback: L.Callback, name: str) -> Callable[..., object]:
+        """Returns a callback's hook, guarded where the callback only watches."""
+        hook = super().find_hook(callback, name)
+        return guard_hook(callback, hook) if isinstance(callback, Watcher) else hook
 
 
 def guard_hooks(watcher: L.Callback) -> None:

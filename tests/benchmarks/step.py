@@ -26,8 +26,9 @@ from src.models import MultiTaskModel
 from src.models.encoders import Encoder
 from src.models.encoders.convnet import Pool
 from src.models.sharing import HardSharing
-from src.monitoring import NoProfiler, Watch
+from src.monitoring import Watch
 from src.monitoring.dashboard import Board
+from src.overhead import NoProfiler
 from src.tasks import Classification, Regression, Task
 
 CLASSES = 5

@@ -15,8 +15,8 @@ from torchmetrics import MetricCollection
 from src.batch import Batch
 from src.data import Rows, Split
 from src.monitoring import Figures
-from src.monitoring.callback_group import CallbackGroup
 from src.monitoring.figures import count_classes, draw_confusion, draw_scatter
+from src.monitoring.watcher import WatcherGroup
 from src.tasks import (
     BinaryClassification,
     Classification,
@@ -173,11 +173,11 @@ class Broken(Classification):
 def test_a_picture_that_cannot_be_drawn_is_one_warning(capsys: pytest.CaptureFixture[str]) -> None:
     watched = Figures(every=1)
     model = Model({"kind": Broken(classes=("a", "b", "c"))})
-    collected(CallbackGroup(watched), model)
+    collected(WatcherGroup(watched), model)
     assert capsys.readouterr().err == (
         "warning: Figures failed and is left out for the rest of the run: KeyError: 'nobody'\n"
     )
-    collected(CallbackGroup(watched), model)
+    collected(WatcherGroup(watched), model)
     assert capsys.readouterr().err == ""
 
 

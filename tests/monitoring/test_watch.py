@@ -7,7 +7,8 @@ import lightning as L
 import pytest
 
 from src.monitoring import BestCheckpoint, Dashboard, LastCheckpoint, Progress, Selection, Watch
-from src.monitoring.callback_group import HOOKS, STEPS, CallbackGroup
+from src.monitoring.watcher import WatcherGroup
+from src.overhead import HOOKS, STEPS
 
 
 class Noisy(L.Callback):
@@ -20,7 +21,7 @@ class Noisy(L.Callback):
 
 def test_several_callbacks_as_one_keep_their_order():
     heard = []
-    both = CallbackGroup(Noisy("a", heard), L.Callback(), Noisy("b", heard))
+    both = WatcherGroup(Noisy("a", heard), L.Callback(), Noisy("b", heard))
     for hook in HOOKS:
         assert callable(getattr(both, hook)) is (hook not in STEPS)
     both.on_train_start(None, None)
@@ -29,13 +30,13 @@ def test_several_callbacks_as_one_keep_their_order():
 
 def test_a_callback_with_state_is_not_swallowed() -> None:
     with pytest.raises(AssertionError, match="state that would be lost"):
-        CallbackGroup(BestCheckpoint(Path("x"), Selection()))
+        WatcherGroup(BestCheckpoint(Path("x"), Selection()))
 
 
 def test_what_is_watched(tmp_path: Path) -> None:
     kinds = [type(c).__name__ for c in Watch(patience=3).callbacks(tmp_path, "", bar=True)]
     assert kinds == [
-        "CallbackGroup",
+        "WatcherGroup",
         "Selection",
         "LearningRate",
         "Progress",
@@ -43,7 +44,7 @@ def test_what_is_watched(tmp_path: Path) -> None:
         "LastCheckpoint",
     ]
     kinds = [type(c).__name__ for c in Watch().callbacks(None, "", bar=False)]
-    assert kinds == ["CallbackGroup", "Selection", "LearningRate"]
+    assert kinds == ["WatcherGroup", "Selection", "LearningRate"]
 
 
 @pytest.mark.parametrize("name", ["checkpoint_every", "finite_every", "ranks_every"])

@@ -7,8 +7,7 @@ import pytest
 
 from src.errors import attempt
 from src.monitoring import Dashboard, Figures, FiniteLossGuard, GradientConflicts, HParams, Progress
-from src.monitoring.callback_group import CallbackGroup
-from src.monitoring.watcher import Watcher, agree
+from src.monitoring.watcher import Watcher, WatcherGroup, agree
 
 
 class Failing(Watcher):
@@ -45,7 +44,7 @@ class Counting(L.Callback):
 def test_a_watcher_that_fails_is_one_line_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[str] = []
     counting = Counting()
-    both: Any = CallbackGroup(Failing(seen), counting)
+    both: Any = WatcherGroup(Failing(seen), counting)
     for _ in range(4):
         both.on_train_batch_end(None, None, None, None, 0)
     both.on_train_epoch_end(None, None)
@@ -65,7 +64,7 @@ class Stopping(Watcher):
 
 
 def test_a_person_who_stops_a_run_is_no_failure() -> None:
-    alone: Any = CallbackGroup(Stopping())
+    alone: Any = WatcherGroup(Stopping())
     with pytest.raises(KeyboardInterrupt):
         alone.on_train_start(None, None)
 
