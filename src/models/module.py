@@ -161,7 +161,7 @@ class MultiTaskModel(LeanModule):
         return found
 
     def shared_and_private(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Returns the trained parameters of the sharing architecture, of several tasks and of one."""
+        """Returns the trained parameters of several tasks, and of one, in the architecture."""
         shared = [p for p in self.sharing.shared_parameters() if p.requires_grad]
         ids = {id(p) for p in shared}
         trained = [p for p in self.sharing.parameters() if p.requires_grad]

@@ -1,4 +1,4 @@
-"""Checks of a model: of its settings, of its network before it trains, and of a checkpoint's tasks."""
+"""Checks of a model: its settings, its network before it trains, the tasks of a checkpoint."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

@@ -101,7 +101,8 @@ FITTED: dict[str, Any] = {"mean": (0.0,), "std": (1.0,)}
     [
         (
             Unmasked(**FITTED),
-            r"Unmasked.losses gives 1 where the label is missing, and must give 0: multiply by is_labelled\(targets\)$",
+            r"Unmasked.losses gives 1 where the label is missing, and must give 0: "
+            r"multiply by is_labelled\(targets\)$",
         ),
         (Unmasked(), "Unmasked.losses gives 1 where"),  # before its label space is known
         (
@@ -114,7 +115,8 @@ FITTED: dict[str, Any] = {"mean": (0.0,), "std": (1.0,)}
         ),
         (
             Broadcast(**FITTED),
-            r"gives shape \(3, 3, 1\) for targets of shape \(3, 1\), where one loss for each label is expected",
+            r"gives shape \(3, 3, 1\) for targets of shape \(3, 1\), "
+            "where one loss for each label is expected",
         ),
         (Averaged(**FITTED), r"gives shape \(\) for targets"),
         (
@@ -183,7 +185,7 @@ def test_keys_that_would_meet_are_refused():
     tags = MultilabelClassification(labels=("loss", "v"), per_label=True)
     with pytest.raises(
         ValueError,
-        match=r"tasks 'tags' and 'tags/f1' would both be logged as <stage>/tags/f1/loss: rename one",
+        match="tasks 'tags' and 'tags/f1' would both be logged as <stage>/tags/f1/loss: rename",
     ):
         check_keys({"tags": tags, "tags/f1": Regression()})
     check_keys({"tags": tags, "f1": Regression(), "loss": Regression(), "tags/loss": Regression()})

@@ -1,4 +1,6 @@
-"""Any sharing x any encoder x any kind of balancer x any kind of task: the gradients of a step are those of its definition."""
+"""Any sharing x any encoder x any kind of balancer x any kind of task: the gradients of a step are
+those of its definition.
+"""
 
 from functools import partial
 
@@ -120,7 +122,9 @@ def in_double(inputs):
 
 
 def batch_for(model, shape):
-    """Labels of every kind, some of them missing, one for each sample, token or pixel as the encoder's features are."""
+    """Labels of every kind, some of them missing, one for each sample, token or pixel as the
+    encoder's features are.
+    """
     inputs = in_double(shape.example(4))
     with torch.no_grad():
         places = next(iter(model.sharing(inputs).values())).shape[:-1]
@@ -139,7 +143,9 @@ def batch_for(model, shape):
 
 
 def cases():
-    """Each sharing over vectors, images and tokens, each encoder under hard sharing and separate; all others in the slow tests."""
+    """Each sharing over vectors, images and tokens, each encoder under hard sharing and separate;
+    all others in the slow tests.
+    """
     for sharing in SHARINGS:
         for encoder in (*ENCODERS, "Pretrained"):
             fast = encoder in ("MLP", "ConvNet", "Transformer") or sharing in (

@@ -408,7 +408,7 @@ def test_a_run_without_end_needs_another_schedule():
 
 
 def test_a_run_is_a_function_of_its_seed():
-    """Dropout and the order of the batches too, whatever else has drawn from the global generator."""
+    """Dropout and batches do not depend on earlier draws from the global generator either."""
 
     def weights(seed):
         torch.rand(int(seed) + 3)
@@ -595,7 +595,9 @@ NAMES = (
 
 @pytest.mark.parametrize("sharing", [HardSharing, MMoE, Separate, CrossStitch, MTAN])
 def test_tasks_of_any_name_have_values_of_their_own(sharing):
-    """Task k's label is k + 1 wherever its input is positive, so that each one's values can be told from the others'."""
+    """Task k's label is k + 1 wherever its input is positive, so that each one's values can be told
+    from the others'.
+    """
     tasks = {name: Regression(mean=(0.0,), std=(1.0,)) for name in NAMES}
 
     class Named(Tiny):

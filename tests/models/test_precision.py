@@ -32,7 +32,9 @@ CASES = {
 
 
 def trained(balancer, precision, steps, lr=0.01):
-    """A model after some steps; fp16 with losses scaled as on a GPU, which the Trainer by itself refuses on a CPU."""
+    """A model after some steps; fp16 with losses scaled as on a GPU, which the Trainer by itself
+    refuses on a CPU.
+    """
     data = Toy()
     scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=64.0))
     settings = {"plugins": scaled} if precision == "16-mixed" else {"precision": precision}
@@ -67,7 +69,7 @@ def after_three_steps(case, precision):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("case", list(CASES))
 def test_every_balancer_under_every_precision(case, precision):
-    """The losses of the third step are those of double precision, up to what the precision rounds."""
+    """The losses of the third step are those of double precision, up to rounding."""
     losses, types = after_three_steps(case, precision)
     assert types == {torch.float64 if precision == "64-true" else torch.float32}
     tolerance = 1e-4 if precision.endswith("true") else 0.03

@@ -89,9 +89,14 @@ def line(ended: Ended) -> str:
 
 
 def test_a_run_within_its_budget(tmp_path: Path) -> None:
-    """Validates as seldom as it says and after the last step, where the schedule has come to its end."""
+    """Validates as seldom as it says and after the last step, where the schedule has come to its
+    end.
+    """
     ended, session, run = trained(tmp_path, *SHORT)
-    says = "trains 56 steps: 4 epochs, validates every 2 epochs, stops after 30 validations without a better score"
+    says = (
+        "trains 56 steps: 4 epochs, validates every 2 epochs, "
+        "stops after 30 validations without a better score"
+    )
     assert line(ended) == says
     assert (session["epochs"], session["steps"]) == (4, 56)
     assert list(curves(run.path)["val/score"]) == [28, 56]
@@ -149,13 +154,14 @@ def test_steps_are_counted_as_the_trainer_takes_them(name: str) -> None:
 
 def test_several_sources_are_counted_as_they_take_turns() -> None:
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=-1)
-    trainer.datamodule = Sources({"a": Toy(), "b": Toy(batch_size=32)}, prefix=True)  # type: ignore[attr-defined]
+    sources = Sources({"a": Toy(), "b": Toy(batch_size=32)}, prefix=True)
+    trainer.datamodule = sources  # type: ignore[attr-defined]
     limits = Limits(Budget(steps=50, min_epochs=1, validate_every=25), None, 3)
     limits.setup(trainer, L.LightningModule(), "fit")
     assert limits.steps_per_epoch == 14 + 7
     assert (
-        limits.describe(trainer)
-        == "trains 84 steps: 4 epochs, validates every 2 epochs, stops after 3 validations without a better score"
+        limits.describe(trainer) == "trains 84 steps: 4 epochs, validates every 2 epochs, "
+        "stops after 3 validations without a better score"
     )
 
 

@@ -1,4 +1,6 @@
-"""What TensorBoard shows is what was trained: tags, values, steps, the page of all tasks, one line of hparams a run."""
+"""What TensorBoard shows is what was trained: tags, values, steps, the page of all tasks, one line
+of hparams a run.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,9 @@ TOY = (
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """The same run, with its losses logged at each step, every 5 steps, and at the end of epochs alone."""
+    """The same run, with its losses logged at each step, every 5 steps, and at the end of epochs
+    alone.
+    """
     logs = tmp_path_factory.mktemp("logs")
     for every in (1, 5, 1000):
         words = ("--logs", logs, "--name", every, "--trainer.log_every_n_steps", every)
@@ -55,7 +59,9 @@ def test_tags_follow_one_rule(runs: dict[int, Path]) -> None:
 
 
 def test_what_is_no_curve_has_no_card(runs: dict[int, Path]) -> None:
-    """The test is one point, and stands in the table of runs; the epoch would be the first card of all."""
+    """The test is one point, and stands in the table of runs; the epoch would be the first card of
+    all.
+    """
     tags = set(curves(runs[5]))
     assert not [tag for tag in tags if tag.startswith("test/")]
     assert "epoch" not in tags
@@ -71,7 +77,9 @@ def test_points_stand_where_they_were_trained(runs: dict[int, Path]) -> None:
 
 
 def test_a_point_is_the_mean_over_all_labels_since_the_last(runs: dict[int, Path]) -> None:
-    """The toy's labels are missing unevenly, so that a mean of the batches' means is another number."""
+    """The toy's labels are missing unevenly, so that a mean of the batches' means is another
+    number.
+    """
     rows = Toy().split("train").targets
     fine, coarse = curves(runs[1]), curves(runs[1000])
     order = range(1, 15)

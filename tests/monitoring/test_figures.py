@@ -225,7 +225,8 @@ def test_a_kind_of_ones_own_in_a_run(tmp_path: Path, data: type[Graded]) -> None
     else:
         assert (
             ended.err.count(
-                "warning: Figures failed and is left out for the rest of the run: KeyError: 'nobody'"
+                "warning: Figures failed and is left out for the rest of the run: "
+                "KeyError: 'nobody'"
             )
             == 1
         )

@@ -64,7 +64,9 @@ def test_the_loss_that_decides_is_weighed_as_in_training() -> None:
 def followed(
     values: list[tuple[float, float]], patience: int | None = None
 ) -> tuple[Selection, list[bool]]:
-    """A selection that has seen these scores and losses, one an epoch, and after which of them it stopped the run."""
+    """A selection that has seen these scores and losses, one an epoch, and after which of them it
+    stopped the run.
+    """
     selection, stops = Selection(patience), []
     model: Any = SimpleNamespace(names=("a",), weights={"a": 1.0}, own_weights=lambda: None)
     trainer: Any = SimpleNamespace(
@@ -95,7 +97,9 @@ def test_without_a_score_the_loss_decides_and_patience_waits_for_it() -> None:
 
 
 def test_a_score_that_is_defined_now_and_then() -> None:
-    """The first that is defined is the best, whatever the losses before; a lower loss without a score is news all the same."""
+    """The first that is defined is the best, whatever the losses before; a lower loss without a
+    score is news all the same.
+    """
     values = [(nan, 0.5), (0.2, 0.9), (nan, 0.4), (nan, 0.3), (0.1, 0.8), (nan, 0.6)]
     selection, stops = followed(values, patience=2)
     assert selection.best[ALL].epoch == 2
@@ -139,7 +143,9 @@ def rare(folder: Path) -> list[object]:
 
 
 def test_a_table_whose_rare_rows_are_all_in_training(tmp_path: Path) -> None:
-    """AUROC of no positive row is NaN: the best epoch is that of the lowest loss, and patience does not end the run at once."""
+    """AUROC of no positive row is NaN: the best epoch is that of the lowest loss, and patience does
+    not end the run at once.
+    """
     words = (
         "--name",
         "x",
@@ -380,7 +386,9 @@ def test_a_metric_belongs_to_the_longest_name_that_fits() -> None:
 
 
 def test_patience_has_waited_already(tmp_path: Path) -> None:
-    """A run that patience has ended trains no epoch more each time that it is resumed, and tests once."""
+    """A run that patience has ended trains no epoch more each time that it is resumed, and tests
+    once.
+    """
     words = (
         "--lr",
         1e-9,

@@ -1,4 +1,6 @@
-"""The table of results: stages side by side, a block for each kind, no number lost whatever the console's width."""
+"""The table of results: stages side by side, a block for each kind, no number lost whatever the
+console's width.
+"""
 
 import io
 import re

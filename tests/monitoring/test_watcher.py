@@ -52,7 +52,8 @@ def test_a_watcher_that_fails_is_one_line_and_left_out(capsys: pytest.CaptureFix
     assert counting.steps == 4
     assert (
         capsys.readouterr().err
-        == "warning: Failing failed and is left out for the rest of the run: OSError: no space left\n"
+        == "warning: Failing failed and is left out for the rest of the run: "
+        "OSError: no space left\n"
     )
     with pytest.raises(ValueError, match="a guard"):
         both.on_train_batch_end(None, None, None, None, 0)

@@ -1,4 +1,6 @@
-"""The gradients that a step leaves are those that the papers define: against one backward pass per task, in float64."""
+"""The gradients that a step leaves are those that the papers define: against one backward pass per
+task, in float64.
+"""
 
 from functools import partial
 
@@ -189,7 +191,9 @@ def reference(model, batch, level):
     [("features", HardSharing), ("parameters", HardSharing), ("parameters", TwoFeatures)],
 )
 def test_gradients_of_a_step(balancer, level, sharing):
-    """Heads batched and single, linear and hidden, of another make; labels missing; a task absent; fixed weights, one of them 0."""
+    """Heads batched and single, linear and hidden, of another make; labels missing; a task absent;
+    fixed weights, one of them 0.
+    """
     model = model_of(
         partial(balancer, level=level), sharing, weights={"vector": 0.3, "labels": 0.0}
     )
@@ -231,7 +235,9 @@ def test_the_value_shown_is_the_weighted_sum():
 
 @pytest.mark.parametrize("groups", ["outputs", "rows"])
 def test_both_ways_to_the_gramian_agree(groups):
-    """Few outputs: from the outputs alone; hidden layers as wide as the features: from the gradients."""
+    """Few outputs: from the outputs alone; hidden layers as wide as the features: from the
+    gradients.
+    """
     wide = {"depth": 1, "width": 40} if groups == "rows" else {}
     tasks = {
         f"t{i}": Regression(
@@ -249,7 +255,8 @@ def test_both_ways_to_the_gramian_agree(groups):
     outputs, _ = heads.record(dict.fromkeys(tasks, z), activations)
     gradients = activations.backward(sum((out**3).sum() for out in outputs))
     rows = torch.stack(gradients.per_task()).flatten(1)
-    np.testing.assert_allclose(gradients.gramian(gradients.stack_weights()), rows @ rows.T, rtol=1e-4)
+    gram_TT = gradients.gramian(gradients.stack_weights())
+    np.testing.assert_allclose(gram_TT, rows @ rows.T, rtol=1e-4)
     z.requires_grad_()
     names = [name for group in heads.groups for name in group.names]
     for name, row in zip(names, gradients.per_task(), strict=True):
@@ -278,7 +285,9 @@ ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="fp16 needs a 
 @pytest.mark.parametrize("precision", ["bf16-mixed", pytest.param("16-mixed", marks=ON_GPU)])
 @pytest.mark.parametrize("level", ["features", "parameters"])
 def test_mixed_precision_gives_nearly_the_same_step(precision, level):
-    """Weights of the tasks agree to what bfloat16 and fp16 features allow, for losses far below the range of fp16 too."""
+    """Weights of the tasks agree to what bfloat16 and fp16 features allow, for losses far below the
+    range of fp16 too.
+    """
     weights = {}
     for kind in ("32-true", precision):
         data = Data()
@@ -422,7 +431,9 @@ def two_ranks():
 
 @pytest.mark.parametrize("level", [None, "features", "parameters"])
 def test_a_step_needs_one_collective_besides_that_of_the_gradients(two_ranks, level):
-    """At features level T x T numbers more than a plain step sends, at parameters level the T x P rows."""
+    """At features level T x T numbers more than a plain step sends, at parameters level the T x P
+    rows.
+    """
     model = model_of(StaticWeights if level is None else partial(UPGrad, level=level))
     T, P = len(model.names), sum(p.numel() for p in model.sharing.parameters())
     model.training_step(batch_of(), 0)
