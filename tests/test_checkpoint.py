@@ -44,7 +44,7 @@ def written(
     ranks: int = 2,
     at_meeting: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Ranks as threads: each has some rows of a weight, and all have the whole bias, which the first one writes."""
+    """Saves from ranks that are threads: each has some rows of a weight, the first writes a bias."""
     meeting = threading.Barrier(ranks)
     told: list[OSError | None] = [None] * ranks
     raised: list[Exception | None] = [None] * ranks
@@ -128,7 +128,7 @@ def test_parts_make_the_whole(tmp_path: Path, ranks: int) -> None:
 
 
 def test_the_next_one_replaces_it(tmp_path: Path) -> None:
-    """Written by other numbers of ranks; the one before stays until the next, that before it goes."""
+    """Of saves by other numbers of ranks the one before stays, and older ones go."""
     folder = tmp_path / "last.ckpt"
     written(folder, OLD, 20, 4)
     of_four = [f"20-{k}of4.ckpt" for k in range(4)]
@@ -142,7 +142,7 @@ def test_the_next_one_replaces_it(tmp_path: Path) -> None:
 
 
 def test_a_power_cut_leaves_the_old_one(tmp_path: Path) -> None:
-    """Also where it comes in a save after the same step, whose parts must not be taken for those of the old one."""
+    """A save after the same step has shards of its own, too."""
     folder = tmp_path / "last.ckpt"
     written(folder, OLD, 20)
     with pytest.raises(PowerCut):
@@ -230,7 +230,7 @@ def read_on(path: Path, loads: Any, stop: Any, results: Any) -> None:
     ],
 )
 def test_one_reads_while_another_writes(tmp_path: Path, kinds: str) -> None:
-    """Every load gives one whole save, as fast as saves follow one another, of whatever kind each is."""
+    """Every load gives one whole save, file or folder, while saves go on."""
     path, context = tmp_path / "last.ckpt", multiprocessing.get_context("spawn")
     loads, stop, results = context.Value("i", 0), context.Event(), context.Queue()
 
@@ -264,7 +264,7 @@ def as_file(path: Path, weight: Tensor, step: int) -> None:
 def test_from_file_to_folder_and_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
-    """One that breaks leaves the one before, of whatever kind it is; one that is done leaves nothing else.
+    """A save that breaks leaves the one before; one that is done leaves nothing else.
 
     Not every system can exchange a file and a folder at once.
     """

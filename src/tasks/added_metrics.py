@@ -110,8 +110,14 @@ class AddedMetric:
                 f"metrics has {spec!r}, where a metric's class is expected, by its name, or as "
                 "class_path with init_args"
             )
-        own_name = "name" in settings and "name" not in parameters_of(kind)
-        name = str(settings.pop("name")) if own_name else kind.__name__
+        parameters = parameters_of(kind)
+        name = kind.__name__
+        if "name" in settings and "name" not in parameters:
+            name = str(settings.pop("name"))
+        for key, value in settings.items():
+            # YAML's 2 is no float, as torchmetrics demands
+            if type(value) is int and parameters.get(key) in (float, "float"):
+                settings[key] = float(value)
         return cls(kind, settings, name)
 
     def takes(self, setting: str) -> bool:

@@ -98,9 +98,9 @@ def refuse_unknown_classes(described: object) -> None:
             raise UserError(f"names the metric {path}, which is not known here")
 
 
-def parameters_of(kind: type[Metric]) -> set[str]:
-    """Returns the names of a constructor's parameters, its bases' among them if it takes any."""
-    names: set[str] = set()
+def parameters_of(kind: type[Metric]) -> dict[str, object]:
+    """Returns {name: annotation} of a constructor's parameters, its bases' if it takes any."""
+    found: dict[str, object] = {}
     for owner in kind.__mro__:
         if owner is Metric:
             break
@@ -109,10 +109,11 @@ def parameters_of(kind: type[Metric]) -> set[str]:
         if not makers:
             continue
         parameters = inspect.signature(makers[0]).parameters.values()
-        names |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+        own = {p.name: p.annotation for p in parameters if p.kind is not p.VAR_KEYWORD}
+        found = own | found
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return names - {"self", "cls"}
+    return {name: kind for name, kind in found.items() if name not in ("self", "cls")}
 
 
 def spell_metric(metric: str) -> str:

@@ -311,6 +311,13 @@ def test_a_schema_describes_the_metrics_and_imports_nothing():
     assert "metrics" not in BinaryClassification().describe()
 
 
+def test_a_whole_number_is_welcome_where_the_class_has_a_float():
+    (metric,) = of({"class_path": "FBetaScore", "init_args": {"beta": 2}}).added_metrics
+    assert type(metric.settings["beta"]) is float
+    (metric,) = of({"class_path": "CalibrationError", "init_args": {"n_bins": 10}}).added_metrics
+    assert metric.settings == {"n_bins": 10}
+
+
 def test_alike_tasks_are_computed_together_whatever_they_measure():
     assert of("CohenKappa").loss_key() == of(F2, monitor="F2").loss_key() == of().loss_key()
     assert not any(issubclass(kind, TaskMetric) for kind in find_known_classes().values())
