@@ -44,7 +44,7 @@ def written(
     ranks: int = 2,
     at_meeting: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Saves from ranks that are threads: each has some rows of a weight, the first writes a bias."""
+    """Saves from ranks that are threads: each has rows of a weight, the first writes a bias."""
     meeting = threading.Barrier(ranks)
     told: list[OSError | None] = [None] * ranks
     raised: list[Exception | None] = [None] * ranks

@@ -71,7 +71,8 @@ def find_known_classes() -> dict[str, type[Metric]]:
 
 def subclasses(base: type) -> Iterator[type[Metric]]:
     """Yields the classes below one that have been imported, but for a task's own."""
-    for child in base.__subclasses__():
+    children: list[type] = base.__subclasses__()
+    for child in children:
         if child is not TaskMetric:
             yield child
             yield from subclasses(child)
