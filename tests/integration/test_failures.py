@@ -91,7 +91,8 @@ class DiesInStart(Toy):
             os.kill(os.getppid() if first else os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("first", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [True, False])
 def test_a_death_before_the_processes_have_met_ends_the_others(tmp_path: Path, first: bool) -> None:
     marker = tmp_path / "dead"
     data = (
@@ -211,6 +212,7 @@ def test_what_a_machine_lacks_is_one_line(error: Exception, says: str | None) ->
     assert (found is None) if says is None else (found is not None and says in found)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_one_line(tmp_path: Path) -> None:
     data = ("--data", "tests.integration.test_failures.LosesWorkers", "--data.num_workers", 1)
     process = start("src.train", "--logs", tmp_path, "--name", "x", *data, *TOY[2:])

@@ -234,9 +234,7 @@ BROKEN: dict[str, tuple[tuple[object, ...], int]] = {
 
 
 FAST_BROKEN = (
-    "two validations an epoch",
     "epochs cut short, with workers",
-    "accumulation",
     "tasks with epochs of their own",
 )
 
