@@ -93,9 +93,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return run
 
 
-@pytest.mark.parametrize(
-    "kind", ["proportional", pytest.param("max_cycle", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", RUNS)
 def test_one_process_and_two_agree(alone: Callable[[str], Path], tmp_path: Path, kind: str) -> None:
     two = train(tmp_path, *SOURCES, *RUNS[kind], "--devices", 2)
     assert furthest(weights(two), weights(alone(kind))) < 1e-5
