@@ -19,6 +19,7 @@ from src.cli.checks import refuse_trainer_settings, refuse_unfit_optimizer, refu
 from src.cli.classes import choices, find_ours, hint_at, import_every_class, names_of
 from src.cli.configuration import TYPES, Configuration, merge_all
 from src.cli.dry_run import Forecast
+from src.cli.entrypoint import quiet
 from src.cli.flags import Flag, split_flags
 from src.cli.help import Help, asks_for_help
 from src.cli.layers import read
@@ -68,6 +69,7 @@ class CLI(LightningCLI):
         parsed: "Callable[[CLI], None] | None" = None,
         trains: bool = False,
     ) -> None:
+        quiet()
         import_every_class()
         use_yaml_12()
         self.own = own

@@ -32,7 +32,6 @@ CAUGHT = re.compile(r"Caught (\w+) in DataLoader worker process")
 def main(command: Command) -> None:
     """Runs a command on the command line, and leaves no process behind that it has started."""
     processes.follow_parent()
-    quiet()
     threading.excepthook = end_thread
     patience = 5.0  # seconds: a rank that hangs hears of nothing
     try:
@@ -73,7 +72,10 @@ def fail_once(message: str) -> None:
 
 
 def quiet() -> None:
-    """Silences what Lightning says of itself, so that what a run says can be seen."""
+    """Silences what Lightning says of itself, so that what a run says can be seen.
+
+    Lightning must have been imported, since that sets its loggers and filters.
+    """
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # a table that was asked for

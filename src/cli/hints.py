@@ -120,10 +120,12 @@ def settings_of(kind: Any) -> dict[str, Hints]:
         except (NameError, TypeError):
             continue
         found |= {name: members(hint) for name, hint in hints.items()}
+    tasks = found.get("tasks", ())
     is_data = inspect.isclass(kind) and issubclass(kind, MultiTaskDataModule)
-    if is_data and any(get_origin(hint) is dict for hint in found.get("tasks", ())):
+    if is_data and any(get_origin(hint) is dict for hint in tasks):
         # the signature says Any, since a kind may be left to the data
-        found["tasks"] = (dict[str, Task | str],)
+        others = (hint for hint in tasks if get_origin(hint) is not dict)
+        found["tasks"] = (dict[str, Task | str], *others)
     return found
 
 

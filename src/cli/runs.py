@@ -7,7 +7,6 @@ from typing import Any, Literal
 from src.checkpoint import SafeCheckpointIO, load_checkpoint
 from src.cli.app import CLI, DEFAULTS, OF_A_CALL
 from src.cli.classes import import_every_class
-from src.cli.entrypoint import quiet
 from src.cli.flags import Flag, Flags, split_flags
 from src.cli.help import asks_for_help
 from src.cli.layers import ConfigError, read
@@ -224,7 +223,6 @@ def load_run(
     """
     run = Run.open(path)
     weights = load_checkpoint(run.checkpoint(checkpoint))
-    quiet()
     words = "--accelerator cpu --trainer.logger false --trainer.enable_checkpointing false"
     cli = CLI(words.split(), read_settings(run, trust))
     cli.model.on_load_checkpoint(weights)
