@@ -55,7 +55,7 @@ class TaskLosses:
     key: int = 0
 
 
-def example_losses(tasks: int) -> TaskLosses:
+def make_example_losses(tasks: int) -> TaskLosses:
     """Returns losses between 0.5 and 1.5, to try out a balancer before anything is trained."""
     losses_T = torch.linspace(0.5, 1.5, tasks)
     present_T = torch.ones(tasks, dtype=torch.bool)
@@ -192,4 +192,4 @@ class LossBalancer(Balancer):
 
     def try_out(self) -> None:
         # a copy, since methods with a state learn from every call
-        deepcopy(self)(example_losses(len(self.tasks)))
+        deepcopy(self)(make_example_losses(len(self.tasks)))

@@ -65,13 +65,13 @@ class DualBalance(GramianBalancer):
 
     def weigh(self, problem: Problem) -> np.ndarray:
         # tracked gradients are those of the logarithms already
-        norms = problem.norms if self.beta else problem.norms / positive_or_one(problem.losses)
+        norms = problem.norms if self.beta else problem.norms / replace_nonpositive(problem.losses)
         return norms.max() / problem.norms
 
     def head_weights(self, problem: Problem, weights: np.ndarray) -> np.ndarray | None:
-        return 1 / positive_or_one(problem.losses)
+        return 1 / replace_nonpositive(problem.losses)
 
 
-def positive_or_one(losses: np.ndarray) -> np.ndarray:
+def replace_nonpositive(losses: np.ndarray) -> np.ndarray:
     """Replaces losses that have no logarithm by 1."""
     return np.where(losses > 0, losses, 1)

@@ -16,7 +16,7 @@ from src.balancing.balancer import (
     Level,
     TaskLosses,
     check_shape,
-    example_losses,
+    make_example_losses,
 )
 from src.errors import UserError
 
@@ -166,7 +166,7 @@ class GramianBalancer(CpuBalancer):
 
     def try_out(self) -> None:
         tasks = len(self.tasks)
-        deepcopy(self)(example_losses(tasks), torch.eye(tasks) + 0.1)
+        deepcopy(self)(make_example_losses(tasks), torch.eye(tasks) + 0.1)
 
 
 def scatter(values: np.ndarray, places: np.ndarray, size: int, elsewhere: float) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from src.balancing.balancer import Level
 from src.balancing.gradients import GramianBalancer, Problem
-from src.balancing.pcgrad import other_tasks_in_random_order
+from src.balancing.pcgrad import shuffle_other_tasks
 from src.errors import UserError
 
 
@@ -52,7 +52,7 @@ class GradVac(GramianBalancer):
         # row t of V holds the weights of the gradients in v_t; all rows take a step at once
         V = np.eye(n)
         every = np.arange(n)
-        for j in other_tasks_in_random_order(problem).T:
+        for j in shuffle_other_tasks(problem).T:
             length = np.sqrt(np.maximum(((V @ G) * V).sum(1), 0))
             dots = (V * G[j]).sum(1)
             cosine = np.divide(dots, length * norms[j], out=np.zeros(n), where=length > 0)

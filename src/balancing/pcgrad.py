@@ -21,7 +21,7 @@ class PCGrad(GramianBalancer):
         n = len(G)
         if (G >= 0).all():
             return np.ones(n)
-        orders = other_tasks_in_random_order(problem)
+        orders = shuffle_other_tasks(problem)
 
         # row t of V holds the weights of the gradients in v_t; all rows take a step at once
         V = np.eye(n)
@@ -32,7 +32,7 @@ class PCGrad(GramianBalancer):
         return V.sum(0)
 
 
-def other_tasks_in_random_order(problem: Problem) -> np.ndarray:
+def shuffle_other_tasks(problem: Problem) -> np.ndarray:
     """Draws for each task an order of the other tasks.
 
     Two tasks keep their order when a third one is absent from the step.

@@ -11,7 +11,7 @@ import numpy as np
 
 from src.batch import InputShape
 from src.data.dates import DatePart
-from src.data.numbers import BadValue, NumberFormat, is_texts, typed_numbers
+from src.data.numbers import BadValue, NumberFormat, is_texts, read_typed_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,7 +164,7 @@ def to_words(series: pd.Series) -> pd.Series:
 
     if is_texts(series):
         return series
-    if typed_numbers(series) is None:
+    if read_typed_numbers(series) is None:
         return series.astype("str").where(series.notna())
     codes, uniques = pd.factorize(series)
     words = [simplify_whole(str(value)) for value in uniques]

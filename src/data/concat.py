@@ -54,7 +54,7 @@ class MultiSourceDataset(BatchDataset):
         examples = []
         for source, n in zip(sources, self.rows, strict=True):
             examples.append(source[torch.full((min(n, 1),), PADDING)])
-        inputs = [inputs_by_name(example) for example in examples]
+        inputs = [name_inputs(example) for example in examples]
         numbers = [len(example) for example in examples]
         self.inputs = {
             key: concatenate([one[key] for one in inputs], numbers, x, 0)
@@ -87,7 +87,7 @@ class MultiSourceDataset(BatchDataset):
         sizes = [n for n in numbers if n]
 
         inputs = {
-            key: concatenate([inputs_by_name(b)[key] for b in batches.values()], sizes, x, 0)
+            key: concatenate([name_inputs(b)[key] for b in batches.values()], sizes, x, 0)
             for key, x in self.inputs.items()
         }
         targets = {}
@@ -118,7 +118,7 @@ class MultiSourceDataset(BatchDataset):
         return batches
 
 
-def inputs_by_name(batch: Batch) -> dict[str, Tensor]:
+def name_inputs(batch: Batch) -> dict[str, Tensor]:
     """Returns the inputs as a dict; a single tensor has the name ''."""
     return batch.inputs if isinstance(batch.inputs, dict) else {"": batch.inputs}
 

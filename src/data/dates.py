@@ -133,7 +133,7 @@ def find_date_formats(series: pd.Series) -> list[str]:
 
     # a few texts rule out nearly all formats
     few = texts.head(FEW).tolist()
-    likely = [f for f in candidate_formats() if reads_any(few, f) and share(f, FEW) >= 0.5]
+    likely = [f for f in list_formats() if reads_any(few, f) and share(f, FEW) >= 0.5]
     shares = {form: share(form, len(texts)) for form in likely}
     best = max(shares.values(), default=0.0)
     found = [form for form, value in shares.items() if value == best and value >= 0.9]
@@ -180,7 +180,7 @@ def find_mixed_dates(series: pd.Series) -> MixedDates | None:
     if texts.empty or texts.str.fullmatch(DATE_LIKE).mean() < 0.9:
         return None
 
-    likely = [form for form in candidate_formats() if reads_any(texts.tolist(), form)]
+    likely = [form for form in list_formats() if reads_any(texts.tolist(), form)]
     read = [parse_dates(texts, form).notna().to_numpy() for form in likely]
     if np.any(read, axis=0).mean() < 0.9:
         return None
@@ -194,7 +194,7 @@ def find_mixed_dates(series: pd.Series) -> MixedDates | None:
     return MixedDates(texts[int(best.argmax())], texts[int(shown.argmax())], bool(others.any()))
 
 
-def candidate_formats() -> Iterator[str]:
+def list_formats() -> Iterator[str]:
     """Yields every format that is tried."""
     yield ISO
     for day in DAYS:

@@ -10,7 +10,7 @@ import numpy as np
 from src.data.columns import Numeric, to_words
 from src.data.dates import find_date_formats, is_typed_date
 from src.data.leaking_inputs import read_scalar_labels
-from src.data.numbers import BadValue, NumberFormat, typed_numbers
+from src.data.numbers import BadValue, NumberFormat, read_typed_numbers
 
 if TYPE_CHECKING:
     from src.data.table import Table
@@ -143,7 +143,7 @@ def seems_group(table: Table, name: str, labels: list[np.ndarray]) -> bool:
 def holds_numbered_names(table: Table, name: str) -> bool:
     """Returns whether a column holds words such as P07 and site-12, which number things."""
     series = table.main[name]
-    if typed_numbers(series) is not None or table.written[name].share == 1:
+    if read_typed_numbers(series) is not None or table.written[name].share == 1:
         return False
     words = to_words(series).dropna().drop_duplicates()
     return bool(words.str.fullmatch(NUMBERED_NAME).mean() > 0.9)
@@ -159,7 +159,7 @@ def encode_values(table: Table, name: str) -> tuple[np.ndarray, bool]:
 
     series = table.main[name]
     how = table.written[name]
-    if typed_numbers(series) is None and how.share < 1:
+    if read_typed_numbers(series) is None and how.share < 1:
         return pd.factorize(to_words(series))[0], False
     try:
         numbers = (how.format or NumberFormat()).numbers(series)

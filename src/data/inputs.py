@@ -20,7 +20,7 @@ from src.data.dates import (
     is_typed_date,
     parse_dates,
 )
-from src.data.labels import format_or_plain, holds_codes, refuse_mixture
+from src.data.labels import get_format, holds_codes, refuse_mixture
 from src.data.number_formats import Written
 from src.data.numbers import (
     BadValue,
@@ -116,7 +116,7 @@ class InputReader:
         how = self.written[name]
         if how.doubt is not None:
             self._refuse_doubt(name, how.doubt.thousands)
-        form = format_or_plain(how)
+        form = get_format(how)
         try:
             numbers = form.numbers(series)
         except BadValue as error:

@@ -148,7 +148,7 @@ def infer_kind(frame: pd.DataFrame, written: Mapping[str, Written]) -> tuple[typ
         raise UserError(
             "the columns are neither all 0 and 1 (multi-label) nor all numbers (vector regression)"
         )
-    numbers = np.stack([format_or_plain(written[c]).numbers(frame[c]) for c in columns])
+    numbers = np.stack([get_format(written[c]).numbers(frame[c]) for c in columns])
     if set(np.unique(numbers[~np.isnan(numbers)])) <= {0.0, 1.0}:
         return MultilabelClassification, f"{len(columns)} columns of 0 and 1"
     return Regression, f"{len(columns)} columns of numbers"
@@ -171,7 +171,7 @@ def infer_kind_of_column(series: pd.Series, written: Written) -> tuple[type[Task
 
     # few whole numbers are classes, other numbers are measured; two values are a class anyway
     if written.share == 1 and not holds_codes(series):
-        numbers = format_or_plain(written).numbers(series)
+        numbers = get_format(written).numbers(series)
         distinct = len(np.unique(numbers[~np.isnan(numbers)]))
         all_whole = all(isinstance(label, int) for label in classes)
         if 2 < distinct <= FEW_NUMBERS and all_whole:
@@ -196,7 +196,7 @@ def find_classes(series: pd.Series) -> tuple[Label, ...]:
     return tuple(sorted(labels, key=lambda label: (isinstance(label, str), label)))
 
 
-def format_or_plain(written: Written) -> NumberFormat:
+def get_format(written: Written) -> NumberFormat:
     """Returns how numbers are written; plainly, if the column does not tell."""
     return written.format or NumberFormat()
 

@@ -95,7 +95,7 @@ def read_scalar_labels(table: Table, name: str) -> tuple[str, np.ndarray] | None
     """
     if not table.single[name]:
         return None
-    targets = table.encoded_targets("train", name)
+    targets = table.encode_targets_of("train", name)
     if targets.ndim != 1:
         return None
     if not targets.is_floating_point():
@@ -118,7 +118,7 @@ def bin_inputs(
     Returns:
         {column: (bins of the training rows, bins of the validation rows)}.
     """
-    encoded = table.encoded_inputs("train")
+    encoded = table.encode_inputs_of("train")
     dense = encoded["dense"].numpy()
     categorical = iter(encoded["categorical"].numpy().T)
     place = 0
@@ -176,7 +176,7 @@ def score_recall(
         labels: (N, T) labels of the training rows, 0 or 1, NaN where missing.
         wanted: (M, T) labels of the rows to check.
     """
-    guess = predict_by_bin(train, check, labels) > np.nan_to_num(mean_of_known(labels))
+    guess = predict_by_bin(train, check, labels) > np.nan_to_num(average_known(labels))
     enough = (~np.isnan(labels)).sum(0) >= 2 * FEWEST
     recalls = []
     for label in (0, 1):
@@ -197,12 +197,12 @@ def predict_by_bin(train: np.ndarray, check: np.ndarray, labels: np.ndarray) -> 
     values = torch.from_numpy(np.nan_to_num(labels))
     sums = torch.zeros(size, labels.shape[1], dtype=torch.float64).index_add_(0, place, values)
     counts = torch.zeros_like(sums).index_add_(0, place, known.double())
-    overall = np.nan_to_num(mean_of_known(labels))
+    overall = np.nan_to_num(average_known(labels))
     means = np.where(counts > 0, sums / counts.clamp(min=1), overall)
     return np.asarray(means[check])
 
 
-def mean_of_known(labels: np.ndarray) -> np.ndarray:
+def average_known(labels: np.ndarray) -> np.ndarray:
     """Returns the mean of the known labels, (T,); NaN where there are none."""
     known = ~np.isnan(labels)
     return np.where(known.any(0), np.nansum(labels, 0) / np.maximum(known.sum(0), 1), np.nan)

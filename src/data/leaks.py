@@ -146,7 +146,7 @@ def find_lacking_classes(table: Table, side: Split) -> dict[str, list[str]]:
         classes = getattr(task, "classes", ())
         if not classes or not table.single[name]:
             continue
-        counts = count_classes(table.encoded_targets("train", name), len(classes))
+        counts = count_classes(table.encode_targets_of("train", name), len(classes))
         there = count_classes(targets[name], len(classes))
         found = [str(c) for i, c in enumerate(classes) if not there[i] and counts[i] >= FEWEST]
         if found:

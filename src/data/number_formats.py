@@ -18,7 +18,7 @@ from src.data.numbers import (
     normalise_marks,
     read_all_plain,
     read_plain_numbers,
-    typed_numbers,
+    read_typed_numbers,
 )
 from src.errors import UserError
 
@@ -91,7 +91,7 @@ def find_formats(
         if is_texts(series):
             found[name] = fit_formats(series, decimal, thousands)
         else:
-            numeric = typed_numbers(series) is not None
+            numeric = read_typed_numbers(series) is not None
             result[name] = Written(NumberFormat() if numeric else None, float(numeric))
 
     # a number with decimals settles for the whole file which mark is before them
@@ -126,7 +126,7 @@ def fit_formats(
         fitting = {NumberFormat(): 1.0}
 
         # 45.000 may mean 45 or 45000: the other columns of the file may tell
-        if all_grouped(series.dropna()):
+        if are_grouped(series.dropna()):
             fitting[NumberFormat(",", ".")] = 1.0
         return fitting
 
@@ -166,8 +166,8 @@ def find_unit(texts: Iterable[str]) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def all_grouped(texts: pd.Series) -> bool:
-    """Returns whether each dot of plain numbers may be one between thousands."""
+def are_grouped(texts: pd.Series) -> bool:
+    """Returns whether each dot of plain numbers may be a mark between thousands."""
     dotted = texts.iloc[:0]
 
     # the first values nearly always tell

@@ -108,7 +108,7 @@ class NumberFormat:
         Raises:
             BadValue: A text is no number, or a number is too large for single precision.
         """
-        numbers = typed_numbers(series)
+        numbers = read_typed_numbers(series)
         if numbers is None and not is_texts(series):
             numbers = np.full(len(series), np.nan)
             if series.notna().any():
@@ -164,7 +164,7 @@ def describe_words_for_missing(series: pd.Series) -> str:
     return f"{words} in {found.sum()} rows counts as missing" if len(found) else ""
 
 
-def typed_numbers(series: pd.Series) -> np.ndarray | None:
+def read_typed_numbers(series: pd.Series) -> np.ndarray | None:
     """Returns the numbers of a column of a typed file; None for texts or dates."""
     import pandas as pd
 

@@ -146,7 +146,7 @@ def make_schema(table: Table) -> dict[str, Any]:
             "dropped": table.dropped,
             "files": table.table_files.records,
             "sides": pack_sides(table.rows),
-            "hashes": pack_hashes(hash_rows(table.encoded_inputs("train"))),
+            "hashes": pack_hashes(hash_rows(table.encode_inputs_of("train"))),
         }
     )
 

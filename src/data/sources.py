@@ -228,7 +228,7 @@ class Sources(MultiTaskDataModule):
                 f"{self.schema_path} is damaged: it is no schema of several sources"
             ) from None
         for name, schema in (self.schema() or {"sources": {}})["sources"].items():
-            if without_paths(schema) != without_paths(saved.get(name)):
+            if remove_paths(schema) != remove_paths(saved.get(name)):
                 raise UserError(
                     f"data.sources.{name} has other rows or columns than in the run of "
                     f"{self.schema_path}: a run on several sources is opened on the files that it "
@@ -259,7 +259,7 @@ def check_source(name: str, source: MultiTaskDataModule) -> None:
             )
 
 
-def without_paths(schema: Any) -> Any:
+def remove_paths(schema: Any) -> Any:
     """Returns a source's schema in JSON's types, without the paths of its files.
 
     The files may have been moved since.

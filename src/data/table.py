@@ -296,7 +296,7 @@ class Table(MultiTaskDataModule):
     def _file(self, role: str) -> tuple[pd.DataFrame, str]:
         return self.table_files.frame(role), self.table_files.paths[role]
 
-    def encoded_targets(self, role: str, name: str) -> torch.Tensor:
+    def encode_targets_of(self, role: str, name: str) -> torch.Tensor:
         """Returns the targets of all rows of a file for one task."""
         task = self.tasks[name]
         if (role, name) not in self._targets:
@@ -324,7 +324,7 @@ class Table(MultiTaskDataModule):
         """Numeric columns with their indicators, and the vocabularies of categorical columns."""
         return measure_columns(self.columns)
 
-    def encoded_inputs(self, role: str) -> dict[str, torch.Tensor]:
+    def encode_inputs_of(self, role: str) -> dict[str, torch.Tensor]:
         """Returns the inputs of all rows of a file."""
         # read once for all splits of a file
         if role not in self._inputs:
@@ -357,10 +357,10 @@ class Table(MultiTaskDataModule):
     def _make_rows(self, role: str, rows: np.ndarray, labelled: bool = True) -> Rows:
         """Returns some rows of a file."""
         where = torch.from_numpy(rows)
-        inputs = {key: values[where] for key, values in self.encoded_inputs(role).items()}
+        inputs = {key: values[where] for key, values in self.encode_inputs_of(role).items()}
         targets = {}
         if labelled:
-            targets = {name: self.encoded_targets(role, name)[where] for name in self.tasks}
+            targets = {name: self.encode_targets_of(role, name)[where] for name in self.tasks}
         return Rows(inputs, targets, row_info=identify_rows(self, role, rows))
 
     def truth(self, name: Split) -> dict[str, dict[str, list[Any]]]:

@@ -39,7 +39,7 @@ def describe_table(table: Table, reasons: Mapping[str, str]) -> list[str]:
 
 def describe_new_rows(table: Table) -> str:
     """Describes new rows, and counts those whose inputs are known from training rows."""
-    hashes = hash_rows(table.encoded_inputs("train"))
+    hashes = hash_rows(table.encode_inputs_of("train"))
     again = int(np.isin(hashes, table.table_files.training_hashes()).sum())
     rows = len(table.split("test"))
     seen = f"; {again} of them have the inputs of rows that the run was trained on" if again else ""

@@ -10,7 +10,7 @@ import numpy as np
 
 from src.data.inputs import describe_case_variants
 from src.data.kinds import build_task, parse_declaration
-from src.data.labels import Labels, format_or_plain, infer_kind, list_few
+from src.data.labels import Labels, get_format, infer_kind, list_few
 from src.data.number_formats import Written
 from src.data.numbers import BadValue, NumberFormat, describe_words_for_missing
 from src.errors import UserError, suggest_or_list
@@ -207,7 +207,7 @@ class TargetReader:
             )
         formats: tuple[NumberFormat, ...] = ()
         if not classes or all(each.share == 1 for each in written):
-            formats = tuple(format_or_plain(each) for each in written)
+            formats = tuple(get_format(each) for each in written)
         return Labels(tuple(columns), single, classes, formats)
 
     def _refuse_slips(self, column: str, name: str) -> None:

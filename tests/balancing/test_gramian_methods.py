@@ -29,7 +29,7 @@ from src.balancing import (
     SDMGrad,
     UPGrad,
 )
-from src.balancing.pcgrad import other_tasks_in_random_order
+from src.balancing.pcgrad import shuffle_other_tasks
 from tests.balancing.gradient_sets import SETS, active, gap, losses_of, names, stationary, units
 
 EPS = np.finfo(float).eps
@@ -90,7 +90,7 @@ def step(balancer, J, losses=None):
 
 def order_of(J, key=0):
     here = (np.linalg.norm(J, axis=1) > 0).nonzero()[0]
-    return other_tasks_in_random_order(Problem(np.eye(len(here)), np.ones(len(here)), here, key))
+    return shuffle_other_tasks(Problem(np.eye(len(here)), np.ones(len(here)), here, key))
 
 
 # stateless methods
@@ -384,12 +384,12 @@ def test_gradvac_with_a_mean_cosine_of_0_is_pcgrad():
 
 
 def test_orders_do_not_depend_on_which_other_tasks_are_absent():
-    whole = other_tasks_in_random_order(Problem(np.eye(9), np.ones(9), np.arange(9), 11))
+    whole = shuffle_other_tasks(Problem(np.eye(9), np.ones(9), np.arange(9), 11))
     assert (np.sort(whole) == [[j for j in range(9) if j != t] for t in range(9)]).all()
     here = np.array([1, 4, 6, 8])
-    part = here[other_tasks_in_random_order(Problem(np.eye(4), np.ones(4), here, 11))]
+    part = here[shuffle_other_tasks(Problem(np.eye(4), np.ones(4), here, 11))]
     assert part.tolist() == [[j for j in whole[t] if j in here] for t in here]
-    other = other_tasks_in_random_order(Problem(np.eye(9), np.ones(9), np.arange(9), 12))
+    other = shuffle_other_tasks(Problem(np.eye(9), np.ones(9), np.arange(9), 12))
     assert (whole != other).any()
 
 

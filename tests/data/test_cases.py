@@ -139,7 +139,7 @@ def task(name: str = "y") -> Callable[[Table], Any]:
 def labels(name: str = "y", rows: int = 3) -> Callable[[Table], list[Any]]:
     """The first labels of all rows as the task has them, decoded."""
     return lambda table: table.tasks[name].decode_targets(
-        table.encoded_targets("train", name)[:rows]
+        table.encode_targets_of("train", name)[:rows]
     )[""]
 
 
@@ -151,7 +151,7 @@ def mean(name: str = "y") -> Callable[[Table], float]:
         return round(
             float(
                 (
-                    table.encoded_targets("train", name).double() * found.std[0] + found.mean[0]
+                    table.encode_targets_of("train", name).double() * found.std[0] + found.mean[0]
                 ).nanmean()
             ),
             2,

@@ -360,8 +360,8 @@ def test_a_schema_reads_new_rows_as_the_run_did(path, tmp_path, ending):
     wanted_ids = [5, 3, 99, 40] if ending == "parquet" else ["5", "3", "99", "40"]
     assert again.row_info("predict") == {"id": wanted_ids}
     for name in TARGETS:
-        whole = table.encoded_targets("train", name)[[5, 3, 99, 40]]
-        np.testing.assert_array_equal(again.encoded_targets("train", name), whole)
+        whole = table.encode_targets_of("train", name)[[5, 3, 99, 40]]
+        np.testing.assert_array_equal(again.encode_targets_of("train", name), whole)
         np.testing.assert_array_equal(again.split("test").targets[name], whole)
 
 
