@@ -18,10 +18,13 @@ from lightning.fabric.utilities.device_dtype_mixin import _update_properties
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.connectors import checkpoint_connector
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from tensorboard.summary.writer import event_file_writer
 from torch._utils import ExceptionWrapper
 from torch.distributed.rendezvous import _torchelastic_use_agent_store
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, TensorDataset
+from xdist.scheduler import LoadFileScheduling, LoadScopeScheduling
 
 from src.cli.yaml_mode import use_yaml_12
 from src.files.yaml12 import Loader
@@ -167,3 +170,22 @@ def test_a_training_loop_says_what_is_about_to_come() -> None:
     assert callable(loop._should_check_val_fx)
     assert loop._is_training_done is True
     assert trainer.fit_loop._data_fetcher is None
+
+
+def test_trees_of_tensors_can_be_mapped() -> None:
+    """Stages hand on tensors or tuples of tensors; torch has no public module for such trees."""
+    assert tree_map(abs, (-1, {"mask": [-2]})) == (1, {"mask": [2]})
+    assert tree_leaves((1, {"mask": [2]})) == [1, 2]
+
+
+# -- tests -----------------------------------------------------------------------------------------
+def test_the_unit_of_work_of_a_worker_can_be_chosen() -> None:
+    """tests/conftest.py makes one unit of tests/integration; xdist has no option for a folder."""
+    assert issubclass(LoadFileScheduling, LoadScopeScheduling)
+    units = LoadScopeScheduling._split_scope
+    assert list(inspect.signature(units).parameters) == ["self", "nodeid"]
+
+
+def test_event_files_are_numbered() -> None:
+    """Those of one second and process are read in the order of these texts; no setting pads them."""
+    assert event_file_writer._global_uid.get() >= 10**6
