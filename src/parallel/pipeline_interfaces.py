@@ -1,4 +1,4 @@
-"""What travels between the processes of a pipeline, found by sending one row through it."""
+"""The form of what travels between processes of a pipeline, found by sending one row through."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +51,7 @@ class PipelineRank:
 
 @dataclass(frozen=True)
 class Interfaces:
-    """What travels between the processes of a pipeline, for batches of one form.
+    """The forms of what travels between the processes of a pipeline, for batches of one form.
 
     Attributes:
         form: The form of the batches.
