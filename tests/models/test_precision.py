@@ -84,7 +84,7 @@ def test_auto_lambda_looks_ahead_in_full_precision(precision):
     slopes = []
 
     class Noted(AutoLambda):
-        def learn(self, slopes_T, rate):
+        def learn_from_lookahead(self, slopes_T, rate):
             slopes.append(slopes_T.double())
 
     for kind in ("64-true", precision):
