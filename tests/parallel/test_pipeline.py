@@ -154,6 +154,14 @@ def test_no_cut_is_better(sizes: list[int], ranks: int) -> None:
     assert largest(ends) == min(map(largest, combinations(range(1, len(sizes)), ranks - 1)))
 
 
+def test_more_cuts_than_can_be_tried() -> None:
+    places, _ = distribute([1.0] * 40, [], 16, at_least=1)
+    assert places == sorted(places)
+    counts = [places.count(rank) for rank in range(16)]
+    assert min(counts) >= 1
+    assert max(counts) == 3
+
+
 STATES = {
     "a tensor": torch.randn(3, 4, 5),
     "bfloat16": torch.randn(3, 4).bfloat16(),
