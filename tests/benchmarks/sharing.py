@@ -135,7 +135,7 @@ def stacked_table(rounds: int) -> list[str]:
 
         # the order turns round in each round; the first one warms up
         seconds: dict[str, list[float]] = {variant: [] for variant in names}
-        count = max(2, 400 // width)
+        count = 2 if kind is ConvNet else max(2, 400 // width)
         for number in range(rounds + 1):
             for variant in names if number % 2 else reversed(names):
                 taken = time_steps(networks[variant], x, gates, count)
