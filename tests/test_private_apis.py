@@ -187,5 +187,5 @@ def test_the_unit_of_work_of_a_worker_can_be_chosen() -> None:
 
 
 def test_event_files_are_numbered() -> None:
-    """Those of one second and process are read in the order of these texts; no setting pads them."""
+    """Those of one second are read in the order of these numbers as text; none can be padded."""
     assert event_file_writer._global_uid.get() >= 10**6
