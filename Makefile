@@ -31,12 +31,12 @@ $(READY): .requirements.lock
 		echo "error: python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "make: installing the $$(grep -c == $<) packages that a run needs into $(VENV), once"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	@$(BIN)/pip install -qq --disable-pip-version-check -r $<
 	@touch $@
 
 $(DEV): .requirements-dev.lock $(READY)
 	@echo "make: adding the $$(grep -c == $<) packages that tests and checks need to $(VENV), once"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c .requirements.lock -r $<
+	@$(BIN)/pip install -qq --disable-pip-version-check -c .requirements.lock -r $<
 	@touch $@
 
 setup: $(READY) ## install what a run needs, as locked, into .venv
@@ -52,8 +52,7 @@ test: $(DEV) ## run the tests on all cores; ROOM=balancing runs those of one roo
 	$(PYTEST) $(PARALLEL) $(TESTS)
 
 test-slow: $(DEV) ## run the tests that take minutes, and a longer search for counterexamples
-	$(PYTEST) $(PARALLEL) -m slow $(TESTS)
-	$(PYTEST) $(PARALLEL) -m hypothesis --hypothesis-profile=search $(TESTS)
+	$(PYTEST) $(PARALLEL) -m "slow or hypothesis" --hypothesis-profile=search $(TESTS)
 
 lint: $(DEV) ## check style, format and types
 	$(BIN)/ruff check .
