@@ -11,6 +11,7 @@ def make_stage(channels_in: int, channels: int, stride: int) -> nn.Sequential:
     """Makes two 3x3 convolutions with GroupNorm and ReLU; a stride of 2 halves the image."""
     layers: list[nn.Module] = []
     for i, s in enumerate((stride, 1)):
+        # GroupNorm has a shift, so that the convolution needs no bias
         conv = nn.Conv2d(
             channels if i else channels_in, channels, kernel_size=3, stride=s, padding=1, bias=False
         )
@@ -50,6 +51,8 @@ class ConvNet(Encoder):
                 f"ConvNet: width {width} is neither 1, 2, 4 nor a multiple of 8, the number of its "
                 "GroupNorm groups"
             )
+
+        # half the height and width at twice the channels: each stage costs about the same
         sizes = [shape.dense[0], *(width * 2**i for i in range(depth))]
         stages = [make_stage(sizes[i], sizes[i + 1], stride=2 if i else 1) for i in range(depth)]
         stages[-1].append(Pool())

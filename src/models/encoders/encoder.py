@@ -44,6 +44,7 @@ def recompute_stage(stage: Callable[[Inputs | State], State], state: Inputs | St
 
     (Chen et al., "Training deep nets with sublinear memory cost", arXiv 1604.06174.)
     """
+    # without gradients nothing is kept anyway
     if not torch.is_grad_enabled():
         return stage(state)
     found: State = checkpoint(stage, state, use_reentrant=False)
@@ -103,6 +104,7 @@ class Encoder(nn.Module, ABC):
         """Returns the features of the last stage."""
         if self.schedule is not None:
             return self.schedule(inputs)
+        # one call of the sequence: hooks and compilation see it whole
         if not self.recompute:
             return self.stages(inputs)
 

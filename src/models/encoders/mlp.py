@@ -57,10 +57,12 @@ class MLP(Encoder):
                 "MLP reads vectors, but the data gives sequences of tokens: use --model.encoder "
                 "Transformer"
             )
+
         stem = VectorStem(shape)
         self.stages = nn.Sequential(
             nn.Sequential(stem, nn.Linear(stem.features, width)),
             *(Block(width, dropout) for _ in range(depth)),
         )
+        # residual blocks leave their sum unscaled: the last stage normalises it for the heads
         self.stages[-1] = nn.Sequential(self.stages[-1], nn.LayerNorm(width), nn.GELU())
         self.features = width

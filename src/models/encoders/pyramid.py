@@ -100,6 +100,8 @@ class FeaturePyramid(Encoder):
                 "(B, C, H, W) at every stage and end with their mean (Pool), as ConvNet and ResNet "
                 "do"
             )
+
+        # the pyramid reads images, so the mean at the end of the backbone goes
         del last[-1]
         self.stages = nn.Sequential(
             *map(Keep, encoder.stages), TopDown([layout.channels for layout in layouts], width)

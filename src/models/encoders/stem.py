@@ -34,6 +34,7 @@ class VectorStem(nn.Module):
         super().__init__()
         embeddings = [nn.Embedding(n, embedding_size(n)) for n in shape.categories]
         for embedding in embeddings:
+            # vectors of length 1 on average, whatever their size
             nn.init.normal_(embedding.weight, std=embedding.embedding_dim**-0.5)
             start_unseen_at_mean(embedding.weight)
         self.embeddings = nn.ModuleList(embeddings)

@@ -21,6 +21,7 @@ class Tokenizer(nn.Module):
 
     def __init__(self, columns: int, categories: tuple[int, ...], width: int) -> None:
         super().__init__()
+        # one vector for all rows, which attention fills with what a row holds
         self.cls = nn.Parameter(torch.empty(width).uniform_(-(width**-0.5), width**-0.5))
         self.columns = nn.ModuleDict()
         if columns:
@@ -73,9 +74,12 @@ class TabularTransformer(Encoder):
                 f"use --model.encoder {other}"
             )
         check_sizes("TabularTransformer", width, depth, heads, dropout)
+
+        # only [CLS] is read at the end, so the last block computes that position alone
         blocks = [
             Block(width, heads, dropout, rows=1 if k == depth - 1 else None) for k in range(depth)
         ]
+        # as in the paper: without a norm in front of the first attention training is easier
         blocks[0].norm = nn.Identity()
         self.stages = nn.Sequential(Tokenizer(columns, shape.categories, width), *blocks)
         self.stages[-1] = nn.Sequential(self.stages[-1], Finish(width, "first"))

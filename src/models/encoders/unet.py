@@ -13,6 +13,7 @@ from src.models.encoders.resnet import check_images
 
 def resize_like(x: Tensor, like: Tensor) -> Tensor:
     """Resizes images to the height and width of others, linearly between centres of pixels."""
+    # the common case, and the one that must not blur
     if x.shape[-2:] == like.shape[-2:]:
         return x
     return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
@@ -48,6 +49,7 @@ class Up(nn.Module):
 
     def __init__(self, channels_in: int, channels: int, keep: bool) -> None:
         super().__init__()
+        # channels are cut before resizing, which is cheaper than after it
         self.narrow = nn.Conv2d(channels_in, channels, kernel_size=1, bias=False)
         self.body = make_stage(2 * channels, channels, stride=1)
         self.keep = keep
@@ -95,6 +97,8 @@ class UNet(Encoder):
         check_images("UNet", shape, width)
         if depth < 1:
             raise UserError(f"UNet: depth {depth} must be at least 1")
+
+        # the way down, then the way up; the last stage gives features with channels last
         sizes = [width * 2**i for i in range(depth + 1)]
         down = [Down(sizes[i], sizes[i + 1]) for i in range(depth)]
         up: list[nn.Module] = [

@@ -42,6 +42,7 @@ class TaskAdapters(Sharing):
             wrong = "is of lora, not of film" if kind == "film" else "must be at least 0"
             raise UserError(f"TaskAdapters: rank {rank} {wrong}")
         self.encoder = StackedEncoders(encoder, 1)
+        # adapters change the parameters that the encoder runs with
         self.reads_weights = True
         self.feature_sizes = dict.fromkeys(tasks, self.encoder.features)
         self.down = nn.ParameterDict()
@@ -65,6 +66,7 @@ class TaskAdapters(Sharing):
         """Returns each task's own features."""
         state: Inputs | State = inputs
         for k, layout in enumerate(self.encoder.layouts):
+            # the stage as each task has it, run for all tasks side by side
             parameters = {
                 name: self._adapt(p, adapter_key(k, name))
                 for name, p in self.encoder.stack_parameters(k).items()

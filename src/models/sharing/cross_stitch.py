@@ -30,6 +30,7 @@ class Stitch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, ..., C) -> the same."""
+        # one matrix for all channels is one product
         if self.weight.ndim == 2:
             return torch.tensordot(self.weight, x, 1)
         weight = self.weight.view(*self.weight.shape[:2], *[1] * (x.ndim - 2), -1)

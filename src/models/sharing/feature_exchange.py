@@ -56,6 +56,7 @@ class FeatureExchange(Sharing):
         for k, (layout, exchange) in enumerate(
             zip(self.encoders.layouts, self.exchanges, strict=True)
         ):
+            # every stage behind the first reads each task's own state
             output: State = self.encoders(state, apart=k > 0, first=k, last=k + 1)
             mixed.append(exchange(layout.to_channels_last(top(output))))
             state = with_top(output, layout.from_channels_last(mixed[-1]))
@@ -67,6 +68,7 @@ class FeatureExchange(Sharing):
 
     def owners(self) -> Iterator[Owned]:
         """Yields encoders and units for all tasks; in the last unit each task has its own slice."""
+        # all tasks read the earlier units; of the last one each task reads its own slice
         *earlier, last = self.exchanges
         yield from self.encoders.owners([self.tasks] * len(self.tasks))
         yield Owned(self.tasks, [p for exchange in earlier for p in exchange.parameters()])

@@ -37,6 +37,7 @@ class GateInput(nn.Module):
         if shape.tokens:
             self.features = embedding_size(shape.tokens)
             self.stem = nn.Embedding(shape.tokens, self.features)
+            # vectors of length 1 on average, whatever their size
             nn.init.normal_(self.stem.weight, std=self.features**-0.5)
             return
 
@@ -119,6 +120,7 @@ class Gates(nn.Module):
         """
         if x is None or self.weight is None:
             return self.bias
+        # all gates read the same: one wide product
         if x.ndim == 2:
             y = F.linear(x, self.weight.flatten(0, 1), self.bias.flatten())
             return y.unflatten(-1, self.bias.shape)
@@ -142,6 +144,7 @@ def mix(weights: Tensor, state: State) -> State:
 
 def mix_tensors(weights: Tensor, x: Tensor) -> Tensor:
     """Mixes one tensor (E, B, ...) of a state, see :func:`mix`."""
+    # a mask: the first network's serves every task
     if not x.is_floating_point():
         return x[:1].expand(weights.shape[-2], *x.shape[1:])
     if weights.ndim == 2:

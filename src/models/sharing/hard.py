@@ -34,11 +34,14 @@ class HardSharing(Sharing):
                 f"HardSharing: until {until} is outside 1 ... {stages}, the stages of "
                 f"{type(self.encoder).__name__}"
             )
+
+        # with all stages shared, tasks read one tensor, which cheap balancing needs
         self.one_feature = until is None or until == stages
         self.branches = (
             None if self.one_feature else StackedEncoders(encoder, len(tasks), first=until or 0)
         )
         if self.branches is not None:
+            # the stages above belong to the branches
             self.encoder.cut(0, until)
         self.feature_sizes = dict.fromkeys(tasks, self.encoder.features)
 

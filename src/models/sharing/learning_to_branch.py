@@ -80,6 +80,7 @@ class LearningToBranch(Sharing):
         *between, last = self.choices
         for k, choice in enumerate(self.choices):
             output: State = self.nodes(state, apart=k > 0, first=k, last=k + 1)
+            # behind each stage, the nodes of the next choose what they read
             if self.training:
                 output = mix(self._sample(choice), output)
             elif k < len(between):
@@ -115,6 +116,7 @@ class LearningToBranch(Sharing):
     def routes(self) -> Tensor:
         """Returns the node that each task goes through in each stage, (T, stages)."""
         *between, last = self.choices
+        # from the tasks back to the inputs
         route = [last.argmax(1)]
         for choice in reversed(between):
             route.insert(0, choice.argmax(1)[route[0]])

@@ -68,6 +68,7 @@ class Mixture(Sharing):
         """Returns a line that says how evenly the experts are used."""
         if "gates" not in means:
             return []
+        # 0 when all experts are used evenly
         load_E = means["gates"].mean(0)
         shares = " ".join(f"{share:.2f}" for share in load_E.tolist())
         variation = float(load_E.std(correction=0) / load_E.mean())

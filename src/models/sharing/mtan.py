@@ -64,11 +64,13 @@ class MTAN(Sharing):
             state = self.encoder.run(stage, state)
             p = layout.to_channels_last(top(state))
             x = p.expand(len(self.tasks), *p.shape)
+            # what this task attended to in the stage before goes on, by layers that all tasks share
             if attended is not None:
                 carried = self.carry[k - 1](resize_places(attended, p.shape[1:-1], tokens))
                 x = torch.cat([x, carried], -1)
             a = self.attend[k](x)
             attended = a * p
+            # the dashboards show validation rows alone
             if not self.training:
                 means = average_places(a.detach(), tokens).unbind()
                 self._observed |= {

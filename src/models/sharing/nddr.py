@@ -32,6 +32,7 @@ class Reduction(nn.Module):
                 "NDDR: a stage puts out 1 channel, and LayerNorm leaves nothing of it: widen the "
                 "encoder"
             )
+        # weights of the tasks on the diagonals: channels start unmixed
         self.weight = nn.Parameter(
             torch.einsum("ts,cd->tcsd", start_TT, torch.eye(layout.channels))
         )

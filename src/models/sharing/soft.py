@@ -63,6 +63,7 @@ class SoftSharing(Sharing):
         """Returns each task's own features."""
         state: Inputs | State = inputs
         for k, strength in enumerate(self.strengths):
+            # tied for good: all encoders run with their mean, and move by the same gradient
             if strength == inf:
                 means = {
                     name: p.mean(0, keepdim=True).expand_as(p)

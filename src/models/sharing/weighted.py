@@ -42,6 +42,7 @@ class WeightedSharing(Sharing):
             )
         self.encoders = StackedEncoders(encoder, len(tasks))
         T = len(tasks)
+        # logits whose softmax is ``own`` on the diagonal
         start = torch.full((T, len(self.encoders.names), T), log((1 - own) / max(T - 1, 1)))
         start.diagonal(dim1=0, dim2=2).fill_(log(own))
         self.logits = nn.Parameter(start)
@@ -52,6 +53,7 @@ class WeightedSharing(Sharing):
         """Returns the features that each task's mean of the parameters makes."""
         state: Inputs | State = inputs
         for k, weights_TT in enumerate(self.logits.softmax(-1).unbind(1)):
+            # T sets of parameters, each a mean of the T encoders' own
             mixed = {
                 name: torch.tensordot(weights_TT, p, 1)
                 for name, p in self.encoders.stack_parameters(k).items()
