@@ -15,8 +15,8 @@ from unittest import mock
 import pytest
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from src.run.lock import Holder, Lock, find_start
 from src.run import Run
+from src.run.lock import Holder, Lock, find_start
 from tests.cli.calling import call, refused
 
 TOY = (

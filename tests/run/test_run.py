@@ -15,6 +15,7 @@ import src.run.provenance
 from src.checkpoint import SafeCheckpointIO, load_checkpoint
 from src.files.atomic import write_atomically
 from src.files.typed import replace_undefined
+from src.run import Run
 from src.run.provenance import (
     MOST_DIFF,
     command_line,
@@ -22,7 +23,6 @@ from src.run.provenance import (
     make_patch,
     read_code_state,
 )
-from src.run import Run
 from tests.launching import ROOT
 
 
