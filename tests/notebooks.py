@@ -27,7 +27,10 @@ def execute(path: Path) -> Any:
     """
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": path.parent}}
-    NotebookClient(notebook, timeout=900, kernel_name="python3", resources=place).execute()
+    client = NotebookClient(
+        notebook, timeout=900, kernel_name="python3", resources=place, coalesce_streams=True
+    )
+    client.execute()
     for cell in notebook.cells:
         cell.metadata = {}
         if cell.cell_type != "code":
