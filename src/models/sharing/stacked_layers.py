@@ -17,7 +17,7 @@ from src.models.dropout import Dropout
 # A layer with this many outputs or more runs network by network on CPUs. The tensors of all
 # networks together leave the cache, and malloc may give them back to the system at every step. With
 # 8 encoders, 256 rows and one thread, a step is 0.89 to 0.94 times as fast as a loop at width 512
-# if such layers are batched, and 0.98 to 1.02 times if they are not; at width 256 it is 0.95 to 1.06
+# if such layers are batched, and 0.98 to 1.02 if they are not; at width 256 it is 0.95 to 1.06
 # against 1.02 to 1.09. At width 64 the batch is 1.4 times as fast as a loop. On a GPU, where each
 # launch costs, all layers are batched.
 LOOP_FROM = 256
