@@ -133,7 +133,7 @@ class Parent:
 
 
 def follow_parent(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Has this process follow the one that has started it, if that is one of ours.
+    """Makes this process follow the one that has started it, if that is one of ours.
 
     Processes that it starts itself do not follow that one.
     """
@@ -156,7 +156,7 @@ def tell_parent(line: str | None, code: int) -> None:
 
 
 def signal_when_alone(number: int) -> None:
-    """Has Linux send a signal to this process when the thread that has started it ends.
+    """Asks Linux for a signal to this process when the thread that has started it ends.
 
     Other systems do nothing.
     """
@@ -201,7 +201,7 @@ class Fate:
 
 
 def end(children: list[subprocess.Popen[bytes]], seconds: float) -> list[Fate]:
-    """Waits for the end of children, kills those that are late, and returns how each has ended.
+    """Waits for the end of children, kills the late ones, and returns how each has ended.
 
     Args:
         children: In the order of their ranks, from 1. The list is emptied: nobody else is to look

@@ -4,6 +4,8 @@ A public way is better; what stands here has none.
 """
 
 import inspect
+import subprocess
+import sys
 from multiprocessing.queues import Queue
 from pathlib import Path
 
@@ -189,3 +191,11 @@ def test_the_unit_of_work_of_a_worker_can_be_chosen() -> None:
 def test_event_files_are_numbered() -> None:
     """Those of one second are read in the order of these numbers as text; none can be padded."""
     assert event_file_writer._global_uid.get() >= 10**6
+
+
+# -- processes -------------------------------------------------------------------------------------
+def test_a_thread_can_end_its_process() -> None:
+    """src/processes.py calls ``os._exit``, which Python documents: sys.exit ends a thread alone."""
+    code = "import os, threading; threading.Thread(target=os._exit, args=(3,)).start(); input()"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, stdin=subprocess.PIPE, timeout=60).returncode == 3

@@ -1,4 +1,4 @@
-"""What a run will take on its devices, from a few of its rows."""
+"""Measures a few rows of a run, to say what it will take on its devices."""
 
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ class Forecast:
         self._measured: dict[int, Footprint] = {}
 
     def measure(self, rows: int) -> Footprint:
-        """Measures what the parts of the model take for so many rows."""
+        """Measures what the parts of the model take for a number of rows."""
         if rows not in self._measured:
             self.model.configure_model()
             split: Any = self.data.split("train")
@@ -60,13 +60,13 @@ class Forecast:
         return make_footprint(self.model, weigh_parts(self.model), self.doubled)
 
     def plan(self, strategy: Any, accumulated: int, look: bool, why: str) -> Plan:
-        """What lies where and is sent in a step.
+        """Returns what each device holds, and sends in a step.
 
         Args:
             strategy: How several devices work together.
             accumulated: Batches per optimizer step.
             look: Whether to measure anything.
-            why: This strategy, where it was chosen here.
+            why: The reason for this strategy, where it was chosen here.
         """
         self.model.configure_model()
         return make_plan(

@@ -39,7 +39,7 @@ def main(command: Command) -> None:
         patience = 60.0  # the others have the same left to do
     finally:
         processes.end_children(patience)
-        # those that prepare batches would be waited for, should they be stopped
+        # Python would wait for workers that prepare batches, even for stopped ones
         for worker in multiprocessing.active_children():
             worker.kill()
 

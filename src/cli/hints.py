@@ -111,7 +111,7 @@ def is_choice(hints: Hints) -> bool:
 # signatures do not change, and each look at a key reads several
 @lru_cache(maxsize=1024)
 def settings_of(kind: Any) -> dict[str, Hints]:
-    """Returns the types of a class's settings, with those that it hands on to its bases."""
+    """Returns the types of a class's settings, and of the bases that it hands settings on to."""
     found: dict[str, Hints] = {}
     for owner in reversed(kind.__mro__) if inspect.isclass(kind) else [kind]:
         reads = owner.__dict__.get("__init__") if inspect.isclass(owner) else owner

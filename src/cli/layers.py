@@ -70,7 +70,7 @@ def resolve(value: Any, folder: Path, files: tuple[Path, ...]) -> Any:
     Args:
         value: Content of a file.
         folder: The folder that the file lies in.
-        files: The file, after those that refer to it.
+        files: The file, after the files that refer to it.
     """
     if isinstance(value, dict):
         return {key: resolve(item, folder, files) for key, item in value.items()}

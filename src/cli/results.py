@@ -23,7 +23,7 @@ from src.run import Run
 
 @dataclass
 class Trained:
-    """What the training has left in the run folder.
+    """The checkpoints that a training has left in the run folder.
 
     Attributes:
         best: The best checkpoint; None where there was no validation.

@@ -1,4 +1,4 @@
-"""What a run that goes on must not be told, found before anything is written."""
+"""Refuses flags that would make a resumed run another one, before anything is written."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -39,7 +39,7 @@ class Setting:
 
 
 def list_settings(kind: Any, given: int = 0) -> Iterator[Setting]:
-    """Yields the settings of a class, with those that it hands on to its bases.
+    """Yields the settings of a class, and of the bases that it hands settings on to.
 
     Args:
         kind: The class, or a function that makes one.

@@ -1,4 +1,4 @@
-"""What a command tells the person at the terminal besides its results."""
+"""Notes for the person at the terminal, besides the results."""
 
 import sys
 

@@ -338,7 +338,7 @@ def list_averaging(trainer: L.Trainer) -> list[WeightAveraging]:
 def leave_out(trainer: Any, callbacks: Sequence[L.Callback]) -> Iterator[None]:
     """Leaves callbacks out for a while.
 
-    Those that average weights would put the raw ones of a checkpoint in the place of its averages.
+    Callbacks that average weights would load a checkpoint's raw ones in the place of its averages.
     """
     everyone = trainer.callbacks
     trainer.callbacks = [callback for callback in everyone if callback not in callbacks]

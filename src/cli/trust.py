@@ -1,9 +1,9 @@
-"""What the configuration of a run folder may name: the folder may come from a stranger.
+"""Checks what the configuration of a run folder names: the folder may come from a stranger.
 
 A configuration is as good as code: the parser imports what a class path names and calls it. So each
 class path of a run folder is looked at before anything is imported or called. It must be a class,
 of the kind that its key expects, from a trusted package: this project, torch, lightning,
-torchmetrics, and those that ``--trust`` names. Nothing that lies in the folder itself is imported.
+torchmetrics, and the packages of ``--trust``. Nothing in the folder itself is imported.
 """
 
 import inspect

@@ -1,4 +1,4 @@
-"""Has jsonargparse read and write YAML as this project does, in its version 1.2."""
+"""Makes jsonargparse read and write YAML 1.2, as this project does."""
 
 from typing import Any, cast
 
