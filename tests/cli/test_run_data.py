@@ -391,7 +391,7 @@ def test_predictions_of_training_rows_alone_say_so(tmp_path):
     )
     ended = call("predict", "--run", run, "--out", tmp_path / "p.csv")
     assert (
-        "note: these are the rows of the run itself, those that it was trained on among them: 120 train"
+        "note: these are the rows of the run itself, and it was trained on some of them: 120 train"
         in ended.err
     )
     ended = call("predict", "--run", run, "--out", tmp_path / "q.csv", "--split", "train")
