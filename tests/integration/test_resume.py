@@ -15,7 +15,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-import src.train
+import src.cli.results
 from src.checkpoint import load_checkpoint
 from src.run import Run
 from tests.cli.calling import call, table, words_for_table
@@ -338,7 +338,7 @@ def test_a_break_between_two_records_of_the_results(
 ) -> None:
     """TensorBoard's table and metrics.json: both are there in the end, and once."""
     words = ("--logs", tmp_path, "--name", "run", *TOY, "--max_epochs", 1)
-    owner: Any = src.train if after == "log_results" else Run
+    owner: Any = src.cli.results if after == "log_results" else Run
     written = getattr(owner, after)
 
     def broken(*args: Any, **more: Any) -> None:
