@@ -12,10 +12,14 @@ from src.train import train
 from tests.launching import ROOT, only_run, read_json
 
 ADULT = (
-    "39, State-gov, 7, Bachelors, 13, Never-married, Adm-clerical, Not-in-family, White, Male, 2174, 0, 40, United-States, <=50K",
-    "50, Private, 8, HS-grad, 9, Married-civ-spouse, Sales, Husband, Black, Female, 0, 0, 13, Cuba, >50K",
-    "38, ?, 9, HS-grad, 9, Divorced, ?, Own-child, White, Female, 0, 1902, 55, United-States, <=50K",
-    "28, Private, 9, Masters, 14, Never-married, Sales, Unmarried, White, Male, 0, 0, 60, Mexico, >50K",
+    "39, State-gov, 7, Bachelors, 13, Never-married, Adm-clerical, Not-in-family, "
+    "White, Male, 2174, 0, 40, United-States, <=50K",
+    "50, Private, 8, HS-grad, 9, Married-civ-spouse, Sales, Husband, "
+    "Black, Female, 0, 0, 13, Cuba, >50K",
+    "38, ?, 9, HS-grad, 9, Divorced, ?, Own-child, "
+    "White, Female, 0, 1902, 55, United-States, <=50K",
+    "28, Private, 9, Masters, 14, Never-married, Sales, Unmarried, "
+    "White, Male, 0, 0, 60, Mexico, >50K",
 )
 
 

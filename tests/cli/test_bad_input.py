@@ -1,4 +1,6 @@
-"""Every mistake gets one line that names the key, file, column or row and what would be right, and exit code 2."""
+"""Every mistake gets one line that names the key, file, column or row and what would be right, and
+exit code 2.
+"""
 
 import errno
 import os
@@ -232,7 +234,8 @@ TABLES: dict[str, tuple[Content, str, list[str]]] = {
     ),
     "word for a task's weights": (
         table(),
-        "--data.targets [grade] --data.tasks.grade Classification --data.tasks.grade.class_weights heavy",
+        "--data.targets [grade] --data.tasks.grade Classification "
+        "--data.tasks.grade.class_weights heavy",
         ["'grade'", "class_weights 'heavy'", "a list or null"],
     ),
     "setting of a task without a value": (
@@ -609,7 +612,9 @@ class Picky(Toy):
 
 
 def test_own_classes(tmp_path: Path) -> None:
-    """A ValueError is the user's mistake, one line; any other error is a bug and keeps its traceback."""
+    """A ValueError is the user's mistake, one line; any other error is a bug and keeps its
+    traceback.
+    """
     words = ["--data", "tests.cli.test_bad_input.Picky", "--logs", tmp_path]
     refused(call("train", *words, "--data.rows", 0), ["data.rows", "at least 1"])
     with pytest.raises((AttributeError, ValueError)) as caught:
@@ -868,8 +873,8 @@ def test_settings_of_training_are_said_to_have_no_effect(trained: dict[str, Path
     ended = call("evaluate", "--run", trained["toy"], "--lr", 3, "--seed", 4)
     assert ended.code == 0
     assert (
-        ended.err
-        == "note: --model.optimizer.lr, --seed_everything has no effect here: the run has settled that\n"
+        ended.err == "note: --model.optimizer.lr, --seed_everything has no effect here: "
+        "the run has settled that\n"
     )
 
 
@@ -948,7 +953,9 @@ def launched(verb: str, *words: object, says: list[str]) -> None:
 
 @pytest.mark.slow
 def test_process_on_a_full_disk(small_disk: Path) -> None:
-    """A checkpoint is 0.9 MB here, so that a new one cannot be written while best.ckpt and last.ckpt are there."""
+    """A checkpoint is 0.9 MB here, so that a new one cannot be written while best.ckpt and
+    last.ckpt are there.
+    """
     launched(
         "train",
         *TOY,

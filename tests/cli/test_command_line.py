@@ -291,7 +291,9 @@ def test_the_order_of_flags_does_not_matter() -> None:
 # -- the shipped files -----------------------------------------------------------------------------
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("model/*.yaml")), ids=lambda path: path.stem)
 def test_model_files_state_class_defaults(tmp_path: Path, path: Path) -> None:
-    """A value that differs from its class's default would be lost unseen when another layer names the class."""
+    """A value that differs from its class's default would be lost unseen when another layer names
+    the class.
+    """
     stated = load(path.read_text())
     shown = resolved("--config", write(tmp_path / "config.yaml", {"model": str(path)}))["model"]
     for part, value in stated.items():

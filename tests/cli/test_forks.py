@@ -74,7 +74,8 @@ def fork(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("models.encoders", "mlp", "MLP"),
         ("tasks", "regression", "Regression"),
     ):
-        content = f'"""Mine."""\n\nfrom src.{package} import {file}\n\n\nclass {name}({file}.{name}):\n    """Mine."""\n'
+        content = f'"""Mine."""\n\nfrom src.{package} import {file}\n\n\n'
+        content += f'class {name}({file}.{name}):\n    """Mine."""\n'
         (here / "src" / package.replace(".", "/") / "aaa.py").write_text(content)
     return here
 
@@ -103,8 +104,10 @@ def test_a_class_with_the_name_of_another(fork: Path) -> None:
     done = trained(fork, *flags)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
-        "note: MLP is src.models.encoders.mlp.MLP; for the other of this name write src.models.encoders.aaa.MLP",
-        "note: Regression is src.tasks.regression.Regression; for the other of this name write src.tasks.aaa.Regression",
+        "note: MLP is src.models.encoders.mlp.MLP; for the other of this name write "
+        "src.models.encoders.aaa.MLP",
+        "note: Regression is src.tasks.regression.Regression; for the other of this name write "
+        "src.tasks.aaa.Regression",
     ]
     assert re.search(r"class_path: src.models.encoders.(mlp.)?MLP\n", done.stdout)
     assert "class_path: src.tasks.regression.Regression\n" in done.stdout

@@ -1,4 +1,6 @@
-"""A run knows its data: what evaluate, predict and --resume make of files that are, were or are not the run's."""
+"""A run knows its data: what evaluate, predict and --resume make of files that are, were or are not
+the run's.
+"""
 
 import json
 import shutil
@@ -193,10 +195,9 @@ def test_rows_that_were_trained_on_are_counted_in_other_files(tmp_path):
         run, tmp_path, "--data.path", tmp_path / "data.csv"
     )  # by name: as new rows
     assert "all 121 rows" in ended.out
-    assert (
-        f"{(frame['split'] == 'train').sum()} of them have the inputs of rows that the run was trained on"
-        in ended.out
-    )
+    trained_on = (frame["split"] == "train").sum()
+    words = "of them have the inputs of rows that the run was trained on"
+    assert f"{trained_on} {words}" in ended.out
 
 
 def test_the_run_s_own_file_is_known_by_its_content_wherever_it_lies(tmp_path):
@@ -382,7 +383,9 @@ def test_the_same_rows_are_tested_whatever_the_targets(tmp_path):
 
 
 def test_predictions_of_training_rows_alone_say_so(tmp_path):
-    """Where validation and test rows lie in files of their own, each row of the first file is a training row."""
+    """Where validation and test rows lie in files of their own, each row of the first file is a
+    training row.
+    """
     table().to_csv(tmp_path / "data.csv", index=False)
     for seed, name in ((1, "val"), (2, "test")):
         table(20, seed).to_csv(tmp_path / f"{name}.csv", index=False)

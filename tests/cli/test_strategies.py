@@ -1,4 +1,6 @@
-"""Strategies by name, with their settings as flags: mistakes are one line that says the way out, and a saved plan can be read."""
+"""Strategies by name, with their settings as flags: mistakes are one line that says the way out,
+and a saved plan can be read.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""Settings of the Trainer: those that work work wholly, those that cannot be right are refused before anything is left behind."""
+"""Settings of the Trainer: those that work work wholly, those that cannot be right are refused
+before anything is left behind.
+"""
 
 import copy
 import threading
@@ -300,8 +302,8 @@ def test_a_schedule_of_steps_that_is_moved_each_epoch(tmp_path: Path) -> None:
     )
     _, out = trained(tmp_path, *cyclic, "--model.scheduler_interval", "epoch")
     assert (
-        "note: CyclicLR is made to move at each step; model.scheduler_interval epoch moves it once an epoch\n"
-        in out
+        "note: CyclicLR is made to move at each step; model.scheduler_interval epoch moves it "
+        "once an epoch\n" in out
     )
 
 
@@ -510,7 +512,9 @@ class Order(L.Callback):
 
 
 def test_a_data_module_serves_several_fits(tmp_path):
-    """The position of one run in the stream is no other's: two models trained on one data module see the same batches."""
+    """The position of one run in the stream is no other's: two models trained on one data module
+    see the same batches.
+    """
     data, orders = Toy(), [Order(), Order()]
     quietly = {
         "logger": False,
