@@ -116,7 +116,7 @@ def table(rows: int = ROWS, without: Sequence[str] = (), **changed: list[Any]) -
 
 
 def with_cell(column: str, row: int, value: str) -> str:
-    """The table as CSV with one cell replaced; rows count from 1 after the header, as in messages."""
+    """Returns the table as CSV with one cell replaced; rows count from 1 after the header."""
     values = columns()[column]
     changed = {column: [*values[: row - 1], value, *values[row:]]}
     return table(ROWS, (), **changed)

@@ -1,4 +1,4 @@
-"""Help: what a verb can be told, on two pages; all of it, and one key at a time, as one types it."""
+"""Help: the settings of a command on two pages, all of them, and one key at a time."""
 
 import re
 

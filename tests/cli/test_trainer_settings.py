@@ -390,7 +390,7 @@ def test_evaluation_does_not_keep_a_runs_limits(tmp_path: Path) -> None:
 
 
 def test_evaluation_of_the_training_rows_starts_at_the_first(tmp_path: Path) -> None:
-    """The best checkpoint was taken in the middle of an epoch, and says so of the training stream."""
+    """The best checkpoint was taken within an epoch, and has that place in the training stream."""
     run, _ = trained(tmp_path, "--trainer.val_check_interval", 0.5)
     scores = []
     for size in (500, 24, 4):

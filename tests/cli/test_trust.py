@@ -1,4 +1,4 @@
-"""Run folders of strangers: no field of a configuration runs code, or writes outside of the folder."""
+"""Run folders of strangers: no field of a configuration runs code, or writes outside."""
 
 import copy
 import json
@@ -88,7 +88,7 @@ def with_value(tree: Any, place: tuple[Any, ...], value: Any) -> Any:
 
 
 def harmful(run: Path, mark: Path) -> dict[str, Any]:
-    """Returns values that would make the mark if anything imported, called or read what they name."""
+    """Returns values that would make the mark if anything imported or called what they name."""
     (run / "evil.py").write_text(ENCODER.format(mark=str(mark)))
     touch = f"touch {mark}"
     system = {"class_path": "os.system", "init_args": {"command": touch}}
@@ -117,7 +117,7 @@ def harmful(run: Path, mark: Path) -> dict[str, Any]:
 def accepted(
     run: Path, config: dict[str, Any], mark: Path
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yields the harmful values that are not refused before anything is parsed, with their places."""
+    """Yields the harmful values that are not refused before parsing, with their places."""
     import_every_class()
     trust = Trust(run)
     for place in list(places(config))[1:]:  # the first is the whole
