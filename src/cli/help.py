@@ -177,6 +177,9 @@ class Help:
             return [value]
         kinds = kinds_of(hints, value)
         chosen = isinstance(value, str) or (isinstance(value, dict) and "class_path" in value)
+        if not kinds:  # a word that is no class, such as auto
+            kinds = kinds_of(hints, None)
+            chosen = False
         if chosen or len(kinds) < 2 or not inspect.isabstract(kinds[0]):
             return kinds[:1]
         return [

@@ -64,7 +64,34 @@ def explain(error: ArgumentError, settings: Configuration) -> str:
         keys.append(key[1])
         path = found[1]
         text = found[2]
-    return Mistake(".".join(keys), path, settings).say(text)
+    above = find_entry(".".join(keys), path, text, settings)
+    return Mistake(above, path, settings).say(text)
+
+
+def find_entry(above: str, path: str, text: str, settings: Configuration) -> str:
+    """Returns the key of a class, with its entry where a mapping holds several classes.
+
+    jsonargparse names the mapping alone: ``data.sources``, and not ``data.sources.b``.
+
+    Args:
+        above: The key that a class was chosen by.
+        path: The path of the class.
+        text: What is wrong within the class.
+        settings: All settings.
+    """
+    entries = value_at(above, settings.tree) if above else None
+    wrong = KEY.search(text) or UNKNOWN.search(text)
+    if wrong is None or not isinstance(entries, dict) or "class_path" in entries:
+        return above
+    _, _, value = text.rpartition(GOT)
+    for name, entry in entries.items():
+        given = (entry.get("init_args") or {}) if isinstance(entry, dict) else {}
+        if wrong[1] not in given or entry.get("class_path") != path:
+            continue
+        # several entries may have the key: the value tells which one is meant
+        if GOT not in text or str(given[wrong[1]]) == value:
+            return f"{above}.{name}"
+    return above
 
 
 def read_chain(error: BaseException) -> list[str]:

@@ -166,8 +166,6 @@ def optimizer_and_schedule(
         if make_scheduler is None:
             return optimizer
         scheduler = make_schedule(make_scheduler, optimizer, steps)
-    except UserError:
-        raise
     except (ValueError, TypeError) as error:
         raise UserError(f"model.optimizer or model.scheduler: {error}") from None
 
