@@ -56,13 +56,13 @@ def clean(output: Any) -> None:
     if "metadata" in output:
         output.metadata = {}
     if "text" in output:
-        output.text = without_paths(output.text)
+        output.text = plain_text(output.text)
     data = output.get("data", {})
     if "image/png" in data:
         data["image/png"] = compress(data["image/png"])
     for kind, value in data.items():
         if isinstance(value, str) and kind.startswith("text/"):
-            data[kind] = without_paths(value)
+            data[kind] = plain_text(value)
 
 
 def compress(png: str) -> str:
@@ -73,9 +73,11 @@ def compress(png: str) -> str:
     return base64.b64encode(small.getvalue()).decode()
 
 
-def without_paths(text: str) -> str:
-    """Replaces the project's folder and temporary folders by short names."""
+def plain_text(text: str) -> str:
+    """Removes what only this machine's reader would see: paths, addresses, colours of terminals."""
     text = text.replace(str(ROOT), "multitask-lightning")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    text = re.sub(r" at 0x[0-9a-f]+", "", text)
     return re.sub(r"/(?:var/folders|tmp)/[\w./-]*?tmp\w+", "logs", text)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tests.notebooks import MOST_BYTES, NOTEBOOKS, execute, without_paths
+from tests.notebooks import MOST_BYTES, NOTEBOOKS, execute, plain_text
 
 
 def kinds(notebook: object) -> list[list[str]]:
@@ -24,7 +24,7 @@ def test_runs_and_shows_as_much_as_is_committed(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_is_committed_with_figures_and_without_paths(path: Path) -> None:
+def test_is_committed_with_figures_and_plain_text(path: Path) -> None:
     assert any("image/png" in of_cell for of_cell in kinds(nbformat.read(path, as_version=4)))
     for cell in nbformat.read(path, as_version=4).cells:
         assert cell.get("execution_count") is None
@@ -32,4 +32,4 @@ def test_is_committed_with_figures_and_without_paths(path: Path) -> None:
             assert output.get("name") != "stderr"
             assert len(str(output)) < MOST_BYTES
             text = str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
-            assert text == without_paths(text)
+            assert text == plain_text(text)
