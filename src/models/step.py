@@ -95,12 +95,11 @@ class TrainingStep:
             totals_2T = scheduled.totals_2T
             loss = SurrogateLoss.apply(scheduled.value, scheduled.gradients, *scheduled.parameters)
         else:
-            features = model.runner.features(model, batch.inputs)
             if isinstance(model.balancer, LossBalancer):
-                outputs = model.runner.outputs(model, features)
-                sums_T, counts_T = model.heads.loss_sums(outputs, batch.targets)
+                sums_T, counts_T = self._loss_sums(batch)
                 loss, totals_2T = self.weigh_losses(sums_T, counts_T, batch)
             else:
+                features = model.runner.features(model, batch.inputs)
                 last = self._ends_step(batch_idx)
                 loss, totals_2T = self._balance_gradients(features, batch, last)
         self.sums_2T.add_(totals_2T)
@@ -110,6 +109,13 @@ class TrainingStep:
             return loss
         self.penalty = penalty.detach()
         return loss + penalty.to(loss.device)
+
+    def _loss_sums(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Runs the network; returns sums of losses and counts of labels on this rank, both (T,)."""
+        model = self.model
+        features = model.runner.features(model, batch.inputs)
+        outputs = model.runner.outputs(model, features)
+        return model.heads.loss_sums(outputs, batch.targets)
 
     def weigh_losses(self, sums_T: Tensor, counts_T: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Weighs the losses by a balancer that looks at their values.
@@ -230,8 +236,7 @@ class TrainingStep:
 
         def losses(rows: Batch) -> Tensor:
             self.seed_randomness(batch)  # the same units are dropped each time
-            outputs = model.runner.outputs(model, model.runner.features(model, rows.inputs))
-            sums_T, counts_T = model.heads.loss_sums(outputs, rows.targets)
+            sums_T, counts_T = self._loss_sums(rows)
             totals_2T = global_sum(torch.stack([sums_T.detach(), counts_T]))
             _, scale_T = self.normalise(totals_2T)
             return sums_T * (scale_T / replica()[1])
@@ -260,8 +265,7 @@ class TrainingStep:
         model = self.model
         self.seed_randomness(batch)  # the same units are dropped
         with torch.no_grad(), model.trainer.precision_plugin.forward_context():
-            outputs = model.runner.outputs(model, model.runner.features(model, batch.inputs))
-            totals_2T = torch.stack(model.heads.loss_sums(outputs, batch.targets))
+            totals_2T = torch.stack(self._loss_sums(batch))
         after, _ = self.normalise(global_sum(totals_2T))
         model.balancer.after_step(before, after)
 
