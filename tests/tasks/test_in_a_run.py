@@ -58,6 +58,14 @@ def trained(folder: Path, *words: str) -> tuple[Path, pd.DataFrame, str]:
     return only_run(folder / "logs" / "x"), frame, ended.out
 
 
+def predict_cases(run: Path, folder: Path) -> pd.DataFrame:
+    """Returns the predictions of a run for all rows of the table in a folder."""
+    out = folder / "p.csv"
+    ended = call("predict", "--run", run, "--data.path", folder / "cases.csv", "--out", out)
+    assert ended.code == 0
+    return pd.read_csv(out)
+
+
 def test_predictions_have_the_metrics_of_the_table(tmp_path: Path) -> None:
     run, frame, out = trained(tmp_path, "--data.tasks.tags.per_label", "true")
     described = load_checkpoint(run / "checkpoints" / "best.ckpt")["tasks"]
@@ -67,19 +75,7 @@ def test_predictions_have_the_metrics_of_the_table(tmp_path: Path) -> None:
     assert f"thresholds of tags: u {u:.4g}, v {v:.4g}, chosen on validation rows" in out
     assert "score: mean over tasks of AUROC (fraud, tags)" in out
 
-    assert (
-        call(
-            "predict",
-            "--run",
-            run,
-            "--data.path",
-            tmp_path / "cases.csv",
-            "--out",
-            tmp_path / "p.csv",
-        ).code
-        == 0
-    )
-    predicted = pd.read_csv(tmp_path / "p.csv")
+    predicted = predict_cases(run, tmp_path)
     assert len(predicted) == 240
     assert ((predicted["fraud.p_yes"] > threshold) == (predicted["fraud"] == "yes")).all()
     metrics = json.loads((run / "metrics.json").read_text())
@@ -102,19 +98,7 @@ def test_thresholds_by_hand(tmp_path: Path) -> None:
     flags = ("--data.tasks.fraud.threshold", "0.3", "--data.tasks.tags.thresholds", "[0.2, 0.6]")
     run, _, out = trained(tmp_path, *flags)
     assert "chosen on validation rows" not in out
-    assert (
-        call(
-            "predict",
-            "--run",
-            run,
-            "--data.path",
-            tmp_path / "cases.csv",
-            "--out",
-            tmp_path / "p.csv",
-        ).code
-        == 0
-    )
-    predicted = pd.read_csv(tmp_path / "p.csv")
+    predicted = predict_cases(run, tmp_path)
     assert ((predicted["fraud.p_yes"] > 0.3) == (predicted["fraud"] == "yes")).all()
     assert ((predicted["tags.p_u"] > 0.2) == (predicted["tags.u"] == 1)).all()
     assert ((predicted["tags.p_v"] > 0.6) == (predicted["tags.v"] == 1)).all()
