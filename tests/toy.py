@@ -27,6 +27,12 @@ from src.tasks import (
     Task,
 )
 
+# flags of a small run whose dropout makes the random numbers matter
+DROPOUT = (
+    *("--data", "tests.toy.Toy", "--model.encoder.width", 16),
+    *("--model.encoder.dropout", 0.2),
+)
+
 
 class Toy(MultiTaskDataModule):
     """211 rows to train, 101 to validate, 97 to test: primes, which no number of ranks divides.

@@ -24,20 +24,12 @@ from tests.launching import (
     train,
     weights,
 )
-from tests.toy import KillAt, SignalAt, SleepAt, StopAt
+from tests.toy import DROPOUT, KillAt, SignalAt, SleepAt, StopAt
 
 # 14 steps an epoch; dropout, so that the random numbers matter
 TOY = (
-    *(
-        "--data",
-        "tests.toy.Toy",
-        "--max_epochs",
-        3,
-        "--model.encoder.width",
-        16,
-        "--model.encoder.dropout",
-        0.2,
-    ),
+    *DROPOUT,
+    *("--max_epochs", 3),
     *("--watch.checkpoint_every", 4, "--watch.figures_every", 0, "--accelerator", "cpu"),
 )
 LOST = (

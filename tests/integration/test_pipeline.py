@@ -28,7 +28,7 @@ from tests.cli.calling import call
 from tests.integration import grid
 from tests.integration.test_resume import assert_same, checkpoint
 from tests.launching import curves, furthest, launch, only_run, read_json, train, weights
-from tests.toy import KillAt, bare_trainer
+from tests.toy import DROPOUT, KillAt, bare_trainer
 
 
 class Cropped(Rows):
@@ -207,16 +207,8 @@ def test_a_rank_holds_its_own_weights_alone(
 
 
 TOY = (
-    *(
-        "--data",
-        "tests.toy.Toy",
-        "--max_epochs",
-        3,
-        "--model.encoder.width",
-        16,
-        "--model.encoder.dropout",
-        0.2,
-    ),
+    *DROPOUT,
+    *("--max_epochs", 3),
     *(
         "--watch.checkpoint_every",
         4,

@@ -22,20 +22,12 @@ from tests.cli.calling import call, table, words_for_table
 from tests.integration import resuming
 from tests.integration.resuming import CASES, TOPOLOGIES
 from tests.launching import curves, launch, only_run, port, read_json, train
-from tests.toy import KillAt, RaiseAt, SignalAt, mark
+from tests.toy import DROPOUT, KillAt, RaiseAt, SignalAt, mark
 
 # dropout, so that the random numbers matter; patience and a schedule, so that their state does
 TOY = (
-    *(
-        "--data",
-        "tests.toy.Toy",
-        "--max_epochs",
-        4,
-        "--model.encoder.width",
-        16,
-        "--model.encoder.dropout",
-        0.2,
-    ),
+    *DROPOUT,
+    *("--max_epochs", 4),
     *("--watch.checkpoint_every", 4, "--watch.patience", 10, "--watch.figures_every", 0),
 )
 

@@ -8,19 +8,11 @@ import pytest
 
 from src.launch.ray import launch as launch_on_ray
 from tests.launching import furthest, launch, only_run, read_json, train, weights
-from tests.toy import KillAt
+from tests.toy import DROPOUT, KillAt
 
 TOY = (
-    *(
-        "--data",
-        "tests.toy.Toy",
-        "--max_epochs",
-        3,
-        "--model.encoder.width",
-        16,
-        "--model.encoder.dropout",
-        0.2,
-    ),
+    *DROPOUT,
+    *("--max_epochs", 3),
     *("--watch.checkpoint_every", 4, "--watch.figures_every", 0, "--accelerator", "cpu"),
 )
 
