@@ -36,12 +36,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": GROUND | {"tasks"},
     "models": GROUND | {"balancing", "tasks"},
     "monitoring": GROUND | {"balancing", "tasks"},
-    "analysis": GROUND | {"run", "tasks"},
+    "analysis": GROUND | {"launch", "run", "tasks"},
     "export": GROUND | {"models", "run", "tasks"},
 }
 ROOMS = {*MAY_IMPORT, "cli"}
-MAY_IMPORT["cli"] = ROOMS - {"analysis", "export"}
-VERBS = ("train", "evaluate", "predict", "fork")
+MAY_IMPORT["cli"] = ROOMS - {"export"}
+VERBS = (
+    *("train", "evaluate", "predict", "fork"),
+    *("compare", "report", "sweep", "affinity", "reference"),
+)
 
 
 def room(path: Path) -> str:

@@ -1,0 +1,1 @@
+"""Conclusions from runs: studies, reports, affinities, and references that are no networks."""
