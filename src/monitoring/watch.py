@@ -15,6 +15,7 @@ from src.monitoring.hparams import HParams
 from src.monitoring.interrupt import Interrupt
 from src.monitoring.learning_rate import LearningRate
 from src.monitoring.progress import Progress
+from src.monitoring.progress_file import NAME, ProgressFile
 from src.monitoring.selection import Selection
 from src.monitoring.watcher import WatcherGroup
 
@@ -73,6 +74,8 @@ class Watch:
         interrupt = None if folder is None else Interrupt(folder / "last.ckpt")
         if interrupt is not None:
             watchers.append(interrupt)
+        if folder is not None:
+            watchers.append(ProgressFile(folder.parent / NAME))
 
         # the selection compares before the best checkpoint is saved
         selection = Selection(self.patience)

@@ -8,6 +8,7 @@ logs/<name>/<date-time>/
     run.lock          who trains here now: process, host, since when
     schema.json       how to read new rows, where the data module needs the training data for that
     metrics.json      validation and test metrics of the best checkpoint
+    progress.json     steps so far, and the scores of each validation
     checkpoints/      best.ckpt (by val/score) and last.ckpt (to resume from)
     events.*          TensorBoard
 """
