@@ -58,12 +58,14 @@ class Candidate(TypedDict):
     Attributes:
         settings: {dotted key: value} of what is tuned.
         trial: The key of its trial.
+        fold: The fold that it was tuned for; None where there are none.
         score: The validation score of its best checkpoint; None where it has none.
         chosen: The tasks for which it was chosen; all of them but in single-task rows.
     """
 
     settings: dict[str, Any]
     trial: str
+    fold: int | None
     score: float | None
     chosen: list[str]
 
