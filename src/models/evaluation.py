@@ -1,6 +1,5 @@
 """One pass over validation or test rows: losses, metrics, scores."""
 
-from math import inf, isfinite, isnan, nan
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from src.batch import PADDING, Batch
 from src.collectives import global_sum, replica_group
+from src.tasks.evaluation import TaskEvaluation
 
 if TYPE_CHECKING:
     from src.models.module import MultiTaskModel
@@ -23,21 +23,25 @@ class Evaluation:
 
     Attributes:
         observed: The means over rows of what the sharing architecture observes, once finished.
-        scores: {task: score}, once finished; NaN where no label defines it.
     """
 
     def __init__(self, model: "MultiTaskModel") -> None:
         self.model = model
         self.observed: dict[str, Tensor] = {}
-        self.scores: dict[str, float] = {}
         shape = 2, len(model.names)
         self._totals_2T = torch.zeros(*shape, dtype=torch.float64, device=model.device)
         self._sums: dict[str, tuple[Tensor, torch.Size]] = {}
-        for name in model.tasks:
-            metrics = model.metrics_of(name)
-            metrics.reset()
-            for metric in metrics.values():
+
+        metrics = {name: model.metrics_of(name) for name in model.tasks}
+        self._of_tasks = TaskEvaluation(model.tasks, metrics, model.chosen_tasks)
+        for collection in metrics.values():
+            for metric in collection.values():
                 metric.process_group = replica_group()
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """{task: score}, once finished; NaN where no label defines it."""
+        return self._of_tasks.scores
 
     def add(self, batch: Batch) -> dict[str, Tensor]:
         """Adds a batch of this process's rows; returns {task: outputs}."""
@@ -47,8 +51,7 @@ class Evaluation:
         self._observe(batch)
         self._totals_2T += torch.stack(model.heads.loss_sums(grouped, batch.targets))
         outputs = model.heads.split(grouped)
-        for name, task in model.tasks.items():
-            task.update_metrics(model.metrics_of(name), outputs[name], batch.targets[name])
+        self._of_tasks.add(outputs, batch.targets)
         return outputs
 
     def _observe(self, batch: Batch) -> None:
@@ -69,31 +72,10 @@ class Evaluation:
             choose: Whether the tasks' thresholds are chosen on these rows, before anything that
                 depends on them is computed.
         """
-        model = self.model
-        sums_T, counts_T = global_sum(self._totals_2T)
+        sums_T, counts_T = global_sum(self._totals_2T).tolist()
         for name, (sums, shape) in self._sums.items():
             total = global_sum(sums)
             self.observed[name] = (total[:-1] / total[-1]).view(shape)
 
-        values: dict[str, float] = {}
-        for name, total, count in zip(model.names, sums_T.tolist(), counts_T.tolist(), strict=True):
-            loss = total / count if count else nan
-            metrics = model.metrics_of(name)
-            if choose:
-                task = model.tasks[name]
-                model.chosen_tasks[name] = task.choose(metrics) if count else task
-            task = model.chosen_tasks[name]
-            computed = task.compute(metrics)
-            logged = {"loss": loss, **computed, **task.compute_per_output(metrics)}
-            for key, value in logged.items():
-                values[f"{stage}/{name}/{key}"] = float(value)
-
-            bounded = task.bound_for_score(metrics) if count else {}
-            # a task that diverged has the worst score
-            diverged = count and not isfinite(loss)
-            self.scores[name] = -inf if diverged else task.score({**computed, **bounded})
-
-        # a task without labels has no score
-        known = [score for score in self.scores.values() if not isnan(score)]
-        values[f"{stage}/score"] = sum(known) / len(known) if known else nan
-        return values
+        losses = dict(zip(self.model.names, zip(sums_T, counts_T, strict=True), strict=True))
+        return self._of_tasks.finish(stage, losses, choose)

@@ -1,0 +1,82 @@
+"""The metrics and scores of all tasks over one pass over validation or test rows."""
+
+from collections.abc import Mapping, MutableMapping
+from math import inf, isfinite, isnan, nan
+
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from src.tasks.task import Task
+
+
+class TaskEvaluation:
+    """Gathers the metrics of one pass over rows, from outputs and targets alone.
+
+    So a network and a reference that is none are measured by the same lines.
+
+    Args:
+        tasks: {name: task}.
+        metrics: {name: its metrics, of :meth:`Task.assemble_metrics`}; they are reset.
+        chosen: {name: the task with the thresholds that a validation has chosen}; a validation
+            puts its choice in.
+
+    Attributes:
+        scores: {task: score}, once finished; NaN where no label defines it.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        metrics: Mapping[str, MetricCollection],
+        chosen: MutableMapping[str, Task],
+    ) -> None:
+        self.tasks = tasks
+        self.metrics = metrics
+        self.chosen = chosen
+        self.scores: dict[str, float] = {}
+        for collection in metrics.values():
+            collection.reset()
+
+    def add(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+        """Adds a batch.
+
+        Args:
+            outputs: {task: (B, ..., O)}, fp32.
+            targets: {task: (B, ...)}; missing labels count nowhere.
+        """
+        for name, task in self.tasks.items():
+            task.update_metrics(self.metrics[name], outputs[name], targets[name])
+
+    def finish(
+        self, stage: str, losses: Mapping[str, tuple[float, float]], choose: bool = False
+    ) -> dict[str, float]:
+        """Returns {stage/task/name: value} and stage/score, the tasks' mean.
+
+        Args:
+            stage: 'val' or 'test'.
+            losses: {task: (sum of its losses, number of its labels)} over all rows.
+            choose: Whether the tasks' thresholds are chosen on these rows, before anything that
+                depends on them is computed.
+        """
+        values: dict[str, float] = {}
+        for name, (total, count) in losses.items():
+            loss = total / count if count else nan
+            metrics = self.metrics[name]
+            if choose:
+                task = self.tasks[name]
+                self.chosen[name] = task.choose(metrics) if count else task
+            task = self.chosen[name]
+            computed = task.compute(metrics)
+            logged = {"loss": loss, **computed, **task.compute_per_output(metrics)}
+            for key, value in logged.items():
+                values[f"{stage}/{name}/{key}"] = float(value)
+
+            bounded = task.bound_for_score(metrics) if count else {}
+            # a task that diverged has the worst score
+            diverged = count and not isfinite(loss)
+            self.scores[name] = -inf if diverged else task.score({**computed, **bounded})
+
+        # a task without labels has no score
+        known = [score for score in self.scores.values() if not isnan(score)]
+        values[f"{stage}/score"] = sum(known) / len(known) if known else nan
+        return values
