@@ -63,15 +63,17 @@ class Holder:
 
 
 class Lock:
-    """The lock of a run folder.
+    """The lock of a folder: a run's, or one of another kind, such as a study's.
 
     Args:
-        folder: The run folder.
+        folder: The folder.
+        kind: Its kind, which names the file and the folder in messages.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: str = "run") -> None:
         self.folder = folder
-        self.path = folder / "run.lock"
+        self.kind = kind
+        self.path = folder / f"{kind}.lock"
 
     def holder(self) -> Holder | None:
         """Returns the other process that trains here now; None where none is known to.
@@ -112,7 +114,7 @@ class Lock:
             except FileExistsError:
                 # a network file system may not have kept another process out
                 raise UserError(
-                    f"run {self.folder} has just been taken by another process"
+                    f"{self.kind} {self.folder} has just been taken by another process"
                 ) from None
             except OSError as error:
                 # a full disk leaves half a lock
@@ -143,7 +145,8 @@ class Lock:
         # whether a process of another machine runs cannot be seen from here
         if holder.host != mine.host:
             way_out += f"; if it has ended already, remove {self.path}"
-        return f"run {self.folder} is being trained by {holder}: {way_out}"
+        doing = "trained" if self.kind == "run" else "run"
+        return f"{self.kind} {self.folder} is being {doing} by {holder}: {way_out}"
 
 
 @contextmanager
