@@ -67,7 +67,7 @@ class StudyDisplay:
     def tell(self, work: Work, outcome: Outcome) -> None:
         """Prints a line for a trial that has ended."""
         ended, known = self.count()
-        words = outcome.status
+        words: str = outcome.status
         if outcome.status == "finished" and outcome.seconds is not None:
             self.durations.append(outcome.seconds)
             words = f"{format_seconds(outcome.seconds)}"

@@ -111,13 +111,13 @@ class Tuning(TypedDict):
 
     Attributes:
         method: grid, or the name of a sampler.
-        space: {dotted key: values, or [low, high] and perhaps "log"}.
+        space: {dotted key: values, or the bounds of a range}.
         trials: Candidates for each row.
         by: The metric that has chosen, such as val/score.
     """
 
     method: str
-    space: dict[str, list[Any]]
+    space: dict[str, Any]
     trials: int
     by: str
 
