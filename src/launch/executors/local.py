@@ -92,9 +92,20 @@ class LocalExecutor:
         """Does nothing: children are ended one by one."""
 
 
-def start_child(words: list[str], environment: dict[str, str], output: BinaryIO) -> Child:
-    """Starts a process whose output goes to a file, in a session of its own."""
-    return Child(words, environment, stdout=output, stderr=output, start_new_session=True)
+def start_child(
+    words: list[str], environment: dict[str, str], output: BinaryIO, folder: Path | None = None
+) -> Child:
+    """Starts a process whose output goes to a file, in a session of its own.
+
+    Args:
+        words: The program and its arguments.
+        environment: Its environment variables.
+        output: The file.
+        folder: The folder that it runs in; this process's unless stated.
+    """
+    return Child(
+        words, environment, stdout=output, stderr=output, start_new_session=True, cwd=folder
+    )
 
 
 def count_cores() -> int:
