@@ -40,7 +40,7 @@ def slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def make(ray: FakeRay, slurm: None, tmp_path: Path) -> Iterator[Callable[..., Executor]]:
+def make(ray: FakeRay, slurm: None, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Makes executors, and closes them at the end."""
     made: list[Executor] = []
 
@@ -86,7 +86,7 @@ def has_ended(pid: int, seconds: float = 10.0) -> bool:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_commands_end_and_fail(place: str, make: Callable[..., Executor], tmp_path: Path) -> None:
+def test_commands_end_and_fail(place: str, make: Callable[..., Any], tmp_path: Path) -> None:
     executor = make(place)
     commands = (["say", "two words"], ["fail"], ["break"])
     logs = [tmp_path / f"{number}.log" for number in range(3)]
@@ -102,7 +102,7 @@ def test_commands_end_and_fail(place: str, make: Callable[..., Executor], tmp_pa
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_command_saves_before_it_stops(
-    place: str, make: Callable[..., Executor], tmp_path: Path
+    place: str, make: Callable[..., Any], tmp_path: Path
 ) -> None:
     job = make(place).start([TOY, "wait", str(tmp_path / "pid")], tmp_path / "log", 0)
     pid = int(wait_for(tmp_path / "pid"))
@@ -116,7 +116,7 @@ def test_a_command_saves_before_it_stops(
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_command_that_does_not_hear_is_killed(
-    place: str, make: Callable[..., Executor], tmp_path: Path
+    place: str, make: Callable[..., Any], tmp_path: Path
 ) -> None:
     job = make(place).start([TOY, "hang", str(tmp_path / "pid")], tmp_path / "log", 0)
     pid = int(wait_for(tmp_path / "pid"))
@@ -125,7 +125,7 @@ def test_a_command_that_does_not_hear_is_killed(
 
 
 @pytest.mark.parametrize("place", ["submitit", "slurm"])
-def test_closing_leaves_no_job(place: str, make: Callable[..., Executor], tmp_path: Path) -> None:
+def test_closing_leaves_no_job(place: str, make: Callable[..., Any], tmp_path: Path) -> None:
     executor = make(place)
     executor.start([TOY, "wait", str(tmp_path / "pid")], tmp_path / "log", 0)
     pid = int(wait_for(tmp_path / "pid"))
@@ -133,7 +133,7 @@ def test_closing_leaves_no_job(place: str, make: Callable[..., Executor], tmp_pa
     assert has_ended(pid)
 
 
-def test_a_job_that_waits_is_cancelled(make: Callable[..., Executor], tmp_path: Path) -> None:
+def test_a_job_that_waits_is_cancelled(make: Callable[..., Any], tmp_path: Path) -> None:
     job = make("slurm", partition="later").start([TOY, "say", "a"], tmp_path / "log", 0)
     assert job.poll() is None
     job.stop()
@@ -142,7 +142,7 @@ def test_a_job_that_waits_is_cancelled(make: Callable[..., Executor], tmp_path: 
     assert "was lost: CANCELLED" in job.explain()
 
 
-def test_a_job_that_is_preempted_saves(make: Callable[..., Executor], tmp_path: Path) -> None:
+def test_a_job_that_is_preempted_saves(make: Callable[..., Any], tmp_path: Path) -> None:
     """SLURM tells all processes of a job, and the run as well; the run hears of it once."""
     job = make("slurm").start([TOY, "wait", str(tmp_path / "pid")], tmp_path / "log", 0)
     pid = int(wait_for(tmp_path / "pid"))
@@ -153,7 +153,7 @@ def test_a_job_that_is_preempted_saves(make: Callable[..., Executor], tmp_path: 
     assert job.explain() == "the cluster has ended its job (SIGUSR2)"
 
 
-def test_a_job_that_is_lost(make: Callable[..., Executor], tmp_path: Path) -> None:
+def test_a_job_that_is_lost(make: Callable[..., Any], tmp_path: Path) -> None:
     job = make("slurm").start([TOY, "wait", str(tmp_path / "pid")], tmp_path / "log", 0)
     pid = int(wait_for(tmp_path / "pid"))
     os.killpg(int(job.job.job_id), signal.SIGKILL)
@@ -163,7 +163,7 @@ def test_a_job_that_is_lost(make: Callable[..., Executor], tmp_path: Path) -> No
     assert has_ended(pid)
 
 
-def test_settings_of_jobs(make: Callable[..., Executor], tmp_path: Path) -> None:
+def test_settings_of_jobs(make: Callable[..., Any], tmp_path: Path) -> None:
     settings = {"partition": "gpu", "timeout_min": 240, "gpus_per_node": 1, "setup": ["true"]}
     job = make("slurm", **settings).start([TOY, "say", "a"], tmp_path / "log", 0)
     text = job.job.paths.submission_file.read_text()
@@ -175,7 +175,7 @@ def test_settings_of_jobs(make: Callable[..., Executor], tmp_path: Path) -> None
     assert f"job {job.job.job_id} tasks None\n" in (tmp_path / "log").read_text()
 
 
-def test_a_day_is_the_time_of_a_job(make: Callable[..., Executor]) -> None:
+def test_a_day_is_the_time_of_a_job(make: Callable[..., Any]) -> None:
     assert make("slurm").executor.parameters["time"] == 24 * 60
 
 
@@ -189,14 +189,14 @@ def test_a_day_is_the_time_of_a_job(make: Callable[..., Executor]) -> None:
     ],
 )
 def test_wrong_settings_of_slurm(
-    settings: dict[str, Any], says: str, make: Callable[..., Executor]
+    settings: dict[str, Any], says: str, make: Callable[..., Any]
 ) -> None:
     with pytest.raises(UserError, match=says) as error:
         make("slurm", **settings)
     assert "\n" not in str(error.value)
 
 
-def test_a_job_is_refused(make: Callable[..., Executor], tmp_path: Path) -> None:
+def test_a_job_is_refused(make: Callable[..., Any], tmp_path: Path) -> None:
     executor = make("slurm", partition="refused")
     with pytest.raises(UserError, match=r"sbatch has refused a job: .*invalid partition"):
         executor.start([TOY, "say", "a"], tmp_path / "log", 0)
@@ -208,7 +208,7 @@ def test_a_machine_without_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         make_executor("slurm", 1, tmp_path, {})
 
 
-def test_settings_of_ray(ray: FakeRay, make: Callable[..., Executor]) -> None:
+def test_settings_of_ray(ray: FakeRay, make: Callable[..., Any]) -> None:
     executor = make("ray", address="head:6379", num_gpus=1)
     assert ray.options == {"max_retries": 0, "num_gpus": 1}
     assert ray.began == {
@@ -223,7 +223,7 @@ def test_settings_of_ray(ray: FakeRay, make: Callable[..., Executor]) -> None:
         make("ray", address="nowhere:1")
 
 
-def test_a_task_that_is_lost(ray: FakeRay, make: Callable[..., Executor], tmp_path: Path) -> None:
+def test_a_task_that_is_lost(ray: FakeRay, make: Callable[..., Any], tmp_path: Path) -> None:
     job = make("ray").start([TOY, "wait", str(tmp_path / "pid")], tmp_path / "log", 0)
     pid = int(wait_for(tmp_path / "pid"))
     ray.cancel(job.task, force=True)
