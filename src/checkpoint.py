@@ -12,7 +12,7 @@ a folder opens anywhere.
 """
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -290,6 +290,62 @@ def remove_old_files(folder: Path, keep: set[str]) -> None:
             # the checkpoint is whole, whether this works or not
             with suppress(OSError):
                 old.unlink()
+
+
+# -- several sets of weights in one checkpoint ----------------------------------------------------
+def merge_weights(
+    checkpoint: dict[str, Any],
+    earlier: Mapping[str, Any],
+    tasks: Iterable[str],
+    kept: Iterable[str],
+) -> None:
+    """Adds to a checkpoint the weights of an earlier one, for tasks that were better there.
+
+    ``task_steps`` then has the optimizer step of each task's weights, and ``other_weights`` those
+    of each step but the checkpoint's own.
+
+    Args:
+        checkpoint: The checkpoint, which is changed.
+        earlier: The earlier one, which may hold several sets itself.
+        tasks: All tasks.
+        kept: The tasks that were better there.
+    """
+    own: int = checkpoint["global_step"]
+    steps = dict.fromkeys(tasks, own)
+    others: dict[int, Any] = {}
+    for task in kept:
+        steps[task] = earlier.get("task_steps", {}).get(task, earlier["global_step"])
+        if steps[task] != own:
+            others[steps[task]] = choose_weights(earlier, steps[task])
+    checkpoint["task_steps"] = steps
+    checkpoint["other_weights"] = others
+
+
+def choose_weights(checkpoint: Mapping[str, Any], step: int) -> Any:
+    """Returns the weights of an optimizer step, of a checkpoint that may hold several sets.
+
+    Raises:
+        UserError: It holds none of that step.
+    """
+    if step == checkpoint["global_step"]:
+        return checkpoint["state_dict"]
+    others = checkpoint.get("other_weights", {})
+    if step not in others:
+        raise UserError(f"the checkpoint is damaged: it holds no weights of step {step}")
+    return others[step]
+
+
+def group_tasks(checkpoint: Mapping[str, Any]) -> dict[int, list[str]]:
+    """Returns {optimizer step: the tasks whose best weights are those of that step}.
+
+    It is empty where one set of weights is that of all tasks.
+    """
+    groups: dict[int, list[str]] = {}
+    for task, step in checkpoint.get("task_steps", {}).items():
+        groups.setdefault(step, []).append(task)
+    # the checkpoint's own weights come last
+    own = checkpoint["global_step"]
+    return {step: groups[step] for step in sorted(groups, key=lambda step: (step == own, step))}
 
 
 class SafeCheckpointIO(CheckpointIO):

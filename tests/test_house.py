@@ -34,8 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "planning": GROUND | {"launch"},
     "parallel": GROUND | {"checkpoint", "launch", "planning"},
     "data": GROUND | {"tasks"},
-    "models": GROUND | {"balancing", "tasks"},
-    "monitoring": GROUND | {"balancing", "tasks"},
+    "models": GROUND | {"balancing", "checkpoint", "tasks"},
+    "monitoring": GROUND | {"balancing", "checkpoint", "tasks"},
     "analysis": GROUND | {"launch", "run", "tasks"},
     "export": GROUND | {"models", "run", "tasks"},
 }

@@ -37,6 +37,7 @@ from src.parallel import DDP, MultiTaskStrategy
 from src.planning.auto_strategy import choose_strategy
 from src.planning.devices import Devices
 from src.planning.plan import Plan, configure_offline
+from src.tasks.score import read_score_weights
 
 ROOT = Path(__file__).parents[2]
 DEFAULTS = ROOT / "configs" / "train.yaml"
@@ -169,6 +170,8 @@ class CLI(LightningCLI):
         )
         self.datamodule = self.config_init["data"]
         self.model = self.config_init["model"]
+        score = self.config_init["watch"].score
+        self.model.score_weights = read_score_weights(score, self.model.tasks)
         self.trainer = self.instantiate_trainer()
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import (
 from src.cli.classes import choices
 from src.cli.hints import settings_of
 from src.errors import UserError
+from src.monitoring import Watch
 
 # optimizers that torch has, and that cannot train any of our models
 UNFIT = {
@@ -77,6 +78,36 @@ def refuse_trainer_settings(settings: Mapping[str, Any], callbacks: Sequence[Any
         raise UserError(
             "trainer.barebones leaves out the logger, the checkpoints and the guards that a run "
             "has; set it to false"
+        )
+
+
+def refuse_idle_patience(watch: Watch, settings: Mapping[str, Any]) -> None:
+    """Refuses patience where it has nothing to wait for, or nothing can be kept for it.
+
+    Args:
+        watch: How the run is watched.
+        settings: The Trainer's settings, with the strategy built.
+
+    Raises:
+        UserError: Settings do not go together.
+    """
+    for name in ("patience", "patience_by_task"):
+        if getattr(watch, name) is not None and settings["limit_val_batches"] == 0:
+            raise UserError(
+                f"watch.{name} waits for a better validation score, but trainer.limit_val_batches "
+                "is 0"
+            )
+    if watch.patience_by_task is None or settings["fast_dev_run"]:
+        return
+    if settings["enable_checkpointing"] is False:
+        raise UserError(
+            "watch.patience_by_task tests each task with the weights of its best epoch, but "
+            "trainer.enable_checkpointing is false, which keeps none"
+        )
+    if getattr(settings["strategy"], "checkpoint", "file") == "folder":
+        raise UserError(
+            "watch.patience_by_task keeps the weights of several epochs in one file, but "
+            "strategy.checkpoint is folder: use --strategy.checkpoint file"
         )
 
 

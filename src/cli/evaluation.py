@@ -1,11 +1,12 @@
 """The metrics of a run's checkpoint on one split of its data, or on new rows."""
 
-from typing import Any, cast
+from typing import cast
 
 from rich.console import Console
 
 from src.cli.flags import Flag
 from src.cli.output import check_output
+from src.cli.passes import evaluate_checkpoint
 from src.cli.runs import open_run
 from src.cli.terminal import remark
 from src.data import Split
@@ -43,15 +44,13 @@ def evaluate_run(args: list[str]) -> dict[str, float]:
     data.test_split = cast(Split, split)
     # it also reads the rows, so that a mistake in them comes before any work
     described = data.describe(data.test_split)
-    trainer = cli.trainer
-    trainer.test(cli.model, data, ckpt_path=checkpoint, verbose=False)
-    metrics: dict[str, Any] = {}
-    for key, value in trainer.callback_metrics.items():
-        metrics[key.replace("test/", f"{split}/", 1)] = float(value)
+    metrics: dict[str, float] = {}
+    for key, value in evaluate_checkpoint(cli, checkpoint).items():
+        metrics[key.replace("test/", f"{split}/", 1)] = value
 
     for line in data.remarks:
         remark(line)
-    if trainer.is_global_zero:
+    if cli.trainer.is_global_zero:
         print(described, flush=True)
         Console().print(tabulate_results(cli.model.tasks, metrics, split), crop=False)
         if out:

@@ -16,6 +16,7 @@ from src.batch import PADDING
 from src.cli.app import CLI
 from src.cli.flags import Flag
 from src.cli.output import check_output
+from src.cli.passes import predict_checkpoint
 from src.cli.runs import open_run
 from src.cli.terminal import remark
 from src.collectives import gather
@@ -65,8 +66,7 @@ def predict_run(args: list[str]) -> None:
     data.predict_split = cast(Split, split or "predict")
     data.split(data.predict_split)  # a mistake in the rows comes before any work
 
-    batches = cli.trainer.predict(cli.model, data, ckpt_path=checkpoint)
-    ids, outputs = sort_rows(batches or [])
+    ids, outputs = sort_rows(predict_checkpoint(cli, checkpoint))
     for line in data.remarks:
         remark(line)
     if not cli.trainer.is_global_zero:

@@ -18,6 +18,7 @@ from src.monitoring import (
     say,
     tabulate_results,
 )
+from src.monitoring.selection import ALL
 from src.run import Run
 
 
@@ -99,15 +100,21 @@ class Results:
             # last of all: where it stands nothing is tested again
             self.run.write(self.run.metrics, results)
             selection = self.read_selection()
+            by_task = self.cli.config_init["watch"].patience_by_task is not None
             ended = (
                 f"training ended after epoch {trainer.current_epoch} (step {trainer.global_step}): "
                 f"{self.say_why_ended()}"
             )
-            lines = [ended, *describe_weights(trainer, selection, best is not None), *lines]
-            if best:
-                for name, at in selection["best"].items():
-                    if name in tasks:
-                        epochs[name] = at["epoch"]
+            lines = [
+                ended,
+                *describe_weights(trainer, selection, best is not None, by_task),
+                *lines,
+            ]
+            if best and ALL not in selection["best"]:
+                for name in tasks:
+                    at = selection["best"].get(name)
+                    # a task that no validation has judged goes with the latest weights
+                    epochs[name] = at["epoch"] if at else kept["epoch"] + 1
             say("\n".join(lines))
 
         # neither with --trainer.limit_val_batches 0 and --trainer.limit_test_batches 0
@@ -130,5 +137,4 @@ class Results:
 
     def say_why_ended(self) -> str:
         """Returns what has ended the training."""
-        patience = self.cli.config_init["watch"].patience
-        return explain_end(self.cli.trainer, patience, self.read_selection()["waited"])
+        return explain_end(self.cli.trainer, self.cli.config_init["watch"], self.read_selection())

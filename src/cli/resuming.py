@@ -7,6 +7,7 @@ from src.checkpoint import load_checkpoint
 from src.cli.flags import Flags
 from src.cli.layers import ConfigError
 from src.errors import UserError
+from src.monitoring import Watch
 from src.run import Run
 
 RATE = "model.optimizer.lr"
@@ -34,6 +35,27 @@ def refuse_other_run(pairs: Flags) -> None:
                 f"--{key} cannot go with --resume: a resumed run keeps its own; start a new run "
                 f"instead{but}"
             )
+
+
+def refuse_other_selection(run: Run, watch: Watch) -> None:
+    """Looks at what selects the best weights of a resumed run.
+
+    Raises:
+        UserError: Validations to come could not be compared with the best so far.
+    """
+    kept = run.read_config().get("watch") or {}
+    if watch.score != kept.get("score"):
+        raise UserError(
+            f"watch.score is {kept.get('score') or 'null'} in the run, and a resumed run keeps it: "
+            "its best checkpoint was selected by that"
+        )
+    patience = kept.get("patience_by_task")
+    if (watch.patience_by_task is None) != (patience is None):
+        shown = "null" if patience is None else patience
+        raise UserError(
+            f"watch.patience_by_task is {shown} in the run: a resumed run may have another number, "
+            "but goes on to select tasks as it began to"
+        )
 
 
 def refuse_too_short(run: Run, settings: Mapping[str, Any]) -> None:

@@ -1,10 +1,10 @@
 """Opening a run folder: what each command but a new training starts from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from src.checkpoint import SafeCheckpointIO, load_checkpoint
+from src.checkpoint import SafeCheckpointIO, group_tasks, load_checkpoint
 from src.cli.app import CLI, DEFAULTS, OF_A_CALL
 from src.cli.classes import import_every_class
 from src.cli.flags import Flag, Flags, split_flags
@@ -13,7 +13,7 @@ from src.cli.layers import ConfigError, read
 from src.cli.terminal import remark
 from src.cli.trust import Trust
 from src.data import MultiTaskDataModule
-from src.errors import UserError
+from src.errors import UserError, suggest_or_list
 from src.models import MultiTaskModel
 from src.run import Run
 
@@ -93,6 +93,8 @@ def open_run(args: list[str], own: Sequence[Flag]) -> tuple[Path, CLI]:
     if ignored:
         remark(f"{', '.join(ignored)} has no effect here: the run has settled that")
 
+    # what the score is, and which weights are whose, the checkpoint depends on
+    args = drop_flags(args, "watch")
     base = read_settings(run, read_trusted(args), own)
     cli = CLI(args, base=base, own=own, trainer_settings=add_trainer_settings)
     cli.datamodule.new_rows = any(key in ("data.path", "data.root") for key in given)
@@ -205,8 +207,20 @@ def find_value(key: str, args: list[str]) -> str | None:
     return next((value for name, value in split_flags(args) if name == key), None)
 
 
+def drop_flags(args: list[str], section: str) -> list[str]:
+    """Returns a command line without the flags of a section."""
+    kept = []
+    for key, value in split_flags(args):
+        if key.partition(".")[0] != section or asks_for_help(key):
+            kept.append(f"--{key}" if value is None else f"--{key}={value}")
+    return kept
+
+
 def load_run(
-    path: Path | str, checkpoint: Literal["best", "last"] | None = None, trust: Sequence[str] = ()
+    path: Path | str,
+    checkpoint: Literal["best", "last"] | None = None,
+    trust: Sequence[str] = (),
+    task: str | None = None,
 ) -> tuple[MultiTaskModel, MultiTaskDataModule]:
     """Opens a run from Python.
 
@@ -216,15 +230,39 @@ def load_run(
         path: The run folder.
         checkpoint: Which one; the best where there is one, unless told otherwise.
         trust: Packages whose classes the run's configuration may name, besides ours.
+        task: The task whose weights the model gets, in a run with ``watch.patience_by_task``, where
+            each task has the network of its own best epoch.
 
     Raises:
-        UserError: There is no run, none of its checkpoints is whole, or it names classes that are
-            not trusted.
+        UserError: There is no run, none of its checkpoints is whole, it names classes that are not
+            trusted, or several epochs count and ``task`` names none of them.
     """
     run = Run.open(path)
     weights = load_checkpoint(run.checkpoint(checkpoint))
     words = "--accelerator cpu --trainer.logger false --trainer.enable_checkpointing false"
     cli = CLI(words.split(), read_settings(run, trust))
+    cli.model.step_of_weights = find_step(weights, task)
     cli.model.on_load_checkpoint(weights)
     cli.model.load_state_dict(weights["state_dict"])
     return cli.model.eval(), cli.datamodule
+
+
+def find_step(checkpoint: Mapping[str, Any], task: str | None) -> int | None:
+    """Returns the optimizer step of a task's weights; None where all tasks have the same weights.
+
+    Raises:
+        UserError: Several sets of weights count and no task is named, or there is no such task.
+    """
+    groups = group_tasks(checkpoint)
+    if task is not None and task not in checkpoint["tasks"]:
+        hint = suggest_or_list(task, checkpoint["tasks"])
+        raise UserError(f"task '{task}' is none of the run's; {hint}")
+    if len(groups) < 2:
+        return None
+    for step, names in groups.items():
+        if task in names:
+            return step
+    raise UserError(
+        "each task has the network of its own best epoch: name one, as in "
+        f"load_run(..., task='{next(iter(checkpoint['tasks']))}')"
+    )

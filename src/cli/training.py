@@ -12,14 +12,16 @@ from rich.console import Console
 
 from src.checkpoint import SafeCheckpointIO
 from src.cli.app import CLI
-from src.cli.checks import refuse_place, refuse_tuners
+from src.cli.checks import refuse_idle_patience, refuse_place, refuse_tuners
 from src.cli.flags import Flag, split_flags
 from src.cli.layers import ConfigError
+from src.cli.passes import evaluate_checkpoint
 from src.cli.results import Results, Trained
 from src.cli.resuming import (
     RATE,
     count_steps,
     refuse_other_run,
+    refuse_other_selection,
     refuse_standstill,
     refuse_too_short,
 )
@@ -139,13 +141,10 @@ class Training:
         watch = cli.config_init["watch"]
         if self.resumed:
             refuse_too_short(self.resumed, settings)
+            refuse_other_selection(self.resumed, watch)
             if cli.config["model"]["scheduler"] is None and not self.asks_for_rate:
                 refuse_standstill(self.resumed)
-        if watch.patience is not None and settings["limit_val_batches"] == 0:
-            raise UserError(
-                "watch.patience waits for a better validation score, but trainer.limit_val_batches "
-                "is 0"
-            )
+        refuse_idle_patience(watch, settings)
         refuse_tuners(cli.given("callbacks"))
         refuse_place(cli.config["name"])
 
@@ -296,12 +295,8 @@ class Training:
 
         weights = trained.best or trained.last
         with leave_out(trainer, list_averaging(trainer)):
-            trainer.test(cli.model, cli.datamodule, ckpt_path=weights, verbose=False)
+            test = evaluate_checkpoint(cli, weights)
         lines = cli.model.summary()  # of the weights that were tested
-        test = {}
-        for key, value in trainer.callback_metrics.items():
-            if key.startswith("test/"):
-                test[key] = float(value)
         self.results.report(trained.best, test, lines)
 
 

@@ -33,7 +33,9 @@ class Evaluation:
         self._sums: dict[str, tuple[Tensor, torch.Size]] = {}
 
         metrics = {name: model.metrics_of(name) for name in model.tasks}
-        self._of_tasks = TaskEvaluation(model.tasks, metrics, model.chosen_tasks)
+        self._of_tasks = TaskEvaluation(
+            model.tasks, metrics, model.chosen_tasks, model.score_weights
+        )
         for collection in metrics.values():
             for metric in collection.values():
                 metric.process_group = replica_group()
@@ -65,7 +67,7 @@ class Evaluation:
             self._sums[name] = sums, kept.shape[1:]
 
     def finish(self, stage: str, choose: bool = False) -> dict[str, float]:
-        """Sums over ranks; returns {stage/task/name: value} and stage/score, the tasks' mean.
+        """Sums over ranks; returns {stage/task/name: value} and stage/score, a mean over tasks.
 
         Args:
             stage: 'val' or 'test'.

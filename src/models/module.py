@@ -1,7 +1,7 @@
 """The LightningModule: hooks of a few lines, which call the step, the evaluation or a check."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from math import isnan
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 from src.balancing import Balancer, StaticWeights
 from src.balancing.gradients import CpuBalancer
 from src.batch import Batch, InputShape
+from src.checkpoint import choose_weights
 from src.models.backward.jacobian import keep_graph_buffers
 from src.models.cost import describe_cost
 from src.models.encoders import MLP, Encoder
@@ -27,6 +28,7 @@ from src.models.schedule import WarmupCosine
 from src.models.settings import check_network, check_same_tasks, check_settings, fixed_weights
 from src.models.sharing import EncoderFactory, HardSharing, Sharing, StackedEncoders, check_owners
 from src.models.step import TrainingStep
+from src.models.stopped import drop_gradients
 from src.models.task_notes import describe_choices, describe_score
 from src.overhead import LeanModule
 from src.runner import Runner
@@ -101,6 +103,12 @@ class MultiTaskModel(LeanModule):
         self.runner: Runner = Runner()
         # the tasks with the thresholds that the latest validation chose; a checkpoint keeps them
         self.chosen_tasks = dict(tasks)
+        # how much each task counts in val/score and test/score
+        self.score_weights = dict.fromkeys(tasks, 1.0)
+        # tasks that train no longer
+        self.stopped: tuple[str, ...] = ()
+        # the optimizer step whose weights are taken of a checkpoint that holds several sets
+        self.step_of_weights: int | None = None
 
     # -- the network -------------------------------------------------------------------------------
     def configure_model(self) -> None:
@@ -196,7 +204,7 @@ class MultiTaskModel(LeanModule):
         return [
             f"sharing {sharing}: {cost}",
             f"balancer {type(self.balancer).__name__}{where}",
-            describe_score(self.tasks),
+            describe_score(self.tasks, self.score_weights),
         ]
 
     # -- training ----------------------------------------------------------------------------------
@@ -209,9 +217,17 @@ class MultiTaskModel(LeanModule):
         """Makes the randomness of the step a function of (seed, step)."""
         self.step.seed_randomness(batch)
 
+    def stop_tasks(self, names: Collection[str]) -> None:
+        """Trains these tasks no longer: their heads stay, and their losses do not count."""
+        self.stopped = tuple(names)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the scalar that the step minimises, see ``TrainingStep``."""
         return self.step(batch, batch_idx)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Keeps the heads of stopped tasks as they are."""
+        drop_gradients(self.heads[name] for name in self.stopped)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
@@ -265,7 +281,7 @@ class MultiTaskModel(LeanModule):
         return self.evaluation.add(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs val/<task>/loss, val/<task>/<metric> and val/score, the mean of the tasks' scores.
+        """Logs val/<task>/loss, val/<task>/<metric> and val/score, a mean of the tasks' scores.
 
         Thresholds of tasks are chosen here, from the rows of all ranks; accuracy and F1 are taken
         at those thresholds, and flattered by the choice. A plateau schedule sees the score.
@@ -360,9 +376,14 @@ class MultiTaskModel(LeanModule):
         checkpoint["tasks"] = described | checkpoint.get("tasks", {})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes over the thresholds that validation chose; refuses a checkpoint of other tasks."""
+        """Takes over the thresholds that validation chose; refuses a checkpoint of other tasks.
+
+        Of several sets of weights the one of ``step_of_weights`` is loaded.
+        """
         theirs = checkpoint.get("tasks", {})
         check_same_tasks(theirs, self.tasks)
         self.chosen_tasks = {
             name: task.restore_choice(theirs[name]) for name, task in self.tasks.items()
         }
+        if self.step_of_weights is not None:
+            checkpoint["state_dict"] = choose_weights(checkpoint, self.step_of_weights)

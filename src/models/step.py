@@ -30,6 +30,7 @@ from src.models.backward.levels import (
 from src.models.backward.surrogate_loss import SurrogateLoss
 from src.models.heads import HALVES
 from src.models.lookahead import lookahead_slopes
+from src.models.stopped import remove_labels
 from src.models.unseen import hide_categories
 
 if TYPE_CHECKING:
@@ -232,6 +233,7 @@ class TrainingStep:
         other = data.other_batch(balancer.lookahead_batches, trainer.global_step)
         # Lightning casts only the batches that it hands out itself
         other = trainer.precision_plugin.convert_input(other.to(model.device))
+        remove_labels(other, model.stopped)
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
 
         def losses(rows: Batch) -> Tensor:
@@ -273,7 +275,8 @@ class TrainingStep:
         """Makes the randomness of a step a function of (seed, step), the same after a resume.
 
         On CPUs it is the same on every rank, too. Some categories of the batch are hidden by it,
-        the same ones however often this is called for a step.
+        the same ones however often this is called for a step, and the labels of stopped tasks are
+        removed.
         """
         model = self.model
         progress = model.trainer.fit_loop.epoch_loop.batch_progress.total.ready
@@ -283,6 +286,8 @@ class TrainingStep:
         if model.device.type == "cuda":
             torch.cuda.manual_seed_all((state * LARGE_PRIME + replica()[0]) % 2**63)
         hide_categories(batch)
+        if model.stopped:
+            remove_labels(batch, model.stopped)
 
     def task_gramian(self, batch: Batch) -> Tensor:
         """Returns the inner products (T, T) of the tasks' gradients over the global batch.

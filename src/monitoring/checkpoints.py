@@ -1,7 +1,6 @@
 """The checkpoints of a run: the best in validation, and the last to resume from."""
 
 from collections.abc import Callable, Iterable, Mapping
-from math import isnan, nan
 from pathlib import Path
 from typing import Any, cast
 from weakref import proxy
@@ -10,8 +9,10 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor
 
+from src.checkpoint import load_checkpoint, merge_weights
 from src.monitoring.observed_model import ObservedModel
 from src.monitoring.selection import Selection
+from src.tasks.score import compute_mean
 
 SHORT = 25  # optimizer steps: fewer are not worth a save of their own
 
@@ -46,7 +47,9 @@ def start_next_epoch(trainer: L.Trainer) -> None:
 class BestCheckpoint(ModelCheckpoint):
     """Keeps best.ckpt: the weights of the best validation.
 
-    Where tasks share no weights, each task has the weights of its own best validation.
+    Where tasks share no weights, each task has the weights of its own best validation. Where each
+    has its own patience, the checkpoint holds the whole network for each validation that was the
+    best of a task.
 
     Args:
         folder: The folder of checkpoints.
@@ -86,16 +89,21 @@ class BestCheckpoint(ModelCheckpoint):
     ) -> None:
         """Puts back the weights and metrics of tasks that were better in an earlier validation."""
         selection = self.selection
-        names = cast(ObservedModel, pl_module).names
-        if not self._saving or selection.apart is None or not trainer.is_global_zero:
+        model = cast(ObservedModel, pl_module)
+        names = model.names
+        if not self._saving or not selection.by_task or not trainer.is_global_zero:
             return
-        known = [best.score for best in selection.best.values() if not isnan(best.score)]
-        checkpoint["metrics"] = {"val/score": sum(known) / len(known) if known else nan}
+        scores = {task: best.score for task, best in selection.best.items()}
+        checkpoint["metrics"] = {"val/score": compute_mean(scores, model.score_weights)}
         kept = [task for task in selection.best if task not in selection.improved]
         if kept and self.path.exists():
-            earlier = trainer.strategy.load_checkpoint(self.path)
-            places = [place for task in kept for place in selection.apart[task]]
-            restore_entries(checkpoint["state_dict"], earlier["state_dict"], places)
+            # tensors are read as they are written again
+            earlier = load_checkpoint(self.path, mmap=True)
+            if selection.apart is None:
+                merge_weights(checkpoint, earlier, names, kept)
+            else:
+                places = [place for task in kept for place in selection.apart[task]]
+                restore_entries(checkpoint["state_dict"], earlier["state_dict"], places)
             checkpoint["tasks"] = {task: earlier["tasks"][task] for task in kept}
             for key, value in earlier["metrics"].items():
                 if find_task(key, names) in kept:
@@ -135,8 +143,9 @@ def restore_entries(
 
 
 def find_task(key: str, names: Iterable[str]) -> str | None:
-    """Returns the task of a validation metric; of names that begin alike the longest that fits."""
-    fitting = [name for name in names if key.startswith(f"val/{name}/")]
+    """Returns the task of a metric, <stage>/<task>/...; of names that begin alike the longest."""
+    _, _, rest = key.partition("/")
+    fitting = [name for name in names if rest.startswith(f"{name}/")]
     return max(fitting, key=len, default=None)
 
 

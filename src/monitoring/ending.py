@@ -6,17 +6,18 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
-from src.monitoring.budget import Limits
+from src.monitoring.budget import Limits, format_count
 from src.monitoring.selection import ALL
+from src.monitoring.watch import Watch
 
 
-def explain_end(trainer: L.Trainer, patience: int | None, waited: int) -> str:
+def explain_end(trainer: L.Trainer, watch: Watch, selection: Mapping[str, Any]) -> str:
     """Says why the training ended.
 
     Args:
         trainer: The trainer, after training.
-        patience: Validations without a better one after which a run stops; None for never.
-        waited: Validations since the last better one.
+        watch: How the run was watched, its patience among that.
+        selection: The state of :class:`Selection`.
     """
     max_epochs = trainer.max_epochs
     by_budget = any(isinstance(callback, Limits) for callback in trainer.callbacks)  # type: ignore[attr-defined]
@@ -26,8 +27,14 @@ def explain_end(trainer: L.Trainer, patience: int | None, waited: int) -> str:
         if by_budget:
             return f"all {max_epochs} epochs of the budget"
         return f"trainer.max_epochs {max_epochs} reached"
-    if patience is not None and waited >= patience:
+    waited = selection["waited"]
+    if watch.patience is not None and waited >= watch.patience:
         return f"no better validation in {waited} (patience)"
+    if watch.patience_by_task is not None and trainer.should_stop:
+        waits = [wait["waited"] for wait in selection["tasks"].values()]
+        if waits and min(waits) >= watch.patience_by_task:
+            validations = format_count(watch.patience_by_task, "validation")
+            return f"no task better in {validations} (patience_by_task)"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0:
             return "trainer.max_time is over"
@@ -36,13 +43,16 @@ def explain_end(trainer: L.Trainer, patience: int | None, waited: int) -> str:
     return "a callback asked for it" if trainer.should_stop else "there was nothing to train on"
 
 
-def describe_weights(trainer: L.Trainer, selection: Mapping[str, Any], kept: bool) -> list[str]:
+def describe_weights(
+    trainer: L.Trainer, selection: Mapping[str, Any], kept: bool, whole: bool = False
+) -> list[str]:
     """Returns lines that say which weights count, and what decided where no score was defined.
 
     Args:
         trainer: The trainer, after training.
         selection: The state of :class:`Selection`.
         kept: Whether there is a best checkpoint.
+        whole: Whether each task has the whole network of its own best epoch.
     """
     best = selection["best"]
     epochs = trainer.current_epoch
@@ -53,6 +63,8 @@ def describe_weights(trainer: L.Trainer, selection: Mapping[str, Any], kept: boo
     if ALL in best:
         epoch, step = best[ALL]["epoch"], best[ALL]["step"]
         lines = [f"best validation: epoch {epoch} of {epochs} (step {step})"]
+    elif whole:
+        lines = [f"each task with the whole network of its best epoch of {epochs}, as in the table"]
     else:
         lines = [f"tasks share no weights: the best epoch of {epochs} for each, as in the table"]
     if selection["undefined"]:

@@ -8,6 +8,8 @@ from torchmetrics import MetricCollection
 from src.tasks import Task
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pandas import DataFrame
 
 
@@ -37,6 +39,7 @@ class ObservedModel(Protocol):
         tasks: {name: task}.
         step: Takes the training steps.
         weights: {task: fixed weight of its loss}.
+        score_weights: {task: its weight in val/score}.
         chosen_tasks: The tasks with the thresholds that the latest validation has chosen.
         scores: {task: score} of the latest evaluation; NaN where no label defines it.
     """
@@ -45,6 +48,7 @@ class ObservedModel(Protocol):
     tasks: dict[str, Task]
     step: ObservedStep
     weights: dict[str, float]
+    score_weights: dict[str, float]
     scores: dict[str, float]
     chosen_tasks: dict[str, Task]
 
@@ -53,6 +57,9 @@ class ObservedModel(Protocol):
 
     def own_weights(self) -> "dict[str, list[tuple[str, int | None]]] | None":
         """Returns the entries of the state of each task alone; None where tasks share any."""
+
+    def stop_tasks(self, names: "Collection[str]") -> None:
+        """Trains these tasks no longer: their heads stay, and their losses do not count."""
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Returns the optimizer's groups with their names, for a learning rate."""

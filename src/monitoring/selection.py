@@ -1,16 +1,18 @@
 """Which validation was the best, and when to stop waiting for a better one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from math import inf, isnan, nan
+from math import inf, isnan
 from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
+from src.monitoring.budget import format_count
 from src.monitoring.observed_model import ObservedModel
 from src.monitoring.say import say
 from src.overhead import Quiet
+from src.tasks.score import compute_mean
 
 ALL = ""  # the key of all tasks together
 
@@ -48,35 +50,77 @@ class Validation:
         return self.score > other.score or (self.score == other.score and self.loss < other.loss)
 
 
+@dataclass
+class Wait:
+    """Counts validations since the last progress.
+
+    Attributes:
+        waited: Validations since then.
+        lowest_loss: The lowest loss so far.
+    """
+
+    waited: int = 0
+    lowest_loss: float = inf
+
+    def count(self, improved: bool, score: float, loss: float) -> None:
+        """Counts a validation.
+
+        Args:
+            improved: Whether it is the best so far.
+            score: Its score.
+            loss: Its loss.
+        """
+        # without a score a lower loss counts as well, whatever an earlier score was
+        progress = improved or (isnan(score) and loss < self.lowest_loss)
+        self.lowest_loss = min(self.lowest_loss, inf if isnan(loss) else loss)
+        self.waited = 0 if progress else self.waited + 1
+
+
 class Selection(Quiet):
     """Compares each validation with the best so far.
 
-    Where tasks share no weights, each task is compared with its own best.
+    Each task is compared with its own best where tasks share no weights, or where each of them has
+    its own patience.
 
     Args:
         patience: Stops the run after this many validations without a better one; None never stops
             it.
+        patience_by_task: Stops the training of a task after this many validations in which it was
+            not better, and the run when no task is left; None never does.
 
     Attributes:
         best: The best validation, by task where each has its own, else under :data:`ALL`.
-        apart: The names of each task's own weights, where tasks are selected one by one; None: all
-            together.
+        apart: The names of each task's own weights, where tasks share none and a checkpoint can be
+            put together from several; else None.
         improved: The keys of ``best`` that the latest validation has improved.
-        waited: Validations since the last improvement.
+        waits: {ALL or task: the count of validations without progress}.
         undefined: Validations without a score.
     """
 
     state_key = "selection"
 
-    def __init__(self, patience: int | None = None) -> None:
+    def __init__(self, patience: int | None = None, patience_by_task: int | None = None) -> None:
         super().__init__()
         self.patience = patience
+        self.patience_by_task = patience_by_task
         self.best: dict[str, Validation] = {}
         self.apart: Mapping[str, list[tuple[str, int | None]]] | None = None
         self.improved: tuple[str, ...] = ()
-        self.waited = 0
+        self.waits: dict[str, Wait] = {ALL: Wait()}
         self.undefined = 0
-        self.lowest_loss = inf
+
+    @property
+    def by_task(self) -> bool:
+        """Whether each task has a best validation of its own."""
+        return self.apart is not None or self.patience_by_task is not None
+
+    @property
+    def stopped(self) -> list[str]:
+        """The tasks that have waited long enough."""
+        patience = self.patience_by_task
+        if patience is None:
+            return []
+        return [key for key, wait in self.waits.items() if key != ALL and wait.waited >= patience]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Finds out whether tasks share weights, and are to be selected one by one.
@@ -92,8 +136,12 @@ class Selection(Quiet):
                 "--strategy.checkpoint file"
             )
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leaves out tasks that had stopped before the run was resumed."""
+        cast(ObservedModel, pl_module).stop_tasks(self.stopped)
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compares, and stops the run where nothing was better for too long."""
+        """Compares, and stops tasks or the run where nothing was better for too long."""
         self.improved = ()
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
@@ -101,26 +149,43 @@ class Selection(Quiet):
         metrics = trainer.callback_metrics
         at = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         losses = {name: float(metrics[f"val/{name}/loss"]) for name in model.names}
-        loss = compute_mean_loss(losses, model.weights)
-        score = float(metrics["val/score"])
-        latest = {ALL: Validation(score, loss, **at)}
-        if self.apart is not None:
+        # each loss as much as in training, and as its task counts in the score
+        weights = {name: model.weights[name] * model.score_weights[name] for name in model.names}
+        overall = Validation(float(metrics["val/score"]), compute_mean(losses, weights), **at)
+        latest = {ALL: overall}
+        stopped = self.stopped
+        if self.by_task:
             latest = {}
             for name in model.names:
-                latest[name] = Validation(model.scores[name], losses[name], **at)
+                if name not in stopped:
+                    latest[name] = Validation(model.scores[name], losses[name], **at)
+
         better = [key for key, one in latest.items() if one.beats(self.best.get(key))]
         self.improved = tuple(better)
         self.best |= {key: latest[key] for key in better}
-        self.undefined += isnan(score)
+        self.undefined += isnan(overall.score)
 
-        # without a score a lower loss counts as well, whatever an earlier score was
-        progress = bool(self.improved) or (isnan(score) and loss < self.lowest_loss)
-        self.lowest_loss = min(self.lowest_loss, inf if isnan(loss) else loss)
-        self.waited = 0 if progress else self.waited + 1
-        self._stop_if_due(trainer)
+        # the run waits for the tasks that count
+        counted = [key for key in better if key == ALL or model.score_weights[key] > 0]
+        self.waits[ALL].count(bool(counted), overall.score, overall.loss)
+        if self.patience_by_task is not None:
+            self._wait_for_tasks(latest)
+            model.stop_tasks(self.stopped)
+            say_who_stopped(self.best, self.waits, [t for t in self.stopped if t not in stopped])
+        self._stop_if_due(trainer, model.names)
 
-    def _stop_if_due(self, trainer: L.Trainer) -> None:
-        if self.patience is not None and self.waited >= self.patience:
+    def _wait_for_tasks(self, latest: Mapping[str, Validation]) -> None:
+        for name, one in latest.items():
+            # a validation without a label of the task says nothing about it
+            if not isnan(one.score) or not isnan(one.loss):
+                wait = self.waits.setdefault(name, Wait())
+                wait.count(name in self.improved, one.score, one.loss)
+
+    def _stop_if_due(self, trainer: L.Trainer, names: Collection[str]) -> None:
+        waited = self.waits[ALL].waited
+        if self.patience is not None and waited >= self.patience:
+            trainer.should_stop = True
+        if len(self.stopped) == len(names):
             trainer.should_stop = True
 
     def on_load_checkpoint(
@@ -129,36 +194,35 @@ class Selection(Quiet):
         """Stops a run that had waited long enough; else each resume would train one more epoch."""
         if trainer.state.fn == TrainerFn.FITTING:
             self.load_state_dict(checkpoint["callbacks"].get(self.state_key, self.state_dict()))
-            self._stop_if_due(trainer)
+            self._stop_if_due(trainer, cast(ObservedModel, pl_module).names)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that a later validation is compared with."""
         best = {name: asdict(validation) for name, validation in self.best.items()}
+        tasks = {name: asdict(wait) for name, wait in self.waits.items() if name != ALL}
         return {
             "best": best,
-            "waited": self.waited,
+            **asdict(self.waits[ALL]),
             "undefined": self.undefined,
-            "lowest_loss": self.lowest_loss,
+            "tasks": tasks,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the best validations and the counts."""
         self.best = {name: Validation(**values) for name, values in state_dict["best"].items()}
-        self.waited = state_dict["waited"]
+        self.waits = {ALL: Wait(state_dict["waited"], state_dict["lowest_loss"])}
+        for name, values in state_dict.get("tasks", {}).items():
+            self.waits[name] = Wait(**values)
         self.undefined = state_dict["undefined"]
-        self.lowest_loss = state_dict["lowest_loss"]
 
 
-def compute_mean_loss(losses: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    """Returns the mean of the tasks' losses, weighted as in training.
-
-    Tasks without labels or weight do not count; NaN where none counts.
-    """
-    counted = {}
-    for name, loss in losses.items():
-        if weights[name] > 0 and not isnan(loss):
-            counted[name] = weights[name]
-    if not counted:
-        return nan
-    total = sum(losses[name] * weight for name, weight in counted.items())
-    return total / sum(counted.values())
+def say_who_stopped(
+    best: Mapping[str, Validation], waits: Mapping[str, Wait], names: Collection[str]
+) -> None:
+    """Says which tasks train no longer, and which epoch was their best."""
+    for name in names:
+        waited = format_count(waits[name].waited, "validation")
+        say(
+            f"task '{name}' has not been better in {waited}: its head is "
+            f"frozen and its loss left out (best epoch {best[name].epoch})"
+        )

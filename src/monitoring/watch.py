@@ -18,6 +18,7 @@ from src.monitoring.progress import Progress
 from src.monitoring.progress_file import NAME, ProgressFile
 from src.monitoring.selection import Selection
 from src.monitoring.watcher import WatcherGroup
+from src.tasks.score import ScoreSetting
 
 
 @dataclass
@@ -29,6 +30,13 @@ class Watch:
             it too, unless it was short.
         patience: Stop after this many validations that are no better than the best; None never
             stops early. Where no label defines the score, the validation loss says what is better.
+        patience_by_task: Stop the training of a task after this many validations in which it was
+            not better: its head is frozen, and its loss left out. It is tested with the whole
+            network of its own best epoch; best.ckpt holds the weights of each such epoch. None
+            trains all tasks to the end, and selects one epoch.
+        score: What val/score and test/score are, by which the best epoch is selected: the name of
+            the one task that counts, or {task: weight}, where a task that is not named does not
+            count; None takes the mean of all tasks.
         geometry_every: Optimizer steps from one log of conflicts between the tasks' gradients to
             the next; 0 for none.
         figures_every: Validations from one set of figures in TensorBoard to the next; 0 for none.
@@ -38,6 +46,8 @@ class Watch:
 
     checkpoint_every: int = 500
     patience: int | None = None
+    patience_by_task: int | None = None
+    score: ScoreSetting = None
     figures_every: int = 10
     geometry_every: int = 0
     finite_every: int = 1
@@ -46,7 +56,8 @@ class Watch:
     def __post_init__(self) -> None:
         steps = ("checkpoint_every", "finite_every", "ranks_every")
         check_least(self, "watch", dict.fromkeys(steps, 1))
-        check_least(self, "watch", {"patience": 1}, ", or null to never stop early")
+        patience = {"patience": 1, "patience_by_task": 1}
+        check_least(self, "watch", patience, ", or null to never stop early")
         check_least(self, "watch", {"figures_every": 0, "geometry_every": 0})
 
     def callbacks(
@@ -78,7 +89,7 @@ class Watch:
             watchers.append(ProgressFile(folder.parent / NAME))
 
         # the selection compares before the best checkpoint is saved
-        selection = Selection(self.patience)
+        selection = Selection(self.patience, self.patience_by_task)
         callbacks: list[L.Callback] = [WatcherGroup(*watchers), selection, rate or LearningRate()]
         if bar:
             callbacks.append(Progress(dashboard))

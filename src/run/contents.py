@@ -35,6 +35,13 @@ class Validation(TypedDict):
     step: Count
 
 
+class Wait(TypedDict):
+    """The count of validations in which a task was no better."""
+
+    waited: Count
+    lowest_loss: Number
+
+
 class Selection(TypedDict):
     """The best validation of each task, or of all, and how many were worse since."""
 
@@ -42,6 +49,7 @@ class Selection(TypedDict):
     waited: Count
     undefined: Count
     lowest_loss: Number
+    tasks: NotRequired[dict[str, Wait]]
 
 
 class Callbacks(TypedDict):
@@ -73,6 +81,8 @@ Checkpoint = TypedDict(
         "lr_schedulers": NotRequired[list[object]],
         "metrics": NotRequired[dict[str, object]],
         "tasks": NotRequired[dict[str, dict[str, object]]],
+        "task_steps": NotRequired[dict[str, Count]],
+        "other_weights": NotRequired[dict[int, dict[str, object]]],
     },
 )
 

@@ -9,7 +9,8 @@ logs/<name>/<date-time>/
     schema.json       how to read new rows, where the data module needs the training data for that
     metrics.json      validation and test metrics of the best checkpoint
     progress.json     steps so far, and the scores of each validation
-    checkpoints/      best.ckpt (by val/score) and last.ckpt (to resume from)
+    checkpoints/      best.ckpt (by val/score; with watch.patience_by_task the weights of several
+                      epochs) and last.ckpt (to resume from)
     events.*          TensorBoard
 """
 

@@ -1,11 +1,12 @@
 """The metrics and scores of all tasks over one pass over validation or test rows."""
 
 from collections.abc import Mapping, MutableMapping
-from math import inf, isfinite, isnan, nan
+from math import inf, isfinite, nan
 
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from src.tasks.score import compute_mean
 from src.tasks.task import Task
 
 
@@ -19,6 +20,7 @@ class TaskEvaluation:
         metrics: {name: its metrics, of :meth:`Task.assemble_metrics`}; they are reset.
         chosen: {name: the task with the thresholds that a validation has chosen}; a validation
             puts its choice in.
+        score_weights: {name: weight of its score}; None weighs all alike.
 
     Attributes:
         scores: {task: score}, once finished; NaN where no label defines it.
@@ -29,10 +31,12 @@ class TaskEvaluation:
         tasks: Mapping[str, Task],
         metrics: Mapping[str, MetricCollection],
         chosen: MutableMapping[str, Task],
+        score_weights: Mapping[str, float] | None = None,
     ) -> None:
         self.tasks = tasks
         self.metrics = metrics
         self.chosen = chosen
+        self.score_weights = score_weights or dict.fromkeys(tasks, 1.0)
         self.scores: dict[str, float] = {}
         for collection in metrics.values():
             collection.reset()
@@ -50,7 +54,7 @@ class TaskEvaluation:
     def finish(
         self, stage: str, losses: Mapping[str, tuple[float, float]], choose: bool = False
     ) -> dict[str, float]:
-        """Returns {stage/task/name: value} and stage/score, the tasks' mean.
+        """Returns {stage/task/name: value} and stage/score, a mean of the tasks' scores.
 
         Args:
             stage: 'val' or 'test'.
@@ -76,7 +80,5 @@ class TaskEvaluation:
             diverged = count and not isfinite(loss)
             self.scores[name] = -inf if diverged else task.score({**computed, **bounded})
 
-        # a task without labels has no score
-        known = [score for score in self.scores.values() if not isnan(score)]
-        values[f"{stage}/score"] = sum(known) / len(known) if known else nan
+        values[f"{stage}/score"] = compute_mean(self.scores, self.score_weights)
         return values

@@ -17,7 +17,7 @@ from src.models import MultiTaskModel
 from src.models.encoders import Encoder
 from src.models.sharing import CrossStitch, HardSharing, Separate
 from src.monitoring.checkpoints import find_task, restore_entries
-from src.monitoring.selection import ALL, Selection, Validation, compute_mean_loss
+from src.monitoring.selection import ALL, Selection, Validation
 from tests.cli.calling import call, refused
 from tests.launching import launch, only_run, read_json
 from tests.toy import Toy
@@ -53,14 +53,6 @@ def test_the_first_is_the_best_unless_it_shows_nothing() -> None:
     assert not seen(nan, nan).beats(None)
 
 
-def test_the_loss_that_decides_is_weighed_as_in_training() -> None:
-    assert compute_mean_loss(
-        {"a": 1.0, "b": 3.0, "c": nan}, {"a": 1.0, "b": 0.5, "c": 1.0}
-    ) == pytest.approx((1.0 + 1.5) / 1.5)
-    assert compute_mean_loss({"a": 1.0, "b": 3.0}, {"a": 1.0, "b": 0.0}) == 1.0
-    assert isnan(compute_mean_loss({"a": nan}, {"a": 1.0}))
-
-
 def followed(
     values: list[tuple[float, float]], patience: int | None = None
 ) -> tuple[Selection, list[bool]]:
@@ -68,7 +60,9 @@ def followed(
     stopped the run.
     """
     selection, stops = Selection(patience), []
-    model: Any = SimpleNamespace(names=("a",), weights={"a": 1.0}, own_weights=lambda: None)
+    model: Any = SimpleNamespace(
+        names=("a",), weights={"a": 1.0}, score_weights={"a": 1.0}, own_weights=lambda: None
+    )
     trainer: Any = SimpleNamespace(
         state=SimpleNamespace(fn=TrainerFn.FITTING),
         sanity_checking=False,
