@@ -30,6 +30,7 @@ from src.models.sharing import (
     PLE,
     CrossStitch,
     DSelectK,
+    Groups,
     HardSharing,
     LearningToBranch,
     MMoE,
@@ -43,9 +44,17 @@ from src.models.sharing import (
 from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression
 from tests.models.backward.test_levels import QUIET, Bent, Halves, reference, task_losses
 
+
+def three_groups(encoder, tasks):
+    """Groups of one task, of two, and of the others."""
+    tasks = list(tasks)
+    return Groups(encoder, tasks, [tasks[1:3], tasks[:1], tasks[3:]])
+
+
 SHARINGS = {
     "HardSharing": HardSharing,
     "HardSharing until 1": partial(HardSharing, until=1),
+    "Groups": three_groups,
     "Separate": Separate,
     "SoftSharing": partial(SoftSharing, strength=0.1),
     "SoftSharing trace": partial(SoftSharing, norm="trace", strength=0.02),

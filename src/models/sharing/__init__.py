@@ -3,6 +3,7 @@
 from src.models.sharing.adapters import TaskAdapters
 from src.models.sharing.cross_stitch import CrossStitch
 from src.models.sharing.dselectk import DSelectK
+from src.models.sharing.groups import Groups
 from src.models.sharing.hard import HardSharing
 from src.models.sharing.learning_to_branch import LearningToBranch
 from src.models.sharing.mmoe import MMoE
@@ -24,6 +25,7 @@ __all__ = [
     "CrossStitch",
     "DSelectK",
     "EncoderFactory",
+    "Groups",
     "HardSharing",
     "LearningToBranch",
     "MMoE",
