@@ -34,6 +34,10 @@ class Synthetic(MultiTaskDataModule):
     as far apart as T directions can be: two are opposite, three are at 120 degrees. Without noise,
     the labels of two tasks correlate by a + (1 - a) r. The best R2 is 1 / (1 + n_t^2).
 
+    With ``groups``, there is a direction for each group in place of one for each task: tasks of a
+    group have the same f and so agree, and G in place of T sets the cosine between two groups. At
+    ``shared`` 0 and ``conflict`` 0, groups have nothing in common.
+
     A head of its own could undo an opposite sign, and with ``shared`` 0 it learns to. The shared
     term, which is linear and learnt first, aligns the heads. What is then left to learn pulls the
     features of all tasks along <u_t, h>, in conflict.
@@ -42,7 +46,8 @@ class Synthetic(MultiTaskDataModule):
     rows train, 20 % validate and 20 % test.
 
     Args:
-        tasks: Number of tasks T, at most ``features`` - 1.
+        tasks: Number of tasks T; there are at most ``features`` - 1 directions, one for each task
+            or group.
         rows: Number of rows of all splits together.
         features: Size D of the input.
         conflict: How far the private terms of the tasks oppose each other, in [-1, 1].
@@ -54,6 +59,8 @@ class Synthetic(MultiTaskDataModule):
         noise: Standard deviation n_t of the noise relative to the signal's, one for all or per
             task.
         missing: Share of the labels that are missing at random, one for all or per task.
+        groups: Number of groups G, of sizes that differ by one at most; or their sizes, one after
+            the other; None makes each task its own.
         data_seed: Seed of all random draws, and of the split. It is not the run's seed.
         batch_size: Rows per step over all devices together.
         eval_batch_size: Rows per evaluation step over all devices together.
@@ -72,6 +79,7 @@ class Synthetic(MultiTaskDataModule):
         scales: float | list[float] = 1.0,
         noise: float | list[float] = 0.1,
         missing: float | list[float] = 0.0,
+        groups: int | list[int] | None = None,
         data_seed: int = 0,
         batch_size: int = 64,
         eval_batch_size: int = 1024,
@@ -79,11 +87,14 @@ class Synthetic(MultiTaskDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, num_workers, seed)
-        least = {"tasks": (tasks, 1), "rows": (rows, 5), "features": (features, tasks + 1)}
-        for key, (count, minimum) in least.items():
-            if count < minimum:
-                why = " for tasks + 1" if key == "features" else ""
-                raise UserError(f"data.{key} is {count}; it must be at least {minimum}{why}")
+        check("tasks", tasks, tasks >= 1, "at least 1")
+        check("rows", rows, rows >= 5, "at least 5")
+        sizes = group_sizes(groups, tasks)
+        unit = "tasks" if groups is None else "groups"
+        wanted = f"at least {len(sizes) + 1} for {unit} + 1"
+        check("features", features, features > len(sizes), wanted)
+        # the group of each task, as the number of its direction
+        self.group_of = np.repeat(np.arange(len(sizes)), sizes)
         self.rows = rows
         self.features = features
         self.conflict = conflict
@@ -113,9 +124,10 @@ class Synthetic(MultiTaskDataModule):
     def directions(self) -> np.ndarray:
         """The directions u_t: (T, D - 1).
 
-        They are the rows of C^(1/2) B, with B orthonormal and C the matrix of their cosines.
+        They are the rows of C^(1/2) B, with B orthonormal and C the matrix of their cosines. Tasks
+        of a group have the same row.
         """
-        T = len(self.scales)
+        T = int(self.group_of[-1]) + 1
         cosine = -self.conflict / (T - 1) if T > 1 and self.conflict > 0 else -self.conflict
         root = np.full((T, T), 1 / T)
 
@@ -123,7 +135,7 @@ class Synthetic(MultiTaskDataModule):
         if T > 1:
             along = max(1 + (T - 1) * cosine, 0) ** 0.5 * root
             root = along + (1 - cosine) ** 0.5 * (np.eye(T) - root)
-        return root @ self._rotation(PRIVATE_DIRECTIONS)[:T]
+        return (root @ self._rotation(PRIVATE_DIRECTIONS)[:T])[self.group_of]
 
     def _rotation(self, stream: int) -> np.ndarray:
         """Draws an orthonormal matrix (D - 1, D - 1)."""
@@ -184,6 +196,22 @@ def as_list(key: str, value: float | Sequence[float], tasks: int) -> list[float]
     if len(values) != tasks:
         raise UserError(f"data.{key} is a list of {len(values)}, but there are {tasks} tasks")
     return values
+
+
+def group_sizes(groups: int | Sequence[int] | None, tasks: int) -> list[int]:
+    """Returns the number of tasks in each group; without groups each task is one.
+
+    Raises:
+        UserError: There are more groups than tasks, or sizes do not add up to the tasks.
+    """
+    if groups is None:
+        return [1] * tasks
+    if isinstance(groups, Sequence):
+        right = all(size >= 1 for size in groups) and sum(groups) == tasks
+        check("groups", np.array(groups), right, f"sizes whose sum is {tasks}, the tasks")
+        return list(groups)
+    check("groups", groups, 1 <= groups <= tasks, f"from 1 to {tasks}, the tasks, or a list")
+    return [len(part) for part in np.array_split(np.arange(tasks), groups)]
 
 
 def check(key: str, value: float | np.ndarray, is_right: bool, wanted: str) -> None:

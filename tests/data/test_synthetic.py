@@ -196,6 +196,32 @@ def test_missing():
     assert (data.table[1][known] == whole[known]).all()
 
 
+def test_tasks_of_a_group_agree():
+    data = Synthetic(tasks=5, groups=[2, 3], conflict=0.5, shared=0.4, noise=0.0, rows=40_000)
+    cosines = np.full((5, 5), -0.5)
+    cosines[:2, :2] = 1
+    cosines[2:, 2:] = 1
+    np.testing.assert_allclose(data.directions @ data.directions.T, cosines, atol=1e-12)
+    correlations = np.corrcoef(data.table[1].T)
+    np.testing.assert_allclose(correlations, 0.4 + 0.6 * cosines, atol=0.02)
+
+    # one direction for each group: more tasks than features are no matter
+    assert Synthetic(tasks=9, groups=2, features=3).group_of.tolist() == [0] * 5 + [1] * 4
+    noise = Synthetic(tasks=3, groups=1, rows=20_000).table[1]
+    residuals = noise - noise.mean(1, keepdims=True)
+    np.testing.assert_allclose(residuals.std(0), 0.1 * (2 / 3) ** 0.5, rtol=0.03)
+
+
+def test_groups_of_one_are_no_groups():
+    for settings in ({}, {"conflict": 0.7, "missing": 0.2}):
+        plain = Synthetic(tasks=3, **settings)
+        for groups in (3, [1, 1, 1]):
+            grouped = Synthetic(tasks=3, groups=groups, **settings)
+            assert np.array_equal(grouped.directions, plain.directions)
+            for ours, theirs in zip(grouped.table, plain.table, strict=True):
+                assert np.array_equal(ours, theirs, equal_nan=True)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -211,6 +237,14 @@ def test_missing():
         ({"noise": -0.5}, "data.noise is -0.5, -0.5; it must be at least 0"),
         ({"noise": [0.1, 0.2, 0.3]}, "data.noise is a list of 3, but there are 2 tasks"),
         ({"missing": [0.0, 1.0]}, r"data.missing is 0, 1; it must be in \[0, 1\)"),
+        ({"groups": 0}, "data.groups is 0; it must be from 1 to 2, the tasks, or a list"),
+        ({"groups": 3}, "data.groups is 3; it must be from 1 to 2, the tasks, or a list"),
+        ({"groups": [1, 2]}, "data.groups is 1, 2; it must be sizes whose sum is 2, the tasks"),
+        ({"groups": [2, 0]}, "data.groups is 2, 0; it must be sizes whose sum is 2, the tasks"),
+        (
+            {"tasks": 9, "groups": 2, "features": 2},
+            "data.features is 2; it must be at least 3 for groups [+] 1",
+        ),
         ({"data_seed": -1}, "data.data_seed is -1; it must be at least 0"),
         ({"batch_size": 0}, "data.batch_size is 0; it must be at least 1"),
     ],
