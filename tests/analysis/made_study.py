@@ -233,7 +233,10 @@ def make_study(
     columns = name_columns(tasks)
     made: list[Row] = []
     for k, row in enumerate(rows):
-        tuned = add_candidates(maker, row, scores[k, 0], columns, k, candidates)
+        tuned: list[Candidate] = []
+        for fold in range(folds) if folds else [None]:
+            first = 0 if fold is None else fold * len(seeds)
+            tuned += add_candidates(maker, row, scores[k, first], columns, k, candidates, fold)
         replicates: list[Replicate] = []
         for place, (seed, fold) in enumerate(places):
             if not finished and k == len(rows) - 1 and place == len(places) - 1:
@@ -284,8 +287,9 @@ def add_candidates(
     columns: Sequence[tuple[str, str]],
     number: int,
     count: int,
+    fold: int | None,
 ) -> list[Candidate]:
-    """Adds the trials that tune a row; the second one is the best for all tasks."""
+    """Adds the trials that tune a row on one fold; the second one is the best for all tasks."""
     found: list[Candidate] = []
     if row.kind in ("reference", "ensemble"):
         return found
@@ -305,12 +309,19 @@ def add_candidates(
                 weights = [shares, *[rest] * (len(maker.tasks) - 1)]
                 for task, weight in zip(maker.tasks, weights, strict=True):
                     settings[f"model.weights.{task}"] = round(float(weight), 4)
-            key = f"tune-{number}-{'-'.join(group) if row.kind == 'single' else 'all'}-{place}"
+            words = "-".join(group) if row.kind == "single" else "all"
+            key = f"tune-{number}-{words}-{place}" + ("" if fold is None else f"-fold-{fold}")
             maker.add(row, key, None, values, 0, settings, group)
             chosen = group if place == min(1, count - 1) else []
             score = float(np.mean(list(values.values())))
             found.append(
-                {"settings": settings, "trial": key, "score": score, "chosen": list(chosen)}
+                {
+                    "settings": settings,
+                    "trial": key,
+                    "fold": fold,
+                    "score": score,
+                    "chosen": list(chosen),
+                }
             )
     return found
 
