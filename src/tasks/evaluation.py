@@ -71,7 +71,8 @@ class TaskEvaluation:
                 self.chosen[name] = task.choose(metrics) if count else task
             task = self.chosen[name]
             computed = task.compute(metrics)
-            logged = {"loss": loss, **computed, **task.compute_per_output(metrics)}
+            logged: dict[str, Tensor | float] = {"loss": loss}
+            logged |= computed | task.compute_per_output(metrics)
             for key, value in logged.items():
                 values[f"{stage}/{name}/{key}"] = float(value)
 
