@@ -14,7 +14,7 @@ from jsonargparse import ArgumentError
 from src.cli.aliases import ALIASES
 from src.cli.classes import choices, hint_at
 from src.cli.configuration import TYPES, Configuration
-from src.cli.hints import hints_at, import_class, value_at
+from src.cli.hints import hints_at, import_class, kinds_of, value_at
 from src.cli.settings import NOT_TO_BE_SET, count_given, list_settings
 from src.errors import SOURCES, in_one_line, suggest
 
@@ -195,7 +195,9 @@ class Mistake:
         near = suggest(name, names, 0.7)
         if near:
             return suggest(self.typed(name), [self.typed(known) for known in names], 0.7)
-        return f"{owner.__name__} knows {', '.join(names) or 'no settings'}"
+        known = f"{owner.__name__} knows {', '.join(names) or 'no settings'}"
+        others = list_classes_with(self.above, name)
+        return f"{known}; {name} is a setting of {', '.join(others)}" if others else known
 
     def hint_at_key(self, key: str) -> str:
         """Returns the keys of the same last name, or else the one that looks most like a key."""
@@ -236,3 +238,13 @@ class Mistake:
         """Returns the file that a key came from, in brackets, where it was one."""
         path = self.settings.origins.get(self.typed(key))
         return f" (in {path})" if path else ""
+
+
+def list_classes_with(key: str, setting: str) -> list[str]:
+    """Returns the classes that a key may name and that have a setting of this name."""
+    found = []
+    for name in choices(key):
+        kinds = kinds_of(hints_at(key, TYPES, {}), name)
+        if kinds and any(known.name == setting for known in list_settings(kinds[0])):
+            found.append(name)
+    return found

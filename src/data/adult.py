@@ -53,6 +53,8 @@ class Adult(Table):
         root: Folder with adult.data and adult.test, gzipped or not.
         val_fraction: Share of adult.data that validates.
         split_seed: Seed of that split.
+        folds: Number of folds of adult.data, one of which tests; adult.test is left out then.
+        fold: The fold that tests, from 0.
         tasks: {task: settings}, as in Table.
         schema_path: A run's schema.json.
         batch_size: Rows per step over all devices together.
@@ -66,6 +68,8 @@ class Adult(Table):
         root: str,
         val_fraction: float = 0.15,
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
         tasks: dict[str, Any] | None = None,
         schema_path: str | None = None,
         batch_size: int = 256,
@@ -75,7 +79,7 @@ class Adult(Table):
     ) -> None:
         super().__init__(
             path=find(root, "adult.data"),
-            test_path=find(root, "adult.test"),
+            test_path=find(root, "adult.test") if folds is None else None,
             targets={name: name for name in ("income", "never-married", "college", "hours")},
             tasks=tasks,
             drop=LEAKING,
@@ -83,6 +87,8 @@ class Adult(Table):
             categorical=["capital-gain", "capital-loss"],
             val_fraction=val_fraction,
             split_seed=split_seed,
+            folds=folds,
+            fold=fold,
             schema_path=schema_path,
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,

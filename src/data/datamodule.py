@@ -3,7 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from itertools import islice
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import lightning as L
 import torch
@@ -36,6 +36,8 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         seed: Seed of the order of training batches; the command line sets it to --seed_everything.
 
     Attributes:
+        can_fold: Whether the class has ``folds``, a number of folds, and ``fold``, the one that
+            tests, from 0, among its settings.
         test_split: The split that ``test`` evaluates.
         predict_split: The split that ``predict`` predicts.
         new_rows: Whether a command that opens a run says that the file holds other rows. Only
@@ -43,6 +45,8 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         allow_missing: Whether a command that opens a run allows input columns to be missing.
         remarks: What was noticed while rows were read, one line each.
     """
+
+    can_fold: ClassVar[bool] = False
 
     def __init__(
         self, batch_size: int = 64, eval_batch_size: int = 1024, num_workers: int = 0, seed: int = 0

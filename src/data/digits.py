@@ -9,6 +9,7 @@ from torch import Tensor
 
 from src.batch import InputShape
 from src.data.datamodule import MultiTaskDataModule, Rows, Split, standard_split
+from src.data.folds import check_fold, deal_at_random, split_by_fold
 from src.tasks import (
     BinaryClassification,
     Classification,
@@ -32,22 +33,31 @@ class Digits(MultiTaskDataModule):
     Args:
         split_seed: Seed of the split. It is not the run's seed, so that runs with several seeds are
             tested on the same images.
+        folds: Number of folds, one of which tests; 20 % of the images validate then, too.
+        fold: The fold that tests, from 0.
         batch_size: Rows per step over all devices together.
         eval_batch_size: Rows per evaluation step over all devices together.
         num_workers: Processes that prepare batches.
         seed: Seed of the order of training batches.
     """
 
+    can_fold = True
+
     def __init__(
         self,
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
         batch_size: int = 64,
         eval_batch_size: int = 1024,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, num_workers, seed)
+        check_fold(folds, fold)
         self.split_seed = split_seed
+        self.folds = folds
+        self.fold = fold
 
     @cached_property
     def _images(self) -> tuple[Tensor, Tensor]:
@@ -57,7 +67,13 @@ class Digits(MultiTaskDataModule):
 
     @cached_property
     def _splits(self) -> dict[str, Tensor]:
-        return standard_split(len(self._images[0]), self.split_seed)
+        rows = len(self._images[0])
+        if self.folds is None:
+            return standard_split(rows, self.split_seed)
+        dealt = deal_at_random(rows, self.folds, self.split_seed)
+        side = split_by_fold(dealt, self.fold, 0.2, self.split_seed)
+        names = ("train", "val", "test")
+        return {name: torch.from_numpy(np.flatnonzero(side == name)) for name in names}
 
     @cached_property
     def tasks(self) -> dict[str, Task]:

@@ -151,6 +151,17 @@ def make_schema(table: Table) -> dict[str, Any]:
     )
 
 
+def make_fingerprint(table: Table) -> dict[str, Any]:
+    """Returns the files of a table, the number of rows on each side, and the fold that tests."""
+    found: dict[str, Any] = {
+        "files": table.schema()["files"],
+        "rows": {name: len(numbers) for name, numbers in table.rows.items()},
+    }
+    if table.folds is not None:
+        found["fold"] = {"folds": table.folds, "fold": table.fold}
+    return found
+
+
 def add_seal(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Adds to a schema a hash of its content.
 

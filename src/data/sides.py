@@ -9,6 +9,8 @@ import numpy as np
 
 from src.data.columns import to_words
 from src.data.dates import find_date_formats, is_typed_date
+from src.data.files import ROLES
+from src.data.folds import deal_at_random, deal_by_groups, deal_by_strata, split_by_fold
 from src.data.kinds import parse_declaration
 from src.data.labels import FEW_NUMBERS, MOST_CLASSES
 from src.data.number_formats import fit_formats
@@ -51,10 +53,13 @@ def assign_sides(table: Table) -> tuple[np.ndarray, int]:
     val = 0.0 if table.val_path else table.val_fraction
     test = 0.0 if table.test_path else table.test_fraction
     groups = read_groups(table) if table.group else None
-    if groups is not None:
+    strata = encode_jointly(main[table.stratify]) if table.stratify else None
+    if table.folds is not None:
+        side = assign_fold(table, table.folds, val, groups, strata)
+    elif groups is not None:
         side = split_by_groups(groups, val, test, table.split_seed)
-    elif table.stratify:
-        side = split_by_strata(encode_jointly(main[table.stratify]), val, test, table.split_seed)
+    elif strata is not None:
+        side = split_by_strata(strata, val, test, table.split_seed)
     else:
         side = split_at_random(len(main), val, test, table.split_seed)
 
@@ -65,11 +70,69 @@ def assign_sides(table: Table) -> tuple[np.ndarray, int]:
         codes = encode_classes_of_task(table, name, train)
         if codes is not None:
             labels.append(codes)
+
+    # a fold that tests has its rows, however few a rare class leaves it
+    fixed = (side == "test") & (table.folds is not None)
     moved = keep_rare_classes(side, labels, groups)
     if groups is not None:
-        shares = {"val": val, "test": test}
-        moved = refill_sides(side, moved, labels, groups, shares, table.split_seed)
+        shares = {"val": val, "test": 0.0 if table.folds is not None else test}
+        moved = refill_sides(side, moved, labels, groups, shares, table.split_seed, fixed)
     return side, int(moved.sum())
+
+
+def assign_fold(
+    table: Table,
+    folds: int,
+    val: float,
+    groups: np.ndarray | None,
+    strata: np.ndarray | None,
+) -> np.ndarray:
+    """Assigns sides so that one fold tests.
+
+    Args:
+        table: The table.
+        folds: Number of folds.
+        val: Share of all rows that validates.
+        groups: (N,) groups that must stay in one fold.
+        strata: (N,) integers that each fold has in proportion.
+
+    Returns:
+        (N,) of 'train', 'val' or 'test'.
+
+    Raises:
+        UserError: There are fewer rows, groups or rows of a stratum than folds.
+    """
+    seed = table.split_seed
+    try:
+        if groups is not None:
+            dealt = deal_by_groups(groups, folds, seed)
+        elif strata is not None:
+            dealt = deal_by_strata(strata, folds, seed)
+        else:
+            dealt = deal_at_random(len(table.main), folds, seed)
+    except UserError as error:
+        raise UserError(f"{table.path}: {error}") from None
+    return split_by_fold(dealt, table.fold, val, seed, groups, strata)
+
+
+def find_rows_of_sides(table: Table) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Finds the rows of each side in a table's first file.
+
+    Returns:
+        {'train', 'val', 'test': row numbers}; and a note where rows had to be moved to train.
+
+    Raises:
+        UserError: A side has no rows, here or in a file of its own.
+    """
+    side, moved = assign_sides(table)
+    rows = {name: np.flatnonzero(side == name) for name in ROLES}
+    for name, numbers in rows.items():
+        if not len(numbers) and (name == "train" or name not in table.table_files.paths):
+            reason = explain_empty(table, name, moved)
+            raise UserError(f"{table.path}: the {name} split has no rows: {reason}")
+    if not moved:
+        return rows, []
+    return rows, [f"rows moved to train, since no other row there has their class: {moved}"]
 
 
 def explain_empty(table: Table, name: str, moved: int) -> str:
@@ -118,6 +181,7 @@ def refill_sides(
     groups: np.ndarray,
     shares: Mapping[str, float],
     seed: int,
+    fixed: np.ndarray,
 ) -> np.ndarray:
     """Splits the other groups again while a side has lost all of its groups to train.
 
@@ -128,13 +192,14 @@ def refill_sides(
         groups: (N,) groups.
         shares: Share of the rows for 'val' and for 'test'.
         seed: Seed of the split.
+        fixed: bool (N,), rows that stay where they are.
 
     Returns:
         bool (N,), the rows that had to be moved in all.
     """
     bound = moved.copy()
     while any(share and not (side == name).any() for name, share in shares.items()):
-        free = ~np.isin(groups, groups[bound])
+        free = ~np.isin(groups, groups[bound | fixed])
 
         # the free rows must fill the shares of all rows
         more = len(side) / max(free.sum(), 1)

@@ -22,12 +22,12 @@ from src.data.labels import Labels
 from src.data.leaks import find_suspicions
 from src.data.number_formats import Written, find_formats_of_table
 from src.data.reading import read_table
-from src.data.record import hash_rows, make_schema, read_schema, unpack_sides
+from src.data.record import hash_rows, make_fingerprint, make_schema, read_schema, unpack_sides
 from src.data.rows import Rows, Split
-from src.data.sides import assign_sides, explain_empty
+from src.data.sides import find_rows_of_sides
 from src.data.table_notes import describe_new_rows, describe_table
 from src.data.table_rows import find_rows, identify_rows, read_labels
-from src.data.table_settings import check_columns, check_settings
+from src.data.table_settings import TEST_FRACTION, check_columns, check_settings, find_test_share
 from src.data.targets import (
     TargetReader,
     encode_targets,
@@ -80,6 +80,9 @@ class Table(MultiTaskDataModule):
         test_path: File of test rows; otherwise they are split off.
         val_fraction: Share of the rows that validates.
         test_fraction: Share of the rows that tests.
+        folds: Number of folds; one of them tests, and test_fraction has no effect. Folds keep
+            groups whole, and strata in proportion.
+        fold: The fold that tests, from 0.
         split_seed: Seed of the split. It is not the run's seed, so that runs with several seeds are
             tested on the same rows.
         schema_path: A run's schema.json, whose columns are read as that run read them.
@@ -88,6 +91,8 @@ class Table(MultiTaskDataModule):
         num_workers: Processes that prepare batches; 0 is fastest for data in memory.
         seed: Seed of the order of training batches.
     """
+
+    can_fold = True
 
     def __init__(
         self,
@@ -113,7 +118,9 @@ class Table(MultiTaskDataModule):
         val_path: str | None = None,
         test_path: str | None = None,
         val_fraction: float = 0.15,
-        test_fraction: float = 0.15,
+        test_fraction: float = TEST_FRACTION,
+        folds: int | None = None,
+        fold: int = 0,
         split_seed: int = 0,
         schema_path: str | None = None,
         batch_size: int = 256,
@@ -145,7 +152,9 @@ class Table(MultiTaskDataModule):
         self.stratify = stratify or []
         self.split_column = split_column
         self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
+        self.folds = folds
+        self.fold = fold
+        self.test_fraction = find_test_share(folds, fold, test_fraction)
         self.split_seed = split_seed
         check_settings(self, targets)
 
@@ -207,16 +216,8 @@ class Table(MultiTaskDataModule):
         if self._saved is not None:
             return unpack_sides(self._saved["sides"])
 
-        side, moved = assign_sides(self)
-        if moved:
-            self._column_notes.append(
-                f"rows moved to train, since no other row there has their class: {moved}"
-            )
-        rows = {name: np.flatnonzero(side == name) for name in ROLES}
-        for name, numbers in rows.items():
-            if not len(numbers) and (name == "train" or name not in self.table_files.paths):
-                reason = explain_empty(self, name, moved)
-                raise UserError(f"{self.path}: the {name} split has no rows: {reason}")
+        rows, notes = find_rows_of_sides(self)
+        self._column_notes += notes
         return rows
 
     @cached_property
@@ -378,8 +379,7 @@ class Table(MultiTaskDataModule):
         return [*self.table_files.given.values(), *(record["path"] for record in saved.values())]
 
     def fingerprint(self) -> dict[str, Any]:
-        rows = {name: len(numbers) for name, numbers in self.rows.items()}
-        return {"files": self.schema()["files"], "rows": rows}
+        return make_fingerprint(self)
 
     def schema(self) -> dict[str, Any]:
         """Returns how columns are read, and which rows are on which side, for later commands."""

@@ -34,7 +34,10 @@ def describe_table(table: Table, reasons: Mapping[str, str]) -> list[str]:
     train = len(table.split("train"))
     val = len(table.split("val"))
     test = len(table.split("test"))
-    return [*notes, f"rows: {train} to train, {val} to validate, {test} to test"]
+    fold = ""
+    if table.folds is not None:
+        fold = f" (fold {table.fold} of 0 to {table.folds - 1})"
+    return [*notes, f"rows: {train} to train, {val} to validate, {test} to test{fold}"]
 
 
 def describe_new_rows(table: Table) -> str:

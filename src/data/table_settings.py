@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lightning.fabric.utilities.rank_zero import rank_zero_warn
+
+from src.data.folds import check_fold
 from src.errors import UserError, suggest_or_list
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from src.data.table import Table
+
+TEST_FRACTION = 0.15
+
+
+def find_test_share(folds: int | None, fold: int, test_fraction: float) -> float:
+    """Returns the share of the rows that tests: a fold of them, where there are folds.
+
+    Raises:
+        UserError: There are too few folds, or none of that number.
+    """
+    check_fold(folds, fold)
+    if folds is None:
+        return test_fraction
+    if test_fraction != TEST_FRACTION:
+        rank_zero_warn(f"data.test_fraction has no effect: data.folds is {folds}, and a fold tests")
+    return 1 / folds
 
 
 def check_settings(table: Table, targets: object) -> None:
@@ -28,13 +47,20 @@ def check_settings(table: Table, targets: object) -> None:
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)} cannot both say how to split")
 
+    if table.folds is not None:
+        refuse_other_test_rows(table)
+
     shares = {"val_fraction": table.val_fraction, "test_fraction": table.test_fraction}
     for name, share in shares.items():
         if not 0 <= share < 1:
             raise UserError(f"data.{name} is {share}; a share lies in [0, 1)")
     if sum(shares.values()) >= 1:
-        given = " and ".join(f"data.{name} {share}" for name, share in shares.items())
-        raise UserError(f"{given} leave no rows to train")
+        given = f"data.test_fraction {table.test_fraction}"
+        if table.folds is not None:
+            given = f"a test fold of data.folds {table.folds}"
+        raise UserError(
+            f"data.val_fraction {table.val_fraction} and {given} leave no rows to train"
+        )
 
     if table.decimal not in (None, ".", ","):
         raise UserError(f"data.decimal is '{table.decimal}'; it must be '.' or ','")
@@ -43,6 +69,24 @@ def check_settings(table: Table, targets: object) -> None:
     if table.thousands not in marks or is_decimal:
         raise UserError(
             f"data.thousands is '{table.thousands}'; it must be ',', '.', a space or an apostrophe"
+        )
+
+
+def refuse_other_test_rows(table: Table) -> None:
+    """Refuses settings that say which rows test, where folds do.
+
+    Raises:
+        UserError: There is one.
+    """
+    if table.split_column:
+        raise UserError(
+            f"data.folds and data.split_column cannot both say which rows test: leave out "
+            f"data.split_column {table.split_column}, or data.folds"
+        )
+    if table.test_path:
+        raise UserError(
+            "data.folds cuts the rows of data.path, but data.test_path names the rows that test: "
+            "leave out one of them; for folds over all rows put both files into one"
         )
 
 

@@ -49,6 +49,13 @@ def test_tasks_and_rows(root):
     }
 
 
+def test_folds_leave_the_test_file_out(root):
+    tables = [Adult(root, folds=3, fold=fold) for fold in range(3)]
+    tested = np.concatenate([table.rows["test"] for table in tables])
+    assert sorted(tested) == list(range(200))
+    assert all(len(table.split("test")) == len(table.rows["test"]) for table in tables)
+
+
 def test_labels_of_the_test_file(root):
     data = Adult(root)
     targets = data.split("test").targets
