@@ -53,7 +53,7 @@ class Adult(Table):
         root: Folder with adult.data and adult.test, gzipped or not.
         val_fraction: Share of adult.data that validates.
         split_seed: Seed of that split.
-        folds: Number of folds of adult.data, one of which tests; adult.test is left out then.
+        folds: Number of folds of adult.data; one fold tests, and adult.test is left out.
         fold: The fold that tests, from 0.
         tasks: {task: settings}, as in Table.
         schema_path: A run's schema.json.

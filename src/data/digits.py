@@ -33,7 +33,7 @@ class Digits(MultiTaskDataModule):
     Args:
         split_seed: Seed of the split. It is not the run's seed, so that runs with several seeds are
             tested on the same images.
-        folds: Number of folds, one of which tests; 20 % of the images validate then, too.
+        folds: Number of folds; one of them tests, and 20 % of the images validate.
         fold: The fold that tests, from 0.
         batch_size: Rows per step over all devices together.
         eval_batch_size: Rows per evaluation step over all devices together.

@@ -137,7 +137,7 @@ def split_by_fold(
     groups: np.ndarray | None = None,
     strata: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Splits rows of which one fold tests; rows that validate are drawn from the other folds.
+    """Splits rows so that one fold tests; rows that validate are drawn from the other folds.
 
     Each fold draws them anew.
 
