@@ -15,6 +15,7 @@ import pandas as pd
 from src.analysis.costs import compare_costs, list_tuning
 from src.analysis.marks import list_marks
 from src.analysis.notes import describe_methods
+from src.analysis.origins import Origins, list_origins
 from src.analysis.record import StudyRecord
 from src.analysis.results import StudyResults, Value
 from src.analysis.scores import Scores, arrange_scores, measure_overlap
@@ -94,6 +95,7 @@ class Comparison:
         notes: Sentences on how the numbers were made: data, tuning, intervals, delta, tests.
         marks: Sentences on what a reader must know: other code, data or versions; failed trials
             with their line; missing runs; an unfinished study.
+        origins: (name, distinct values) of code, data, Python, system and packages of all trials.
     """
 
     folder: Path
@@ -114,6 +116,7 @@ class Comparison:
     tuning: pd.DataFrame
     notes: list[str]
     marks: list[str]
+    origins: Origins
 
 
 def compare_rows(
@@ -150,6 +153,7 @@ def compare_rows(
         tuning=tuning,
         notes=describe_methods(scores, record, tuning, cost_unit),
         marks=list_marks(results, scores),
+        origins=list_origins(results),
     )
 
 
