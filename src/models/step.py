@@ -19,6 +19,7 @@ from torch import Tensor
 from src.balancing import GradientBalancer, GramianBalancer, LossBalancer, TaskLosses
 from src.batch import Batch
 from src.collectives import global_sum, replica
+from src.models.affinities import measure_affinities
 from src.models.backward.head_gradients import HeadActivations, HeadGradients
 from src.models.backward.jacobian import ParameterJacobian, ShardedJacobian
 from src.models.backward.levels import (
@@ -296,15 +297,33 @@ class TrainingStep:
         works there or the tasks' features differ. The step is not touched.
         """
         model = self.model
+        if model.sharing.one_feature and model.balancer.level != "parameters":
+            features = model.runner.features(model, batch.inputs)
+            with full_precision(model.device):
+                heads, totals_2T = self._head_gradients(features, batch)
+                gram_TT = feature_gramian(heads, heads.stack_weights(), totals_2T)
+        else:
+            rows_TP, totals_2T = self.parameter_rows(batch)
+            gram_TT = self.jacobian.gramian(rows_TP)
+        inverse_T = 1 / totals_2T[1].clamp(min=1)
+        return gram_TT * inverse_T * inverse_T[:, None]
+
+    def parameter_rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Returns the tasks' gradients in the shared parameters, over the global batch.
+
+        Returns:
+            The gradients of the sums of losses as the Jacobian holds them, (T, P) or the shards of
+            this process, and sums and counts of all ranks (2, T).
+        """
+        model = self.model
         features = model.runner.features(model, batch.inputs)
         with full_precision(model.device):
             heads, totals_2T = self._head_gradients(features, batch)
-            if model.sharing.one_feature and model.balancer.level != "parameters":
-                gram_TT = feature_gramian(heads, heads.stack_weights(), totals_2T)
-            else:
-                tops = [features[name] for name in model.names]
-                at_tops = [dz.view_as(z) for dz, z in zip(heads.per_task(), tops, strict=True)]
-                rows_TP = self.jacobian.rows(tops, at_tops, totals_2T, full_rows=False)
-                gram_TT = self.jacobian.gramian(rows_TP)
-        inverse_T = 1 / totals_2T[1].clamp(min=1)
-        return gram_TT * inverse_T * inverse_T[:, None]
+            tops = [features[name] for name in model.names]
+            at_tops = [dz.view_as(z) for dz, z in zip(heads.per_task(), tops, strict=True)]
+            rows_TP = self.jacobian.rows(tops, at_tops, totals_2T, full_rows=False)
+        return rows_TP, totals_2T
+
+    def task_affinities(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Returns the affinities (T, T) of the tasks, see ``measure_affinities``."""
+        return measure_affinities(self, batch)
