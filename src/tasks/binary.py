@@ -12,6 +12,7 @@ from torchmetrics import MetricCollection
 
 from src.errors import UserError
 from src.tasks.decisions import MIDDLE, Scores, compute_decision_metrics, find_best_thresholds
+from src.tasks.ensembling import mix_logits, name_spread
 from src.tasks.label_count import LabelCount
 from src.tasks.labels import (
     MISSING,
@@ -134,6 +135,12 @@ class BinaryClassification(Task):
     def predict(self, outputs: Tensor) -> Tensor:
         """Turns outputs (..., 1) into decisions (...): true above the threshold."""
         return probabilities(outputs.squeeze(-1)) > self.decision_threshold
+
+    def mix(self, outputs_M: Tensor) -> Tensor:
+        return mix_logits(outputs_M)
+
+    def measure_spread(self, outputs_M: Tensor, mixed: Tensor) -> dict[str, Any]:
+        return name_spread(probabilities(outputs_M), ())
 
     def decode_targets(self, targets: Tensor) -> dict[str, Any]:
         labels = pair_with_known(targets)

@@ -12,6 +12,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from src.errors import UserError
+from src.tasks.ensembling import mix_log_probabilities, name_spread
 from src.tasks.label_count import LabelCount
 from src.tasks.labels import (
     MISSING,
@@ -157,6 +158,18 @@ class Classification(Task):
     @property
     def _predicts_by_probability(self) -> bool:
         return self._has_probabilities and type(self).predict is Classification.predict
+
+    def mix(self, outputs_M: Tensor) -> Tensor:
+        if not self._has_probabilities:
+            return super().mix(outputs_M)
+        return mix_log_probabilities(outputs_M)
+
+    def measure_spread(self, outputs_M: Tensor, mixed: Tensor) -> dict[str, Any]:
+        """Returns that of the probability of the class that is predicted."""
+        if not self._predicts_by_probability:
+            return super().measure_spread(outputs_M, mixed)
+        classes = self.predict(mixed)[..., None].expand(*outputs_M.shape[:-1], 1)
+        return name_spread(outputs_M.double().softmax(-1).gather(-1, classes), ())
 
     def decode_targets(self, targets: Tensor) -> dict[str, Any]:
         labels = pair_with_known(targets)

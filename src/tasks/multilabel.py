@@ -13,6 +13,7 @@ from src.errors import UserError
 from src.tasks.added_metrics import AddedMetric
 from src.tasks.binary import binary_losses, example_probabilities, probabilities
 from src.tasks.decisions import MIDDLE, Scores, compute_decision_metrics, find_best_thresholds
+from src.tasks.ensembling import mix_logits, name_spread
 from src.tasks.label_count import LabelCount
 from src.tasks.labels import (
     MISSING,
@@ -211,6 +212,12 @@ class MultilabelClassification(Task):
         """Turns outputs (..., L) into decisions (..., L): true above the threshold."""
         scores = probabilities(outputs)
         return scores > scores.new_tensor(self.decision_thresholds)
+
+    def mix(self, outputs_M: Tensor) -> Tensor:
+        return mix_logits(outputs_M)
+
+    def measure_spread(self, outputs_M: Tensor, mixed: Tensor) -> dict[str, Any]:
+        return name_spread(probabilities(outputs_M), self.labels)
 
     def decode_targets(self, targets: Tensor) -> dict[str, Any]:
         columns: dict[str, Any] = {}

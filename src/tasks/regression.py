@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
 from src.errors import UserError
+from src.tasks.ensembling import name_spread
 from src.tasks.label_count import LabelCount
 from src.tasks.labels import is_labelled, pair_with_known, to_numbers
 from src.tasks.metric_classes import spell_metric
@@ -211,6 +212,9 @@ class Regression(Task):
         They are the outputs, unless these are parameters of a distribution.
         """
         return outputs
+
+    def measure_spread(self, outputs_M: Tensor, mixed: Tensor) -> dict[str, Any]:
+        return name_spread(self.in_units(self.predict(outputs_M.double())), self.names)
 
     def decode_targets(self, targets: Tensor) -> dict[str, Any]:
         values = self.in_units(targets.double().reshape(len(targets), -1))

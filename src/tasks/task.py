@@ -19,6 +19,7 @@ from torchmetrics import MetricCollection
 
 from src.errors import UserError
 from src.tasks.added_metrics import AddedMetric, EvaluationRows, MetricSpec
+from src.tasks.ensembling import Ensembling
 from src.tasks.head import Head
 from src.tasks.keys import to_key
 from src.tasks.labels import is_labelled, pair_with_known
@@ -44,7 +45,7 @@ def make_constant(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(ABC):
+class Task(Ensembling, ABC):
     """Base of all task kinds: a frozen description that builds the modules a model needs.
 
     A class that defines ``losses`` may list in ``not_in_loss`` which fields that method does not
