@@ -64,13 +64,19 @@ class StudyDisplay:
         self._shown = now
         self._live.update(self.draw(running))
 
-    def tell(self, work: Work, outcome: Outcome) -> None:
-        """Prints a line for a trial that has ended."""
+    def tell(self, work: Work, outcome: Outcome, seconds: float) -> None:
+        """Prints a line for a trial that has ended.
+
+        Args:
+            work: The trial.
+            outcome: How it has ended.
+            seconds: Wall-clock time of its process, its start included.
+        """
         ended, known = self.count()
         words: str = outcome.status
-        if outcome.status == "finished" and outcome.seconds is not None:
-            self.durations.append(outcome.seconds)
-            words = f"{format_seconds(outcome.seconds)}"
+        if outcome.status == "finished":
+            self.durations.append(seconds)
+            words = format_seconds(seconds)
             score = outcome.results and outcome.results["validation"].get("val/score")
             if score is not None:
                 words += f", val score {score:.4f}"
@@ -78,9 +84,8 @@ class StudyDisplay:
             words = f"failed: {outcome.error}"
         left = self.estimate_left()
         left = f", {left} left" if left else ""
-        self.console.print(
-            f"[{ended}/{known}{left}] {work.label}: {words}", markup=False, highlight=False
-        )
+        line = f"[{ended}/{known}{left}] {work.label}: {words}"
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def estimate_left(self) -> str:
         """Returns the time left in words, by the mean of the trials so far; "" before the first."""

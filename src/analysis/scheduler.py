@@ -50,8 +50,8 @@ class Display(Protocol):
     def show(self, running: "list[Running]") -> None:
         """Shows the trials that are under way."""
 
-    def tell(self, work: Work, outcome: Outcome) -> None:
-        """Says how a trial has ended."""
+    def tell(self, work: Work, outcome: Outcome, seconds: float) -> None:
+        """Says how a trial has ended, and how long its process took."""
 
 
 @dataclass
@@ -164,7 +164,7 @@ class Scheduler:
     def _end(self, running: Running, code: int) -> None:
         outcome = self.judge(running, code)
         self.source.finish(running.work, outcome)
-        self.display.tell(running.work, outcome)
+        self.display.tell(running.work, outcome, time.monotonic() - running.since)
 
     def judge(self, running: Running, code: int) -> Outcome:
         """Returns how a trial has ended, by its run folder and its exit code."""

@@ -14,11 +14,17 @@ from unittest import mock
 import torch.distributed as dist
 
 from src.cli.entrypoint import main
+from src.compare import compare
 from src.evaluate import evaluate
 from src.predict import predict
 from src.train import train
 
-VERBS: dict[str, Any] = {"train": train, "evaluate": evaluate, "predict": predict}
+VERBS: dict[str, Any] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "compare": compare,
+}
 ROWS = 60
 
 
