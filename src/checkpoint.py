@@ -339,9 +339,15 @@ def group_tasks(checkpoint: Mapping[str, Any]) -> dict[int, list[str]]:
     """Returns {optimizer step: the tasks whose best weights are those of that step}.
 
     It is empty where one set of weights is that of all tasks.
+
+    Raises:
+        UserError: The steps are of other tasks than the checkpoint's.
     """
+    steps = checkpoint.get("task_steps", {})
+    if steps and steps.keys() != checkpoint["tasks"].keys():
+        raise UserError("the checkpoint is damaged: its task_steps are not of its tasks")
     groups: dict[int, list[str]] = {}
-    for task, step in checkpoint.get("task_steps", {}).items():
+    for task, step in steps.items():
         groups.setdefault(step, []).append(task)
     # the checkpoint's own weights come last
     own = checkpoint["global_step"]

@@ -21,10 +21,14 @@ from src.checkpoint import (
     SafeCheckpointIO,
     Shard,
     Shards,
+    choose_weights,
+    group_tasks,
     load_checkpoint,
     map_leaves,
+    merge_weights,
     save_folder,
 )
+from src.errors import UserError
 from src.files.atomic import write_atomically
 
 
@@ -423,3 +427,37 @@ def test_a_write_beside_a_folder_fails_without_harm(tmp_path: Path) -> None:
         write_atomically(path, half)
     is_the_one(path, OLD, 20)
     assert list(tmp_path.iterdir()) == [path]
+
+
+# -- several sets of weights -----------------------------------------------------------------------
+def of_step(step: int) -> dict[str, Any]:
+    """A checkpoint whose only weight is its step."""
+    tasks = {"a": {}, "b": {}, "c": {}}
+    return {"global_step": step, "state_dict": {"w": torch.tensor(step)}, "tasks": tasks}
+
+
+def test_each_task_has_the_weights_of_its_step() -> None:
+    """After three validations: a is the best of the third, b of the second, c of the first."""
+    first, second, third = of_step(10), of_step(20), of_step(30)
+    merge_weights(second, first, "abc", ["c"])
+    assert second["task_steps"] == {"a": 20, "b": 20, "c": 10}
+    merge_weights(third, second, "abc", ["b", "c"])
+    assert third["task_steps"] == {"a": 30, "b": 20, "c": 10}
+    assert {*third["other_weights"]} == {10, 20}
+    assert [int(choose_weights(third, step)["w"]) for step in (10, 20, 30)] == [10, 20, 30]
+    # its own weights come last, so that they are the ones that stay loaded
+    assert group_tasks(third) == {10: ["c"], 20: ["b"], 30: ["a"]}
+
+    # a set that no task needs any longer is left out
+    fourth = of_step(40)
+    merge_weights(fourth, third, "abc", ["c"])
+    assert {*fourth["other_weights"]} == {10}
+    assert group_tasks(of_step(10)) == {}
+
+
+def test_weights_that_are_not_there_are_named() -> None:
+    checkpoint = of_step(10) | {"task_steps": {"a": 5, "b": 10, "c": 10}, "other_weights": {}}
+    with pytest.raises(UserError, match="damaged: it holds no weights of step 5"):
+        choose_weights(checkpoint, 5)
+    with pytest.raises(UserError, match="its task_steps are not of its tasks"):
+        group_tasks(checkpoint | {"task_steps": {"a": 5}})
