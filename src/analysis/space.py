@@ -134,10 +134,9 @@ def read_choice(values: list[Any], place: str) -> Choice:
     """
     if not values:
         raise UserError(f"{place} is an empty list: it must have at least one value")
-    texts = [spell(value) for value in values]
-    for number, text in enumerate(texts):
-        if text in texts[:number]:
-            raise UserError(f"{place} has the value {text} twice")
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise UserError(f"{place} has the value {spell(value)} twice")
     return Choice(tuple(values))
 
 

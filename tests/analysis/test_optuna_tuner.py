@@ -1,6 +1,7 @@
 """A search proposes the same settings for the same scores, and goes on after an interruption."""
 
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ SPACE = read_space(
     }
 )
 SAMPLERS = ("tpe", "random", "qmc")
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 def score(settings: Settings) -> float:

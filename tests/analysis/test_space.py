@@ -91,6 +91,7 @@ def test_a_value_is_spelled_as_it_was_written() -> None:
         ("{lr: 0.1}", "tuning.space: lr is 0.1; a list of values belongs there, or a range"),
         ("{lr: []}", "tuning.space: lr is an empty list"),
         ("{lr: [1, 2, 1]}", "tuning.space: lr has the value 1 twice"),
+        ("{lr: [0.001, 1e-3]}", "tuning.space: lr has the value 1e-3 twice"),
         ("{lr: {low: 1, hihg: 2}}", "lr.hihg is no key of a range; did you mean 'high'?"),
         ("{lr: {low: 1}}", "lr.high is null; it must be a number"),
         ("{lr: {low: true, high: 2}}", "lr.low is true; it must be a number"),
