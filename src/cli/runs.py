@@ -44,7 +44,7 @@ TRUST = Flag(
     "Packages whose classes the run's config may name, such as mine,yours.",
 )
 OF_A_RUN = (
-    Flag("run", str, None, "Run folder."),
+    Flag("run", str, None, "Run folder; several with commas between them are averaged."),
     Flag("checkpoint", str | None, None, "best or last; the best where there is one."),
     Flag(
         "allow_missing",
@@ -56,7 +56,7 @@ OF_A_RUN = (
 )
 
 
-def open_run(args: list[str], own: Sequence[Flag]) -> tuple[Path, CLI]:
+def open_run(args: list[str], own: Sequence[Flag], says: bool = True) -> tuple[Path, CLI]:
     """Builds data, model and trainer as a run had them, on the devices named now.
 
     There is one device, unless told otherwise. A data file that a flag names is new rows, unless
@@ -65,6 +65,7 @@ def open_run(args: list[str], own: Sequence[Flag]) -> tuple[Path, CLI]:
     Args:
         args: The command line after the command.
         own: The flags that the command alone knows, besides those of each that opens a run.
+        says: Whether to say which flags have no effect.
 
     Returns:
         The run's checkpoint, and what was built.
@@ -90,7 +91,7 @@ def open_run(args: list[str], own: Sequence[Flag]) -> tuple[Path, CLI]:
     if run.schema.is_file():
         of_data = [key for key in given if key.startswith("data.")]
         ignored += [f"--{key}" for key in of_data if key.split(".")[1] not in OF_FILES]
-    if ignored:
+    if ignored and says:
         remark(f"{', '.join(ignored)} has no effect here: the run has settled that")
 
     # what the score is, and which weights are whose, the checkpoint depends on
@@ -151,7 +152,7 @@ def read_settings(
 
     of_a_call = {*OF_A_CALL}
     if training is None:
-        of_a_call |= {"no_test", *(flag.name for flag in own)}
+        of_a_call |= {"no_test", "reference", *(flag.name for flag in own)}
     for key in of_a_call:
         base.pop(key, None)
     if packages is not None:

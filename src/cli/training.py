@@ -16,7 +16,8 @@ from src.cli.checks import refuse_idle_patience, refuse_place, refuse_tuners
 from src.cli.flags import Flag, split_flags
 from src.cli.layers import ConfigError
 from src.cli.passes import evaluate_checkpoint
-from src.cli.results import Results, Trained
+from src.cli.reference_rows import choose_methods
+from src.cli.results import Results, Trained, list_references
 from src.cli.resuming import (
     RATE,
     count_steps,
@@ -36,6 +37,12 @@ from src.run import Run
 OWN = (
     Flag("resume", str, None, "Run folder to continue in place, with its own config."),
     Flag("no_test", bool, False, "Leave the test out, as in tuning; evaluate tests later."),
+    Flag(
+        "reference",
+        list[str] | str | None,
+        None,
+        "constant, linear or boosting, or a list of them: measured beside the network.",
+    ),
     Flag("plan", bool, False, "Say what a run on such devices, here or not, would be."),
     TRUST,
 )
@@ -145,6 +152,7 @@ class Training:
             if cli.config["model"]["scheduler"] is None and not self.asks_for_rate:
                 refuse_standstill(self.resumed)
         refuse_idle_patience(watch, settings)
+        choose_methods(list_references(cli), "--reference", cli.datamodule, settings)
         refuse_tuners(cli.given("callbacks"))
         refuse_place(cli.config["name"])
 
@@ -288,6 +296,7 @@ class Training:
                 "there: metrics.json stays as it is, and nothing is tested again; train on with "
                 f"higher limits, or test with python -m src.evaluate --run {run.path}"
             )
+            self.results.add_references()
             return
         if cli.config["no_test"]:
             self.results.report(trained.best, None, [])

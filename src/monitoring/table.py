@@ -22,6 +22,24 @@ HEADINGS = {
     "r2": "R2",
 }
 LEAST_NAME = 12  # a name is cut to no less than this many characters
+INDENT = "  "  # of rows that belong to the row above
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a block: a task as the model has it, or as a reference below it has it.
+
+    Attributes:
+        label: The first cell.
+        task: The task's name.
+        metrics: The values of all tasks.
+        epoch: The epoch of the task's weights, where it has one of its own.
+    """
+
+    label: str
+    task: str
+    metrics: Mapping[str, float]
+    epoch: str = ""
 
 
 @dataclass
@@ -55,6 +73,7 @@ class ResultsTable(JupyterMixin):
         metrics: The values.
         stages: The stages to show, side by side.
         epochs: {task: epoch of its weights}, shown where tasks have epochs of their own.
+        references: {reference: its values}, shown in rows below those of each task.
     """
 
     def __init__(
@@ -63,16 +82,25 @@ class ResultsTable(JupyterMixin):
         metrics: Mapping[str, float],
         stages: Sequence[str],
         epochs: Mapping[str, int],
+        references: Mapping[str, Mapping[str, float]],
     ) -> None:
         self.tasks = tasks
         self.metrics = metrics
         self.stages = stages
         self.epochs = epochs
+        self.references = references
 
     @property
     def title(self) -> str:
-        """The score of each stage."""
-        scores = {stage: self.metrics[f"{stage}/score"] for stage in self.stages}
+        """The score of each stage, and a line for each reference."""
+        lines = [self.describe_scores(self.metrics)]
+        for name, metrics in self.references.items():
+            lines.append(f"{self.describe_scores(metrics)}   ({name})")
+        return "\n".join(lines)
+
+    def describe_scores(self, metrics: Mapping[str, float]) -> str:
+        """Returns the score of each stage, in a line."""
+        scores = {stage: metrics[f"{stage}/score"] for stage in self.stages}
         return "   ".join(f"{stage}: score {score:.4f}" for stage, score in scores.items())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Any:
@@ -94,27 +122,38 @@ class ResultsTable(JupyterMixin):
     def make_block(self, names: list[str], width: int) -> list[Text]:
         """Returns the lines of tasks with equal metrics, each after a line break."""
         metrics = ["loss", *self.tasks[names[0]].all_metric_names]
+        rows = self.make_rows(names)
         columns = [
-            {stage: self.make_column(stage, metric, names) for stage in self.stages}
+            {stage: self.make_column(stage, metric, rows) for stage in self.stages}
             for metric in metrics
         ]
         first = None
         if self.epochs:
-            first = Column("epoch", [str(self.epochs[name]) for name in names])
+            first = Column("epoch", [row.epoch for row in rows])
 
         # names have one width in all blocks, where there is room
         room = width - (first.width if first else 0) - (len(self.stages) - 1)
-        least = find_least_width(names)
+        below = [INDENT + reference for reference in self.references]
+        least = find_least_width([*names, *below])
         folds = fold_columns(columns, room - least)
         taken = max(map(measure_width, folds))
-        size = max(least, min(room - taken, measure_longest([*self.tasks])))
-        shown = [cut_name(name, size).ljust(size) for name in names]
+        size = max(least, min(room - taken, measure_longest([*self.tasks, *below])))
+        shown = [cut_name(row.label, size).ljust(size) for row in rows]
         return [line for fold in folds for line in self._make_lines(shown, first, fold)]
 
-    def make_column(self, stage: str, metric: str, names: list[str]) -> Column:
+    def make_rows(self, names: list[str]) -> list[Row]:
+        """Returns the rows of tasks, each followed by those of references."""
+        rows = []
+        for name in names:
+            rows.append(Row(name, name, self.metrics, str(self.epochs.get(name, ""))))
+            for reference, metrics in self.references.items():
+                rows.append(Row(INDENT + reference, name, metrics))
+        return rows
+
+    def make_column(self, stage: str, metric: str, rows: list[Row]) -> Column:
         """Returns one metric of one stage."""
-        values = [self.metrics.get(f"{stage}/{name}/{metric}") for name in names]
-        bold = {k for k, name in enumerate(names) if metric == self.tasks[name].monitor}
+        values = [row.metrics.get(f"{stage}/{row.task}/{metric}") for row in rows]
+        bold = {k for k, row in enumerate(rows) if metric == self.tasks[row.task].monitor}
         cells = ["" if value is None else format_number(value) for value in values]
         return Column(HEADINGS.get(metric, metric), cells, bold)
 
@@ -150,12 +189,13 @@ def tabulate_results(
     metrics: Mapping[str, float],
     *stages: str,
     epochs: Mapping[str, int] | None = None,
+    references: Mapping[str, Mapping[str, float]] | None = None,
 ) -> ResultsTable:
     """Returns a table of ``<stage>/<task>/<metric>`` values.
 
     The metric that counts for model selection is bold.
     """
-    return ResultsTable(tasks, metrics, stages, epochs or {})
+    return ResultsTable(tasks, metrics, stages, epochs or {}, references or {})
 
 
 def format_number(value: float) -> str:

@@ -87,8 +87,16 @@ Checkpoint = TypedDict(
 )
 
 
+class ReferenceResults(TypedDict):
+    """The metrics of a reference; null where a metric is not defined."""
+
+    validation: dict[str, float | None]
+    test: NotRequired[dict[str, float | None]]
+
+
 class Results(TypedDict):
     """The metrics of a run, metrics.json; null where a metric is not defined."""
 
     validation: dict[str, float | None]
     test: NotRequired[dict[str, float | None]]
+    references: NotRequired[dict[str, ReferenceResults]]

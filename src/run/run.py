@@ -134,6 +134,11 @@ class Run:
             raise UserError(f"--checkpoint is '{which}'; it must be best or last")
         never_validated = self.last.exists() and not self.best.exists()
         path = self.last if which == "last" or (which is None and never_validated) else self.best
+        if not path.exists() and (method := self.read_config().get("method")) is not None:
+            raise UserError(
+                f"run {self.path} is the reference {method}, which is no network and has no "
+                "weights: its results are in metrics.json, and a new run makes it anew"
+            )
         if not path.exists():
             raise UserError(f"run {self.path} has no checkpoint {path.relative_to(self.path)}")
         if which is None and self.has_lost_best():

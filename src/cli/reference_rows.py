@@ -1,0 +1,155 @@
+"""References on the rows of a run: read from its data, fitted, and measured beside a network."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.analysis.reference_tasks import ReferenceHeads, SplitRows, measure, refuse_unfit
+from src.analysis.references import Learner, Reference, find_method
+from src.data import MultiTaskDataModule, Rows, Split
+from src.errors import UserError
+from src.tasks import Task
+
+# settings of the Trainer that leave rows out, and what they are where they do not
+LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
+
+
+def choose_methods(
+    names: Sequence[str], flag: str, data: MultiTaskDataModule, trainer: Mapping[str, Any]
+) -> list[type[Reference]]:
+    """Returns the references of these names, once they are found to suit the data.
+
+    Args:
+        names: Their names.
+        flag: The flag that has named them, for messages.
+        data: The data.
+        trainer: Settings of the Trainer.
+
+    Raises:
+        UserError: There is no such reference, it does not suit the data, or the Trainer leaves
+            rows out.
+    """
+    kinds = [find_method(name, flag) for name in dict.fromkeys(names)]
+    limit = find_limit(trainer)
+    if kinds and limit is not None:
+        raise UserError(
+            f"{flag} measures references on all rows, and trainer.{limit} {trainer[limit]} leaves "
+            "some out: leave out one of the two settings"
+        )
+    if any(issubclass(kind, Learner) for kind in kinds):
+        first = data.split("train")[torch.arange(1)]
+        dense = []
+        for name, task in data.tasks.items():
+            if first.targets[name].ndim > 1 + task.event_dims:
+                dense.append(name)
+        for kind in kinds:
+            refuse_unfit(kind, data.tasks, bool(data.input_shape.tokens), dense)
+    return kinds
+
+
+def find_limit(trainer: Mapping[str, Any]) -> str | None:
+    """Returns a setting of the Trainer that leaves rows out; None where all count."""
+    if trainer["fast_dev_run"]:
+        return "fast_dev_run"
+    for key in LIMITS:
+        value = trainer[key]
+        # 1 is a batch, 1.0 are all; no batches are left out by overfit_batches 0
+        harmless = value is None or (isinstance(value, float) and value == 1.0)
+        if not harmless and not (key == "overfit_batches" and value == 0):
+            return key
+    return None
+
+
+def has_rows_in_memory(data: MultiTaskDataModule) -> bool:
+    """Returns whether all labels can be read once more in no time."""
+    return isinstance(data.split("train"), Rows)
+
+
+def read_rows(data: MultiTaskDataModule, name: Split, with_inputs: bool) -> SplitRows:
+    """Reads a split as one table: numbers flattened, then codes of categories.
+
+    Args:
+        data: The data.
+        name: The split.
+        with_inputs: Whether to read inputs, too.
+    """
+    rows = data.split(name)
+    inputs = []
+    targets: dict[str, list[Tensor]] = {task: [] for task in data.tasks}
+    for ids in torch.arange(len(rows)).split(data.eval_batch_size):
+        batch = rows[ids]
+        if with_inputs:
+            inputs.append(flatten_inputs(batch.inputs))
+        for task, target in batch.targets.items():
+            targets[task].append(flatten_targets(data.tasks[task], target))
+    joined = {task: torch.cat(parts) for task, parts in targets.items()}
+    return SplitRows(np.concatenate(inputs) if with_inputs else None, joined)
+
+
+def flatten_inputs(inputs: Tensor | dict[str, Tensor]) -> np.ndarray:
+    """Returns inputs as a table (B, F + C): numbers, then codes of categories."""
+    if isinstance(inputs, Tensor):
+        return inputs.flatten(1).float().numpy()
+    parts = [inputs["dense"].flatten(1).float()] if "dense" in inputs else []
+    if "categorical" in inputs:
+        parts.append(inputs["categorical"].float())
+    return torch.cat(parts, 1).numpy()
+
+
+def flatten_targets(task: Task, targets: Tensor) -> Tensor:
+    """Returns the targets (N,) or (N, L) of rows, or of the tokens or pixels of rows."""
+    return targets.flatten(0, targets.ndim - 1 - task.event_dims)
+
+
+class Measured:
+    """References that were measured on the rows of a run.
+
+    Attributes:
+        results: {reference: {'validation', 'test': {key: value}}}.
+        lines: What validation rows have chosen, a line each.
+    """
+
+    def __init__(self) -> None:
+        self.results: dict[str, dict[str, dict[str, float]]] = {}
+        self.lines: list[str] = []
+
+
+def measure_references(
+    kinds: Sequence[type[Reference]],
+    data: MultiTaskDataModule,
+    seed: int,
+    test: bool,
+    score_weights: Mapping[str, float] | None = None,
+) -> Measured:
+    """Fits references to the training rows of a run, and measures them on the others.
+
+    It runs on one process and waits for no other, so that the number of processes does not matter.
+
+    Args:
+        kinds: The references.
+        data: The data.
+        seed: Seed of whatever they draw.
+        test: Whether to measure on test rows, too.
+        score_weights: {task: weight of its score}; None weighs all alike.
+    """
+    measured = Measured()
+    names: list[Split] = ["train", "val", "test"] if test else ["train", "val"]
+    for with_inputs in (False, True):
+        chosen = [kind for kind in kinds if issubclass(kind, Learner) == with_inputs]
+        if not chosen:
+            continue
+        splits: dict[str, SplitRows] = {}
+        for name in names:
+            splits[name] = read_rows(data, name, with_inputs)
+        for kind in chosen:
+            reference = kind(data.input_shape, seed)
+            heads = ReferenceHeads(reference, data.tasks, splits["train"], splits["val"])
+            key = kind.__name__.lower()
+            measured.results[key] = measure(
+                heads, data.tasks, splits, data.eval_batch_size, score_weights
+            )
+            measured.lines += reference.describe_choices()
+    return measured
