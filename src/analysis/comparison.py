@@ -120,17 +120,20 @@ class Comparison:
 
 
 def compare_rows(
-    results: StudyResults, shown: list[tuple[str, str]], pareto: tuple[str, str] | None
+    results: StudyResults,
+    values: list[Value],
+    shown: list[tuple[str, str]],
+    pareto: tuple[str, str] | None,
 ) -> Comparison:
     """Computes all tables of a report.
 
     Args:
         results: The results of the study's trials.
+        values: Every metric of every replicate.
         shown: (task, metric) of the columns of the main table.
         pareto: The two tasks of the front.
     """
     record = results.record
-    values = results.list_values()
     scores = arrange_scores(values, record, measure_overlap(results))
     costs, cost_unit = compare_costs(results)
     tuning = list_tuning(results)

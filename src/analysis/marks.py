@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from src.analysis.record import Replicate
 from src.analysis.results import StudyResults, TrialResults
 from src.analysis.scores import Scores
 from src.errors import in_one_line
@@ -49,8 +50,7 @@ def mark_missing(results: StudyResults) -> list[str]:
     for row in record["rows"]:
         whole = 0
         for replicate in row["replicates"]:
-            found = {task for task, key in replicate["trials"].items() if key in results.trials}
-            whole += found == record["tasks"].keys()
+            whole += is_tested(results, replicate)
         # a reference knows no seed, and an ensemble may be one of all seeds
         takes_all_seeds = any("members" in replicate for replicate in row["replicates"])
         exempt = whole > 0 and (row["role"] == "reference" or takes_all_seeds)
@@ -62,6 +62,15 @@ def mark_missing(results: StudyResults) -> list[str]:
             f"metrics are left out ({name_trials(results, results.lost)})."
         )
     return marks
+
+
+def is_tested(results: StudyResults, replicate: Replicate) -> bool:
+    """Returns whether every task of a replicate has its test metrics."""
+    for task in results.record["tasks"]:
+        trial = results.trials.get(replicate["trials"].get(task, ""))
+        if trial is None or not trial.metrics["test"]:
+            return False
+    return True
 
 
 def mark_failures(results: StudyResults) -> list[str]:
