@@ -14,6 +14,7 @@ from src.monitoring.progress import Progress
 from src.monitoring.say import say
 from src.monitoring.selection import Selection
 from src.monitoring.table import tabulate_results
+from src.monitoring.task_affinity import TaskAffinity, draw_affinities
 from src.monitoring.watch import Watch
 
 __all__ = [
@@ -35,8 +36,10 @@ __all__ = [
     "RanksAgreeGuard",
     "RanksDiverged",
     "Selection",
+    "TaskAffinity",
     "Watch",
     "describe_weights",
+    "draw_affinities",
     "explain_end",
     "has_limit",
     "log_results",

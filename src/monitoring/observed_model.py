@@ -30,6 +30,9 @@ class ObservedStep(Protocol):
     penalty: Tensor | None
     sums_2T: Tensor
 
+    def task_affinities(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Returns the affinities (T, T) of the tasks by lookahead, and to first order."""
+
 
 class ObservedModel(Protocol):
     """A model as watchers know it.
