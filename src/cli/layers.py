@@ -120,9 +120,11 @@ def write_out_classes(tree: Any, key: str, where: str) -> Any:
         return [write_out_classes(item, key, where) for item in tree]
     if not isinstance(tree, dict):
         return tree
-    for name in tree:
+    for name, value in tree.items():
         letters = re.sub("[^a-z]", "", str(name).lower())
-        if name != "class_path" and letters in ("classpath", "class", "classname"):
+        # a task may be named class, and have a weight
+        misspelt = letters in ("classpath", "class", "classname") and isinstance(value, str)
+        if name != "class_path" and misspelt:
             raise ConfigError(
                 f"config {where}: {key} has the key '{name}'; did you mean 'class_path'?"
             )
