@@ -7,8 +7,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
   heads.forEach((head, place) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.append(...head.childNodes);
-    head.append(button);
+    const label = head.firstElementChild;
+    button.append(...label.childNodes);
+    label.append(button);
     head.setAttribute("aria-sort", "none");
     button.addEventListener("click", () => {
       const other = { ascending: "descending", descending: "ascending" };

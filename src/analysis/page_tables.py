@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -176,7 +176,9 @@ def tell_verdicts(comparison: Comparison, rows: Sequence[str]) -> list[Column]:
 
 def link_table(table: ReportTable, links: Links) -> PageTable:
     """Returns a table of the report for the page."""
-    columns = [PageColumn("row", "", False, True), *map(head_column, table.columns)]
+    tasks = links.comparison.record["tasks"]
+    columns = [PageColumn("row", "", False, True)]
+    columns += [head_column(column, tasks) for column in table.columns]
     lines = []
     for place, row in enumerate(table.rows):
         line = [PageCell(row, row)]
@@ -187,11 +189,16 @@ def link_table(table: ReportTable, links: Links) -> PageTable:
     return PageTable(table.label, table.title, columns, lines)
 
 
-def head_column(column: Column) -> PageColumn:
-    """Returns the heading of a column; one with an arrow downwards is sorted upwards first."""
+def head_column(column: Column, tasks: Collection[str]) -> PageColumn:
+    """Returns the heading of a column, below its task if it has one.
+
+    One with an arrow downwards is sorted upwards first.
+    """
     *group, name = column.heading
+    task = group[0] if group and group[0] in tasks else ""
+    words = name if task else ", ".join([*group, name])
     rises = not column.is_number or "↓" in name or name.startswith("p")
-    return PageColumn(name, " ".join(group), column.is_number, rises)
+    return PageColumn(words.replace(", ↓", " ↓"), task, column.is_number, rises)
 
 
 def link_cell(cell: Cell, is_number: bool, link: str | None) -> PageCell:

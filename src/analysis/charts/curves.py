@@ -24,6 +24,7 @@ TITLE = "Learning curves on validation rows"
 MOST_PANELS = 12
 MOST_ROWS = 6
 COLUMNS = 2
+FEWEST_STEPS = 10  # validations from which on a rise is cut
 RISE = 0.2  # share of the steps whose rise does not set the range of a panel
 
 
@@ -59,7 +60,7 @@ def draw_curves(curves: "DataFrame", rows: Sequence[str], tasks: Sequence[str]) 
     caption = (
         "Lines are means over replicates, up to the last step that all of them have reached; bands "
         "span all replicates. Higher is better: a metric where less is better has its sign "
-        "changed. The rise over the first fifth of the steps may begin below a panel."
+        "changed. The rise over the first fifth of the steps may begin below its panel."
     )
     if len(known) > len(shown):
         caption += f" The figure has {len(shown)} of {len(known)} rows, the best ones on test rows."
@@ -101,7 +102,8 @@ def draw_panel(axes: "Axes", curves: "DataFrame", rows: list[str]) -> dict[str, 
         ends.append((steps[-1], mean[-1]))
         looks.append(look)
         reached[row] = float(mean[-1])
-        later = steps >= steps[0] + RISE * (steps[-1] - steps[0])
+        rise = RISE if len(steps) >= FEWEST_STEPS else 0
+        later = steps >= steps[0] + rise * (steps[-1] - steps[0])
         tops.append(values[:, later].max())
         bottoms.append(values[:, later].min())
     axes.margins(x=0.01)

@@ -81,7 +81,9 @@ def draw_deltas(deltas: "DataFrame", references: Collection[str] = ()) -> Chart:
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
-        axes.set_xlabel("← worse        change from single-task networks, %        better →")
+        # spaces of a page are one space, wide ones are not
+        gap = "\N{EM SPACE}" * 2
+        axes.set_xlabel(f"← worse{gap}change from single-task networks, %{gap}better →")
         figure.legend(
             loc="outside upper left", ncols=2, frameon=False, handletextpad=0.2, labelcolor=INK
         )

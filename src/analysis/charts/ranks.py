@@ -10,7 +10,6 @@ from src.analysis.charts.chart import (
     INK,
     Chart,
     clean_name,
-    join_names,
     make_figure,
     use_style,
 )
@@ -58,8 +57,7 @@ def draw_ranks(ranks: "DataFrame", groups: Sequence[Sequence[str]], meaning: str
             draw_side(axes, members, places, top, side == 1)
         axes.set_ylim(top + half, 0)
     finding = tell_ranks(places, shown)
-    caption = f"{meaning} Thick lines join rows that do not differ significantly.".strip()
-    return Chart("ranks", TITLE, finding, caption, figure)
+    return Chart("ranks", TITLE, finding, meaning, figure)
 
 
 def draw_side(
@@ -100,6 +98,7 @@ def tell_ranks(places: dict[str, float], groups: list[list[str]]) -> str:
         f"{clean_name(names[-1])} has the worst, {places[names[-1]]:.2f}."
     )
     for group in groups:
-        listed = join_names([clean_name(name) for name in group], 12)
-        text += f" There is no significant difference among {listed}."
+        # a group is without gaps in the order of ranks
+        first, last = clean_name(group[0]), clean_name(group[-1])
+        text += f" No significant difference from {first} to {last} ({len(group)} rows)."
     return text if groups else f"{text} No two rows are joined."
