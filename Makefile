@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 RUN ?=
+ROOT ?=
 ARGS ?=
 ROOM ?=
 NAME ?=
@@ -19,7 +20,7 @@ TESTS = $(if $(ROOM),$(or $(wildcard tests/$(ROOM) tests/$(dir $(ROOM))test_$(no
 	tests/*/test_$(ROOM).py),$(error ROOM=$(ROOM): no tests/$(ROOM) and no test_$(ROOM).py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train test test-slow lint format bench bench-parallel parity \
+.PHONY: help setup setup-dev train test test-slow lint format bench bench-parallel parity study \
 	tensorboard notebooks fork lock clean
 
 help: ## list the targets
@@ -68,6 +69,10 @@ bench: $(DEV) ## measure the cost of a step and of feeding data, into tests/benc
 
 bench-parallel: $(DEV) ## measure what two processes bring and cost, into the same file
 	$(BIN)/python -m tests.benchmarks.parallel
+
+study: $(DEV) ## run the published studies, into tests/benchmarks/STUDIES.md; ROOT=folder of Adult
+	$(BIN)/python -m tests.benchmarks.studies --parallel 2 digits-balancing \
+		$(if $(ROOT),adult --root $(ROOT))
 
 parity: $(DEV) ## run everything on every topology, into tests/benchmarks/PARITY.md (half an hour)
 	$(BIN)/python -m tests.integration.parity

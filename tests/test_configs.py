@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from src.cli.comparison import Comparison, read_call
 from src.cli.entrypoint import quiet
+from src.cli.flags import split_flags
 from src.data.table import Table
 from src.train import train
 from tests.launching import ROOT, only_run, read_json
@@ -43,6 +45,7 @@ def data(tmp_path: Path) -> dict[str, list[str]]:
     [
         pytest.param(p, marks=pytest.mark.slow if p.name == "resnet.yaml" else ())
         for p in sorted((ROOT / "configs").rglob("*.yaml"))
+        if p.parent.name not in ("study", "sweep")  # no configurations of one run
     ],
     ids=lambda p: str(p.relative_to(ROOT / "configs")),
 )
@@ -71,6 +74,25 @@ def test_runs_for_a_step(path: Path, data: dict[str, list[str]], tmp_path: Path)
         for key, value in metrics.items()
         if key.startswith("test/") and key.endswith("/loss")
     )
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs" / "study").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_study_can_be_planned(path: Path, data: dict[str, list[str]], tmp_path: Path) -> None:
+    """Each row is built, and each trial's configuration is resolved."""
+    quiet()
+    words = ["--config", str(path), *data.get(path.stem, []), "--logs", str(tmp_path)]
+    if path.stem == "table":
+        words += ["--data.targets", "[income, hours]"]
+    comparison = Comparison(read_call(split_flags(words)))
+    run, plan = comparison.walk()
+    assert plan.total >= len(comparison.study.variants)
+    assert len(plan.left) == len(plan.works)
+    for row in run.record["rows"]:
+        folds = comparison.study.folds or 1
+        seeds = 1 if row["role"] == "reference" else len(comparison.study.seeds)
+        assert len(row["replicates"]) == folds * seeds
 
 
 def test_the_table_config_states_every_setting() -> None:

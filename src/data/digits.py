@@ -10,6 +10,7 @@ from torch import Tensor
 from src.batch import InputShape
 from src.data.datamodule import MultiTaskDataModule, Rows, Split, standard_split
 from src.data.folds import check_fold, deal_at_random, split_by_fold
+from src.errors import UserError
 from src.tasks import (
     BinaryClassification,
     Classification,
@@ -35,6 +36,8 @@ class Digits(MultiTaskDataModule):
             tested on the same images.
         folds: Number of folds; one of them tests, and 20 % of the images validate.
         fold: The fold that tests, from 0.
+        train_fraction: Share of the training images that train, to try what little data do; the
+            others are left out.
         batch_size: Rows per step over all devices together.
         eval_batch_size: Rows per evaluation step over all devices together.
         num_workers: Processes that prepare batches.
@@ -48,6 +51,7 @@ class Digits(MultiTaskDataModule):
         split_seed: int = 0,
         folds: int | None = None,
         fold: int = 0,
+        train_fraction: float = 1.0,
         batch_size: int = 64,
         eval_batch_size: int = 1024,
         num_workers: int = 0,
@@ -58,6 +62,9 @@ class Digits(MultiTaskDataModule):
         self.split_seed = split_seed
         self.folds = folds
         self.fold = fold
+        if not 0 < train_fraction <= 1:
+            raise UserError(f"data.train_fraction is {train_fraction}; a share lies in (0, 1]")
+        self.train_fraction = train_fraction
 
     @cached_property
     def _images(self) -> tuple[Tensor, Tensor]:
@@ -69,11 +76,19 @@ class Digits(MultiTaskDataModule):
     def _splits(self) -> dict[str, Tensor]:
         rows = len(self._images[0])
         if self.folds is None:
-            return standard_split(rows, self.split_seed)
-        dealt = deal_at_random(rows, self.folds, self.split_seed)
-        side = split_by_fold(dealt, self.fold, 0.2, self.split_seed)
-        names = ("train", "val", "test")
-        return {name: torch.from_numpy(np.flatnonzero(side == name)) for name in names}
+            splits = standard_split(rows, self.split_seed)
+        else:
+            dealt = deal_at_random(rows, self.folds, self.split_seed)
+            side = split_by_fold(dealt, self.fold, 0.2, self.split_seed)
+            names = ("train", "val", "test")
+            splits = {name: torch.from_numpy(np.flatnonzero(side == name)) for name in names}
+        return splits | {"train": self._thin_out(splits["train"])}
+
+    def _thin_out(self, rows: Tensor) -> Tensor:
+        """Returns the rows that train; a smaller share is part of each larger one."""
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.split_seed))
+        kept = max(1, round(len(rows) * self.train_fraction))
+        return rows[order[:kept].sort().values]
 
     @cached_property
     def tasks(self) -> dict[str, Task]:

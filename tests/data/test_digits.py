@@ -4,6 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from src.data import Digits
+from src.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +53,16 @@ def test_labels_against_scikit_learn(data):
 def test_the_split_has_a_seed_of_its_own(data):
     assert torch.equal(Digits(seed=4)._splits["test"], data._splits["test"])
     assert not torch.equal(Digits(split_seed=1)._splits["test"], data._splits["test"])
+
+
+def test_fewer_images_train_and_the_others_stay_as_they_are() -> None:
+    whole = Digits()._splits
+    half = Digits(train_fraction=0.5)._splits
+    quarter = Digits(train_fraction=0.25)._splits
+    assert len(half["train"]) == round(len(whole["train"]) / 2)
+    assert set(quarter["train"].tolist()) < set(half["train"].tolist())
+    assert set(half["train"].tolist()) < set(whole["train"].tolist())
+    assert torch.equal(half["test"], whole["test"])
+    assert torch.equal(half["val"], whole["val"])
+    with pytest.raises(UserError, match=r"data.train_fraction is 0; a share lies in \(0, 1\]"):
+        Digits(train_fraction=0)
