@@ -12,6 +12,7 @@ from src.run import Run
 from src.run.contents import Results
 
 TRIALS = "trials"  # the folder of all trials below the root of studies
+RESUMABLE = ("src.train", "src.affinity")
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def make_command(root: Path, work: Work, before: Outcome) -> list[str]:
     """
     tests = [] if work.tests else ["--no_test"]
     run = before.run
-    resumable = work.module == "src.train" and run is not None and Run(run).last.exists()
+    resumable = work.module in RESUMABLE and run is not None and Run(run).last.exists()
     if resumable:
         return [work.module, "--resume", str(run), "--no_test", str(not work.tests).lower()]
     place = ["--logs", str(root / TRIALS), "--name", work.key]

@@ -67,7 +67,14 @@ class Training:
     Raises:
         UserError: A setting is wrong, or the run cannot go on.
         StartedAgain: An earlier attempt of this job has begun a run.
+
+    Attributes:
+        command: The module that is called, and that a run is continued with.
+        own: The flags that the command alone knows.
     """
+
+    command = "src.train"
+    own: Sequence[Flag] = OWN
 
     def __init__(self, args: list[str], begun: Run | None = None) -> None:
         pairs = split_flags(args)
@@ -79,19 +86,12 @@ class Training:
         self.asks_for_rate = any(key == RATE for key, _ in pairs)
         self.run: Run | None = None
 
-        packages = None if begun else read_trusted(args)
-        if packages and folder is None:
-            raise ConfigError(
-                "--trust goes with --resume: a new run's own configuration is trusted"
-            )
-        base = None
-        if self.resumed:
-            base = read_settings(self.resumed, packages, training=pairs)
+        base = self.read_base(args, None if begun else read_trusted(args))
         try:
             self.cli = CLI(
                 args,
                 base=base,
-                own=OWN,
+                own=self.own,
                 trainer_settings=self.make_trainer_settings,
                 parsed=self.claim if self.resumed else self.look_back,
                 trains=True,
@@ -103,6 +103,24 @@ class Training:
                 self.run.discard()
             raise
         self.results = Results(self.cli, self.run)
+
+    def read_base(self, args: list[str], packages: Sequence[str] | None) -> dict[str, Any] | None:
+        """Returns the settings under the flags: those of a resumed run, or None for the defaults.
+
+        Args:
+            args: The command line after the command.
+            packages: Packages that --trust names; None where all that a run names is trusted.
+
+        Raises:
+            ConfigError: A setting of the run is not trusted, or nothing is to be.
+        """
+        if self.resumed:
+            return read_settings(self.resumed, packages, training=split_flags(args))
+        if packages:
+            raise ConfigError(
+                "--trust goes with --resume: a new run's own configuration is trusted"
+            )
+        return None
 
     @classmethod
     def from_flags(cls, args: list[str]) -> Self:
@@ -122,8 +140,7 @@ class Training:
             self.resumed.lock.take(name_job(), is_restart())
             self.resumed.check_results()
 
-    @staticmethod
-    def look_back(cli: CLI) -> None:
+    def look_back(self, cli: CLI) -> None:
         """Looks for the run of an earlier attempt of this job.
 
         Raises:
@@ -234,7 +251,7 @@ class Training:
     def recorded(self, run: Run) -> Iterator[None]:
         """Records how the run ends: finished, interrupted, or failed."""
         trainer = self.cli.trainer
-        resume = f"continue with: python -m src.train --resume {run.path}"
+        resume = f"continue with: python -m {self.command} --resume {run.path}"
         try:
             yield
         except Interrupted as stop:
