@@ -306,8 +306,7 @@ class CLI(LightningCLI):
         if settings is not None and "schema_path" in settings:
             # it is of the run that is open, not of one that starts from this file
             settings["schema_path"] = None
-        of_a_call = [flag.name for flag in self.own if flag.of_a_call]
-        for key in (*OF_A_CALL, *of_a_call):
+        for key in OF_A_CALL:
             config.pop(key, None)
         return self.dump(config)
 

@@ -30,8 +30,6 @@ class Flag:
         default: Its value where nobody states one.
         help: What it is for.
         required: Whether it must be stated.
-        of_a_call: Whether it says what this call does and not what the run is, so that a run's
-            config.yaml leaves it out.
     """
 
     name: str
@@ -39,7 +37,6 @@ class Flag:
     default: object
     help: str
     required: bool = False
-    of_a_call: bool = False
 
 
 def split_flags(args: Sequence[str]) -> Flags:

@@ -69,12 +69,10 @@ class Training:
         StartedAgain: An earlier attempt of this job has begun a run.
 
     Attributes:
-        command: The module that is called, and that a run is continued with.
-        own: The flags that the command alone knows.
+        command: The module that a run is continued with.
     """
 
     command = "src.train"
-    own: Sequence[Flag] = OWN
 
     def __init__(self, args: list[str], begun: Run | None = None) -> None:
         pairs = split_flags(args)
@@ -91,7 +89,7 @@ class Training:
             self.cli = CLI(
                 args,
                 base=base,
-                own=self.own,
+                own=OWN,
                 trainer_settings=self.make_trainer_settings,
                 parsed=self.claim if self.resumed else self.look_back,
                 trains=True,

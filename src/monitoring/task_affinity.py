@@ -73,21 +73,20 @@ class TaskAffinity(L.Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all measurements so far."""
-        if not self.steps:
-            return {}
+        """Returns all measurements so far, and the interval between them."""
         return {
+            "every_n_steps": self.every_n_steps,
             "steps": list(self.steps),
-            "lookahead": torch.stack(self.lookahead),
-            "first_order": torch.stack(self.first_order),
+            "lookahead": list(self.lookahead),
+            "first_order": list(self.first_order),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over the measurements of a run that goes on."""
-        if state_dict:
-            self.steps = list(state_dict["steps"])
-            self.lookahead = list(state_dict["lookahead"].unbind())
-            self.first_order = list(state_dict["first_order"].unbind())
+        """Takes over the measurements of a run that goes on, and its interval."""
+        self.every_n_steps = state_dict["every_n_steps"]
+        self.steps = list(state_dict["steps"])
+        self.lookahead = list(state_dict["lookahead"])
+        self.first_order = list(state_dict["first_order"])
 
 
 def average(values: np.ndarray) -> np.ndarray:
