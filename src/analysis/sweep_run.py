@@ -133,6 +133,8 @@ class SweepRun:
             except UserError as error:
                 self._end([settings], Outcome("failed", error=str(error)), None)
                 continue
+            self._note(settings, work.key)
+            self.save()
             wanted = self._wanted.setdefault(work.key, [])
             wanted.append(settings)
             # two ways to write one configuration
@@ -176,16 +178,26 @@ class SweepRun:
         run = None if outcome.run is None else str(outcome.run.relative_to(self.root))
         for settings in wanted:
             self.tuner.tell(settings, scores, pruned=outcome.status == "pruned")
-            self._known[name(settings)] = {
-                "settings": {flag: spell(value) for flag, value in settings.items()},
-                "state": "",
-                "scores": [],
-                "trial": key,
-                "run": run,
-                "error": error,
-                "seconds": outcome.seconds,
-            }
+            one = self._note(settings, key)
+            one["run"] = run
+            one["error"] = error
+            one["seconds"] = outcome.seconds
         self.save()
+
+    def _note(self, settings: Settings, key: str | None) -> Try:
+        """Adds a candidate to the record; returns its entry."""
+        entry: Try = {
+            "settings": {flag: spell(value) for flag, value in settings.items()},
+            "state": "running",
+            "scores": [],
+            "trial": key,
+            "run": None,
+            "error": None,
+            "seconds": None,
+        }
+        one = self._known.setdefault(name(settings), entry)
+        one["trial"] = key or one["trial"]
+        return one
 
     def _score(self, outcome: Outcome) -> list[float] | None:
         """Returns a score for each objective; None where one is not defined."""
@@ -203,17 +215,8 @@ class SweepRun:
         tries: list[Try] = []
         places: dict[str, int] = {}
         for candidate in self.tuner.list_candidates():
-            settings = {flag: spell(value) for flag, value in candidate.settings.items()}
-            unknown: Try = {
-                "settings": settings,
-                "state": "running",
-                "scores": [],
-                "trial": None,
-                "run": None,
-                "error": None,
-                "seconds": None,
-            }
-            one = self._known.get(name(settings), unknown)
+            settings = candidate.settings
+            one = self._note(settings, None)
             one["state"] = candidate.state
             one["scores"] = list(candidate.scores)
             places[name(settings)] = len(tries)

@@ -97,9 +97,6 @@ class Sweep:
         lock = Lock(self.folder, "sweep")
         lock.take()
         try:
-            executor = choose_executor(
-                call.executor, call.parallel, self.folder / "jobs", call.cluster
-            )
             tuner = OptunaTuner(
                 call.space,
                 call.trials,
@@ -119,6 +116,9 @@ class Sweep:
                 self.folder,
                 call.objectives,
                 self.monitors,
+            )
+            executor = choose_executor(
+                call.executor, call.parallel, self.folder / "jobs", call.cluster
             )
             run.save()
             with StudyDisplay(self.root, run.count, executor.slots) as display:
@@ -192,7 +192,7 @@ class Sweep:
             shown = sorted(finished, key=lambda one: -one["scores"][0])[:MOST_SHOWN]
         console = Console()
         console.print(summarize(record, self.folder), highlight=False, soft_wrap=True)
-        console.print(tabulate(shown, self.record_columns(), self.root))
+        console.print(tabulate(shown, self.name_scores(), self.root))
 
         words = ["python", "-m", "src.train", *self.call.words]
         if one_objective:
@@ -208,11 +208,16 @@ class Sweep:
             ]
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
-    def record_columns(self) -> list[str]:
+    def name_scores(self) -> list[str]:
         """Returns the headings of the scores."""
         if not self.call.objectives:
             return ["val/score"]
-        return [f"{task} {self.monitors[task][0]}" for task in self.call.objectives]
+        headings = []
+        for task in self.call.objectives:
+            metric, sign = self.monitors[task]
+            # higher is better in every column
+            headings.append(f"{task} {metric}" if sign > 0 else f"-{task} {metric}")
+        return headings
 
     def name_run(self, one: Try) -> Path:
         """Returns the run folder of a candidate."""

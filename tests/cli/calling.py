@@ -17,6 +17,7 @@ from src.cli.entrypoint import main
 from src.compare import compare
 from src.evaluate import evaluate
 from src.predict import predict
+from src.sweep import sweep
 from src.train import train
 
 VERBS: dict[str, Any] = {
@@ -24,6 +25,7 @@ VERBS: dict[str, Any] = {
     "evaluate": evaluate,
     "predict": predict,
     "compare": compare,
+    "sweep": sweep,
 }
 ROWS = 60
 
