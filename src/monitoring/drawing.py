@@ -88,6 +88,8 @@ def draw_matrix(
     few = max(values.shape) <= 10
     for i, row in enumerate(values if few else ()):
         for j, value in enumerate(row):
+            if np.isnan(value):
+                continue  # the cell stays blank
             dark = abs(value) > 0.6 * top
             axes.text(
                 j,
