@@ -35,8 +35,8 @@ def make_report(
     Args:
         folder: The folder of the study.
         tasks: The tasks whose columns the main table has; all of them where none is named.
-        metrics: The metrics that it shows of them; where none is named, that which counts for the
-            selection of weights.
+        metrics: The metrics that it shows of them; where none is named, the one that counts for
+            the selection of weights.
         pareto: The two tasks of the front; the first two where none is named.
 
     Raises:

@@ -52,7 +52,7 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True)
 class TrialResults:
-    """What one trial has left behind.
+    """The results that one trial has left behind.
 
     Attributes:
         run: Its run folder, relative to the root.

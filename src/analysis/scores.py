@@ -5,9 +5,10 @@ The improvement of a value x over another row's x_0, in percent, is
 
     100 sign (x - x_0) / |m|
 
-where sign is -1 for a metric of which less is better, and m is the mean of the single-task row over
-all its replicates (of the baseline where there is no single-task row). So the mean over replicates
-is the delta of the mean values, as papers report it (Maninis et al. 2019, arXiv 1904.08918).
+where sign is -1 for a metric that is better when lower, and m is the mean of the single-task row
+over all its replicates (of the baseline where there is no single-task row). So the mean over
+replicates is the delta of the mean values, as papers report it (Maninis et al. 2019, arXiv
+1904.08918).
 """
 
 from collections.abc import Sequence
@@ -201,8 +202,8 @@ def arrange_scores(values: Sequence[Value], record: StudyRecord, overlap: float)
 def measure_overlap(results: StudyResults) -> float:
     """Returns n_test/n_train of a study's folds; 0 where the data have one split.
 
-    Training and validation rows together count as those that a fold learns from, since validation
-    rows select the weights. Runs that do not know their numbers of rows leave 1 / (folds - 1).
+    A fold learns from its training and validation rows together, since the latter select the
+    weights. Runs that do not know their numbers of rows leave 1 / (folds - 1).
     """
     folds = results.record["folds"]
     if folds is None:

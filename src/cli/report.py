@@ -75,7 +75,7 @@ def print_report(
     Args:
         folder: The folder of the study.
         tasks: Tasks whose columns the main table has; all of them by default.
-        metrics: Metrics that it shows; by default those that select the weights.
+        metrics: Metrics that it shows; by default the ones that select the weights.
         pareto: The two tasks of the front; by default the first two.
 
     Returns:
