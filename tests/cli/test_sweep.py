@@ -14,7 +14,7 @@ import pytest
 from src.run.lock import Holder, find_start
 from tests.analysis.fake_executor import FakeExecutor, read_flags
 from tests.cli.calling import Ended, call, refused
-from tests.launching import finish, launch, start
+from tests.launching import ROOT, finish, launch, start
 
 pytest.importorskip("optuna")
 
@@ -191,6 +191,16 @@ def test_a_sweep_that_another_process_runs(executor: FakeExecutor, tmp_path: Pat
     assert not (folder / "sweep.lock").exists()
 
 
+def test_the_spaces_of_the_project(executor: FakeExecutor, tmp_path: Path) -> None:
+    """Each of their values makes a run of the default data."""
+    paths = sorted((ROOT / "configs" / "sweep").glob("*.yaml"))
+    assert paths
+    for path in paths:
+        words = ("--sweep", path, "--trials", 1, "--name", path.stem)
+        ended = call("sweep", *words, "--logs", tmp_path / "logs", "--accelerator", "cpu")
+        assert ended.code == 0, ended
+
+
 def test_all_trials_fail(executor: FakeExecutor, tmp_path: Path) -> None:
     executor.score = lambda command: None
     ended = sweep(tmp_path, space="{lr: [0.01]}")
@@ -229,15 +239,15 @@ def test_a_pareto_front(
 @pytest.mark.slow
 def test_an_interrupted_sweep_of_real_runs(tmp_path: Path) -> None:
     """Its half-done run resumes; its scores are those of a sweep without an interruption."""
-    flags = ("--data", "tests.toy.Toy", "--accelerator", "cpu", "--max_epochs", 30)
+    flags = ("--data", "tests.toy.Toy", "--accelerator", "cpu", "--max_epochs", 12)
     space = ("--sweep", "{lr: {low: 0.001, high: 0.1, log: true}}", "--trials", 3)
-    more = ("--watch.checkpoint_every", 20, "--prune_after", "null")
+    more = ("--watch.checkpoint_every", 5, "--prune_after", "null")
     words = (*flags, *space, *more)
-    launch("src.sweep", *words, "--logs", tmp_path / "whole")
+    launch("src.sweep", *words, "--logs", tmp_path / "whole", timeout=900)
 
     cut = (*words, "--logs", tmp_path / "cut", "--parallel", 2)
     process = start("src.sweep", *cut)
-    until = time.monotonic() + 200
+    until = time.monotonic() + 600
     while not list(tmp_path.glob("cut/trials/*/*/checkpoints/last.ckpt")):
         assert time.monotonic() < until
         assert process.poll() is None
@@ -246,7 +256,7 @@ def test_an_interrupted_sweep_of_real_runs(tmp_path: Path) -> None:
     done = finish(process)
     assert done.returncode == 130, done
     assert "trials, which are kept; continue with: python -m src.sweep" in done.stderr
-    launch("src.sweep", *cut)
+    launch("src.sweep", *cut, timeout=900)
 
     found = []
     for root in (tmp_path / "whole", tmp_path / "cut"):
