@@ -10,6 +10,7 @@ from torch import Tensor
 from src.analysis.references import Labelled, Learner, Matrix, Predictor, Reference, repeat
 from src.errors import UserError
 from src.tasks import (
+    MISSING,
     BinaryClassification,
     Classification,
     MultilabelClassification,
@@ -25,6 +26,7 @@ Head = Callable[[Matrix], Tensor]
 KINDS = (Classification, BinaryClassification, MultilabelClassification, Regression)
 STAGES = {"val": "validation", "test": "test"}  # {split: the name of its metrics in a run}
 HALF = 0.5  # rows of a class that training rows do not have
+EVEN = 32  # numbers that a processor computes at once, at most
 
 
 @dataclass
@@ -300,13 +302,28 @@ def measure(
             total = 0.0
             count = 0.0
             batches = outputs[name].split(batch_size), rows.targets[name].split(batch_size)
-            for output, target in zip(*batches, strict=True):
+            for output, target in map(fill_up, *batches):
                 task.update_metrics(metrics[name], output, target)
                 total += float(task.losses(output, target).sum())
                 count += float(is_labelled(target).sum())
             losses[name] = total, count
         found[key] = evaluation.finish(stage, losses, choose=stage == "val")
     return found
+
+
+def fill_up(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Fills a batch up to a multiple of ``EVEN`` rows; the labels of the added ones are missing.
+
+    torch computes the last numbers of an uneven batch one by one, with another rounding: of equal
+    logits, theirs would be other probabilities, and a constant would seem to rank rows.
+    """
+    added = -len(outputs) % EVEN
+    if not added or not len(outputs):
+        return outputs, targets
+    missing = float("nan") if targets.is_floating_point() else MISSING
+    more = outputs[-1:].expand(added, *outputs.shape[1:])
+    none = targets.new_full((added, *targets.shape[1:]), missing)
+    return torch.cat([outputs, more]), torch.cat([targets, none])
 
 
 def find_worse(
