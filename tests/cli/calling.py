@@ -17,6 +17,8 @@ from src.cli.entrypoint import main
 from src.compare import compare
 from src.evaluate import evaluate
 from src.predict import predict
+from src.reference import reference
+from src.report import report
 from src.sweep import sweep
 from src.train import train
 
@@ -24,8 +26,10 @@ VERBS: dict[str, Any] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "reference": reference,
     "compare": compare,
     "sweep": sweep,
+    "report": report,
 }
 ROWS = 60
 
