@@ -432,7 +432,7 @@ def test_a_write_beside_a_folder_fails_without_harm(tmp_path: Path) -> None:
 # -- several sets of weights -----------------------------------------------------------------------
 def of_step(step: int) -> dict[str, Any]:
     """A checkpoint whose only weight is its step."""
-    tasks = {"a": {}, "b": {}, "c": {}}
+    tasks: dict[str, dict[str, object]] = {"a": {}, "b": {}, "c": {}}
     return {"global_step": step, "state_dict": {"w": torch.tensor(step)}, "tasks": tasks}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from src.checkpoint import SafeCheckpointIO, group_tasks, load_checkpoint
+from src.checkpoint import SafeCheckpointIO, choose_weights, group_tasks, load_checkpoint
 from src.cli.app import CLI, DEFAULTS, OF_A_CALL
 from src.cli.classes import import_every_class
 from src.cli.flags import Flag, Flags, split_flags
@@ -213,7 +213,12 @@ def drop_flags(args: list[str], section: str) -> list[str]:
     kept = []
     for key, value in split_flags(args):
         if key.partition(".")[0] != section or asks_for_help(key):
-            kept.append(f"--{key}" if value is None else f"--{key}={value}")
+            if value is None:
+                kept.append(f"--{key}")
+            elif value.startswith("-"):
+                kept.append(f"--{key}={value}")
+            else:
+                kept += [f"--{key}", value]
     return kept
 
 
@@ -242,9 +247,11 @@ def load_run(
     weights = load_checkpoint(run.checkpoint(checkpoint))
     words = "--accelerator cpu --trainer.logger false --trainer.enable_checkpointing false"
     cli = CLI(words.split(), read_settings(run, trust))
-    cli.model.step_of_weights = find_step(weights, task)
     cli.model.on_load_checkpoint(weights)
-    cli.model.load_state_dict(weights["state_dict"])
+    step = find_step(weights, task)
+    cli.model.load_state_dict(
+        weights["state_dict"] if step is None else choose_weights(weights, step)
+    )
     return cli.model.eval(), cli.datamodule
 
 

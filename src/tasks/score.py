@@ -6,7 +6,7 @@ from math import inf, isnan, nan
 from src.errors import UserError, suggest_or_list
 
 # a task's name, {task: weight}, or None for the mean of all tasks
-ScoreSetting = str | Mapping[str, float] | None
+ScoreSetting = str | dict[str, float] | None
 
 
 def read_score_weights(setting: ScoreSetting, tasks: Collection[str]) -> dict[str, float]:

@@ -152,7 +152,8 @@ def test_a_run_goes_on_to_the_bit_after_tasks_have_stopped(
     assert step < (max(stops) + 1) * STEPS
     with pytest.raises(RuntimeError, match="this rank broke"):
         call(
-            *("train", *FLAGS, "--logs", tmp_path, "--name", "x"),
+            "train",
+            *(*FLAGS, "--logs", tmp_path, "--name", "x"),
             *RaiseAt.flags(step, tmp_path / "marker"),
         )
     broken = only_run(tmp_path / "x")

@@ -50,7 +50,7 @@ def test_what_is_watched(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["checkpoint_every", "finite_every", "ranks_every"])
 def test_intervals_start_at_1(name: str) -> None:
     with pytest.raises(ValueError, match=f"watch.{name} is 0; it must be at least 1"):
-        Watch(**{name: 0})
+        Watch(**{name: 0})  # type: ignore[arg-type]
 
 
 def test_the_bar_shows_the_score_and_a_few_tasks() -> None:
