@@ -2,6 +2,7 @@
 
 from src.balancing.alignedmtl import AlignedMTL
 from src.balancing.autolambda import AutoLambda
+from src.balancing.autoscale import AutoScale
 from src.balancing.balancer import Balancer, LossBalancer, TaskLosses
 from src.balancing.cagrad import CAGrad
 from src.balancing.conflictfree import ConFIG
@@ -38,6 +39,7 @@ __all__ = [
     "MGDA",
     "AlignedMTL",
     "AutoLambda",
+    "AutoScale",
     "Balancer",
     "CAGrad",
     "ConFIG",

@@ -158,6 +158,10 @@ class Balancer(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} does not look ahead")
 
+    def summary(self) -> list[str]:
+        """Returns lines that tell a person, when training ends, what was learnt."""
+        return []
+
     def try_out(self) -> None:
         """Runs a copy on example losses, so that mistakes show before anything is trained.
 

@@ -326,9 +326,10 @@ class MultiTaskModel(LeanModule):
             return self.sharing.figures(self._observed())
 
     def summary(self) -> list[str]:
-        """Returns a line each on what an evaluation has shown, and what validation has chosen."""
+        """Returns a line each on what was learnt and shown, and what validation has chosen."""
         with self.runner.gather_weights(self.sharing):
             lines = self.sharing.summary(self._observed())
+        lines += self.balancer.summary()
         return [*lines, *describe_choices(self.tasks, self.chosen_tasks)]
 
     def _observed(self) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ import src.balancing as balancing
 from src.balancing import (
     MGDA,
     AlignedMTL,
+    AutoScale,
     CAGrad,
     ConFIG,
     DualBalance,
@@ -35,6 +36,7 @@ from tests.balancing.gradient_sets import SETS, active, gap, losses_of, names, s
 EPS = np.finfo(float).eps
 MAKE = {
     "AlignedMTL": AlignedMTL,
+    "AutoScale": lambda tasks: AutoScale(tasks, exploration=6, window=1),
     "CAGrad": CAGrad,
     "ConFIG": ConFIG,
     "DualBalance": DualBalance,
@@ -53,7 +55,7 @@ MAKE = {
 }
 EVERY = pytest.mark.parametrize("method", list(MAKE))
 STATEFUL = pytest.mark.parametrize(
-    "method", ["DualBalance, tracked", "GradNorm", "GradVac", "MoCo", "SDMGrad"]
+    "method", ["AutoScale", "DualBalance, tracked", "GradNorm", "GradVac", "MoCo", "SDMGrad"]
 )
 ALL = pytest.mark.parametrize("name", list(SETS))
 seeds = st.integers(0, 2**31)
@@ -331,7 +333,23 @@ class Doubly:
         return norms.max() * (self.Y / norms[:, None]).sum(0)
 
 
+class Scaled:
+    """AutoScale, in windows of one step."""
+
+    def __init__(self, T):
+        self.logs, self.w = [], np.ones(T)
+
+    def __call__(self, J, losses, key):
+        here = np.linalg.norm(J, axis=1) > 0
+        used = self.w * here
+        self.logs.append(-np.log(np.linalg.norm(J[here], axis=1)))
+        w = np.exp(np.mean(self.logs, axis=0))
+        self.w[here] = here.sum() * w / w.sum()
+        return used @ J
+
+
 STEPS = {
+    "AutoScale": Scaled,
     "GradVac": Vaccine,
     "GradNorm": Normalised,
     "SDMGrad": NearTheMean,
@@ -360,7 +378,7 @@ def test_formulas_over_steps(method, name):
             1 / losses
             if "DualBalance" in method
             else shared
-            if method == "GradNorm"
+            if method in ("AutoScale", "GradNorm")
             else np.ones(T)
         )
         np.testing.assert_allclose(
@@ -518,6 +536,7 @@ def test_equal_gradients_are_followed(method, n):
         "NashMTL": np.sqrt(n),
         "FairGrad": 5 * n * (25 * n) ** (-2 / 3),  # 25 n w = w^-1/2
         "CAGrad": 7.5,
+        "AutoScale": 5 * n,
         "ConFIG": 5 * n,
         "PCGrad": 5 * n,
         "GradVac": 5 * n,
@@ -636,6 +655,8 @@ def test_the_arithmetic_stays_in_float64_on_the_host(method):
             "set --model.balancer.level parameters, or beta 0",
         ),
         (lambda tasks: DualBalance(tasks, beta=1.0), "beta 1.0"),
+        (lambda tasks: AutoScale(tasks, exploration=5), "window 20"),
+        (lambda tasks: AutoScale(tasks, metric="cosine"), "none of magnitude, condition"),
         (lambda tasks: CAGrad(tasks, c=-1.0), "c -1.0"),
         (lambda tasks: FairGrad(tasks, alpha=0.0), "alpha 0.0"),
         (lambda tasks: GradNorm(tasks, lr=0.0), "lr 0.0"),

@@ -14,6 +14,7 @@ STATEFUL = (
     "UncertaintyWeights",
     "DynamicWeightAverage",
     "FAMO",
+    "AutoScale",
     "GradNorm",
     "GradVac",
     "MoCo",
