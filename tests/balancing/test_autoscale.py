@@ -15,6 +15,7 @@ from torch.optim import SGD
 
 from src.balancing import AutoScale
 from src.balancing.autoscale import fit_log_weights, minimise_condition
+from src.balancing.balancer import Level
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from tests.balancing.gradient_sets import losses_of, names
@@ -187,7 +188,7 @@ def test_it_says_what_it_found_and_whether_it_still_explores() -> None:
 
 
 @pytest.mark.parametrize("level", ["features", "parameters"])
-def test_after_the_exploration_a_step_is_the_one_of_static_weights(level: str) -> None:
+def test_after_the_exploration_a_step_is_the_one_of_static_weights(level: Level) -> None:
     toy = Toy()
     given = {name: 0.5 + 0.25 * k for k, name in enumerate(toy.tasks)}
     fixed = {name: given[name] * task.weight for name, task in toy.tasks.items()}
