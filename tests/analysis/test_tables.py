@@ -124,6 +124,14 @@ def test_no_significant_difference_is_said_in_words(comparison):
     }
 
 
+def test_one_seed_gives_numbers_without_intervals(tmp_path):
+    shown = report(make_study(tmp_path / "study", seeds=(0,)))
+    text = draw(shown, 200)
+    assert "±" not in text
+    assert "too few replicates" in text
+    assert "One seed gives no intervals and no tests" in write_markdown(shown)
+
+
 def test_one_row_has_no_best(tmp_path):
     table = make_tables(report(make_study(tmp_path / "study", rows=[MadeRow("alone")])))[0]
     assert not any(cell.bold for column in table.columns for cell in column.cells)
