@@ -65,7 +65,7 @@ def find_limit(trainer: Mapping[str, Any]) -> str | None:
 
 def has_rows_in_memory(data: MultiTaskDataModule) -> bool:
     """Returns whether all labels can be read once more in no time."""
-    return isinstance(data.split("train"), Rows)
+    return isinstance(data.split("val"), Rows)
 
 
 def read_rows(data: MultiTaskDataModule, name: Split, with_inputs: bool) -> SplitRows:
