@@ -8,7 +8,7 @@
         sweep.lock              who runs the sweep now
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from typing import Any, TypedDict, cast
@@ -161,12 +161,15 @@ class SweepRun:
         written = path.stat().st_mtime_ns if path.exists() else 0
         if len(self.tasks) > 1 or self._read.get(path, 0) == written:
             return False
-        scores = read_scores(path, self.tasks[0] if self.tasks else None)
-        if scores is None:
+        progress = read_progress(path)
+        if progress is None:
             return False
         self._read[path] = written
+        scores = list_scores(progress, self.tasks[0] if self.tasks else None)
         hopeless = [self.tuner.must_prune(settings, scores) for settings in wanted]
-        return all(hopeless)
+        # a run that has trained its last step ends by itself
+        is_over = progress["step"] == progress.get("steps")
+        return all(hopeless) and not is_over
 
     # -- the record --------------------------------------------------------------------------------
     def _end(self, wanted: list[Settings], outcome: Outcome, key: str | None) -> None:
@@ -227,15 +230,21 @@ class SweepRun:
         write_atomically(self.folder / NAME, lambda file: file.write(to_json(record)))
 
 
-def read_scores(path: Path, task: str | None) -> list[float | None] | None:
-    """Returns the scores of a run's validations so far; None where they cannot be read.
+def read_progress(path: Path) -> dict[str, Any] | None:
+    """Returns how far a run has come; None where its file cannot be read."""
+    try:
+        content: dict[str, Any] = read_json(path, dict[str, Any])
+    except (UserError, OSError):
+        return None
+    return content if {"step", "validations"} <= content.keys() else None
+
+
+def list_scores(progress: Mapping[str, Any], task: str | None) -> list[float | None]:
+    """Returns the score of each validation of a run so far.
 
     Args:
-        path: The file of its progress.
+        progress: How far it has come.
         task: The task whose score counts; None for the score of all.
     """
-    try:
-        points = read_json(path, dict[str, Any])["validations"]
-    except (UserError, OSError, LookupError):
-        return None
+    points = progress["validations"]
     return [point["score"] if task is None else point["tasks"].get(task) for point in points]

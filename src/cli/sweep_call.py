@@ -20,10 +20,10 @@ from src.files.yaml12 import load, load_as_written
 ROOT = "logs/studies"
 OWN = (
     Flag("sweep", str, None, "The space: a file, or '{lr: {low: 0.0001, high: 0.01, log: true}}'."),
-    Flag("trials", int, 20, "Settings to try; more of them in a second call go on."),
-    Flag("sampler", str, "tpe", "Who proposes settings: tpe, random or qmc."),
+    Flag("trials", int, 20, "Settings to try [20]; more of them in a second call go on."),
+    Flag("sampler", str, "tpe", "Who proposes settings: tpe, random or qmc [tpe]."),
     Flag("objectives", list[str], None, "Tasks, in place of val/score: '[income, hours]'."),
-    Flag("prune_after", int, 5, "Validations until the median can end a trial; null: never."),
+    Flag("prune_after", int, 5, "Validations until the median can end a trial [5]; null: never."),
     *PLACES,
 )
 # keys that would keep a trial from being one

@@ -12,7 +12,7 @@ from src.analysis.optuna_tuner import OptunaTuner
 from src.analysis.scheduler import Scheduler, Stopped
 from src.analysis.settings import Settings, to_flags
 from src.analysis.space import read_space
-from src.analysis.sweep_run import SweepRecord, SweepRun, read_scores, read_sweep
+from src.analysis.sweep_run import SweepRecord, SweepRun, list_scores, read_progress, read_sweep
 from src.analysis.trials import Work
 from src.errors import UserError
 from tests.analysis.fake_executor import FakeExecutor, FakeJob, Silent, read_flags
@@ -166,8 +166,8 @@ class CurveJob(FakeJob):
             (self.run / "run.json").write_text('{"sessions": [{"status": "finished"}]}')
         elif self.code is None:
             self.points.append({"score": self.level, "tasks": {}})
-            content = json.dumps({"validations": self.points})
-            (self.run / "progress.json").write_text(content)
+            content = {"step": len(self.points), "steps": 10, "validations": self.points}
+            (self.run / "progress.json").write_text(json.dumps(content))
         return self.code
 
     def stop(self) -> None:
@@ -271,25 +271,24 @@ def test_settings_that_are_one_configuration_train_once(tmp_path: Path) -> None:
     assert [one["scores"] for one in record["tries"]] == [[0.5], [0.5]]
 
 
-@pytest.mark.parametrize(
-    ("content", "task", "scores"),
-    [
-        ('{"validations": [{"score": 0.5, "tasks": {"a": 0.1}}]}', None, [0.5]),
-        ('{"validations": [{"score": 0.5, "tasks": {"a": 0.1}}]}', "a", [0.1]),
-        ('{"validations": [{"score": null, "tasks": {}}]}', None, [None]),
-        ('{"validations": [{"score": null, "tasks": {}}]}', "a", [None]),
-        ('{"validations": []}', None, []),
-        ('{"valid', None, None),
-        ("{}", None, None),
-    ],
-)
-def test_progress(
-    content: str, task: str | None, scores: list[float | None] | None, tmp_path: Path
-) -> None:
+def test_a_trial_at_its_end_is_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.analysis.scheduler.PERIOD", 0.01)
+    record = carry_out(tmp_path, make_sweep(tmp_path, 9, prune_after=10), CurveExecutor(score))
+    assert [one["state"] for one in record["tries"]] == ["finished"] * 9
+
+
+def test_progress(tmp_path: Path) -> None:
     path = tmp_path / "progress.json"
-    assert read_scores(path, task) is None
-    path.write_text(content)
-    assert read_scores(path, task) == scores
+    assert read_progress(path) is None
+    for half in ('{"step": 3, "valid', '{"step": 3}', "[]"):
+        path.write_text(half)
+        assert read_progress(path) is None
+    points = [{"score": 0.5, "tasks": {"a": 0.1}}, {"score": None, "tasks": {}}]
+    path.write_text(json.dumps({"step": 3, "steps": None, "validations": points}))
+    progress = read_progress(path)
+    assert progress is not None
+    assert list_scores(progress, None) == [0.5, None]
+    assert list_scores(progress, "a") == [0.1, None]
 
 
 def test_a_damaged_record(tmp_path: Path) -> None:
