@@ -3,7 +3,7 @@
 Conventions of all tables: ``row`` is the name of a row; ``seed`` and ``fold`` name a replicate
 (``fold`` is missing where the data have one split); a mean stands with the ends ``low`` and
 ``high`` of its 95 % interval, which are NaN where one replicate gives none; ``n`` is the number of
-replicates behind it. Rows stand in the order of the record.
+replicates behind it, of folds where there are folds. Rows stand in the order of the record.
 """
 
 from dataclasses import dataclass

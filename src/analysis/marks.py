@@ -15,7 +15,7 @@ from src.analysis.results import StudyResults, TrialResults
 from src.analysis.scores import Scores
 from src.errors import in_one_line
 
-SHOWN = 3  # trials that a mark names
+SHOWN = 3  # trials, and states that differ, that a mark names
 
 
 def list_marks(results: StudyResults, scores: Scores) -> list[str]:
@@ -115,9 +115,11 @@ def mark_difference(
         return []
     most, *others = sorted(groups, key=lambda state: -len(groups[state]))
     parts = [f"{most} ({len(groups[most])})"]
-    for state in others:
+    for state in others[:SHOWN]:
         keys = groups[state]
         parts.append(f"{state} ({len(keys)}: {name_trials(results, keys)})")
+    if len(others) > SHOWN:
+        parts.append(f"{len(others) - SHOWN} more")
     return [f"Trials were made with {len(groups)} {words}: {'; '.join(parts)}."]
 
 

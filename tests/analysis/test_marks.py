@@ -63,6 +63,14 @@ def test_runs_of_another_commit_are_named(folder):
     ]
 
 
+def test_many_states_are_counted(folder):
+    for place, key in enumerate(("row-1-0", "row-2-0", "row-2-1", "row-3-0", "row-3-1")):
+        change_git(folder, key, commit=f"{place}" * 40)
+    (mark,) = report(folder).marks
+    assert "6 states of the code: commit 0123456 (35); commit 0000000 (1: " in mark
+    assert mark.endswith("; 2 more.")
+
+
 def test_changes_count_where_they_are_of_code_that_runs(folder):
     change_git(folder, "row-3-0", diff="README.md")
     change_git(folder, "row-3-1", diff="tests/test_house.py")
