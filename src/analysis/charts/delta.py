@@ -36,7 +36,7 @@ def draw_deltas(deltas: "DataFrame", references: Collection[str] = ()) -> Chart:
             better; a row without an interval has NaN there.
         references: Rows that do not set the range of the axis.
     """
-    known = deltas[np.isfinite(deltas["mean"])]
+    known = deltas[np.isfinite(deltas["mean"].to_numpy(dtype=float))]
     by_tasks = known[known["convention"] == "tasks"].sort_values(
         "mean", ascending=False, kind="stable"
     )

@@ -29,7 +29,7 @@ def draw_ranks(ranks: "DataFrame", groups: Sequence[Sequence[str]], meaning: str
         groups: Rows that do not differ significantly from one another, two or more each.
         meaning: What is ranked and how groups are found.
     """
-    known = ranks[np.isfinite(ranks["rank"])].sort_values("rank", kind="stable")
+    known = ranks[np.isfinite(ranks["rank"].to_numpy(dtype=float))].sort_values("rank", kind="stable")
     if len(known) < 2:
         return Chart("ranks", TITLE, "Fewer than two rows have ranks.")
     names = list(known["row"])

@@ -122,7 +122,7 @@ def tell_tasks(summary: "DataFrame", monitors: dict[str, str], signs: dict[str, 
     parts = []
     for task, metric in monitors.items():
         chosen = summary[(summary["task"] == task) & (summary["metric"] == metric)]
-        chosen = chosen[np.isfinite(chosen["mean"])]
+        chosen = chosen[np.isfinite(chosen["mean"].to_numpy(dtype=float))]
         best = chosen.loc[(chosen["mean"] * signs[task]).idxmax()]
         parts.append(f"{clean_name(best['row'])} on {clean_name(task)} ({best['mean']:.4g})")
     return f"The best mean is that of {join_names(parts, 12)}."
