@@ -20,15 +20,12 @@ from src.analysis.affinities import (
 )
 from src.analysis.partition import find_partition
 from src.analysis.statistics import check_packages
-from src.cli.affinity_call import OWN, Call, read_call
+from src.cli.affinity_call import Call
 from src.cli.affinity_table import make_flags, show_affinities
 from src.cli.app import CLI
-from src.cli.flags import split_flags
-from src.cli.help import asks_for_help
 from src.cli.network_costs import count_networks
 from src.cli.runs import find_value, read_settings, read_trusted
 from src.cli.terminal import remark
-from src.cli.training import OWN as OF_TRAIN
 from src.cli.training import StartedAgain, Training, name_group
 from src.errors import UserError
 from src.files.atomic import write_atomically
@@ -242,22 +239,3 @@ def finish(record: AffinityRecord, out: Path | None, call: Call) -> None:
     figure.savefig(picture, format="png", dpi=150)
     write_atomically(out.with_suffix(".png"), lambda file: file.write(picture.getvalue()))
     say(f"affinities {out}, picture {out.with_suffix('.png')}")
-
-
-def measure(args: list[str]) -> None:
-    """Trains once or with several seeds, and shows which tasks help one another.
-
-    Args:
-        args: The command line after the command.
-
-    Raises:
-        UserError: A setting is wrong, or nothing was measured.
-    """
-    pairs = split_flags(args)
-    if any(asks_for_help(key) for key, _ in pairs):
-        CLI(args, own=(*OWN, *OF_TRAIN), trains=True)
-    call = read_call(pairs)
-    if call.seeds is None:
-        AffinityTraining.from_call(call).start()
-    else:
-        pass

@@ -66,6 +66,11 @@ def read_call(pairs: Flags) -> Call:
     for key, value in given.items():
         if value is None and key != "overwrite":
             raise ConfigError(f"--{key} needs a value")
+    for key, value in pairs:
+        if key == "reference" or (key == "no_test" and value not in (None, "true")):
+            raise ConfigError(
+                f"--{key} cannot go with affinity, which has no test: python -m src.train tests"
+            )
     check_combination(given, {key for key, _ in pairs})
 
     unit = given.get("budget_unit") or "parameters"

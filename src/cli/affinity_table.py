@@ -37,6 +37,7 @@ def show_affinities(record: AffinityRecord, command: Sequence[str]) -> None:
     print(f"intervals{where}: {record['intervals']}")
     print_whole(make_table(tasks, record["lookahead"], TITLES["lookahead"], with_intervals))
     print_whole(make_table(tasks, record["first_order"], TITLES["first_order"], with_intervals))
+    print(count_clear_pairs(record["lookahead"]))
     partition = record["partition"]
     if partition is not None:
         print("\n".join(describe_partition(partition, command)), flush=True)
@@ -64,6 +65,15 @@ def make_table(
             cells.append(cell)
         table.add_row(name, *cells)
     return table
+
+
+def count_clear_pairs(affinities: TableRecord) -> str:
+    """Returns a line that says how many affinities between two tasks are told from 0."""
+    between = ~np.eye(len(affinities["mean"]), dtype=bool)
+    means = np.abs(read_mean(affinities)[between])
+    halves = np.array(affinities["half_width"], dtype=float)[between]
+    clear = int((means > halves).sum())
+    return f"the intervals of {clear} of the {len(means)} exact affinities between tasks exclude 0"
 
 
 def print_whole(table: Table) -> None:
