@@ -13,8 +13,10 @@ from unittest import mock
 
 import torch.distributed as dist
 
+from src.affinity import affinity
 from src.cli.entrypoint import main
 from src.compare import compare
+from src.ensemble import ensemble
 from src.evaluate import evaluate
 from src.predict import predict
 from src.reference import reference
@@ -28,8 +30,10 @@ VERBS: dict[str, Any] = {
     "predict": predict,
     "reference": reference,
     "compare": compare,
+    "ensemble": ensemble,
     "sweep": sweep,
     "report": report,
+    "affinity": affinity,
 }
 ROWS = 60
 
