@@ -4,10 +4,11 @@ from typing import cast
 
 from rich.console import Console
 
+from src.cli.ensemble import Ensemble, tabulate_ensemble
 from src.cli.flags import Flag
+from src.cli.members import open_members
 from src.cli.output import check_output
 from src.cli.passes import evaluate_checkpoint
-from src.cli.runs import open_run
 from src.cli.terminal import remark
 from src.data import Split
 from src.errors import UserError
@@ -25,6 +26,8 @@ OWN = (
 def evaluate_run(args: list[str]) -> dict[str, float]:
     """Prints a table of tasks x metrics, the same on any number of devices.
 
+    Several runs are averaged, and the mean of their own values stands beside.
+
     Args:
         args: The command line after the command.
 
@@ -34,25 +37,32 @@ def evaluate_run(args: list[str]) -> dict[str, float]:
     Raises:
         UserError: A setting is wrong, or the rows are.
     """
-    checkpoint, cli = open_run(args, OWN)
+    members = open_members(args, OWN)
+    cli = members[0].cli
     split = cli.config["split"]
     if split not in ("train", "val", "test"):
         raise UserError(f"--split is '{split}'; it must be train, val or test")
-    out = check_output(cli.config["out"], [".json"], cli) if cli.config["out"] else None
+    out = check_output(cli.config["out"], [".json"], members) if cli.config["out"] else None
 
     data = cli.datamodule
     data.test_split = cast(Split, split)
     # it also reads the rows, so that a mistake in them comes before any work
     described = data.describe(data.test_split)
-    metrics: dict[str, float] = {}
-    for key, value in evaluate_checkpoint(cli, checkpoint).items():
-        metrics[key.replace("test/", f"{split}/", 1)] = value
+    if len(members) > 1:
+        described += f"; predictions are the means of {len(members)} runs"
+        ensemble = Ensemble(members, args, OWN)
+        metrics, of_runs = ensemble.evaluate(data.test_split)
+        shown = tabulate_ensemble(ensemble, split, metrics, of_runs)
+    else:
+        tested = evaluate_checkpoint(cli, members[0].checkpoint)
+        metrics = {key.replace("test/", f"{split}/", 1): value for key, value in tested.items()}
+        shown = tabulate_results(cli.model.tasks, metrics, split)
 
     for line in data.remarks:
         remark(line)
     if cli.trainer.is_global_zero:
         print(described, flush=True)
-        Console().print(tabulate_results(cli.model.tasks, metrics, split), crop=False)
+        Console().print(shown, crop=False)
         if out:
             write_atomically(out, lambda file: file.write(to_json(metrics)))
     return metrics

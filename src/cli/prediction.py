@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from torch import Tensor
 
-from src.batch import PADDING
 from src.cli.app import CLI
+from src.cli.ensemble import Ensemble
 from src.cli.flags import Flag
+from src.cli.members import open_members
 from src.cli.output import check_output
 from src.cli.passes import predict_checkpoint
-from src.cli.runs import open_run
+from src.cli.rows import sort_rows
 from src.cli.terminal import remark
-from src.collectives import gather
 from src.data import Split
 from src.errors import UserError
 
@@ -51,14 +50,17 @@ OWN = (
 def predict_run(args: list[str]) -> None:
     """Writes one row per input row, in the order of the input.
 
+    Several runs are averaged, and the spread of their predictions stands beside.
+
     Args:
         args: The command line after the command.
 
     Raises:
         UserError: A setting is wrong, or the rows are.
     """
-    checkpoint, cli = open_run(args, OWN)
-    out = check_output(cli.config["out"], list(WRITERS), cli)
+    members = open_members(args, OWN)
+    cli = members[0].cli
+    out = check_output(cli.config["out"], list(WRITERS), members)
     split = cli.config["split"]
     if split not in (None, "train", "val", "test"):
         raise UserError(f"--split is '{split}'; it must be train, val or test")
@@ -66,16 +68,21 @@ def predict_run(args: list[str]) -> None:
     data.predict_split = cast(Split, split or "predict")
     data.split(data.predict_split)  # a mistake in the rows comes before any work
 
-    ids, outputs = sort_rows(predict_checkpoint(cli, checkpoint))
+    spreads: Mapping[str, Mapping[str, Any]] = {}
+    if len(members) > 1:
+        ids, outputs, spreads = Ensemble(members, args, OWN).predict_mean(data.predict_split)
+    else:
+        ids, outputs = sort_rows(predict_checkpoint(cli, members[0].checkpoint))
     for line in data.remarks:
         remark(line)
     if not cli.trainer.is_global_zero:
         return
-    frame = make_table(cli, ids, outputs)
+    frame = make_table(cli, ids, outputs, spreads)
     if out.suffix != ".parquet" and not cli.config["raw"]:
         frame = quote_formulas(frame)
     write(frame, out)
-    print(f"{len(frame)} rows, {len(frame.columns)} columns: {out}", flush=True)
+    means = f", means of {len(members)} runs" if len(members) > 1 else ""
+    print(f"{len(frame)} rows, {len(frame.columns)} columns{means}: {out}", flush=True)
     sides = data.row_info(data.predict_split).get("split", [])
     if split is None and sides:
         counts = ", ".join(f"{sides.count(side)} {side}" for side in dict.fromkeys(sides))
@@ -85,37 +92,23 @@ def predict_run(args: list[str]) -> None:
         )
 
 
-def sort_rows(batches: list[Any]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Joins the batches of all ranks and sorts their rows by row number, padding left out.
-
-    Args:
-        batches: Of this rank: (ids, outputs) each.
-
-    Returns:
-        The row numbers, shape (rows,), and the outputs of each task, shape (rows, ...).
-    """
-    mine = []
-    for ids, outputs in batches:
-        mine.append((ids.cpu(), {name: out.float().cpu() for name, out in outputs.items()}))
-    everyones = [batch for rank in gather(mine) for batch in rank]
-    ids = torch.cat([ids for ids, _ in everyones])
-    order = ids.argsort()[(ids == PADDING).sum() :]
-    joined = {}
-    for name in everyones[0][1]:
-        joined[name] = torch.cat([outputs[name] for _, outputs in everyones])[order]
-    return ids[order], joined
-
-
-def make_table(cli: CLI, ids: Tensor, outputs: dict[str, Tensor]) -> pd.DataFrame:
+def make_table(
+    cli: CLI,
+    ids: Tensor,
+    outputs: dict[str, Tensor],
+    spreads: Mapping[str, Mapping[str, Any]],
+) -> pd.DataFrame:
     """Returns outputs as columns.
 
-    <task> or <task>.<output> holds the prediction, <task>.p_<class> a probability, and true.<task>
-    the label. The columns id, split and true... get a '_' in front where a task has that name.
+    <task> or <task>.<output> holds the prediction, <task>.p_<class> a probability, <task>.spread
+    or <task>.spread_<output> its standard deviation over several runs, and true.<task> the label.
+    The columns id, split and true... get a '_' in front where a task has that name.
 
     Args:
         cli: Data and model.
         ids: Row numbers, shape (rows,).
         outputs: Of each task, shape (rows, ...).
+        spreads: {task: {suffix: rows values}}; empty for a single run.
     """
     import pandas as pd
 
@@ -127,7 +120,8 @@ def make_table(cli: CLI, ids: Tensor, outputs: dict[str, Tensor]) -> pd.DataFram
     for name, values in beside.items():
         columns[find_free(name, tasks)] = [values[row] for row in rows]
     for name in tasks:
-        for suffix, values in cli.model.decode(name, outputs[name]).items():
+        decoded = cli.model.decode(name, outputs[name])
+        for suffix, values in {**decoded, **spreads.get(name, {})}.items():
             columns[f"{name}.{suffix}" if suffix else name] = values
     if split != "predict":
         for name, labels in cli.datamodule.truth(split).items():

@@ -1,5 +1,6 @@
 """One pass over validation or test rows: losses, metrics, scores."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,6 +52,16 @@ class Evaluation:
         features = model.runner.features(model, batch.inputs)
         grouped = model.runner.outputs(model, features)
         self._observe(batch)
+        return self._add_grouped(batch, grouped)
+
+    def add_outputs(self, batch: Batch, outputs: Mapping[str, Tensor]) -> None:
+        """Adds a batch whose outputs are known: {task: (B, ..., O)}; the network does not run."""
+        groups = self.model.heads.groups
+        stacked = [torch.stack([outputs[name] for name in group.names], -2) for group in groups]
+        self._add_grouped(batch, stacked)
+
+    def _add_grouped(self, batch: Batch, grouped: list[Tensor]) -> dict[str, Tensor]:
+        model = self.model
         self._totals_2T += torch.stack(model.heads.loss_sums(grouped, batch.targets))
         outputs = model.heads.split(grouped)
         self._of_tasks.add(outputs, batch.targets)
