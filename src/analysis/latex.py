@@ -3,7 +3,14 @@
 import re
 
 from src.analysis.comparison import Comparison
-from src.analysis.tables import NOTHING, Cell, Column, ReportTable, make_tables
+from src.analysis.tables import (
+    NOTHING,
+    Cell,
+    Column,
+    ReportTable,
+    list_general_notes,
+    make_tables,
+)
 
 MOST_COLUMNS = 6  # of a table; further ones follow in tables of their own
 SPECIAL = {
@@ -31,9 +38,7 @@ def write_latex(comparison: Comparison) -> str:
     for table in tables:
         sentences = [f"{table.title}.", table.note]
         if table.label == "results":
-            elsewhere = {other.note for other in tables}
-            sentences += [note for note in comparison.notes if note not in elsewhere]
-            sentences += [*comparison.marks, "Bold: the best mean, significant or not."]
+            sentences += [*list_general_notes(comparison, tables), *comparison.marks]
         caption = " ".join(sentence for sentence in sentences if sentence)
         parts += draw_tables(table, caption, comparison.record["name"])
     return "\n\n".join(parts) + "\n"

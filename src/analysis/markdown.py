@@ -3,13 +3,20 @@
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from urllib.parse import quote
 
 import pandas as pd
 
 from src.analysis.comparison import Comparison
 from src.analysis.results import name_place
-from src.analysis.tables import Cell, ReportTable, make_tables, tabulate_results
+from src.analysis.tables import (
+    Cell,
+    ReportTable,
+    list_general_notes,
+    make_tables,
+    tabulate_results,
+)
 
 
 def write_markdown(comparison: Comparison) -> str:
@@ -22,27 +29,33 @@ def write_markdown(comparison: Comparison) -> str:
     if comparison.marks:
         marks = [f"> - {escape(mark)}" for mark in comparison.marks]
         parts.append("\n".join(["> **To be known before reading**", ">", *marks]))
-    parts += [draw_table(table) for table in make_tables(comparison)]
-    parts.append("\n".join(f"- {escape(note)}" for note in comparison.notes))
+    tables = make_tables(comparison)
+    parts += [draw_table(table) for table in tables]
+    notes = list_general_notes(comparison, tables)
+    parts.append(
+        "\n".join(["## How the numbers were made", "", *(f"- {escape(note)}" for note in notes)])
+    )
     if comparison.critical is not None:
         parts.append(escape(comparison.critical.meaning))
     for task, its in record["tasks"].items():
         columns = [(task, metric) for metric in its["metrics"]]
         table = tabulate_results(comparison, columns, with_summary=False)
-        parts.append(draw_table(table, title=f"All metrics of {task}"))
+        parts.append(draw_table(replace(table, title=f"All metrics of {task}", note="")))
     parts.append(list_runs(comparison))
     return "\n\n".join(parts) + "\n"
 
 
-def draw_table(table: ReportTable, title: str | None = None) -> str:
+def draw_table(table: ReportTable) -> str:
     """Returns a table with its title."""
     headings = ["row", *(" ".join(column.heading) for column in table.columns)]
     rules = [":--", *("--:" if column.is_number else ":--" for column in table.columns)]
-    lines = [f"## {escape(title or table.title)}", "", draw_line(map(escape, headings))]
+    lines = [f"## {escape(table.title)}", "", draw_line(map(escape, headings))]
     lines.append(draw_line(rules))
     for row, name in enumerate(table.rows):
         cells = [draw_cell(column.cells[row]) for column in table.columns]
         lines.append(draw_line([escape(name), *cells]))
+    if table.note:
+        lines += ["", escape(table.note)]
     return "\n".join(lines)
 
 

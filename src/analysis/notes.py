@@ -6,6 +6,7 @@ from src.analysis.record import StudyRecord
 from src.analysis.scores import Scores
 from src.analysis.statistics import FEWEST
 
+BEST = "Bold is the best mean of a column, significantly better or not."
 COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from src.analysis.comparison import Comparison
 from src.analysis.display import format_seconds
-from src.analysis.notes import describe_costs
+from src.analysis.notes import BEST, describe_costs
 
 NOTHING = "-"
 MARKS = {"better": "†", "worse": "‡"}
@@ -81,6 +81,12 @@ def make_tables(comparison: Comparison) -> list[ReportTable]:
     return tables
 
 
+def list_general_notes(comparison: Comparison, tables: Sequence[ReportTable]) -> list[str]:
+    """Returns the notes of a report that belong to no table alone."""
+    elsewhere = {table.note for table in tables}
+    return [note for note in comparison.notes if note not in elsewhere]
+
+
 def tabulate_results(
     comparison: Comparison, shown: Sequence[tuple[str, str]], with_summary: bool = True
 ) -> ReportTable:
@@ -102,7 +108,7 @@ def tabulate_results(
     if with_summary:
         columns += summarise_rows(comparison)
     title = f"Test metrics of {comparison.record['name']}"
-    return ReportTable(title, "results", names, columns)
+    return ReportTable(title, "results", names, columns, BEST)
 
 
 def summarise_rows(comparison: Comparison) -> list[Column]:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from src.analysis.comparison import Comparison
 from src.analysis.report import make_report
-from src.analysis.tables import make_tables
+from src.analysis.tables import list_general_notes, make_tables
 from src.analysis.terminal import FoldedTable
 from src.cli.flags import split_flags
 from src.cli.help import asks_for_help, format_block
@@ -86,12 +86,15 @@ def print_report(
     """
     comparison = make_report(folder, tasks, metrics, pareto)
     console = Console()
-    for table in make_tables(comparison):
+    tables = make_tables(comparison)
+    for table in tables:
         # chosen settings of each fold fill a screen; the files have them
         if table.label != "tuning":
             console.print(FoldedTable(table))
+            if table.note:
+                console.print(table.note, highlight=False, markup=False)
             console.print()
-    for note in comparison.notes:
+    for note in list_general_notes(comparison, tables):
         console.print(note, highlight=False, markup=False)
     for mark in comparison.marks:
         remark(mark)

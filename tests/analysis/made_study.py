@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from src.analysis.comparison import Comparison, compare_rows
 from src.analysis.record import Candidate, Replicate, Row, StudyRecord, TaskRecord, write_study
+from src.analysis.results import StudyResults
 
 Tasks = dict[str, TaskRecord]
 TASKS: Tasks = {
@@ -365,6 +367,12 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 def edit(path: Path, **changes: Any) -> None:
     """Changes entries at the top of a JSON file."""
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def report(folder: Path, shown: Sequence[tuple[str, str]] = (("digit", "accuracy"),)) -> Comparison:
+    """Computes the tables of a study, and writes nothing."""
+    results = StudyResults(folder)
+    return compare_rows(results, results.list_values(), list(shown), None)
 
 
 def remove_run(folder: Path, key: str) -> Path:

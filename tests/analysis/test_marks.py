@@ -1,22 +1,20 @@
-"""Marks and notes of a report: other code, data and versions, failures, and how it was made."""
+"""Marks of a report: other code, data and versions, failures, and numbers that mean little."""
 
 import json
 
 import numpy as np
 import pytest
 
-from src.analysis.comparison import compare_rows
-from src.analysis.results import StudyResults
 from tests.analysis.made_study import (
     ROWS,
     SINGLE,
     STAMP,
     TASKS,
-    TUNED,
     draw_scores,
     edit,
     make_study,
     remove_run,
+    report,
 )
 
 DIFF = """diff --git a/{path} b/{path}
@@ -26,11 +24,6 @@ DIFF = """diff --git a/{path} b/{path}
 -one
 +two
 """
-
-
-def report(folder):
-    results = StudyResults(folder)
-    return compare_rows(results, results.list_values(), [("digit", "accuracy")], None)
 
 
 def change_git(folder, key, diff=None, commit=None):
@@ -153,73 +146,3 @@ def test_metrics_that_are_undefined_or_near_zero_are_named(tmp_path):
         f"Percentages of ink r2 mean little: {SINGLE} has 0.00667, which its interval does not "
         "tell from zero.",
     ]
-
-
-# -- how it was made -------------------------------------------------------------------------------
-def test_notes_say_how_it_was_made(folder):
-    tuning, intervals, delta, tests, _, costs = report(folder).notes
-    assert "model.optimizer.lr in {0.001, 0.003, 0.01}; grid, 3 candidates for each row" in tuning
-    assert "chosen by val/score on validation rows" in tuning
-    assert "Test rows were read once, from the chosen checkpoints" in tuning
-    assert "over three seeds (Student's t)" in intervals
-    assert "one split of the data" in intervals
-    assert f"improvement over {SINGLE} in percent" in delta
-    assert "higher is better" in delta
-    assert f"against {TUNED} on Δ tasks (paired t test" in tests
-    assert "Holm" in tests
-    assert "relative to StaticWeights" in costs
-
-
-def test_notes_of_folds_name_the_variance(tmp_path):
-    notes = report(make_study(tmp_path / "study", folds=5, seeds=(0, 1))).notes
-    assert "5 folds, each the mean of two seeds" in notes[1]
-    assert "(1/n + n_test/n_train) s², n_test/n_train = 0.25" in notes[1]
-    assert "Nadeau and Bengio" in notes[1]
-    assert "corrected resampled t test" in notes[3]
-
-
-def test_notes_say_what_a_study_lacks(tmp_path):
-    rows = [row for row in ROWS if row.kind == "method"]
-    comparison = report(make_study(tmp_path / "study", rows=rows, seeds=(0,), candidates=0))
-    tuning, intervals, delta, tests, *_ = comparison.notes
-    assert tuning.startswith("Nothing was tuned.")
-    assert intervals == "One seed gives no intervals and no tests: state more, such as seeds: 5."
-    assert delta == "There is no delta: the study has no single-task row."
-    assert tests == "Nothing was tested: the study has no baseline row."
-    assert comparison.summary[["low", "high"]].isna().all(axis=None)
-    assert len(comparison.tests) == len(comparison.deltas) == 0
-
-
-# -- costs -----------------------------------------------------------------------------------------
-def test_costs_are_of_all_trials_of_a_replicate(folder):
-    costs = report(folder).costs.set_index("row")
-    # three networks of 10 s, one of 20, and a fourth part of a minute
-    assert costs.loc[SINGLE, "seconds"] == 30
-    assert costs.loc[SINGLE, "steps"] == 3 * 51
-    assert costs.loc["StaticWeights", "seconds"] == 20
-    assert costs.loc["PCGrad", "relative"] == pytest.approx(1.5)
-    assert costs.loc["ensemble", "seconds"] == 3 * 20 + 20
-    assert costs.loc["PCGrad", "memory"] == 530_000_000
-    assert costs.loc[SINGLE, "tuning_seconds"] == 9 * 10
-    assert np.isnan(costs.loc["constant", "tuning_seconds"])
-
-
-def test_a_trial_that_counts_for_some_tasks_costs_their_share(folder):
-    """Networks that share nothing train together; one that is tuned otherwise is not used."""
-    record = json.loads((folder / "study.json").read_text())
-    row = next(row for row in record["rows"] if row["name"] == "PCGrad")
-    row["replicates"][0]["trials"] = {"digit": "row-3-0", "odd": "row-3-0", "ink": "row-3-1"}
-    row["replicates"] = row["replicates"][:1]
-    edit(folder / "study.json", rows=record["rows"])
-    costs = report(folder).costs.set_index("row")
-    assert costs.loc["PCGrad", "seconds"] == pytest.approx(30 * 2 / 3 + 30 / 3)
-    assert costs.loc["PCGrad", "steps"] == pytest.approx(51)
-
-
-def test_what_was_chosen_and_among_how_many(folder):
-    tuning = report(folder).tuning
-    assert tuning["tried"].tolist() == [3] * 6
-    single = tuning[tuning["row"] == SINGLE]
-    assert single["tasks"].tolist() == ["digit", "odd", "ink"]
-    chosen = json.loads(tuning.set_index("row").loc[TUNED, "chosen"])
-    assert chosen["model.weights.digit"] == 0.5

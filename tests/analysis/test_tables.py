@@ -8,12 +8,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from src.analysis.comparison import compare_rows
 from src.analysis.latex import escape as escape_latex
 from src.analysis.latex import write_latex
 from src.analysis.markdown import escape as escape_markdown
 from src.analysis.markdown import write_markdown
-from src.analysis.results import StudyResults
 from src.analysis.tables import choose_decimals, format_mean, format_p, make_tables
 from src.analysis.terminal import FoldedTable
 from tests.analysis.made_study import (
@@ -24,27 +22,25 @@ from tests.analysis.made_study import (
     MadeRow,
     draw_scores,
     make_study,
+    report,
 )
 
 SHOWN = [("digit", "accuracy"), ("odd", "auroc"), ("ink", "rmse")]
 STRANGE = "50 % of <b>_x_</b> & {more} | \\ 网络 über #1"
 
 
-def report(folder, shown=SHOWN):
-    results = StudyResults(folder)
-    return compare_rows(results, results.list_values(), list(shown), None)
-
-
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory):
     scores = draw_scores(ROWS, TASKS, 5, gains={"PCGrad": 0.02, "StaticWeights": -0.02})
-    return report(make_study(tmp_path_factory.mktemp("root") / "study", scores, seeds=range(5)))
+    return report(
+        make_study(tmp_path_factory.mktemp("root") / "study", scores, seeds=range(5)), SHOWN
+    )
 
 
 @pytest.fixture(scope="module")
 def strange(tmp_path_factory):
     rows = [*ROWS[:2], MadeRow(STRANGE), MadeRow("a name of more than seventy characters " * 2)]
-    return report(make_study(tmp_path_factory.mktemp("root") / "my_study & co", rows=rows))
+    return report(make_study(tmp_path_factory.mktemp("root") / "my_study & co", rows=rows), SHOWN)
 
 
 def draw(comparison, width):
@@ -125,7 +121,7 @@ def test_no_significant_difference_is_said_in_words(comparison):
 
 
 def test_one_seed_gives_numbers_without_intervals(tmp_path):
-    shown = report(make_study(tmp_path / "study", seeds=(0,)))
+    shown = report(make_study(tmp_path / "study", seeds=(0,)), SHOWN)
     text = draw(shown, 200)
     assert "±" not in text
     assert "too few replicates" in text
@@ -133,7 +129,7 @@ def test_one_seed_gives_numbers_without_intervals(tmp_path):
 
 
 def test_one_row_has_no_best(tmp_path):
-    table = make_tables(report(make_study(tmp_path / "study", rows=[MadeRow("alone")])))[0]
+    table = make_tables(report(make_study(tmp_path / "study", rows=[MadeRow("alone")]), SHOWN))[0]
     assert not any(cell.bold for column in table.columns for cell in column.cells)
     assert [column.heading[0] for column in table.columns] == ["digit", "odd", "ink", "rank"]
 
@@ -214,7 +210,7 @@ def test_the_caption_says_how_numbers_were_made(comparison):
     for words in (
         *("95 \\% interval over five seeds", "Tuned: model.optimizer.lr", "3 candidates"),
         *("val/score on validation rows", "Test rows were read once", "higher is better"),
-        *("Holm", "significant or not"),
+        *("Holm", "significantly better or not"),
     ):
         assert words in caption
     assert r"\label{tab:study-results}" in write_latex(comparison)
