@@ -2,13 +2,15 @@
 
 import base64
 import hashlib
+from operator import methodcaller
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from src.analysis.charts.chart import embed_svg, join_names, save_chart
+from src.analysis.charts.chart import embed_svg, save_chart
 from src.analysis.charts.drawing import draw_charts
+from src.analysis.charts.labels import join_names
 from src.analysis.comparison import Comparison
 from src.analysis.page_tables import Links, list_runs, list_tables
 from src.analysis.results import list_trials
@@ -28,7 +30,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
     """
     figures = path.parent / "figures"
     figures.mkdir(exist_ok=True)
-    charts = []
+    charts: list[dict[str, object]] = []
     for chart in draw_charts(comparison):
         svg = None
         if chart.figure is not None:
@@ -39,7 +41,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
                 (figures / f"{chart.name}.{ending}").unlink(missing_ok=True)
         charts.append({"chart": chart, "svg": svg})
     content = render_page(comparison, path, charts).encode()
-    write_atomically(path, lambda file: file.write(content))
+    write_atomically(path, methodcaller("write", content))
 
 
 def render_page(comparison: Comparison, path: Path, charts: list[dict[str, object]]) -> str:

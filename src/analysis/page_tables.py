@@ -276,8 +276,8 @@ def list_runs(comparison: Comparison, links: Links) -> list[tuple[str, list[RunL
                 run = trial["run"] if trial else None
                 shown = []
                 for task, metric in comparison.shown:
-                    value = found.get((run, task, metric), math.nan) if task in own else math.nan
-                    shown.append("" if math.isnan(value) else f"{value:.5g}".translate(SIGNS))
+                    number = found.get((run, task, metric), math.nan) if task in own else math.nan
+                    shown.append("" if math.isnan(number) else f"{number:.5g}".translate(SIGNS))
                 ending = ""
                 if trial and trial["status"] != "finished":
                     ending = trial["status"] + (f": {trial['error']}" if trial["error"] else "")

@@ -12,19 +12,11 @@ from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
 from src.analysis.charts.bounds import find_bounds
-from src.analysis.charts.chart import (
-    VARIABLES,
-    Chart,
-    clean_name,
-    embed_svg,
-    join_names,
-    save_chart,
-    spread_labels,
-    to_svg,
-)
+from src.analysis.charts.chart import VARIABLES, Chart, embed_svg, save_chart, to_svg
 from src.analysis.charts.curves import align_curves, draw_curves
 from src.analysis.charts.delta import draw_deltas
 from src.analysis.charts.drawing import draw_charts, find_weights
+from src.analysis.charts.labels import clean_name, join_names, spread_labels
 from src.analysis.charts.pareto import draw_pareto, find_front
 from src.analysis.charts.ranks import draw_ranks
 from src.analysis.charts.tasks import draw_tasks

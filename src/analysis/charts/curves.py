@@ -6,15 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.analysis.charts.chart import (
-    INK,
-    Chart,
-    Look,
-    clean_name,
-    label_right,
-    make_figure,
-    use_style,
-)
+from src.analysis.charts.chart import INK, Chart, make_figure, use_style
+from src.analysis.charts.labels import Look, clean_name, label_right
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

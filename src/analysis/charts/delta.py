@@ -6,16 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.analysis.charts.bounds import HINT, find_bounds, mark_beyond
-from src.analysis.charts.chart import (
-    FAINT,
-    INK,
-    PAPER,
-    Chart,
-    clean_name,
-    join_names,
-    make_figure,
-    use_style,
-)
+from src.analysis.charts.chart import FAINT, INK, PAPER, Chart, make_figure, use_style
+from src.analysis.charts.labels import clean_name, join_names
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -50,8 +42,9 @@ def draw_deltas(deltas: "DataFrame", references: Collection[str] = ()) -> Chart:
         axes = figure.add_subplot()
         axes.axvline(0, color=INK, linewidth=0.8)
         drawn = known[known["row"].isin(places)]
-        ends = (drawn[end].to_numpy(dtype=float) for end in ("mean", "low", "high"))
-        left, right = find_bounds(*ends, close=~drawn["row"].isin(references).to_numpy(bool))
+        mean, low, high = drawn[["mean", "low", "high"]].to_numpy(dtype=float).T
+        close = ~drawn["row"].isin(references).to_numpy(dtype=bool)
+        left, right = find_bounds(mean, low, high, close)
         axes.set_xlim(min(left, 0), max(right, 0))
         beyond = False
         for convention, words, offset, face in CONVENTIONS:

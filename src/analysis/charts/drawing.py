@@ -21,24 +21,18 @@ WEIGHTS = "model.weights."
 
 def draw_charts(comparison: "Comparison") -> list[Chart]:
     """Draws the figures of a report; one that lacks its data says so in words."""
-    monitors = dict(comparison.shown[::-1])
-    for task, its in comparison.record["tasks"].items():
-        monitors[task] = its["monitor"] if task in monitors else ""
-    tasks = [task for task in comparison.record["tasks"] if monitors[task]]
-    signs = {
-        task: comparison.record["tasks"][task]["metrics"].get(monitors[task], 1) for task in tasks
-    }
-    references = [row["name"] for row in comparison.record["rows"] if row["role"] == "reference"]
-    single = comparison.record["single_task"]
+    record = comparison.record
+    tasks = list(dict.fromkeys(task for task, _ in comparison.shown))
+    monitors = {task: record["tasks"][task]["monitor"] for task in tasks}
+    signs = {task: record["tasks"][task]["metrics"][monitors[task]] for task in tasks}
+    single = record["single_task"]
+    references = [row["name"] for row in record["rows"] if row["role"] == "reference"]
+
+    # deltas of the row that deltas refer to are 0
+    deltas = comparison.deltas[comparison.deltas["row"] != single]
     charts = [
-        draw_deltas(comparison.deltas[comparison.deltas["row"] != single], references),
-        draw_tasks(
-            comparison.summary,
-            {task: monitors[task] for task in tasks},
-            signs,
-            single,
-            references,
-        ),
+        draw_deltas(deltas, references),
+        draw_tasks(comparison.summary, monitors, signs, single, references),
     ]
     if comparison.pareto:
         charts.append(draw_front_of(comparison, comparison.pareto))

@@ -5,19 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.analysis.charts.bounds import find_bounds
-from src.analysis.charts.chart import (
-    FAINT,
-    GRID,
-    INK,
-    PAPER,
-    Chart,
-    Look,
-    clean_name,
-    join_names,
-    label_right,
-    make_figure,
-    use_style,
-)
+from src.analysis.charts.chart import FAINT, GRID, INK, PAPER, Chart, make_figure, use_style
+from src.analysis.charts.labels import Look, clean_name, join_names, label_right
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,12 +105,12 @@ def draw_candidates(
     points = candidates[["x", "y"]].to_numpy(float)
     chosen = candidates["chosen"].to_numpy(bool)
     draw_front(axes, points[find_front(points, signs)], signs)
-    style = {"linestyle": "none", "marker": "o", "color": INK}
-    axes.plot(*points[~chosen].T, markerfacecolor=PAPER, **style)
-    axes.plot(*points[chosen].T, **style)
-    for place, (x, y) in enumerate(means[["x_val", "y_val"]].to_numpy(float)):
+    for shown, face in ((~chosen, PAPER), (chosen, INK)):
+        x, y = points[shown].T
+        axes.plot(x, y, linestyle="none", marker="o", color=INK, markerfacecolor=face)
+    for place, mean in enumerate(means[["x_val", "y_val"]].to_numpy(float)):
         look = Look(place)
-        axes.plot(x, y, marker=look.marker, color=look.color, markersize=4)
+        axes.plot(mean[0], mean[1], marker=look.marker, color=look.color, markersize=4)
     axes.grid(color=GRID)
     axes.margins(0.08)
 

@@ -5,14 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.analysis.charts.chart import (
-    FAINT,
-    INK,
-    Chart,
-    clean_name,
-    make_figure,
-    use_style,
-)
+from src.analysis.charts.chart import FAINT, INK, Chart, make_figure, use_style
+from src.analysis.charts.labels import clean_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +23,9 @@ def draw_ranks(ranks: "DataFrame", groups: Sequence[Sequence[str]], meaning: str
         groups: Rows that do not differ significantly from one another, two or more each.
         meaning: What is ranked and how groups are found.
     """
-    known = ranks[np.isfinite(ranks["rank"].to_numpy(dtype=float))].sort_values("rank", kind="stable")
+    known = ranks[np.isfinite(ranks["rank"].to_numpy(dtype=float))].sort_values(
+        "rank", kind="stable"
+    )
     if len(known) < 2:
         return Chart("ranks", TITLE, "Fewer than two rows have ranks.")
     names = list(known["row"])

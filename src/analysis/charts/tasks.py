@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.analysis.charts.bounds import HINT, find_bounds, mark_beyond
-from src.analysis.charts.chart import (
-    COLORS,
-    INK,
-    Chart,
-    clean_name,
-    join_names,
-    make_figure,
-    use_style,
-)
+from src.analysis.charts.chart import INK, Chart, make_figure, use_style
+from src.analysis.charts.labels import COLORS, clean_name, join_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +56,7 @@ def draw_tasks(
             axes.set_visible(False)
         boxes[0].set_yticks(range(len(rows)), [clean_name(name, 22) for name in rows])
         boxes[0].set_ylim(len(rows) - 0.5, -0.5)
-    begin = f"Bars begin at the mean of {clean_name(origin)}. " if origin in rows else ""
+    begin = f"Bars begin at the mean of {clean_name(origin)}. " if origin and origin in rows else ""
     caption = f"{begin}Points are means on test rows, lines are 95 % intervals."
     caption += HINT if beyond else ""
     if len(tasks) > len(shown):
