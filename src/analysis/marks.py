@@ -46,16 +46,15 @@ def mark_missing(results: StudyResults) -> list[str]:
             "again to go on."
         )
 
-    wanted = len(record["seeds"]) * (record["folds"] or 1)
+    folds = record["folds"] or 1
     for row in record["rows"]:
-        whole = 0
-        for replicate in row["replicates"]:
-            whole += is_tested(results, replicate)
-        # a reference knows no seed, and an ensemble may be one of all seeds
-        takes_all_seeds = any("members" in replicate for replicate in row["replicates"])
-        exempt = whole > 0 and (row["role"] == "reference" or takes_all_seeds)
-        if whole < wanted and not exempt:
-            marks.append(f"{row['name']} has {whole} of {wanted} replicates.")
+        # a reference knows no seed
+        is_reference = row["role"] == "reference"
+        wanted = folds * (1 if is_reference else len(record["seeds"]))
+        whole = [one for one in row["replicates"] if is_tested(results, one)]
+        found = len({one["fold"] for one in whole}) if is_reference else len(whole)
+        if found < wanted:
+            marks.append(f"{row['name']} has {found} of {wanted} replicates.")
     if results.lost:
         marks.append(
             f"The run folders of {len(results.lost)} trials of tuning are gone; their validation "

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from src.analysis.markdown import write_markdown
 from tests.analysis.made_study import (
     ROWS,
     SINGLE,
@@ -125,6 +126,22 @@ def test_an_unfinished_study_says_so(tmp_path):
         "StaticWeights has 1 of 3 replicates.",
         "PCGrad has 2 of 3 replicates.",
     ]
+
+
+def test_a_study_that_has_only_begun_has_a_report_without_numbers(folder):
+    record = json.loads((folder / "study.json").read_text())
+    for trial in record["trials"].values():
+        trial |= {"status": "planned", "run": None, "seconds": None}
+    edit(folder / "study.json", trials=record["trials"], finished=False)
+    shown = report(folder)
+    assert len(shown.values) == len(shown.curves) == len(shown.candidates) == 0
+    assert shown.summary["mean"].isna().all()
+    assert set(shown.tests["verdict"]) == {"too few replicates"}
+    assert shown.critical is None
+    assert shown.costs["seconds"].isna().all()
+    assert "PCGrad has 0 of 3 replicates." in shown.marks
+    assert "constant has 0 of 1 replicates." in shown.marks
+    assert "nan" not in write_markdown(shown)
 
 
 def test_lost_trials_of_tuning_are_named(folder):
