@@ -50,6 +50,7 @@ def evaluate_checkpoint(cli: CLI, checkpoint: str | None) -> dict[str, float]:
     trainer.loggers = loggers
     for logger in loggers:
         logger.log_metrics(metrics, step=trainer.global_step)
+        logger.save()
     return metrics
 
 

@@ -41,7 +41,8 @@ class Trained(NamedTuple):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     logs = tmp_path_factory.mktemp("logs")
-    ended = call("train", *FLAGS, *EPOCHS, "--logs", logs, "--name", "x")
+    logger = ("--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", logs / "csv")
+    ended = call("train", *FLAGS, *EPOCHS, *logger, "--logs", logs, "--name", "x")
     assert ended.code == 0, ended.err
     run = only_run(logs / "x")
     return Trained(run, ended, torch.load(run / "epochs.pt", weights_only=True))
@@ -103,6 +104,12 @@ def test_what_a_run_says_of_a_task_comes_from_its_own_network(
     out = tmp_path / "out.json"
     assert call("evaluate", "--run", run, "--out", out).code == 0
     assert read_json(out) == results["test"]
+    # loggers have one point of the test, and none of tasks with the networks of others
+    (log,) = (run.parents[1] / "csv").rglob("metrics.csv")
+    with log.open() as file:
+        (logged,) = (row for row in csv.DictReader(file) if row["test/score"])
+    for key, value in results["test"].items():
+        assert float(logged[key]) == value or value is None, key
     table = tmp_path / "out.csv"
     assert call("predict", "--run", run, "--out", table, "--split", "test").code == 0
     with table.open() as file:
