@@ -13,7 +13,7 @@ from src.analysis.scheduler import Scheduler, Stopped
 from src.analysis.settings import Settings, to_flags
 from src.analysis.space import describe_space, list_corners
 from src.analysis.sweep_run import NAME, SweepRecord, SweepRun, Try, read_sweep
-from src.analysis.trials import Work
+from src.analysis.trials import TRIALS, Work
 from src.cli.app import CLI
 from src.cli.flags import split_flags
 from src.cli.help import asks_for_help
@@ -249,9 +249,10 @@ def tabulate(shown: list[Try], headings: list[str], root: Path) -> Table:
     for one in shown:
         scores = [f"{score:.4f}" for score in one["scores"]]
         seconds = "" if one["seconds"] is None else format_seconds(one["seconds"])
-        run = "" if one["run"] is None else str(root / one["run"])
-        if run and not Path(run).is_dir():
+        run = one["run"] or ""
+        if run and not (root / run).is_dir():
             run = f"{run} (gone)"
+        run = run.removeprefix(f"{TRIALS}/")
         table.add_row(*scores, *(one["settings"][flag] for flag in flags), seconds, run)
     return table
 

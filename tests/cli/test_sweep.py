@@ -242,10 +242,10 @@ def test_an_interrupted_sweep_of_real_runs(tmp_path: Path) -> None:
     flags = ("--data", "tests.toy.Toy", "--accelerator", "cpu", "--max_epochs", 12)
     space = ("--sweep", "{lr: {low: 0.001, high: 0.1, log: true}}", "--trials", 3)
     more = ("--watch.checkpoint_every", 5, "--prune_after", "null")
-    words = (*flags, *space, *more)
+    words = (*flags, *space, *more, "--parallel", 2)
     launch("src.sweep", *words, "--logs", tmp_path / "whole", timeout=900)
 
-    cut = (*words, "--logs", tmp_path / "cut", "--parallel", 2)
+    cut = (*words, "--logs", tmp_path / "cut")
     process = start("src.sweep", *cut)
     until = time.monotonic() + 600
     while not list(tmp_path.glob("cut/trials/*/*/checkpoints/last.ckpt")):
@@ -261,6 +261,8 @@ def test_an_interrupted_sweep_of_real_runs(tmp_path: Path) -> None:
     found = []
     for root in (tmp_path / "whole", tmp_path / "cut"):
         record = json.loads((root / "sweep-toy" / "sweep.json").read_text())
-        assert len(list(root.glob("trials/*/*"))) == 3
         found.append([(one["settings"], one["scores"]) for one in record["tries"]])
+    assert len(found[0]) == 3
     assert found[0] == found[1]
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("cut/trials/*/*/run.json")]
+    assert max(len(record["sessions"]) for record in records) == 2
