@@ -50,7 +50,8 @@ def test_one_task_selects_and_is_the_score_everywhere(tmp_path: Path) -> None:
     results = read_json(run / "metrics.json")
     assert results["test"]["test/score"] == results["test"]["test/binary/auroc"]
     refused(
-        call("train", "--resume", run, "--watch.score", "null"), ["watch.score is binary in the run"]
+        call("train", "--resume", run, "--watch.score", "null"),
+        ["watch.score is binary in the run"],
     )
 
 
