@@ -121,8 +121,9 @@ class SweepRun:
 
     def count(self) -> tuple[int, int]:
         """Returns how many candidates have ended, and how many there are in all."""
-        ended = [one for one in self.tuner.list_candidates() if one.state != "running"]
-        return len(ended), self.tuner.trials
+        candidates = self.tuner.list_candidates()
+        ended = [one for one in candidates if one.state != "running"]
+        return len(ended), max(len(candidates), self.tuner.trials)
 
     # -- what a scheduler asks ---------------------------------------------------------------------
     def take(self) -> Work | None:

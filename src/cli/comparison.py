@@ -187,8 +187,10 @@ class Comparison:
         plan = self.study.tuning
         if plan is None or plan.method == "grid":
             return {}
+        from src.analysis.optuna_tuner import check_sampler
         from src.analysis.space import read_space
 
+        check_sampler(plan.method)
         return read_space(plan.space)
 
     # -- trials ------------------------------------------------------------------------------------
