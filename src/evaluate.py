@@ -1,6 +1,7 @@
 """Evaluates a run's best checkpoint: python -m src.evaluate --run RUN [--split test] [--out FILE].
 
-With ``--data.path FILE`` it evaluates new rows.
+With ``--data.path FILE`` it evaluates new rows, and with ``--run RUN1,RUN2,RUN3`` the mean of the
+predictions of several runs.
 """
 
 from src.cli.entrypoint import main

@@ -1,6 +1,7 @@
 """Predicts rows: python -m src.predict --run RUN --out predictions.parquet [--data.path new.csv].
 
-With ``--split test`` it predicts rows of the run itself, and writes their labels beside.
+With ``--split test`` it predicts rows of the run itself, and writes their labels beside. With
+``--run RUN1,RUN2,RUN3`` it writes the mean of several runs' predictions, and their spread.
 """
 
 from src.cli.entrypoint import main

@@ -490,7 +490,18 @@ FLAGS: dict[str, tuple[str, list[str]]] = {
         "--model.encoder.dropout 0.1 --model.encoder ConvNet",
         ["model.encoder.dropout'", "ConvNet knows"],
     ),
-    "setting of another data": ("--data.path x.csv", ["'data.path'", "Digits knows", "batch_size"]),
+    "setting of another data": (
+        "--data.path x.csv",
+        ["'data.path'", "Digits knows", "batch_size", "path is a setting of Table"],
+    ),
+    "folds of data without": (
+        "--data Synthetic --data.folds 5",
+        ["'data.folds'", "Synthetic knows", "folds is a setting of Adult, Digits, Table"],
+    ),
+    "a fold that is not there": (
+        "--data.folds 5 --data.fold 5",
+        ["data.fold is 5", "count from 0 to 4"],
+    ),
     "setting of another optimizer": (
         "--model.optimizer SGD --model.optimizer.betas [1,1]",
         ["model.optimizer.betas", "SGD knows"],
