@@ -43,8 +43,10 @@ def write_lines(comparison: Comparison) -> None:
         # two names may differ in signs alone that no folder should have
         name = re.sub(r"[^\w.,=+ -]", "_", line.name)
         with SummaryWriter(str(folder / f"{number:03d} {name}")) as writer:
-            for summary in hparams(line.settings, line.metrics):
-                writer.file_writer.add_summary(summary)
+            # without the list of columns, which TensorBoard would take from the first line alone
+            _, start, end = hparams(line.settings, {})
+            writer.file_writer.add_summary(start)
+            writer.file_writer.add_summary(end)
             for key, value in line.metrics.items():
                 writer.add_scalar(key, value)
 

@@ -70,6 +70,8 @@ def read_line(path):
     events.Reload()
     start = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     settings = HParamsPluginData.FromString(start).session_start_info.hparams
+    # it would name the columns of all lines
+    assert "_hparams_/experiment" not in events.PluginTagToContent("hparams")
     metrics = {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}
     return {
         key: value.string_value or value.number_value for key, value in settings.items()
