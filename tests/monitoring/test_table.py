@@ -143,3 +143,30 @@ def test_epochs_of_tasks_that_have_their_own() -> None:
 )
 def test_numbers_of_any_size(value: float, text: str) -> None:
     assert format_number(value) == text
+
+
+def test_references_have_rows_below_those_of_each_task() -> None:
+    tasks: dict[str, Task] = {"a": KINDS[2], "b": KINDS[0]}
+    ours = values(tasks, "val", "test")
+    constant = {key: -value for key, value in ours.items()}
+    lines = printed(
+        tabulate_results(
+            tasks, ours, "val", "test", epochs={"a": 7, "b": 9}, references={"constant": constant}
+        ),
+        width=120,
+    )
+    assert lines[:2] == [
+        "val: score 0.5000   test: score 0.5000",
+        "val: score -0.5000   test: score -0.5000   (constant)",
+    ]
+    rows = [line.split() for line in lines[2:]]
+    for name, epoch in (("a", "7"), ("b", "9")):
+        place = next(k for k, row in enumerate(rows) if row[0] == name)
+        assert rows[place][1] == epoch
+        assert rows[place + 1][0] == "constant"
+        assert rows[place + 1][1:] == [f"-{number}" for number in rows[place][2:]]
+    # no number is lost where the table is folded
+    narrow = printed(tabulate_results(tasks, ours, "val", "test", references={"c": constant}), 40)
+    assert len(numbers(narrow[2:])) == 2 * len(
+        numbers(printed(tabulate_results(tasks, ours, "val", "test"), 40)[1:])
+    )
