@@ -3,15 +3,21 @@
 import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from src.analysis.optuna_tuner import Candidate, OptunaTuner, name
+from src.analysis.record import Row
+from src.analysis.scheduler import Scheduler
 from src.analysis.settings import Settings
-from src.analysis.space import Space, read_space
+from src.analysis.space import read_space
+from src.analysis.study_run import StudyRun
 from src.errors import UserError
+from tests.analysis.fake_executor import FakeExecutor, Silent, read_flags
+from tests.analysis.test_study_run import make_maker, make_record, make_study
 
 pytest.importorskip("optuna")
 
@@ -236,12 +242,29 @@ def test_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         OptunaTuner(SPACE, 4, tmp_path / "log")
 
 
-def test_a_tuner_is_what_a_study_expects(tmp_path: Path) -> None:
-    from src.analysis.tuning import Tuner
+def test_a_study_is_tuned_by_it(tmp_path: Path) -> None:
+    """Each candidate is trained once, and the best is repeated; a second call trains nothing."""
+    study = make_study(tuning={"space": {"lr": [0.1]}, "trials": 11})
 
-    space: Space = SPACE
-    tuner: Tuner = OptunaTuner(space, 1, tmp_path / "log")
-    settings = tuner.ask()
-    assert settings is not None
-    tuner.tell(settings, 1.0)
-    assert tuner.done
+    def find_score(command: list[str]) -> float:
+        flags = read_flags(command)
+        return score({**flags, "lr": float(flags["lr"]), "width": float(flags["width"])})
+
+    def carry_out() -> tuple[int, Row]:
+        def tuner(row: str, fold: int | None) -> OptunaTuner:
+            return OptunaTuner(SPACE, 11, tmp_path / f"{row}.log")
+
+        executor = FakeExecutor(find_score)
+        make = replace(make_maker(study), tuner=tuner)
+        run = StudyRun(study, make, make_record(study), tmp_path)
+        Scheduler(tmp_path, executor, run, Silent()).run()
+        return len(executor.commands), run.record["rows"][0]
+
+    # the first seed of the best was a candidate already, and is tested; the second is new
+    trained, row = carry_out()
+    assert trained == 11 + 2
+    tried = row["candidates"]
+    scores = [one["score"] for one in tried if one["score"] is not None]
+    assert len(scores) == 11
+    assert [one["score"] for one in tried if one["chosen"]] == [max(scores)]
+    assert carry_out() == (0, row)
