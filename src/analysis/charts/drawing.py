@@ -68,7 +68,7 @@ def draw_front_of(comparison: "Comparison", pair: tuple[str, str]) -> Chart:
     means: pd.DataFrame | None = None
     for axis, task in zip("xy", pair, strict=True):
         monitor = tasks[task]["monitor"]
-        names.append(f"{task}, {monitor}")
+        names.append(f"{task} {monitor}")
         signs.append(tasks[task]["metrics"][monitor])
         summary = comparison.summary
         chosen = summary[(summary["task"] == task) & (summary["metric"] == monitor)]

@@ -69,7 +69,8 @@ def draw_pareto(
     finding = f"On test rows no row is better in both tasks than {join_names(on_front, 12)}."
     if len(candidates):
         count = int(find_front(candidates[["x", "y"]].to_numpy(float), signs).sum())
-        finding += f" Of {len(candidates)} fixed weights, {count} are on the validation front."
+        verb = "is" if count == 1 else "are"
+        finding += f" Of {len(candidates)} fixed weights, {count} {verb} on the validation front."
     return Chart("pareto", title, finding, caption, figure)
 
 
