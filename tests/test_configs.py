@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src.cli.comparison import Comparison, read_call
+from src.cli.comparison import Comparison
 from src.cli.entrypoint import quiet
 from src.cli.flags import split_flags
+from src.cli.study_call import read_call
 from src.data.table import Table
 from src.train import train
 from tests.launching import ROOT, only_run, read_json

@@ -3,9 +3,8 @@
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,55 +14,23 @@ from src.analysis.display import StudyDisplay
 from src.analysis.record import NAME, StudyRecord, TaskRecord, Tuning
 from src.analysis.scheduler import Scheduler, Stopped
 from src.analysis.settings import Settings, shorten_path, spell, to_flags
-from src.analysis.study import Study, TuningPlan, Variant, parse_study, read_file
+from src.analysis.study import TuningPlan, Variant
 from src.analysis.study_plan import estimate, tabulate, walk
 from src.analysis.study_run import StudyRun
 from src.analysis.trials import Outcome, Work
 from src.analysis.tuning import GridTuner, Tuner
 from src.cli.app import CLI
-from src.cli.flags import Flag, Flags, split_flags
+from src.cli.flags import split_flags
 from src.cli.help import asks_for_help
-from src.cli.layers import ConfigError
 from src.cli.pace import measure_pace
-from src.cli.places import PLACES, choose_executor
+from src.cli.places import choose_executor
+from src.cli.study_call import OWN, Call, read_call
 from src.cli.trial_keys import TrialKeys, make_hash, read_monitors, refuse_missing_folds
 from src.errors import UserError
 from src.files.atomic import write_atomically
 from src.files.yaml12 import dump, load
 from src.run.lock import Lock
 from src.tasks import Task
-
-ROOT = "logs/studies"
-OWN = (
-    Flag("config", str, None, "The study: configs/study/*.yaml say what can stand in it."),
-    Flag("plan", bool, False, "List the trials, and estimate the time that they take."),
-    Flag("seeds", int, None, "Seeds of each row, in place of the file's."),
-    Flag("folds", int, None, "Folds of a table, in place of the file's."),
-    *PLACES,
-)
-
-
-@dataclass(frozen=True)
-class Call:
-    """A command line of compare.
-
-    Attributes:
-        path: The file of the study.
-        study: The study, with what flags change of it.
-        root: The folder of all studies.
-        plans: Whether a plan is all that was asked for.
-        parallel: Trials side by side.
-        executor: Where trials run: local, slurm or ray.
-        cluster: Settings of a cluster, as YAML.
-    """
-
-    path: Path
-    study: Study
-    root: Path
-    plans: bool
-    parallel: int
-    executor: str
-    cluster: str | None
 
 
 def compare(args: list[str]) -> None:
@@ -84,53 +51,6 @@ def compare(args: list[str]) -> None:
         comparison.show_plan()
         return
     comparison.run()
-
-
-def read_call(pairs: Flags) -> Call:
-    """Reads the command line; all flags but the command's own change the base of the study.
-
-    Raises:
-        UserError: No study is named, or a flag has a value that it cannot have.
-    """
-    own = {flag.name for flag in OWN} | {"logs", "name"}
-    given = {key: value for key, value in pairs if key in own}
-    files = [value for key, value in pairs if key == "config"]
-    if len(files) != 1 or files[0] is None:
-        raise ConfigError(
-            "--config names one study, such as configs/study/digits-balancing.yaml; what trains "
-            "in it stands there under base"
-        )
-    settings: Settings = {}
-    for key, value in pairs:
-        if key not in own:
-            settings[key] = "true" if value is None else value
-
-    path = Path(files[0])
-    content = read_file(path)
-    for key in ("seeds", "folds", "name"):
-        if given.get(key) is not None:
-            content[key] = load(str(given[key]))
-    study = parse_study(content, path, settings)
-    return Call(
-        path=path,
-        study=study,
-        root=Path(given.get("logs") or ROOT),
-        plans="plan" in given,
-        parallel=read_parallel(given.get("parallel") or "1"),
-        executor=given.get("executor") or "local",
-        cluster=given.get("cluster"),
-    )
-
-
-def read_parallel(text: str) -> int:
-    """Returns the number of trials side by side.
-
-    Raises:
-        UserError: It is no number, or below 1.
-    """
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"--parallel is '{text}'; it must be a whole number from 1")
-    return int(text)
 
 
 class Comparison:

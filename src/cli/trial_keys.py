@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from src.cli.app import CLI
-from src.cli.flags import Flags, split_flags
 from src.cli.training import OWN
 from src.data import MultiTaskDataModule
 from src.errors import UserError
@@ -23,7 +22,7 @@ NOT_OF_A_TRIAL = ("name", "logs", "no_test", "resume", "plan", "trust", "referen
 
 
 class Parsed(CLI):
-    """A command line that is parsed and checked, and of which nothing is built."""
+    """A command line that is parsed and checked; nothing is built from it."""
 
     def instantiate_classes(self) -> None:
         """Builds nothing."""
@@ -81,9 +80,8 @@ class TrialKeys:
             fold: Its fold; None where the data have one split.
             method: The kind of a reference, which no setting of a model changes.
         """
-        tree = {key: self.resolve(words)[key] for key in self.resolve(words)}
-        for key in NOT_OF_A_TRIAL:
-            tree.pop(key, None)
+        whole = self.resolve(words)
+        tree = {key: value for key, value in whole.items() if key not in NOT_OF_A_TRIAL}
         if method:
             tree = {"data": tree["data"]}
         if self._name_data(words) not in self._data:
@@ -126,15 +124,3 @@ def refuse_missing_folds(data: MultiTaskDataModule, folds: int | None) -> None:
             f"folds: {type(data).__name__} has one split of its own and no folds; leave folds out, "
             "or read the rows as a Table"
         )
-
-
-def take_flag(pairs: Flags, name: str) -> str | None:
-    """Takes a flag of a command's own off a command line; returns the last value of it."""
-    values = [value for key, value in pairs if key == name]
-    pairs[:] = [pair for pair in pairs if pair[0] != name]
-    return values[-1] if values else None
-
-
-def split_words(args: Sequence[str]) -> Flags:
-    """Returns a command line as pairs of key and value."""
-    return split_flags(args)

@@ -12,7 +12,10 @@ import pytest
 import torch
 import yaml
 
-from src.run.lock import Holder
+from src.cli.comparison import Comparison
+from src.cli.flags import split_flags
+from src.cli.study_call import read_call
+from src.run.lock import Holder, find_start
 from tests.cli.calling import call
 from tests.launching import finish, launch, start
 
@@ -122,8 +125,6 @@ def test_a_study_that_another_process_runs_is_refused(tmp_path: Path) -> None:
     (root / "mine").mkdir(parents=True)
     with subprocess.Popen(["sleep", "60"]) as other:
         holder = Holder.this().__dict__ | {"pid": other.pid}
-        from src.run.lock import find_start
-
         holder["started"] = find_start(other.pid)
         (root / "mine" / "study.lock").write_text(json.dumps(holder))
         path = write_study(tmp_path)
@@ -138,9 +139,6 @@ def test_a_study_that_another_process_runs_is_refused(tmp_path: Path) -> None:
 
 
 def find_base_hash(path: Path, folder: Path) -> str:
-    from src.cli.comparison import Comparison, read_call
-    from src.cli.flags import split_flags
-
     call_ = read_call(split_flags(["--config", str(path), "--logs", str(folder)]))
     return Comparison(call_).base_hash
 
