@@ -29,13 +29,16 @@ def describe_tuning(record: StudyRecord, tuned: pd.DataFrame) -> str:
     """Says what was tuned, how often, on what, and when test rows were read."""
     tested = "Test rows were read once, from the chosen checkpoints."
     tuning = record["tuning"]
-    if tuning is None:
-        return f"Nothing was tuned. {tested}"
-    keys = ", ".join(f"{key} {format_choices(values)}" for key, values in tuning["space"].items())
+    budget = 0 if tuning is None else tuning["trials"]
     more = []
     for name, tried in tuned.groupby("row", sort=False)["tried"].max().items():
-        if tried != tuning["trials"]:
+        if tried != budget:
             more.append(f"{name} tried {tried}")
+    if tuning is None:
+        others = f" but weights: {', '.join(more)}, chosen on validation rows" if more else ""
+        return f"Nothing was tuned{others}. {tested}"
+
+    keys = ", ".join(f"{key} {format_choices(values)}" for key, values in tuning["space"].items())
     others = f" ({', '.join(more)})" if more else ""
     each = "row" if record["folds"] is None else "row and fold"
     return (
@@ -56,11 +59,11 @@ def describe_intervals(scores: Scores, record: StudyRecord) -> str:
     """Says what intervals are over, or why there are none."""
     seeds = len(record["seeds"])
     if scores.has_folds:
+        each = "" if seeds == 1 else f", each the mean of {count(seeds, 'seed')}"
         return (
-            f"Mean ± half of a 95 % interval over {record['folds']} folds, each the mean of "
-            f"{count(seeds, 'seed')}: Student's t with the variance (1/n + n_test/n_train) s², "
-            f"n_test/n_train = {scores.overlap:.3g}, since training rows of folds overlap "
-            "(Nadeau and Bengio 2003)."
+            f"Mean ± half of a 95 % interval over {record['folds']} folds{each}: Student's t with "
+            f"the variance (1/n + n_test/n_train) s², n_test/n_train = {scores.overlap:.3g}, "
+            "since training rows of folds overlap (Nadeau and Bengio 2003)."
         )
     if seeds < 2:
         return "One seed gives no intervals and no tests: state more, such as seeds: 5."

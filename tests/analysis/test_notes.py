@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.analysis.made_study import ROWS, SINGLE, TUNED, make_study, report
+from tests.analysis.made_study import ROWS, SINGLE, TUNED, edit, make_study, report
 
 
 @pytest.fixture
@@ -42,3 +42,15 @@ def test_notes_say_what_a_study_lacks(tmp_path):
     assert tests == "Nothing was tested: the study has no baseline row."
     assert comparison.summary[["low", "high"]].isna().all(axis=None)
     assert len(comparison.tests) == len(comparison.deltas) == 0
+
+
+def test_weights_alone_may_be_tuned(tmp_path):
+    folder = make_study(tmp_path / "study")
+    edit(folder / "study.json", tuning=None)
+    assert (
+        report(folder)
+        .notes[0]
+        .startswith(
+            "Nothing was tuned but weights: single-task tried 3, tuned fixed weights tried 3, "
+        )
+    )
