@@ -2,6 +2,7 @@
 
 import pytest
 
+from src.analysis.notes import format_choices
 from tests.analysis.made_study import ROWS, SINGLE, TUNED, edit, make_study, report
 
 
@@ -54,3 +55,11 @@ def test_weights_alone_may_be_tuned(tmp_path):
             "Nothing was tuned but weights: single-task tried 3, tuned fixed weights tried 3, "
         )
     )
+
+
+def test_ranges_and_choices_in_words():
+    assert format_choices({"low": 0.0001, "high": 0.01, "log": True}) == (
+        "from 0.0001 to 0.01, on a log scale"
+    )
+    assert format_choices({"low": 16, "high": 256, "integer": True}) == "from 16 to 256"
+    assert format_choices(["a", "b"]) == "in {a, b}"
