@@ -23,6 +23,7 @@ from src.analysis.statistics import check_packages
 from src.cli.affinity_call import Call
 from src.cli.affinity_table import make_flags, show_affinities
 from src.cli.app import CLI
+from src.cli.flags import split_flags
 from src.cli.network_costs import count_networks
 from src.cli.runs import find_value, read_settings, read_trusted
 from src.cli.terminal import remark
@@ -135,8 +136,8 @@ def read_run(call: Call) -> dict[str, Any]:
         UserError: There is no such run, or its configuration is not trusted.
     """
     assert call.run is not None
-    given = [(word.removeprefix("--"), None) for word in call.words if word.startswith("--")]
-    base = read_settings(Run.open(call.run), read_trusted(call.words), training=given)
+    words = call.words
+    base = read_settings(Run.open(call.run), read_trusted(words), training=split_flags(words))
     base["no_test"] = True
     return base
 

@@ -23,6 +23,13 @@ FAST = ("--model.encoder.width", 8, "--max_epochs", 1, "--watch.figures_every", 
 TASKS = ["digit", "odd", "ink", "quadrants"]
 
 
+def find(pattern: str, text: str) -> str:
+    """The first group of the first place that a pattern fits."""
+    found = re.search(pattern, text, re.M)
+    assert found, text
+    return found[1]
+
+
 def test_a_run_is_trained_again_and_measured(tmp_path: Path) -> None:
     words = ("--logs", tmp_path, "--name", "first", "--no_test")
     assert call("train", *words, *SMALL).code == 0
@@ -45,8 +52,8 @@ def test_a_run_is_trained_again_and_measured(tmp_path: Path) -> None:
     mean = read_mean(record["lookahead"])
     assert np.isfinite(mean).all()
     assert ended.out.index("row helps column") < ended.out.index("exact, by a step")
-    unit = int(re.search(r"exact, .* in 1e(-?\d+)", ended.out)[1])
-    row = re.search(r"^ odd +(.*)$", ended.out, re.M)[1]
+    unit = int(find(r"exact, .* in 1e(-?\d+)", ended.out))
+    row = find(r"^ odd +(.*)$", ended.out)
     shown = [float(cell) for cell in re.findall(r"(-?\d+\.\d+) ±", row)]
     np.testing.assert_allclose(shown, mean[1] / 10.0**unit, atol=0.0051)
 
@@ -54,7 +61,7 @@ def test_a_run_is_trained_again_and_measured(tmp_path: Path) -> None:
     partition = record["partition"]
     assert partition is not None
     assert len(partition["groups"]) <= 2
-    printed = re.search(r"^train it with: (.*)$", ended.out, re.M)[1]
+    printed = find(r"^train it with: (.*)$", ended.out)
     [*_, module, config, path] = shlex.split(printed)[:5]
     assert [module, config, path] == ["src.train", "--config", str(first / "config.yaml")]
     trained = call("train", *shlex.split(printed)[3:], "--logs", tmp_path, "--name", "groups")

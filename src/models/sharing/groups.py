@@ -43,7 +43,7 @@ class Groups(Sharing):
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
         """Returns the features of each task's group; tasks of a group have one tensor."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for group, encoder in zip(self.groups, self.encoders, strict=True):
             z = encoder(inputs)
             found |= dict.fromkeys(group, z)
@@ -56,7 +56,7 @@ class Groups(Sharing):
 
     def tensor_parallel_plan(self) -> dict[str, tuple[str, int]]:
         """Returns how devices can compute the layers of each encoder together."""
-        plan = {}
+        plan: dict[str, tuple[str, int]] = {}
         for g, encoder in enumerate(self._list_encoders()):
             for path, entry in find_plan(encoder).items():
                 plan[f"encoders.{g}.{path}"] = entry
