@@ -217,15 +217,20 @@ def charts(tmp_path_factory) -> dict[str, Chart]:
     return {chart.name: chart for chart in draw_charts(comparison)}
 
 
+@pytest.fixture(scope="module")
+def svgs(charts) -> dict[str, str]:
+    return {name: to_svg(chart) for name, chart in charts.items()}
+
+
 def test_a_study_has_all_figures(charts):
     assert list(charts) == ["delta", "tasks", "pareto", "curves", "ranks"]
     assert all(chart.figure is not None for chart in charts.values())
 
 
-def test_an_svg_has_its_words_and_names_of_its_own(charts):
+def test_an_svg_has_its_words_and_names_of_its_own(charts, svgs):
     names: set[str] = set()
     for chart in charts.values():
-        svg = to_svg(chart)
+        svg = svgs[chart.name]
         root = ET.fromstring(svg)
         title, desc = root[0], root[1]
         assert (title.tag, title.text) == (f"{SVG}title", chart.title)
@@ -242,9 +247,8 @@ def test_an_svg_has_its_words_and_names_of_its_own(charts):
         assert {"".join(one).removeprefix("#") for one in used} <= set(own)
 
 
-def test_colours_of_a_page_are_its_own(charts):
-    for chart in charts.values():
-        svg = to_svg(chart)
+def test_colours_of_a_page_are_its_own(svgs):
+    for svg in svgs.values():
         embedded = embed_svg(svg)
         assert "var(--ink)" in embedded
         for color in VARIABLES:
