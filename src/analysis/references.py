@@ -6,6 +6,7 @@ model and the number of trees. A row counts for a task if its label is known the
 """
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Union
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_warn
 
 from src.batch import InputShape
 from src.errors import UserError, suggest_or_list
@@ -30,6 +32,7 @@ M = TypeVar("M")
 
 PENALTIES = (1000.0, 100.0, 10.0, 1.0, 0.1, 0.01)
 USUAL_PENALTY = 1.0  # without validation labels
+MOST_STEPS = 2000  # of the solver of logistic regression
 MOST_TREES = 1000  # for each class
 USUAL_TREES = 100  # without validation labels
 PATIENCE = 10  # trees
@@ -178,14 +181,19 @@ class Linear(Learner):
         )
 
     def classify(self, column: str, train: Labelled, val: Labelled) -> Predictor:
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
         seen = np.unique(train.y)
-        model = LogisticRegression(max_iter=2000, warm_start=True)
+        model = LogisticRegression(max_iter=MOST_STEPS, warm_start=True)
         found = {}
         # each fit begins where the one before, with a stronger penalty, has ended
         for penalty in PENALTIES:
-            model.set_params(C=1 / penalty).fit(train.x, train.y, train.weight)
+            model.set_params(C=1 / penalty)
+            with warnings.catch_warnings():
+                # said below, of the one that counts
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model.fit(train.x, train.y, train.weight)
             found[penalty] = copy.deepcopy(model)
 
         def log_loss(fitted: LogisticRegression) -> float:
@@ -194,6 +202,8 @@ class Linear(Learner):
             return float(-(val.weight * chosen).sum())
 
         best = self._choose(column, found, val, log_loss)
+        if best.n_iter_.max() >= MOST_STEPS:
+            rank_zero_warn(f"linear: {column} has not converged in {MOST_STEPS} steps")
         return lambda x: log_probabilities(best.decision_function(x))
 
     def regress(self, column: str, train: Labelled, val: Labelled, absolute: bool) -> Predictor:

@@ -117,6 +117,15 @@ def test_linear_classes_are_a_logistic_regression_whose_penalty_validation_rows_
     ]
 
 
+def test_a_solver_that_stops_early_is_named(monkeypatch):
+    monkeypatch.setattr("src.analysis.references.MOST_STEPS", 1)
+    reference, train, val = encoded(Linear)
+    classes = Labelled(train.x, (train.y > 0).astype(int), train.weight)
+    val = Labelled(val.x, (val.y > 0).astype(int), val.weight)
+    with pytest.warns(UserWarning, match="linear: a has not converged in 1 steps"):
+        reference.classify("a", classes, val)
+
+
 def test_weights_of_rows_count_in_each_model():
     x = np.zeros((40, 1))
     y = np.array([0, 1] * 20)
