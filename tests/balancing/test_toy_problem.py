@@ -138,11 +138,17 @@ def walk(method: str, start: tuple[float, float], steps: int, lr: float = LR) ->
     return np.array(points)
 
 
-def train(method: str, start: tuple[float, float], steps: int, **settings: float) -> np.ndarray:
-    """Trains the whole path; returns the points that it kept."""
-    rest = {key: settings.pop(key) for key in ("every", "rest") if key in settings}
-    model = make_model(METHODS[method], start, least=SHIFT.get(method, 0.0), **settings)
-    points = descend(model, steps, **rest)
+def train(
+    method: str,
+    start: tuple[float, float],
+    steps: int,
+    every: int = 10**9,
+    rest: int | None = None,
+    lr: float = LR,
+) -> np.ndarray:
+    """Trains the whole path; returns the points that it kept, the end as the last."""
+    model = make_model(METHODS[method], start, SHIFT.get(method, 0.0), lr)
+    points = descend(model, steps, every, rest)
     assert points.dtype == torch.float64
     return points.numpy()
 

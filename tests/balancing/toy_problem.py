@@ -22,7 +22,7 @@ from src.batch import Batch, InputShape
 from src.models import MultiTaskModel
 from src.models.encoders import Encoder
 from src.overhead import NoProfiler
-from src.tasks import Regression, is_labelled
+from src.tasks import Regression, Task, is_labelled
 from src.tasks.head import Head
 from tests.toy import bare_trainer
 
@@ -189,7 +189,7 @@ def make_model(
         least: Subtracted from both losses, before the first is scaled.
         lr: Adam's learning rate.
     """
-    tasks = {
+    tasks: dict[str, Task] = {
         "first": Surface(which=0, scale=SCALE, least=least),
         "second": Surface(which=1, least=least),
     }
