@@ -233,13 +233,14 @@ def embolden(texts: Sequence[str], values: Sequence[float], sign: int) -> list[C
 def choose_decimals(means: Sequence[float], halves: Sequence[float]) -> int:
     """Returns the decimals of a column, from 0 to 5.
 
-    They give two digits of the middle interval, and at least one of the smallest. Without
-    intervals, they give four digits of the largest mean.
+    They give two digits of the middle interval, and a third where the smallest one needs it.
+    Without intervals, they give four digits of the largest mean.
     """
     known = sorted(half for half in halves if half > 0)
     if known:
         middle = 1 - floor(log10(known[len(known) // 2]))
-        return min(5, max(0, middle, -floor(log10(known[0]))))
+        smallest = -floor(log10(known[0]))
+        return min(5, max(0, middle, min(middle + 1, smallest)))
     largest = max((abs(mean) for mean in means if not isnan(mean)), default=0.0)
     return min(5, max(0, 3 - floor(log10(largest)))) if largest else 4
 

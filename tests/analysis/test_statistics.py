@@ -14,6 +14,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from src.analysis.statistics import (
     adjust_holm,
+    check_packages,
     compute_p_of_mean,
     compute_p_of_ranks,
     estimate_mean,
@@ -21,6 +22,7 @@ from src.analysis.statistics import (
     measure_critical_difference,
     rank_rows,
 )
+from src.errors import UserError
 
 # AUC of C4.5, with m, with cf, with both, on 14 data sets: table 6 of Demsar (2006), which rounds
 # the third value of the last line but one to 0.975 and ranks it before the fourth
@@ -225,3 +227,10 @@ def test_folds_are_tested_at_the_nominal_rate_or_below():
     assert wrong[1 / 4] >= 50 - noise
     # without the correction, noise is "significant" far too often
     assert wrong[0.0] > 50 + noise
+
+
+def test_a_missing_package_is_one_line(monkeypatch):
+    check_packages()
+    monkeypatch.setattr("src.analysis.statistics.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="reports of studies need scipy: pip install scipy"):
+        check_packages()

@@ -71,10 +71,10 @@ def test_a_mean_with_half_of_its_interval(mean, half, decimals, signed, text):
     assert format_mean(mean, half, decimals, signed) == text
 
 
-def test_decimals_give_the_middle_interval_two_digits_and_the_smallest_one():
+def test_decimals_give_the_middle_interval_two_digits_or_three():
     assert choose_decimals([0.9, 0.9, 0.9], [0.012, 0.03, 0.002]) == 3
     assert choose_decimals([0.9, 0.9, 0.9], [0.012, 0.03, 0.0001]) == 4
-    assert choose_decimals([11.0, 0.0, 0.01], [20.0, 0.0, 0.02]) == 2
+    assert choose_decimals([11.0, 0.0, 0.01], [20.0, 0.0, 0.02]) == 1
     assert choose_decimals([1234.0], [56.0]) == 0
     assert choose_decimals([0.95, np.nan], [np.nan, np.nan]) == 4
     assert choose_decimals([1234.0], [np.nan]) == 0
