@@ -150,6 +150,12 @@ def refuse_unfit(cli: CLI) -> None:
     """
     check_packages()
     model = cli.model
+    data = cli.datamodule
+    if data.is_new:
+        raise UserError(
+            f"{data.files()[0]}: is not the file that the run was trained on, and its affinities "
+            "are measured on the same rows; start from --config with its config.yaml for others"
+        )
     if len(model.tasks) < 2:
         raise UserError(f"affinities are between tasks, and there is one: {', '.join(model.tasks)}")
     model.configure_model()

@@ -13,7 +13,7 @@ from src.cli.affinity_table import make_flags
 from src.cli.network_costs import count_networks, count_parameters
 from src.data import Digits
 from src.models import MultiTaskModel
-from tests.cli.calling import call, refused
+from tests.cli.calling import call, refused, table, words_for_table
 from tests.integration.test_resume import assert_same, checkpoint
 from tests.launching import launch, only_run
 from tests.toy import SignalAt
@@ -176,6 +176,17 @@ def test_names_are_written_as_yaml_reads_them() -> None:
 def test_mistakes_are_one_line(tmp_path: Path, words: tuple[object, ...], says: list[str]) -> None:
     refused(call("affinity", "--logs", tmp_path, *words), says)
     assert not any(tmp_path.iterdir())
+
+
+def test_other_rows_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(table())
+    (tmp_path / "other.csv").write_text(table(80))
+    words = words_for_table(tmp_path)
+    assert call("train", *words, "--name", "first").code == 0
+    run = only_run(tmp_path / "logs" / "first")
+    ended = call("affinity", "--run", run, "--data.path", tmp_path / "other.csv")
+    refused(ended, ["other.csv: is not the file that the run was trained on"])
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["first"]
 
 
 def test_help_names_the_flags_of_the_command() -> None:
