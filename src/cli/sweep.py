@@ -195,12 +195,12 @@ class Sweep:
         console.print(tabulate(shown, self.name_scores(), self.root))
 
         words = ["python", "-m", "src.train", *self.call.words]
-        if one_objective:
-            flags = [
-                word for key, value in best[0]["settings"].items() for word in (f"--{key}", value)
+        if len(best) == 1:
+            words += to_flags(dict(best[0]["settings"]))
+            lines = [
+                f"train with the best: {shlex.join(words)}",
+                f"or test its run: python -m src.evaluate --run {self.name_run(best[0])}",
             ]
-            lines = [f"train with the best: {shlex.join([*words, *flags])}"]
-            lines.append(f"or test its run: python -m src.evaluate --run {self.name_run(best[0])}")
         else:
             lines = [
                 "none of these is worse than another in every objective: choose one by its "

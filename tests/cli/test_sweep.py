@@ -20,6 +20,7 @@ pytest.importorskip("optuna")
 
 TOY = ("--data", "tests.toy.Toy", "--accelerator", "cpu")
 LR = "{lr: {low: 0.001, high: 0.1, log: true}}"
+RATES = "{lr: [0.01, 0.02, 0.03]}"
 WIDTHS = "{lr: [0.01, 0.02], model.encoder.width: [8, 16]}"
 
 
@@ -38,7 +39,7 @@ def executor(monkeypatch: pytest.MonkeyPatch) -> FakeExecutor:
     return fake
 
 
-def sweep(tmp_path: Path, *words: object, space: str = WIDTHS) -> Ended:
+def sweep(tmp_path: Path, *words: object, space: str = RATES) -> Ended:
     return call("sweep", *TOY, "--sweep", space, "--logs", tmp_path / "logs", *words)
 
 
@@ -106,7 +107,7 @@ def test_a_mistake_is_found_before_any_trial(
 
 
 def test_the_best_and_how_to_go_on(executor: FakeExecutor, tmp_path: Path) -> None:
-    ended = sweep(tmp_path, "--seed", "3")
+    ended = sweep(tmp_path, "--seed", "3", space=WIDTHS)
     assert ended.code == 0
     record = read_record(tmp_path)
     scores = {
@@ -137,7 +138,7 @@ def test_the_best_and_how_to_go_on(executor: FakeExecutor, tmp_path: Path) -> No
 
     # a run that was removed is said, and not trained anew
     (tmp_path / "logs" / "trials").rename(tmp_path / "elsewhere")
-    again = sweep(tmp_path, "--seed", "3")
+    again = sweep(tmp_path, "--seed", "3", space=WIDTHS)
     assert again.code == 0
     assert again.out.count("(gone)") == 4
     assert len(executor.commands) == 4
@@ -226,7 +227,7 @@ def test_a_pareto_front(
         return code
 
     monkeypatch.setattr(executor, "leave_run", leave_run)
-    ended = sweep(tmp_path, "--objectives", "[class, number]")
+    ended = sweep(tmp_path, "--objectives", "[class, number]", space=WIDTHS)
     assert ended.code == 0, ended
     lines = ended.out.splitlines()
     assert lines[1].split()[:4] == ["class", "accuracy", "number", "r2"]
