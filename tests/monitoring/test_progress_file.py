@@ -28,9 +28,7 @@ def test_each_validation_is_written_with_the_scores_of_its_tasks(tmp_path: Path)
     validation = read_json(run / "metrics.json")["validation"]
     assert validation["val/score"] == pytest.approx(best, abs=1e-12)
     last = content["validations"][-1]
-    assert set(last["tasks"]) == {
-        key.split("/")[1] for key in validation if key.count("/") == 2
-    }
+    assert set(last["tasks"]) == {key.split("/")[1] for key in validation if key.count("/") == 2}
     times = [one["seconds"] for one in content["validations"]]
     assert times == sorted(times)
 
