@@ -1,10 +1,10 @@
 """The best partition of tasks into groups that train together.
 
 The value of a partition is the sum over tasks of the mean affinity from the other members of the
-task's group; a task alone has none, and adds 0. This is the objective of Fifty et al. ("Efficiently
-identifying task groupings for multi-task learning", NeurIPS 2021), but for one rule: they let a task
-train in several networks and serve it from the one with the highest mean affinity for it. Here
-every task is in one group, so that no weights train that nobody uses.
+task's group; a task alone has none, and adds 0. This is the objective of Fifty et al.
+("Efficiently identifying task groupings for multi-task learning", NeurIPS 2021), but for one rule:
+they let a task train in several networks and serve it from the one with the highest mean affinity
+for it. Here every task is in one group, so that no weights train that nobody uses.
 """
 
 from collections.abc import Iterator, Sequence

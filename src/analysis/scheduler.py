@@ -63,14 +63,14 @@ class Running:
         job: Its process.
         slot: Which of the processes that run side by side it is.
         since: When it was started, on the monotonic clock.
-        pruned: Whether it was asked to stop as a hopeless one.
+        pruned: When it was asked to stop as a hopeless one; None where it was not.
     """
 
     work: Work
     job: Job
     slot: int
     since: float = field(default_factory=time.monotonic)
-    pruned: bool = False
+    pruned: float | None = None
 
 
 class Scheduler:
@@ -115,6 +115,10 @@ class Scheduler:
             self.executor.close()
         raise Stopped
 
+    def ask_to_stop(self) -> None:
+        """Asks the loop to end, with runs that can be resumed."""
+        self._asked_to_stop = True
+
     # -- one round ---------------------------------------------------------------------------------
     def _fill_slots(self) -> None:
         while len(self.running) < self.executor.slots:
@@ -155,11 +159,18 @@ class Scheduler:
                 self.running.remove(running)
                 self._end(running, code)
                 continue
-            runs = find_runs(self.root, running.work.key)
-            hopeless = runs and self.source.must_stop(running.work, runs[0])
-            if hopeless and not running.pruned:
-                running.pruned = True
-                running.job.stop()
+            self._prune_if_due(running)
+
+    def _prune_if_due(self, running: Running) -> None:
+        if running.pruned is not None:
+            # one that does not hear must not keep its slot
+            if time.monotonic() - running.pruned > PATIENCE:
+                running.job.kill()
+            return
+        runs = find_runs(self.root, running.work.key)
+        if runs and self.source.must_stop(running.work, runs[0]):
+            running.pruned = time.monotonic()
+            running.job.stop()
 
     def _end(self, running: Running, code: int) -> None:
         outcome = self.judge(running, code)
@@ -171,7 +182,7 @@ class Scheduler:
         outcome = look_at(self.root, running.work.key)
         if outcome.serves(running.work):
             return outcome
-        if running.pruned:
+        if running.pruned is not None:
             return replace(outcome, status="pruned")
         if self._asked_to_stop:
             return replace(outcome, status="interrupted")
@@ -207,7 +218,7 @@ class Scheduler:
         def hear(number: int, frame: FrameType | None) -> None:
             if self._asked_to_stop:
                 raise KeyboardInterrupt
-            self._asked_to_stop = True
+            self.ask_to_stop()
 
         before = {}
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -75,6 +75,7 @@ class Comparison:
 
         base = self.keys.check([])
         refuse_missing_folds(base.datamodule, study.folds)
+        self.devices = base.devices.count
         self.tasks: dict[str, Task] = base.model.tasks
         self.monitors = read_monitors(self.tasks)
         self.base_hash = make_hash(self.keys.resolve([]) | {"name": None, "logs": None})
@@ -226,7 +227,11 @@ class Comparison:
         try:
             self.write_file()
             executor = choose_executor(
-                self.call.executor, self.call.parallel, self.folder / "jobs", self.call.cluster
+                self.call.executor,
+                self.call.parallel,
+                self.folder / "jobs",
+                self.call.cluster,
+                self.devices,
             )
             run = StudyRun(
                 self.study, self.make_maker(False), self.make_record(), self.root, self.folder

@@ -17,7 +17,9 @@ PLACES = (
 )
 
 
-def choose_executor(name: str, slots: int, folder: Path, cluster: str | None) -> Executor:
+def choose_executor(
+    name: str, slots: int, folder: Path, cluster: str | None, devices: int = 1
+) -> Executor:
     """Returns the executor that the flags choose.
 
     Args:
@@ -25,6 +27,7 @@ def choose_executor(name: str, slots: int, folder: Path, cluster: str | None) ->
         slots: Trials side by side.
         folder: Where an executor keeps its own files.
         cluster: Settings of jobs, as YAML.
+        devices: Devices of one trial.
 
     Raises:
         UserError: There is no such executor, it does not take the settings, or is not installed.
@@ -39,4 +42,4 @@ def choose_executor(name: str, slots: int, folder: Path, cluster: str | None) ->
             "'{partition: gpu, timeout_min: 240}'"
         )
     gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    return make_executor(name, slots, folder, settings, gpus)
+    return make_executor(name, slots, folder, settings, gpus, devices)

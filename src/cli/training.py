@@ -252,6 +252,8 @@ class Training:
         resume = f"continue with: python -m {self.command} --resume {run.path}"
         try:
             yield
+            # Ctrl-C while this reads a checkpoint is one as well
+            ended = self.results.say_why_ended()
         except Interrupted as stop:
             run.end("interrupted")
             say(f"{stop}; {resume}")
@@ -267,7 +269,7 @@ class Training:
             "finished",
             epochs=trainer.current_epoch,
             steps=trainer.global_step,
-            ended=self.results.say_why_ended(),
+            ended=ended,
         )
 
     def notes(self) -> list[str]:

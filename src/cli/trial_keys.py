@@ -7,9 +7,10 @@ comes up before the first trial trains, and the same trial has the same key howe
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from src.cli.app import CLI
+from src.cli.classes import find_ours
 from src.cli.training import OWN
 from src.data import MultiTaskDataModule
 from src.errors import UserError
@@ -119,8 +120,10 @@ def refuse_missing_folds(data: MultiTaskDataModule, folds: int | None) -> None:
     Raises:
         UserError: They are asked for.
     """
-    if folds is not None and not getattr(data, "can_fold", False):
+    if folds is not None and not data.can_fold:
+        kinds = cast(list[type[MultiTaskDataModule]], find_ours(MultiTaskDataModule))
+        able = [kind.__name__ for kind in kinds if kind.can_fold]
         raise UserError(
-            f"folds: {type(data).__name__} has one split of its own and no folds; leave folds out, "
-            "or read the rows as a Table"
+            f"folds: {type(data).__name__} has one split of its own and no folds, which "
+            f"{', '.join(able)} have: leave folds out"
         )

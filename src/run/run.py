@@ -9,6 +9,7 @@ logs/<name>/<date-time>/
     schema.json       how to read new rows, where the data module needs the training data for that
     metrics.json      validation and test metrics of the best checkpoint
     progress.json     steps so far, and the scores of each validation
+    ensemble.json     the members, of a folder that holds the averaged predictions of several runs
     checkpoints/      best.ckpt (by val/score; with watch.patience_by_task the weights of several
                       epochs) and last.ckpt (to resume from)
     events.*          TensorBoard

@@ -110,7 +110,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path) -> None:
         def start(self, command: list[str], log: Path, slot: int) -> FakeJob:
             job = super().start(command, log, slot)
             if len(self.commands) == 4:
-                scheduler._asked_to_stop = True
+                scheduler.ask_to_stop()
             job.stop = lambda: self.leave_half(command, job)  # type: ignore[method-assign]
             return job
 

@@ -19,6 +19,7 @@ def make_executor(
     folder: Path,
     settings: Mapping[str, Any] | None = None,
     gpus: list[int] | None = None,
+    gpus_per_job: int = 1,
 ) -> Executor:
     """Makes an executor.
 
@@ -28,6 +29,7 @@ def make_executor(
         folder: Takes what the executor itself writes.
         settings: Settings of the cluster; this machine has none.
         gpus: The GPUs of this machine, which its processes share.
+        gpus_per_job: GPUs that one process takes, on this machine.
 
     Raises:
         UserError: There is no such executor, its package is missing, or a setting is wrong.
@@ -44,4 +46,4 @@ def make_executor(
         raise UserError(
             f"the setting '{next(iter(settings))}' is of a cluster: add --executor slurm or ray"
         )
-    return LocalExecutor(slots, gpus)
+    return LocalExecutor(slots, gpus, gpus_per_job)

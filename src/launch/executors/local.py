@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -60,29 +61,36 @@ class LocalExecutor:
 
     Args:
         slots: How many run side by side; each has an equal share of the cores.
-        gpus: Numbers of GPUs, each given to one process after another; none on CPUs. There must be
-            one for each slot.
+        gpus: Numbers of this machine's GPUs; none on CPUs.
+        gpus_per_job: GPUs that one command takes.
 
     Raises:
-        UserError: There are fewer GPUs than slots.
+        UserError: There are fewer GPUs than commands side by side take.
     """
 
-    def __init__(self, slots: int = 1, gpus: list[int] | None = None) -> None:
-        if gpus and len(gpus) < slots:
-            raise UserError(
-                f"--parallel {slots} needs a GPU for each trial, and this machine has {len(gpus)}: "
-                f"use --parallel {len(gpus)}"
-            )
+    def __init__(
+        self, slots: int = 1, gpus: list[int] | None = None, gpus_per_job: int = 1
+    ) -> None:
         self.slots = slots
         self.gpus = gpus or []
+        self.gpus_per_job = gpus_per_job
+        most = len(self.gpus) // gpus_per_job
+        if self.gpus and slots > max(most, 1):
+            raise UserError(
+                f"--parallel {slots} needs {slots * gpus_per_job} GPUs, and this machine has "
+                f"{len(self.gpus)}: use --parallel {max(most, 1)}"
+            )
 
     def start(self, command: list[str], log: Path, slot: int) -> LocalJob:
         """Starts a command as a child, which ends soon after this process does."""
-        environment = {**os.environ}
+        environment = clear_environment(os.environ)
         if "OMP_NUM_THREADS" not in environment:
             environment["OMP_NUM_THREADS"] = str(max(1, count_cores() // self.slots))
-        if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = str(self.gpus[slot])
+        # one command after another may have all of them
+        if self.gpus and self.slots > 1:
+            first = slot * self.gpus_per_job
+            own = self.gpus[first : first + self.gpus_per_job]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, own))
         # a terminal's Ctrl-C reaches this process alone, which then stops its children
         with open(log, "ab") as output:
             child = start_child([sys.executable, "-m", *command], environment, output)
@@ -106,6 +114,16 @@ def start_child(
     return Child(
         words, environment, stdout=output, stderr=output, start_new_session=True, cwd=folder
     )
+
+
+def clear_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns environment variables without the cluster's description of its tasks.
+
+    A run would take itself for one of these tasks. The job's number stays, for the run's record.
+    """
+    dropped = [name for name in environment if name.startswith(("SLURM_", "SUBMITIT_"))]
+    kept = environment.keys() - {*dropped} | {"SLURM_JOB_ID"} & environment.keys()
+    return {name: environment[name] for name in kept}
 
 
 def count_cores() -> int:

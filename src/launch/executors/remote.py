@@ -9,12 +9,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.launch.executors.local import start_child
+from src.launch.executors.local import clear_environment, start_child
 from src.processes import Child
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -120,16 +120,6 @@ def ask_to_stop(log: Path) -> None:
 def name_stop(log: Path) -> Path:
     """Returns the file that asks a command to stop."""
     return log.with_name(f"{log.name}.stop")
-
-
-def clear_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns environment variables without the cluster's description of its tasks.
-
-    A run would take itself for one of these tasks. The job's number stays, for the run's record.
-    """
-    dropped = [name for name in environment if name.startswith(("SLURM_", "SUBMITIT_"))]
-    kept = environment.keys() - {*dropped} | {"SLURM_JOB_ID"} & environment.keys()
-    return {name: environment[name] for name in kept}
 
 
 def send(child: Child, number: int) -> None:

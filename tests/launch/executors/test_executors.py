@@ -15,7 +15,8 @@ import pytest
 
 from src.errors import UserError
 from src.launch.executors import Executor, Job, make_executor
-from src.launch.executors.remote import Outcome, RemoteCommand, clear_environment
+from src.launch.executors.local import clear_environment
+from src.launch.executors.remote import Outcome, RemoteCommand
 from tests.launch.executors import fake_slurm
 from tests.launch.executors.fake_ray import FakeRay
 from tests.launching import ROOT
