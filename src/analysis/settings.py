@@ -17,7 +17,10 @@ OF_THE_STUDY = {
     "logs": "--logs",
 }
 # keys that would keep a trial from being one
-OF_ONE_CALL = ("resume", "no_test", "plan", "trust", "config", "trainer.fast_dev_run", "reference")
+OF_ONE_CALL = (
+    *("resume", "no_test", "plan", "trust", "config", "print_config", "reference"),
+    *("trainer.fast_dev_run", "fast_dev_run"),
+)
 
 Settings = dict[str, Any]  # {dotted flag: value}
 
@@ -42,12 +45,25 @@ def flatten_settings(tree: object, path: Path, place: str) -> Settings:
             flat |= {f"{key}.{name}": item for name, item in value.items()}
         else:
             flat[key] = value
-    for key in flat:
-        if key in OF_THE_STUDY:
-            raise UserError(f"{where}: {key} is the study's own: see {OF_THE_STUDY[key]}")
-        if key in OF_ONE_CALL:
-            raise UserError(f"{where}: {key} belongs to one call of train, not to a study")
+    refuse_own_keys(flat, f"{where}: ")
     return {key: resolve_paths(value, path.parent) for key, value in flat.items()}
+
+
+def refuse_own_keys(settings: Settings, where: str) -> None:
+    """Refuses settings that a study itself decides, and ones that would keep a trial from running.
+
+    Args:
+        settings: Flags of train.
+        where: Words that come before the key in a message.
+
+    Raises:
+        UserError: There is one.
+    """
+    for key in settings:
+        if key in OF_THE_STUDY:
+            raise UserError(f"{where}{key} is the study's own: see {OF_THE_STUDY[key]}")
+        if key in OF_ONE_CALL:
+            raise UserError(f"{where}{key} belongs to one call of train, not to a study")
 
 
 def resolve_paths(value: Any, folder: Path) -> Any:

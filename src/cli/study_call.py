@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.analysis.settings import Settings
+from src.analysis.settings import Settings, refuse_own_keys
 from src.analysis.study import Study, parse_study, read_file
 from src.cli.flags import Flag, Flags
 from src.cli.layers import ConfigError
@@ -62,6 +62,7 @@ def read_call(pairs: Flags) -> Call:
     for key, value in pairs:
         if key not in own:
             settings[key] = "true" if value is None else value
+    refuse_own_keys(settings, "--")
 
     path = Path(files[0])
     content = read_file(path)

@@ -92,6 +92,10 @@ def test_a_mistake_is_found_before_any_trial(
         (("--config", "nowhere.yaml"), "study nowhere.yaml: No such file or directory"),
         (("--parallel", "0"), "--parallel is '0'"),
         (("--executor", "slrm"), "--executor is 'slrm'"),
+        (("--seed", "3"), "--seed_everything is the study's own: see seeds"),
+        (("--fast_dev_run",), "--trainer.fast_dev_run belongs to one call of train"),
+        (("--data.fold", "1"), "--data.fold is the study's own: see folds"),
+        (("--print_config",), "--print_config belongs to one call of train"),
         (("--cluster", "[1]"), "--cluster [1]: a mapping of settings belongs there"),
     ],
 )
