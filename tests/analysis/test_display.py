@@ -10,6 +10,7 @@ from rich.console import Console
 from src.analysis.display import StudyDisplay, format_seconds
 from src.analysis.scheduler import Running
 from src.analysis.trials import Outcome, Work
+from src.run.contents import Results
 from tests.analysis.fake_executor import FakeJob
 
 WORK = Work("abc", "src.train", (), True, "UPGrad, seed 3")
@@ -28,7 +29,7 @@ def read(display: StudyDisplay) -> str:
 
 def test_a_line_for_each_trial_with_the_time_left(tmp_path: Path) -> None:
     display = make_display(tmp_path, ended=2, known=12)
-    results = {"validation": {"val/score": 0.51239}}
+    results: Results = {"validation": {"val/score": 0.51239}}
     display.tell(WORK, Outcome("finished", results=results), 60)
     # ten trials of a minute, two side by side
     assert read(display) == "[2/12, 5 min 00 s left] UPGrad, seed 3: 1 min 00 s, val score 0.5124\n"

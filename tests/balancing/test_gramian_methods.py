@@ -656,7 +656,7 @@ def test_the_arithmetic_stays_in_float64_on_the_host(method):
         ),
         (lambda tasks: DualBalance(tasks, beta=1.0), "beta 1.0"),
         (lambda tasks: AutoScale(tasks, exploration=5), "window 20"),
-        (lambda tasks: AutoScale(tasks, metric="cosine"), "none of magnitude, condition"),
+        (lambda tasks: AutoScale(tasks, metric="cosine"), "none of magnitude, condition"),  # type: ignore[arg-type]
         (lambda tasks: CAGrad(tasks, c=-1.0), "c -1.0"),
         (lambda tasks: FairGrad(tasks, alpha=0.0), "alpha 0.0"),
         (lambda tasks: GradNorm(tasks, lr=0.0), "lr 0.0"),
