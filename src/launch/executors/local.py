@@ -53,7 +53,10 @@ class LocalJob:
         words = self._words[0] if self._words else None
         if words:
             return words.removeprefix("error: ")
-        return read_last_line(self.log) or f"it ended with exit code {self.child.poll()}"
+        code = self.child.poll()
+        if code is not None and code < 0:
+            return f"it was ended by {signal.Signals(-code).name}"
+        return read_last_line(self.log) or f"it ended with exit code {code}"
 
 
 class LocalExecutor:

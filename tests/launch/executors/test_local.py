@@ -86,6 +86,14 @@ def test_a_failed_command_says_why(tmp_path: Path) -> None:
     assert job.explain() == "'nonsense' belongs to no flag; flags are written --key value"
 
 
+def test_a_command_that_is_killed_says_by_which_signal(tmp_path: Path) -> None:
+    job = LocalExecutor().start(["src.train"], tmp_path / "log.txt", 0)
+    assert job.poll() is None
+    job.kill()
+    assert job.poll() == -9
+    assert job.explain() == "it was ended by SIGKILL"
+
+
 def test_the_last_line_of_a_log(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     assert read_last_line(log) == ""
