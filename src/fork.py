@@ -21,6 +21,7 @@ OMITTED = (
     "notebooks/04_parallel.ipynb",
     "tests/benchmarks/PARITY.md",
     "tests/benchmarks/RESULTS.md",
+    "tests/benchmarks/STUDIES.md",
     "tests/integration/parity.py",
     "tests/integration/test_grid.py",
 )
