@@ -12,8 +12,10 @@ from rich.console import Console
 from src.analysis.design import Maker
 from src.analysis.display import StudyDisplay
 from src.analysis.record import NAME, StudyRecord, TaskRecord, Tuning
+from src.analysis.references import find_method
 from src.analysis.scheduler import Scheduler, Stopped
 from src.analysis.settings import Settings, shorten_path, spell, to_flags
+from src.analysis.statistics import check_packages
 from src.analysis.study import TuningPlan, Variant
 from src.analysis.study_plan import estimate, tabulate, walk
 from src.analysis.study_run import StudyRun
@@ -72,6 +74,12 @@ class Comparison:
         files = [word for name in study.base for word in ("--config", name)]
         self.base_words = [*files, *to_flags(study.settings)]
         self.keys = TrialKeys(self.base_words)
+
+        # a package that the end needs is missed before the first trial
+        check_packages()
+        for variant in study.variants:
+            if variant.reference:
+                find_method(variant.reference, "reference:")
 
         base = self.keys.check([])
         refuse_missing_folds(base.datamodule, study.folds)
