@@ -213,7 +213,7 @@ def wait_until(holds: Any, seconds: float = 180) -> None:
 
 @pytest.mark.slow
 def test_an_interrupted_study_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    settings = TOY | {"trainer.max_epochs": 200, "watch.checkpoint_every": 20}
+    settings = TOY | {"trainer.max_epochs": 60, "watch.checkpoint_every": 20}
     path = write_study(tmp_path, settings=settings, variants={})
     root = tmp_path / "broken"
     process = start("src.compare", "--config", path, "--logs", root)
