@@ -12,9 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.analysis.scheduler import Running
-from src.analysis.trials import Outcome, Work, find_runs
-from src.errors import UserError
-from src.files.typed import read_json
+from src.analysis.trials import Outcome, Work, find_runs, read_progress
 
 PERIOD = 1.0  # seconds between two looks at the runs' files
 
@@ -127,13 +125,8 @@ class StudyDisplay:
 
     def read_progress(self, key: str) -> dict[str, Any] | None:
         """Returns what a run has written of its progress; None where it has not, yet."""
-        for run in find_runs(self.root, key)[:1]:
-            try:
-                content = read_json(run / "progress.json", dict[str, Any])
-                return content if "step" in content and "validations" in content else None
-            except (UserError, OSError):
-                return None
-        return None
+        runs = find_runs(self.root, key)
+        return read_progress(runs[0] / "progress.json") if runs else None
 
 
 def format_seconds(seconds: float) -> str:

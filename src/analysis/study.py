@@ -26,8 +26,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from src.analysis.settings import (
     Settings,
     flatten_settings,
@@ -38,7 +36,7 @@ from src.analysis.settings import (
     spell,
 )
 from src.errors import UserError, suggest_or_list
-from src.files.yaml12 import load_as_written
+from src.files.yaml12 import read_as_written
 
 KEYS = (
     *("name", "base", "settings", "variants", "baselines", "seeds", "folds", "tuning", "weights"),
@@ -144,15 +142,7 @@ def read_file(path: Path) -> dict[str, Any]:
     Raises:
         UserError: It cannot be read, or is no mapping of the keys that a study has.
     """
-    try:
-        content = load_as_written(path.read_text())
-    except OSError as error:
-        raise UserError(f"study {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", "this is no text in UTF-8")
-        raise UserError(f"study {path}{where}: not valid YAML: {reason}") from None
+    content = read_as_written(path, f"study {path}")
     if not isinstance(content, dict):
         raise UserError(f"study {path}: a mapping of keys to values is expected: {', '.join(KEYS)}")
     for key in content:

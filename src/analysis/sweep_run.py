@@ -15,7 +15,7 @@ from typing import Any, TypedDict, cast
 
 from src.analysis.optuna_tuner import OptunaTuner, name
 from src.analysis.settings import Settings, spell
-from src.analysis.trials import Outcome, Work, name_task_scores
+from src.analysis.trials import Outcome, Work, name_task_scores, read_progress
 from src.errors import UserError
 from src.files.atomic import write_atomically
 from src.files.typed import read_json, to_json
@@ -229,15 +229,6 @@ class SweepRun:
         self.record["best"] = [places[name(settings)] for settings in self.tuner.list_best()]
         record = self.record
         write_atomically(self.folder / NAME, lambda file: file.write(to_json(record)))
-
-
-def read_progress(path: Path) -> dict[str, Any] | None:
-    """Returns how far a run has come; None where its file cannot be read."""
-    try:
-        content: dict[str, Any] = read_json(path, dict[str, Any])
-    except (UserError, OSError):
-        return None
-    return content if {"step", "validations"} <= content.keys() else None
 
 
 def list_scores(progress: Mapping[str, Any], task: str | None) -> list[float | None]:

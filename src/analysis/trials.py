@@ -105,6 +105,15 @@ def read_sessions(run: Run) -> tuple[dict[str, Any], float | None]:
         return {}, None
 
 
+def read_progress(path: Path) -> dict[str, Any] | None:
+    """Returns how far a run has come; None where its file cannot be read."""
+    try:
+        content: dict[str, Any] = read_json(path, dict[str, Any])
+    except (UserError, OSError):
+        return None
+    return content if {"step", "validations"} <= content.keys() else None
+
+
 def make_command(root: Path, work: Work, before: Outcome) -> list[str]:
     """Returns the command that carries a trial on from where it stands.
 

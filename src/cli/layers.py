@@ -15,11 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from src.cli.aliases import ALIASES
 from src.errors import UserError
-from src.files.yaml12 import load_as_written
+from src.files.yaml12 import read_as_written
 
 # what may stand in the choice of a class; all else is a setting of it
 OF_A_CLASS = {"class_path", "init_args", "dict_kwargs"}
@@ -37,22 +35,11 @@ def read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         above: The files that refer to it, one through the other.
 
     Raises:
-        ConfigError: It does not exist, is no YAML, or no mapping, or refers to itself.
+        UserError: It does not exist, is no YAML, or no mapping, or refers to itself.
     """
     if path.resolve() in above:
         raise ConfigError(f"config {path}: refers to itself")
-    try:
-        content = load_as_written(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"config {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"config {path}: not valid YAML: this is no text in UTF-8") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(
-            f"config {path}{where}: not valid YAML: {getattr(error, 'problem', error)}"
-        ) from None
+    content = read_as_written(path, f"config {path}")
     if content is None:
         return {}
     if not isinstance(content, dict):

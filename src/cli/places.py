@@ -1,11 +1,13 @@
 """Where the processes of a study or a sweep run: the flags, and the executor that they choose."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import yaml
 
 from src.cli.flags import Flag
+from src.cli.layers import ConfigError
 from src.errors import UserError
 from src.files.yaml12 import load
 from src.launch.executors import Executor, make_executor
@@ -15,6 +17,20 @@ PLACES = (
     Flag("executor", str, "local", "Where trials run: local, slurm or ray."),
     Flag("cluster", str, None, "Settings of jobs: '{partition: gpu, timeout_min: 240}'."),
 )
+
+
+def read_number(given: Mapping[str, str | None], key: str, default: int) -> int:
+    """Returns the value of a flag that is a whole number from 1.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    text = given.get(key)
+    if text is None:
+        return default
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"--{key} is '{text}'; it must be a whole number from 1")
+    return int(text)
 
 
 def choose_executor(

@@ -7,8 +7,7 @@ from src.analysis.settings import Settings, refuse_own_keys
 from src.analysis.study import Study, parse_study, read_file
 from src.cli.flags import Flag, Flags
 from src.cli.layers import ConfigError
-from src.cli.places import PLACES
-from src.errors import UserError
+from src.cli.places import PLACES, read_number
 from src.files.yaml12 import load
 
 ROOT = "logs/studies"
@@ -75,18 +74,7 @@ def read_call(pairs: Flags) -> Call:
         study=study,
         root=Path(given.get("logs") or ROOT),
         plans="plan" in given,
-        parallel=read_parallel(given.get("parallel") or "1"),
+        parallel=read_number(given, "parallel", 1),
         executor=given.get("executor") or "local",
         cluster=given.get("cluster"),
     )
-
-
-def read_parallel(text: str) -> int:
-    """Returns the number of trials side by side.
-
-    Raises:
-        UserError: It is no number, or below 1.
-    """
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"--parallel is '{text}'; it must be a whole number from 1")
-    return int(text)

@@ -13,9 +13,9 @@ from src.analysis.space import Space, read_space
 from src.cli.aliases import ALIASES
 from src.cli.flags import Flag, Flags
 from src.cli.layers import ConfigError
-from src.cli.places import PLACES
+from src.cli.places import PLACES, read_number
 from src.errors import UserError
-from src.files.yaml12 import load, load_as_written
+from src.files.yaml12 import load, read_as_written
 
 ROOT = "logs/studies"
 OWN = (
@@ -114,20 +114,6 @@ def read_call(pairs: Flags) -> Call:
     )
 
 
-def read_number(given: Mapping[str, str | None], key: str, default: int) -> int:
-    """Returns the value of a flag that is a whole number from 1.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    text = given.get(key)
-    if text is None:
-        return default
-    if not text.isdigit() or int(text) < 1:
-        raise ConfigError(f"--{key} is '{text}'; it must be a whole number from 1")
-    return int(text)
-
-
 def read_objectives(text: str | None) -> list[str]:
     """Returns the tasks whose scores are searched for; none for the score of all.
 
@@ -163,19 +149,9 @@ def read_file(text: str | None) -> Space:
             "--sweep is missing: a file of settings and their values, or the settings themselves, "
             "such as '{lr: {low: 0.0001, high: 0.01, log: true}}'"
         )
-    where = "--sweep"
-    try:
-        if not text.lstrip().startswith("{"):
-            where = f"--sweep {text}"
-            text = Path(text).read_text()
-        content = load_as_written(text)
-    except OSError as error:
-        raise ConfigError(f"{where}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", "this is no text in UTF-8")
-        raise ConfigError(f"{where}{line}: not valid YAML: {reason}") from None
+    is_space = text.lstrip().startswith("{")
+    where = "--sweep" if is_space else f"--sweep {text}"
+    content = read_as_written(text if is_space else Path(text), where)
     if not isinstance(content, dict):
         raise ConfigError(
             f"{where} is {shorten(content)}, where settings with their values belong, such as "

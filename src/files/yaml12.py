@@ -6,9 +6,12 @@ in the usual forms: ``12``, ``0o17``, ``0xff``, ``1.5``, ``1e-3``, ``.inf``, ``.
 """
 
 import re
+from pathlib import Path
 from typing import Any, Self
 
 import yaml
+
+from src.errors import UserError
 
 TAG = "tag:yaml.org,2002:"
 # a file of a few kilobytes may stand for more than a memory holds, or refer to itself
@@ -181,6 +184,30 @@ def load(text: str) -> Any:
 def load_as_written(text: str) -> Any:
     """Reads YAML text into values that know how they were written."""
     return yaml.load(text, RememberingLoader)
+
+
+def read_as_written(source: Path | str, where: str) -> Any:
+    """Reads a YAML file, or YAML text, of a user into values that know how they were written.
+
+    Args:
+        source: The file, or the text.
+        where: Words that name it in a message.
+
+    Raises:
+        UserError: It cannot be read, or is no YAML; the message names the line.
+    """
+    try:
+        text = source.read_text() if isinstance(source, Path) else source
+        return load_as_written(text)
+    except OSError as error:
+        raise UserError(f"{where}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: not valid YAML: this is no text in UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", error)
+        raise UserError(f"{where}{line}: not valid YAML: {reason}") from None
 
 
 def dump(content: Any) -> str:

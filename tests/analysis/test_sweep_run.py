@@ -12,8 +12,8 @@ from src.analysis.optuna_tuner import OptunaTuner
 from src.analysis.scheduler import Scheduler, Stopped
 from src.analysis.settings import Settings, to_flags
 from src.analysis.space import read_space
-from src.analysis.sweep_run import SweepRecord, SweepRun, list_scores, read_progress, read_sweep
-from src.analysis.trials import Work
+from src.analysis.sweep_run import SweepRecord, SweepRun, list_scores, read_sweep
+from src.analysis.trials import Work, read_progress
 from src.errors import UserError
 from tests.analysis.fake_executor import FakeExecutor, FakeJob, Silent, read_flags
 
