@@ -12,7 +12,7 @@ PADDING = -1  # the id of a row that only fills up a batch; all its labels are m
 
 @dataclass(frozen=True)
 class InputShape:
-    """The shape of one sample: its dense input, and the vocabularies of columns or of tokens.
+    """The shape of one sample: a table row, an image, a sequence, a graph, or several of these.
 
     Attributes:
         dense: Shape without the batch: (features,), (channels, height, width) ...
@@ -21,12 +21,19 @@ class InputShape:
             sequences.
         parts: Vocabulary size of the pieces of a token (characters, subwords); 0 if there are none.
             Piece 0 pads short tokens.
+        nodes: Number of features of a node of a graph; 0 if a sample is no graph.
+        edges: Number of features of an edge of a graph.
+        members: (name, shape) of each of several inputs that a sample consists of; the other
+            attributes are empty then.
     """
 
     dense: tuple[int, ...] = ()
     categories: tuple[int, ...] = ()
     tokens: int = 0
     parts: int = 0
+    nodes: int = 0
+    edges: int = 0
+    members: tuple[tuple[str, "InputShape"], ...] = ()
 
     def example(self, rows: int = 2, length: int = 5) -> Tensor | dict[str, Tensor]:
         """Returns inputs of this shape, always the same, to try out a network before training.
@@ -35,6 +42,11 @@ class InputShape:
             rows: Number of samples.
             length: Tokens of the longest sequence; every second sequence is shorter.
         """
+        if self.members:
+            several: dict[str, Tensor] = {}
+            for name, shape in self.members:
+                several |= name_inputs(name, shape.example(rows, length))
+            return several
         generator = torch.Generator().manual_seed(0)
 
         def integers(low: int, high: int, *shape: int) -> Tensor:
@@ -48,11 +60,44 @@ class InputShape:
                 inputs["parts"] = integers(1, self.parts, rows, length, 3) * (tokens > 0)[..., None]
             return inputs
 
+        if self.nodes:
+            # a chain of nodes; every second graph is shorter
+            nodes = torch.randn(rows, length, self.nodes, generator=generator)
+            starts = torch.arange(length - 1)
+            edges = torch.stack([starts, starts + 1], -1).repeat(rows, 1, 1)
+            edges = torch.cat([edges, edges.flip(-1)], 1)
+            features = torch.randn(rows, edges.shape[1], self.edges, generator=generator)
+            mask = torch.ones(rows, length, dtype=torch.bool)
+            mask[1::2, -1] = False
+            gone = (edges == length - 1).any(-1) & ~mask[:, -1:]
+            return {
+                "nodes": nodes * mask[..., None],
+                "node_mask": mask,
+                "edges": edges.masked_fill(gone[..., None], PADDING),
+                "edge_features": features.masked_fill(gone[..., None], 0),
+            }
+
         dense = torch.randn(rows, *self.dense, generator=generator)
         if not self.categories:
             return dense
         columns = [integers(0, n, rows, 1) for n in self.categories]
         return {"dense": dense, "categorical": torch.cat(columns, 1)}
+
+
+def name_inputs(member: str, inputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the inputs of a member under its name, as {'photo/dense': (B, *shape)}."""
+    named = {"dense": inputs} if isinstance(inputs, Tensor) else inputs
+    return {f"{member}/{key}": values for key, values in named.items()}
+
+
+def inputs_of(member: str, inputs: dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    """Returns the inputs of a member as they were before :func:`name_inputs`."""
+    own = {}
+    for key, values in inputs.items():
+        owner, _, rest = key.rpartition("/")
+        if owner == member:
+            own[rest] = values
+    return own["dense"] if own.keys() == {"dense"} else own
 
 
 @dataclass(slots=True)
@@ -61,7 +106,10 @@ class Batch:
 
     Attributes:
         inputs: The dense input (B, *shape); or a dict of 'dense' (B, F) and 'categorical'
-            (B, columns); or a dict of 'tokens' (B, S) and perhaps 'parts' (B, S, P).
+            (B, columns); or of 'tokens' (B, S) and perhaps 'parts' (B, S, P); or, for graphs, of
+            'nodes' (B, N, F), 'node_mask' (B, N), 'edges' (B, E, 2) with the numbers of their
+            nodes, ``PADDING`` where a graph has fewer, and 'edge_features' (B, E, G). Several
+            inputs are one dict, whose keys begin with the member's name: 'photo/dense'.
         targets: {task: (B,) or (B, L), or (B, ..., S) with a label for each token or pixel}. A
             missing label is NaN in float targets and -100 in integer targets.
         ids: (B,) row numbers in the data set; ``PADDING`` marks rows that only fill up the batch.

@@ -5,7 +5,7 @@ Heads of equal shape run as one matrix product, see ``models/heads.py``.
 
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Head(nn.Sequential):
@@ -22,3 +22,21 @@ class Head(nn.Sequential):
     def linears(self) -> list[nn.Linear]:
         """The linear layers, input side first."""
         return [layer for layer in self if isinstance(layer, nn.Linear)]
+
+
+class PooledHead(Head):
+    """A head that reads the mean over the places of a sample: (B, ..., features) -> (B, outputs).
+
+    Places are tokens, pixels or nodes. Encoders give zeros at padding of sequences and graphs, and
+    a place whose features are all zero does not count.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns the outputs; features (B, D) that are one vector a sample stay as they are."""
+        if features.ndim > 3:
+            # every pixel of an image is real, however dark
+            features = features.flatten(1, -2).mean(1)
+        elif features.ndim == 3:
+            real = features.detach().any(-1).sum(1, keepdim=True)
+            features = features.sum(1) / real.clamp(min=1)
+        return super().forward(features)

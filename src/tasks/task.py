@@ -20,7 +20,7 @@ from torchmetrics import MetricCollection
 from src.errors import UserError
 from src.tasks.added_metrics import AddedMetric, EvaluationRows, MetricSpec
 from src.tasks.ensembling import Ensembling
-from src.tasks.head import Head
+from src.tasks.head import Head, PooledHead
 from src.tasks.keys import to_key
 from src.tasks.labels import is_labelled, pair_with_known
 from src.tasks.metric_classes import spell_metric
@@ -63,6 +63,8 @@ class Task(Ensembling, ABC):
         weight: Fixed weight of this task's loss.
         depth: Hidden layers of the head; 0 is a linear head.
         width: Width of the hidden layers.
+        pooled: Whether the head reads the mean over the tokens, pixels or nodes of a sample, for a
+            label of the whole sample where the encoder gives features of each of them.
         monitor: The metric that counts for model selection.
         metrics: Metrics besides the kind's own: names of torchmetrics classes, class paths, or
             {class_path: FBetaScore, init_args: {beta: 2.0, name: F2}}.
@@ -81,6 +83,7 @@ class Task(Ensembling, ABC):
     weight: float = 1.0
     depth: int = 0
     width: int = 64
+    pooled: bool = False
     monitor: str
     metrics: tuple[MetricSpec, ...] = ()
 
@@ -135,8 +138,9 @@ class Task(Ensembling, ABC):
         """Width O of the head's output."""
 
     def head(self, features: int) -> Head:
-        """Builds the head: (..., features) -> (..., O)."""
-        return Head(features, self.out_features, depth=self.depth, width=self.width)
+        """Builds the head: (..., features) -> (..., O); of a pooled task (B, ..., features)."""
+        kind = PooledHead if self.pooled else Head
+        return kind(features, self.out_features, depth=self.depth, width=self.width)
 
     # -- the loss ----------------------------------------------------------------------------------
     @abstractmethod

@@ -274,3 +274,18 @@ def test_head(depth, parameters):
     for i, layer in enumerate(head.linears):
         x = (torch.nn.functional.gelu(x) if i else x) @ layer.weight.T + layer.bias
     np.testing.assert_allclose(head(z).detach(), x.detach(), atol=1e-6)
+
+
+def test_a_pooled_head_reads_the_mean_over_the_places_that_are_not_padding() -> None:
+    head = BinaryClassification(pooled=True).head(3)
+    words = torch.tensor([[[1.0, 2, 3], [3, 2, 1], [0, 0, 0]], [[1, 0, 0], [0, 1, 0], [0, 0, 1]]])
+    means = torch.tensor([[2.0, 2, 2], [1 / 3, 1 / 3, 1 / 3]])
+    expected = means @ head.linears[0].weight.T + head.linears[0].bias
+    torch.testing.assert_close(head(words), expected)
+    # the features of a sample, which are one vector already, stay as they are
+    torch.testing.assert_close(head(means), expected)
+    pixels = torch.zeros(2, 2, 2, 3)
+    pixels[:, 0, 0] = 4.0
+    torch.testing.assert_close(head(pixels), head(torch.ones(2, 3)))
+    nobody = head(torch.zeros(1, 4, 3))
+    torch.testing.assert_close(nobody, head.linears[0].bias[None])
