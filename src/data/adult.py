@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.data.download import PublicFile, find_public_file
 from src.data.file_format import MISSING_WORDS
 from src.data.table import Table
-from src.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +39,17 @@ LEAKING = [
     "fnlwgt",
 ]
 SOURCE = "https://archive.ics.uci.edu/dataset/2/adult"
+FILES = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult/"
+ROWS = PublicFile(
+    "adult.data",
+    f"{FILES}adult.data",
+    sha256="5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d",
+)
+TEST_ROWS = PublicFile(
+    "adult.test",
+    f"{FILES}adult.test",
+    sha256="a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05",
+)
 
 
 class Adult(Table):
@@ -51,6 +62,7 @@ class Adult(Table):
 
     Args:
         root: Folder with adult.data and adult.test, gzipped or not.
+        download: Whether files that are not there are fetched from UCI.
         val_fraction: Share of adult.data that validates.
         split_seed: Seed of that split.
         folds: Number of folds of adult.data; one fold tests, and adult.test is left out.
@@ -66,6 +78,7 @@ class Adult(Table):
     def __init__(
         self,
         root: str,
+        download: bool = False,
         val_fraction: float = 0.15,
         split_seed: int = 0,
         folds: int | None = None,
@@ -77,9 +90,13 @@ class Adult(Table):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
+        path = find_public_file(root, ROWS, SOURCE, download)
+        test_path = None
+        if folds is None:
+            test_path = find_public_file(root, TEST_ROWS, SOURCE, download)
         super().__init__(
-            path=find(root, "adult.data"),
-            test_path=find(root, "adult.test") if folds is None else None,
+            path=path,
+            test_path=test_path,
             targets={name: name for name in ("income", "never-married", "college", "hours")},
             tasks=tasks,
             drop=LEAKING,
@@ -118,15 +135,3 @@ class Adult(Table):
         frame["college"] = (frame["education-num"].astype(int) >= 13).astype("Int64")
         frame["hours"] = frame["hours-per-week"].astype(float)
         return frame
-
-
-def find(root: str, name: str) -> str:
-    """Returns the path of a file in a folder, gzipped or not.
-
-    Raises:
-        UserError: The folder has neither.
-    """
-    for candidate in (Path(root) / name, Path(root) / f"{name}.gz"):
-        if candidate.is_file():
-            return str(candidate)
-    raise UserError(f"{root}: neither {name} nor {name}.gz is there; they come from {SOURCE}")
