@@ -17,7 +17,7 @@ NAME = "ensemble.json"
 # settings of the data that change no row, or whose meaning is compared elsewhere
 NOT_COMPARED = OF_FILES | {"seed", "schema_path", "tasks"}
 # fields of a task that shape its network and its training alone
-OF_TRAINING = ("weight", "depth", "width")
+OF_TRAINING = ("weight", "depth", "width", "pooled")
 
 
 class EnsembleRecord(TypedDict):

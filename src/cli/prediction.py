@@ -9,11 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lightning import Callback
 from torch import Tensor
 
 from src.cli.app import CLI
 from src.cli.ensemble import Ensemble
 from src.cli.flags import Flag
+from src.cli.maps import MapWriter, check_maps
 from src.cli.members import open_members
 from src.cli.output import check_output
 from src.cli.passes import predict_checkpoint
@@ -31,7 +33,14 @@ WRITERS = {".csv": "to_csv", ".tsv": "to_csv", ".parquet": "to_parquet"}
 
 OWN = (
     Flag("out", str, None, "Where predictions go: a .csv, .tsv or .parquet file.", required=True),
-    Flag("overwrite", bool, False, "Replace the file that --out names."),
+    Flag("overwrite", bool, False, "Replace what --out and --maps name."),
+    Flag(
+        "maps",
+        str | None,
+        None,
+        "A folder for predictions of each pixel, <task>/<id>.npy; without it only their summaries "
+        "are written.",
+    ),
     Flag(
         "raw",
         bool,
@@ -64,19 +73,27 @@ def predict_run(args: list[str]) -> None:
     split = cli.config["split"]
     if split not in (None, "train", "val", "test"):
         raise UserError(f"--split is '{split}'; it must be train, val or test")
+    folder = check_maps(cli.config["maps"], cli.model.tasks, cli.config["overwrite"])
     data = cli.datamodule
     data.predict_split = cast(Split, split or "predict")
-    data.split(data.predict_split)  # a mistake in the rows comes before any work
+    # a mistake in the rows comes before any work
+    rows = len(data.split(data.predict_split))
+    names = data.row_info(data.predict_split).get("id", range(rows))
+    maps = MapWriter(cli.model, folder, names)
 
     spreads: Mapping[str, Mapping[str, Any]] = {}
     if len(members) > 1:
         ids, outputs, spreads = Ensemble(members, args, OWN).predict_mean(data.predict_split)
+        if cli.trainer.is_global_zero:
+            maps.replace(ids, outputs)
     else:
+        cast(list[Callback], cli.trainer.callbacks).append(maps)  # type: ignore[attr-defined]
         ids, outputs = sort_rows(predict_checkpoint(cli, members[0].checkpoint))
     for line in data.remarks:
         remark(line)
     if not cli.trainer.is_global_zero:
         return
+    maps.tell()
     frame = make_table(cli, ids, outputs, spreads)
     if out.suffix != ".parquet" and not cli.config["raw"]:
         frame = quote_formulas(frame)
@@ -95,7 +112,7 @@ def predict_run(args: list[str]) -> None:
 def make_table(
     cli: CLI,
     ids: Tensor,
-    outputs: dict[str, Tensor],
+    outputs: Mapping[str, Any],
     spreads: Mapping[str, Mapping[str, Any]],
 ) -> pd.DataFrame:
     """Returns outputs as columns.
@@ -107,7 +124,7 @@ def make_table(
     Args:
         cli: Data and model.
         ids: Row numbers, shape (rows,).
-        outputs: Of each task, shape (rows, ...).
+        outputs: Of each task, shape (rows, ...); or its columns, where it is decoded already.
         spreads: {task: {suffix: rows values}}; empty for a single run.
     """
     import pandas as pd
@@ -120,7 +137,9 @@ def make_table(
     for name, values in beside.items():
         columns[find_free(name, tasks)] = [values[row] for row in rows]
     for name in tasks:
-        decoded = cli.model.decode(name, outputs[name])
+        decoded = outputs[name]
+        if isinstance(decoded, Tensor):
+            decoded = cli.model.decode(name, decoded)
         for suffix, values in {**decoded, **spreads.get(name, {})}.items():
             columns[f"{name}.{suffix}" if suffix else name] = values
     if split != "predict":

@@ -141,8 +141,13 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
             {task: {suffix of the column's name: values}}.
         """
         rows = self.split(name)
-        targets = rows[torch.arange(len(rows))].targets
-        return {task: self.tasks[task].decode_targets(target) for task, target in targets.items()}
+        found: dict[str, dict[str, list[Any]]] = {task: {} for task in self.tasks}
+        # not all rows at once: each may be an image with its labels
+        for ids in torch.arange(len(rows)).split(self.eval_batch_size):
+            for task, target in rows[ids].targets.items():
+                for suffix, values in self.tasks[task].decode_targets(target).items():
+                    found[task].setdefault(suffix, []).extend(values)
+        return found
 
     def describe(self, name: Split) -> str:
         """Describes the rows of a split, for the line above its results."""

@@ -24,6 +24,7 @@ from src.models.evaluation import Evaluation
 from src.models.heads import Heads
 from src.models.optimisation import optimizer_and_schedule, parameter_groups, refuse_bad_settings
 from src.models.own_weights import list_own_weights
+from src.models.padding import hide_padding
 from src.models.schedule import WarmupCosine
 from src.models.settings import check_network, check_same_tasks, check_settings, fixed_weights
 from src.models.sharing import EncoderFactory, HardSharing, Sharing, StackedEncoders, check_owners
@@ -313,8 +314,8 @@ class MultiTaskModel(LeanModule):
         self.log_dict(self.evaluation.finish("test"), rank_zero_only=False)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the row numbers (B,) and {task: outputs}."""
-        return batch.ids, self(batch.inputs)
+        """Returns the row numbers (B,) and {task: outputs}, NaN at the padding of sequences."""
+        return batch.ids, hide_padding(self(batch.inputs), batch.inputs)
 
     def decode(self, name: str, outputs: Tensor) -> dict[str, Any]:
         """Returns a task's outputs (B, O) for people, at the thresholds that validation chose."""
