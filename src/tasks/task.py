@@ -9,7 +9,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -18,12 +18,13 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from src.errors import UserError
-from src.tasks.added_metrics import AddedMetric, EvaluationRows, MetricSpec
+from src.tasks.added_metrics import EvaluationRows, MetricSpec
 from src.tasks.ensembling import Ensembling
 from src.tasks.head import Head, PooledHead
 from src.tasks.keys import to_key
-from src.tasks.labels import is_labelled, pair_with_known
+from src.tasks.labels import pair_with_known
 from src.tasks.metric_classes import spell_metric
+from src.tasks.with_added_metrics import WithAddedMetrics
 
 # a loss is logged beside a task's metrics; the others are entries of its collection
 RESERVED = ("loss", "count", "scores", "rows")
@@ -45,7 +46,7 @@ def make_constant(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Ensembling, ABC):
+class Task(Ensembling, WithAddedMetrics, ABC):
     """Base of all task kinds: a frozen description that builds the modules a model needs.
 
     A class that defines ``losses`` may list in ``not_in_loss`` which fields that method does not
@@ -195,82 +196,6 @@ class Task(Ensembling, ABC):
     def reduce_value(self, value: Tensor, counts: Tensor) -> Tensor:
         """Reduces a metric to one number: its mean over the outputs that define it."""
         return value.nanmean().float() if value.ndim else value.float()
-
-    # -- metrics that settings add -----------------------------------------------------------------
-    @cached_property
-    def added_metrics(self) -> tuple[AddedMetric, ...]:
-        """The metrics of ``metrics``.
-
-        Raises:
-            UserError: One of them is no class of a metric.
-        """
-        if not isinstance(self.metrics, list | tuple):
-            raise UserError(
-                f"{type(self).__name__}: metrics is '{self.metrics}', where a list is expected: "
-                f"[{self.metrics}]"
-            )
-        try:
-            return tuple(AddedMetric.of(spec) for spec in self.metrics)
-        except UserError as error:
-            raise UserError(f"{type(self).__name__}: {error}") from None
-
-    @property
-    def all_metric_names(self) -> tuple[str, ...]:
-        """The names of the kind's own metrics, then of the added ones."""
-        return (*self.metric_names, *(metric.name for metric in self.added_metrics))
-
-    def metric_settings(self, output: int = 0) -> dict[str, object]:
-        """Returns the settings that the task knows of an added metric of one of its outputs."""
-        return {}
-
-    def settings_of(self, metric: AddedMetric) -> dict[str, object]:
-        """Returns the settings that the task knows of this added metric."""
-        return self.metric_settings()
-
-    def collect_rows(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns predictions and labels as added metrics see them, missing labels among them.
-
-        Args:
-            outputs: (B, ..., O), fp32.
-            targets: (B, ...).
-
-        Returns:
-            (N, ...) and (N,), or (N, L) and (N, L) where each output has a value of its own.
-        """
-        measured = self.measure(outputs, targets)
-        return measured["preds"], measured["target"]
-
-    def example_rows(self) -> tuple[Tensor, Tensor] | None:
-        """Returns rows as :meth:`collect_rows` does, to try metrics on; None for no trial."""
-        return None
-
-    def compute_added_metric(self, metric: AddedMetric, preds: Tensor, target: Tensor) -> Tensor:
-        """Computes an added metric on all rows: one number, or one per output (L,)."""
-        if target.ndim == 1:
-            known = is_labelled(target)
-            return metric.value(self.metric_settings(), preds[known], target[known])
-        values = []
-        for k in range(target.shape[1]):
-            known = is_labelled(target[:, k])
-            rows = preds[known, k]
-            values.append(metric.value(self.metric_settings(k), rows, target[known, k]))
-        return torch.stack(values)
-
-    def try_added_metric(self, metric: AddedMetric, preds: Tensor, target: Tensor) -> None:
-        """Computes an added metric on example rows.
-
-        Raises:
-            UserError: It does not suit this kind of task.
-        """
-        rows = (preds, target) if target.ndim == 1 else (preds[:, 0], target[:, 0])
-        metric.refuse_unfit(type(self).__name__, self.settings_of(metric), *rows)
-
-    def prefers_less(self, metric: str) -> bool:
-        """Returns whether a lower value of a metric is better."""
-        for added in self.added_metrics:
-            if added.name == metric:
-                return added.higher_is_better(self.settings_of(added)) is False
-        return metric in self.minimised
 
     # -- what an evaluation calls ------------------------------------------------------------------
     def assemble_metrics(self) -> MetricCollection:
