@@ -170,7 +170,8 @@ def count_classes(task: Classification, output: Tensor, target: Tensor) -> Tenso
 
 def find_positions(task: Classification, output: Tensor) -> Tensor:
     """Returns the positions of the classes that a task decodes from outputs (..., O)."""
-    if type(task).decode is Classification.decode:
+    # a sentence is decoded as one text
+    if output.ndim > 2 or type(task).decode is Classification.decode:
         return task.predict(output)
     place = {label: i for i, label in enumerate(task.classes)}
     positions = [place[label] for label in task.decode(output.flatten(0, -2))[""]]

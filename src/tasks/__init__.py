@@ -5,6 +5,7 @@ from src.tasks.classification import Classification
 from src.tasks.labels import MISSING, BadLabel, is_labelled
 from src.tasks.multilabel import MultilabelClassification
 from src.tasks.regression import Regression
+from src.tasks.sequence_labelling import SequenceLabelling
 from src.tasks.task import Task
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Classification",
     "MultilabelClassification",
     "Regression",
+    "SequenceLabelling",
     "Task",
     "is_labelled",
 ]

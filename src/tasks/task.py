@@ -27,7 +27,7 @@ from src.tasks.metric_classes import spell_metric
 from src.tasks.with_added_metrics import WithAddedMetrics
 
 # a loss is logged beside a task's metrics; the others are entries of its collection
-RESERVED = ("loss", "count", "scores", "rows")
+RESERVED = ("loss", "count", "scores", "rows", "spans")
 
 
 @lru_cache(maxsize=256)
@@ -102,7 +102,7 @@ class Task(Ensembling, WithAddedMetrics, ABC):
                     f"{kind}: two metrics are named '{metric}': give one of them another name in "
                     "its init_args, such as {beta: 2.0, name: F2}"
                 )
-        if self.monitor not in names:
+        if self.monitor not in self.monitors:
             raise UserError(f"{kind}: monitor '{self.monitor}' is none of {', '.join(names)}")
         if self.weight < 0:
             raise UserError(f"{kind}: weight {self.weight} is negative; weights start at 0")
@@ -110,6 +110,11 @@ class Task(Ensembling, WithAddedMetrics, ABC):
             raise UserError(
                 f"{kind}: depth {self.depth} and width {self.width} must be at least 0 and 1"
             )
+
+    @property
+    def monitors(self) -> tuple[str, ...]:
+        """The values that ``monitor`` can have."""
+        return self.all_metric_names
 
     # -- labels as people write them ---------------------------------------------------------------
     @abstractmethod
@@ -185,6 +190,24 @@ class Task(Ensembling, WithAddedMetrics, ABC):
             targets: (B, ...); elements whose label is missing do not count.
         """
 
+    def measure_weights(self, targets: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """Returns arguments for the metrics' ``update`` that hold the weights of rows.
+
+        The class that defines :meth:`measure` defines this method, too, where its metrics can
+        weigh rows; otherwise they count all rows alike.
+
+        Args:
+            targets: (B, ...); elements whose label is missing do not count.
+            weights: (B,), at least 0.
+        """
+        return {}
+
+    @property
+    def weighs_metrics(self) -> bool:
+        """Whether the kind's own metrics weigh rows; added metrics count all rows alike."""
+        owner = next(kind for kind in type(self).__mro__ if "measure" in vars(kind))
+        return "measure_weights" in vars(owner) and owner is not Task
+
     @abstractmethod
     def find_undefined(self, counts: Tensor) -> set[str]:
         """Returns the metrics that these label counts do not define, as AUROC of a single class."""
@@ -223,15 +246,24 @@ class Task(Ensembling, WithAddedMetrics, ABC):
             {**dict(own.items()), "rows": EvaluationRows()}, compute_groups=False
         )
 
-    def update_metrics(self, metrics: MetricCollection, outputs: Tensor, targets: Tensor) -> None:
+    def update_metrics(
+        self,
+        metrics: MetricCollection,
+        outputs: Tensor,
+        targets: Tensor,
+        weights: Tensor | None = None,
+    ) -> None:
         """Adds a batch.
 
         Args:
             metrics: The collection of :meth:`assemble_metrics`.
             outputs: (B, ..., O), fp32.
             targets: (B, ...).
+            weights: (B,) weights of the rows; None weighs all alike.
         """
         arguments = self.measure(outputs, targets)
+        if weights is not None and self.weighs_metrics:
+            arguments |= self.measure_weights(targets, weights)
         if "rows" in metrics:
             rows, labels = self.collect_rows(outputs, targets)
             arguments |= {"rows": rows, "labels": labels}
