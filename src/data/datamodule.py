@@ -162,6 +162,10 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """
         return GlobalBatches(len(rows), self.batch_size, shuffle, self.seed)
 
+    def evaluation_batches(self, rows: BatchDataset) -> GlobalBatches:
+        """Returns the sampler that says which rows make up each evaluation step, each row once."""
+        return GlobalBatches(len(rows), self.eval_batch_size, shuffle=False)
+
     # -- loaders -----------------------------------------------------------------------------------
     def train_dataloader(self) -> Batches:
         """Returns the shuffled stream of global batches."""
@@ -215,7 +219,7 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
 
     def _in_order(self, name: Split) -> Batches:
         rows = self.split(name)
-        return self._loader(rows, GlobalBatches(len(rows), self.eval_batch_size, shuffle=False))
+        return self._loader(rows, self.evaluation_batches(rows))
 
     def _loader(self, rows: BatchDataset, sampler: GlobalBatches) -> Batches:
         on_gpu = False

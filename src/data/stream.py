@@ -45,15 +45,19 @@ class GlobalBatches(SequentialSampler):
         return -(-self.rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]  # whole batches, not rows
-        rank, count = replica()
         epoch, first = self.begin
         for batch in islice(self.batches(), first if epoch == self.epoch else 0, None):
-            share = -(-len(batch) // count)
-            mine = batch[rank * share : (rank + 1) * share]
+            yield self.take_share(batch)
 
-            # all ranks have batches of one size, so that each runs every step
-            missing = share - len(mine)
-            yield torch.cat([mine, mine.new_full((missing,), PADDING)]) if missing else mine
+    def take_share(self, batch: Tensor) -> Tensor:
+        """Returns this rank's share of a global batch, filled up with ``PADDING``."""
+        rank, count = replica()
+        share = -(-len(batch) // count)
+        mine = batch[rank * share : (rank + 1) * share]
+
+        # all ranks have batches of one size, so that each runs every step
+        missing = share - len(mine)
+        return torch.cat([mine, mine.new_full((missing,), PADDING)]) if missing else mine
 
     def batches(self) -> Iterator[Tensor]:
         """Yields the global batches of this epoch, a function of (seed, epoch) alone."""
