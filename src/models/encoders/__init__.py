@@ -2,6 +2,7 @@
 
 from src.models.encoders.convnet import ConvNet
 from src.models.encoders.encoder import Encoder
+from src.models.encoders.message_passing import MessagePassing
 from src.models.encoders.mlp import MLP
 from src.models.encoders.pretrained import Pretrained
 from src.models.encoders.pyramid import FeaturePyramid
@@ -15,6 +16,7 @@ __all__ = [
     "ConvNet",
     "Encoder",
     "FeaturePyramid",
+    "MessagePassing",
     "Pretrained",
     "ResNet",
     "TabularTransformer",

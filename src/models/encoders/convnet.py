@@ -69,7 +69,7 @@ def check_image_shape(name: str, shape: InputShape) -> None:
     if len(shape.dense) != 3 or shape.categories or shape.tokens:
         raise UserError(
             f"{name} reads images (channels, height, width), but the data gives {describe(shape)}: "
-            f"use --model.encoder {'Transformer' if shape.tokens else 'MLP'}"
+            f"use --model.encoder {suggest_encoder(shape)}"
         )
 
 
@@ -77,5 +77,16 @@ def describe(shape: InputShape) -> str:
     """Describes an input shape in words."""
     if shape.tokens:
         return "sequences of tokens"
+    if shape.nodes:
+        return "graphs"
     words = f"inputs of shape {tuple(shape.dense)}"
     return f"{words} and {len(shape.categories)} categorical columns" if shape.categories else words
+
+
+def suggest_encoder(shape: InputShape) -> str:
+    """Returns the name of an encoder that reads inputs of this shape."""
+    if shape.nodes:
+        return "MessagePassing"
+    if shape.tokens or len(shape.dense) == 2:
+        return "Transformer"
+    return "ConvNet" if len(shape.dense) == 3 else "MLP"

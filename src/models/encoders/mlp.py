@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from src.batch import InputShape
 from src.errors import UserError
 from src.models.dropout import Dropout
+from src.models.encoders.convnet import describe, suggest_encoder
 from src.models.encoders.encoder import Encoder
 from src.models.encoders.stem import VectorStem
 
@@ -52,10 +53,10 @@ class MLP(Encoder):
             raise UserError(f"MLP: width {width} and depth {depth} must be at least 1 and 0")
         if not 0 <= dropout < 1:
             raise UserError(f"MLP: dropout {dropout} is outside [0, 1)")
-        if shape.tokens:
+        if shape.tokens or shape.nodes:
             raise UserError(
-                "MLP reads vectors, but the data gives sequences of tokens: use --model.encoder "
-                "Transformer"
+                f"MLP reads vectors, but the data gives {describe(shape)}: use --model.encoder "
+                f"{suggest_encoder(shape)}"
             )
 
         stem = VectorStem(shape)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from src.batch import InputShape
 from src.errors import UserError
 from src.models.dropout import Dropout
-from src.models.encoders.convnet import describe
+from src.models.encoders.convnet import describe, suggest_encoder
 from src.models.encoders.encoder import Encoder, Inputs, State
 from src.models.encoders.transformer import (
     attention_mask,
@@ -135,9 +135,7 @@ class Pretrained(Encoder):
     ) -> None:
         super().__init__(shape)
         if shape.categories or not (shape.tokens or len(shape.dense) == 3):
-            other = "Transformer" if len(shape.dense) == 2 else "MLP"
-            if shape.categories:
-                other = "TabularTransformer"
+            other = "TabularTransformer" if shape.categories else suggest_encoder(shape)
             raise UserError(
                 f"Pretrained reads tokens or images, but the data gives {describe(shape)}: use "
                 f"--model.encoder {other}"

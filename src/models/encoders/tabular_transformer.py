@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from src.batch import InputShape
 from src.errors import UserError
-from src.models.encoders.convnet import describe
+from src.models.encoders.convnet import describe, suggest_encoder
 from src.models.encoders.encoder import Encoder
 from src.models.encoders.stem import start_unseen_at_mean
 from src.models.encoders.transformer import Block, Finish, check_sizes
@@ -68,10 +68,9 @@ class TabularTransformer(Encoder):
         super().__init__(shape)
         columns = sum(shape.dense)
         if shape.tokens or len(shape.dense) > 1 or not (columns or shape.categories):
-            other = "Transformer" if shape.tokens or len(shape.dense) == 2 else "ConvNet"
             raise UserError(
                 f"TabularTransformer reads table columns, but the data gives {describe(shape)}: "
-                f"use --model.encoder {other}"
+                f"use --model.encoder {suggest_encoder(shape)}"
             )
         check_sizes("TabularTransformer", width, depth, heads, dropout)
 

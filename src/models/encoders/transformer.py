@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from src.batch import InputShape
 from src.errors import UserError
 from src.models.dropout import Dropout
-from src.models.encoders.convnet import describe
+from src.models.encoders.convnet import describe, suggest_encoder
 from src.models.encoders.encoder import Encoder, State
 
 PIECE_SIZE = 32  # size of the embeddings of characters or subwords
@@ -215,9 +215,7 @@ class Transformer(Encoder):
     ) -> None:
         super().__init__(shape)
         if shape.categories or not (shape.tokens or len(shape.dense) == 2):
-            other = "ConvNet" if len(shape.dense) == 3 else "MLP"
-            if shape.categories:
-                other = "TabularTransformer"
+            other = "TabularTransformer" if shape.categories else suggest_encoder(shape)
             raise UserError(
                 "Transformer reads tokens or sequences (steps, features), but the data gives "
                 f"{describe(shape)}: use --model.encoder {other}"
