@@ -2,10 +2,13 @@
 
 from src.tasks.binary import BinaryClassification
 from src.tasks.classification import Classification
+from src.tasks.dense_regression import DenseRegression
 from src.tasks.labels import MISSING, BadLabel, is_labelled
 from src.tasks.multilabel import MultilabelClassification
 from src.tasks.regression import Regression
+from src.tasks.segmentation import Segmentation
 from src.tasks.sequence_labelling import SequenceLabelling
+from src.tasks.surface_normals import SurfaceNormals
 from src.tasks.task import Task
 
 __all__ = [
@@ -13,9 +16,12 @@ __all__ = [
     "BadLabel",
     "BinaryClassification",
     "Classification",
+    "DenseRegression",
     "MultilabelClassification",
     "Regression",
+    "Segmentation",
     "SequenceLabelling",
+    "SurfaceNormals",
     "Task",
     "is_labelled",
 ]
