@@ -114,12 +114,15 @@ class Batch:
             missing label is NaN in float targets and -100 in integer targets.
         ids: (B,) row numbers in the data set; ``PADDING`` marks rows that only fill up the batch.
         extras: Other columns that belong to the rows, such as groups.
+        weights: {task: (B,)} The weights of its rows, at least 0; a task that is not there has
+            weight 1 in each row. Rows that only fill up the batch have weight 0.
     """
 
     inputs: Tensor | dict[str, Tensor]
     targets: dict[str, Tensor]
     ids: Tensor
     extras: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

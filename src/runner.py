@@ -75,12 +75,17 @@ class ShardableHeads(Protocol):
         """Returns the outputs (B, ..., K, O) of each group of alike tasks."""
 
     def loss_sums(
-        self, outputs: list[Tensor], targets: Mapping[str, Tensor]
+        self,
+        outputs: list[Tensor],
+        targets: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Returns the sums of losses and the counts of labels, both (T,)."""
+        """Returns the sums of losses and the counts of labels, both (T,), weighted by rows."""
 
-    def label_counts(self, targets: Mapping[str, Tensor]) -> Tensor:
-        """Returns the counts of known labels (T,)."""
+    def label_counts(
+        self, targets: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Returns the counts of known labels (T,), weighted by rows."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yields all parameters."""

@@ -61,6 +61,7 @@ class MultiSourceDataset(BatchDataset):
             for key, x in inputs[0].items()
         }
         self.extras: dict[str, Tensor] = {}
+        self.weights: dict[str, tuple[int, str]] = {}  # the source of each, and its name there
         self.targets: dict[str, TargetOfSource] = {}
         for i, (example, prefix) in enumerate(zip(examples, prefixes, strict=True)):
             self.extras |= example.extras
@@ -68,6 +69,8 @@ class MultiSourceDataset(BatchDataset):
                 here = prefix + name
                 by_token = "tokens" in self.inputs and target.ndim > 1 + tasks[here].event_dims
                 self.targets[here] = TargetOfSource(i, name, target, by_token)
+                if name in example.weights:
+                    self.weights[here] = i, name
 
     def __len__(self) -> int:
         return sum(self.rows)
@@ -101,7 +104,12 @@ class MultiSourceDataset(BatchDataset):
             name: concatenate([b.extras.get(name) for b in batches.values()], sizes, x)
             for name, x in self.extras.items()
         }
-        return Batch(inputs.get("", inputs), targets, ids, extras)
+        # rows of other sources have no label of the task, and weight 0
+        weights = {}
+        for here, (owner, name) in self.weights.items():
+            own = [b.weights[name] if i == owner else None for i, b in batches.items()]
+            weights[here] = concatenate(own, sizes, torch.empty(0), 0)
+        return Batch(inputs.get("", inputs), targets, ids, extras, weights)
 
     def _batch_of_each(
         self, ids: Tensor, numbers: Sequence[int], has_padding: bool

@@ -4,14 +4,43 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.batch import PADDING, Batch
-from src.tasks import MISSING
+from src.tasks.labels import get_missing, remove_rows
 
 Split = Literal["train", "val", "test", "predict"]
+
+
+class LazyValues(ABC):
+    """Inputs of many rows that are made when a batch needs them, as images are decoded."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+
+    @abstractmethod
+    def __getitem__(self, rows: Tensor) -> Self:
+        """Returns some rows (B,), not made yet."""
+
+    @abstractmethod
+    def append(self, other: Self) -> Self:
+        """Returns these rows and then others."""
+
+    @abstractmethod
+    def load(self) -> Tensor:
+        """Makes all rows: (N, *shape)."""
+
+    @abstractmethod
+    def hash_rows(self) -> np.ndarray:
+        """Hashes each row: (N,) uint64."""
+
+
+Values = Tensor | LazyValues
+Inputs = Values | dict[str, Values]
 
 
 class BatchDataset(Dataset[Batch], ABC):
@@ -34,60 +63,100 @@ class Rows(BatchDataset):
     """A split in memory; a batch takes one indexing operation per tensor.
 
     Args:
-        inputs: The dense input (N, *shape), or a dict of tensors.
+        inputs: The dense input (N, *shape), or a dict of inputs; some may be lazy.
         targets: {task: (N,) or (N, L)}.
         extras: Other columns that belong to the rows, by name.
         row_info: Columns that identify the rows in files of predictions: 'id', their names, and
             'split', if they belong to several.
+        weights: {task: (N,)} weights of the rows, at least 0; a task that is not there has weight 1
+            in each row. Labels of weight 0 are taken for missing, so that they count nowhere.
     """
 
     def __init__(
         self,
-        inputs: Tensor | dict[str, Tensor],
+        inputs: Inputs,
         targets: dict[str, Tensor] | None = None,
         extras: dict[str, Tensor] | None = None,
         row_info: dict[str, list[Any]] | None = None,
+        weights: dict[str, Tensor] | None = None,
     ) -> None:
         self.inputs = inputs
-        self.targets = targets or {}
+        self.weights = weights or {}
+        self.targets = dict(targets or {})
+        for name, weight in self.weights.items():
+            if name in self.targets:
+                self.targets[name] = remove_rows(self.targets[name], weight == 0)
         self.extras = extras or {}
         self.row_info = row_info or {}
 
     def append(self, other: Self) -> "Rows":
-        """Returns these rows and then those of another split; inputs must be dicts."""
-        # only tables append, and they have dicts and no extras
-        assert isinstance(self.inputs, dict)
-        assert isinstance(other.inputs, dict)
-        inputs = {key: torch.cat([x, other.inputs[key]]) for key, x in self.inputs.items()}
+        """Returns these rows and then those of another split."""
+        # only tables append, and they have no extras
+        inputs = append_inputs(self.inputs, other.inputs)
         targets = {name: torch.cat([y, other.targets[name]]) for name, y in self.targets.items()}
         row_info = {key: [*these, *other.row_info[key]] for key, these in self.row_info.items()}
-        return Rows(inputs, targets, row_info=row_info)
+        weights = {name: torch.cat([w, other.weights[name]]) for name, w in self.weights.items()}
+        return Rows(inputs, targets, row_info=row_info, weights=weights)
 
     def __len__(self) -> int:
-        if isinstance(self.inputs, Tensor):
-            return len(self.inputs)
-        return len(next(iter(self.inputs.values())))
+        if isinstance(self.inputs, dict):
+            return len(next(iter(self.inputs.values())))
+        return len(self.inputs)
 
     def __getitem__(self, ids: Tensor) -> Batch:
         """Returns the rows ``ids``; padding repeats row 0 with all labels missing."""
         # padding reads row 0, whose labels are then masked
         has_padding = len(ids) > 0 and int(ids[-1]) == PADDING
         rows = ids.clamp(min=0) if has_padding else ids
-        if isinstance(self.inputs, Tensor):
-            inputs: Tensor | dict[str, Tensor] = self.inputs.index_select(0, rows)
-        else:
+        inputs: Tensor | dict[str, Tensor]
+        if isinstance(self.inputs, dict):
             inputs = select(self.inputs, rows)
+        else:
+            inputs = select({"": self.inputs}, rows)[""]
         targets = select(self.targets, rows)
+        weights = select(self.weights, rows)
         if has_padding:
             for target in targets.values():
-                target[ids == PADDING] = float("nan") if target.is_floating_point() else MISSING
-        return Batch(inputs, targets, ids, select(self.extras, rows))
+                target[ids == PADDING] = get_missing(target)
+            for weight in weights.values():
+                weight[ids == PADDING] = 0
+        return Batch(inputs, targets, ids, select(self.extras, rows), weights)
 
 
-def select(tensors: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    """Returns some rows of each tensor."""
-    # index_select takes half of the time of tensor[rows]
-    return {name: tensor.index_select(0, rows) for name, tensor in tensors.items()}
+def select(values: Mapping[str, Values], rows: Tensor) -> dict[str, Tensor]:
+    """Returns some rows of each tensor; makes lazy ones."""
+    selected = {}
+    for name, each in values.items():
+        if isinstance(each, LazyValues):
+            selected[name] = each[rows].load()
+        else:
+            # index_select takes half of the time of tensor[rows]
+            selected[name] = each.index_select(0, rows)
+    return selected
+
+
+def take_rows(inputs: Inputs, rows: Tensor) -> Inputs:
+    """Returns some rows of inputs; lazy ones stay lazy."""
+    if isinstance(inputs, dict):
+        return {key: values[rows] for key, values in inputs.items()}
+    return inputs[rows]
+
+
+def append_inputs(first: Inputs, second: Inputs) -> Inputs:
+    """Returns the rows of inputs, and then the rows of others of the same form."""
+
+    def append(x: Values, y: Values) -> Values:
+        if isinstance(x, LazyValues):
+            assert isinstance(y, type(x))
+            return x.append(y)
+        assert isinstance(y, Tensor)
+        return torch.cat([x, y])
+
+    if isinstance(first, dict):
+        assert isinstance(second, dict)
+        return {key: append(values, second[key]) for key, values in first.items()}
+    assert not isinstance(second, dict)
+    return append(first, second)
 
 
 def standard_split(rows: int, seed: int, val: float = 0.2, test: float = 0.2) -> dict[str, Tensor]:

@@ -45,7 +45,7 @@ def measure_affinities(step: "TrainingStep", batch: Batch) -> tuple[Tensor, Tens
         step.seed_randomness(batch)
         rows_TP, totals_2T = step.parameter_rows(batch)
         counts_T = totals_2T[1].double()
-        inverse_T = 1 / counts_T.clamp(min=1)
+        inverse_T = invert_counts(counts_T)
         gram_TT = jacobian.gramian(rows_TP) * inverse_T * inverse_T[:, None]
 
         before_T = sum_losses(step, batch) * inverse_T
@@ -73,8 +73,14 @@ def sum_losses(step: "TrainingStep", batch: Batch) -> Tensor:
     model = step.model
     step.seed_randomness(batch)
     features = model.runner.features(model, batch.inputs)
-    sums_T, _ = model.heads.loss_sums(model.runner.outputs(model, features), batch.targets)
+    outputs = model.runner.outputs(model, features)
+    sums_T, _ = model.heads.loss_sums(outputs, batch.targets, batch.weights)
     return global_sum(sums_T.double())
+
+
+def invert_counts(counts_T: Tensor) -> Tensor:
+    """Returns 1 / counts (T,), and 1 where a task has no label; a sum of weights may be below 1."""
+    return 1 / counts_T.masked_fill(counts_T == 0, 1)
 
 
 def read_rate(step: "TrainingStep") -> float:

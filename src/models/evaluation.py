@@ -62,9 +62,10 @@ class Evaluation:
 
     def _add_grouped(self, batch: Batch, grouped: list[Tensor]) -> dict[str, Tensor]:
         model = self.model
-        self._totals_2T += torch.stack(model.heads.loss_sums(grouped, batch.targets))
+        totals = model.heads.loss_sums(grouped, batch.targets, batch.weights)
+        self._totals_2T += torch.stack(totals)
         outputs = model.heads.split(grouped)
-        self._of_tasks.add(outputs, batch.targets)
+        self._of_tasks.add(outputs, batch.targets, batch.weights)
         return outputs
 
     def _observe(self, batch: Batch) -> None:

@@ -37,10 +37,34 @@ class Group:
             return targets[self.names[0]].unsqueeze(dim)
         return torch.stack([targets[name] for name in self.names], dim)
 
-    def sum_per_task(self, elements: Tensor) -> Tensor:
-        """Sums elements of the targets' shape to (K,)."""
+    def sum_per_task(self, elements: Tensor, weights_BK: Tensor | None = None) -> Tensor:
+        """Sums elements of the targets' shape to (K,), each times the weight of its row.
+
+        Args:
+            elements: (B, ..., K) or (B, ..., K, L).
+            weights_BK: (B, K); None weighs all alike.
+        """
         k = elements.ndim - 1 - self.task.event_dims
+        if weights_BK is not None:
+            shape = [1] * elements.ndim
+            shape[0], shape[k] = weights_BK.shape
+            elements = elements * weights_BK.view(shape)
         return elements.sum([d for d in range(elements.ndim) if d != k])
+
+    def stack_weights(self, weights: Mapping[str, Tensor], like: Tensor) -> Tensor | None:
+        """Stacks the weights of the K tasks' rows, (B, K); None where no task has any.
+
+        Args:
+            weights: {task: (B,)}; a task that is not there has weight 1.
+            like: (B, ...) A tensor on the device where they are used.
+        """
+        if not any(name in weights for name in self.names):
+            return None
+        columns = []
+        for name in self.names:
+            own = weights[name] if name in weights else torch.ones(len(like))
+            columns.append(own.to(like.device))
+        return torch.stack(columns, -1)
 
 
 class Heads(nn.Module):
@@ -133,13 +157,20 @@ class Heads(nn.Module):
         return found
 
     def loss_sums(
-        self, outputs: list[Tensor], targets: Mapping[str, Tensor]
+        self,
+        outputs: list[Tensor],
+        targets: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Returns the sums of the element losses and the counts of known labels, both (T,).
+
+        With weights of rows, an element's loss counts times the weight of its row, and a label
+        counts as that weight.
 
         Args:
             outputs: The outputs of the groups, for rows of this process.
             targets: {task: targets} of the same rows.
+            weights: {task: (B,)} weights of these rows; a task that is not there has weight 1.
 
         Raises:
             UserError: The encoder gives features for each pixel or token, and the data one label
@@ -157,13 +188,25 @@ class Heads(nn.Module):
                     f"{tuple(output.shape[1:-2])}: use an encoder whose features are one for each "
                     "label"
                 )
-            sums.append(group.sum_per_task(group.task.losses(output, stacked)))
-            counts.append(group.sum_per_task(is_labelled(stacked)))
+            rows = group.stack_weights(weights, stacked) if weights else None
+            sums.append(group.sum_per_task(group.task.losses(output, stacked), rows))
+            counts.append(group.sum_per_task(is_labelled(stacked), rows))
         return torch.cat(sums), torch.cat(counts)
 
-    def label_counts(self, targets: Mapping[str, Tensor]) -> Tensor:
-        """Returns the counts of known labels (T,), before any output is there."""
-        counts = [group.sum_per_task(is_labelled(group.stack(targets))) for group in self.groups]
+    def label_counts(
+        self, targets: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Returns the counts of known labels (T,), before any output is there.
+
+        Args:
+            targets: {task: targets} of some rows.
+            weights: {task: (B,)} weights of these rows, as :meth:`loss_sums` takes them.
+        """
+        counts = []
+        for group in self.groups:
+            stacked = group.stack(targets)
+            rows = group.stack_weights(weights, stacked) if weights else None
+            counts.append(group.sum_per_task(is_labelled(stacked), rows))
         return torch.cat(counts)
 
 

@@ -4,7 +4,7 @@ Batch -> sharing -> features per task -> heads -> outputs per task -> losses per
 -> one scalar, which Lightning's automatic optimisation minimises.
 
 Shapes: T tasks; a tensor that ends in _2T has the sums of losses in its first row and the counts of
-known labels in its second.
+known labels in its second. Where rows have weights, a label counts as the weight of its row.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from torch import Tensor
 from src.balancing import GradientBalancer, GramianBalancer, LossBalancer, TaskLosses
 from src.batch import Batch
 from src.collectives import global_sum, replica
-from src.models.affinities import measure_affinities
+from src.models.affinities import invert_counts, measure_affinities
 from src.models.backward.head_gradients import HeadActivations, HeadGradients
 from src.models.backward.jacobian import ParameterJacobian, ShardedJacobian
 from src.models.backward.levels import (
@@ -117,7 +117,7 @@ class TrainingStep:
         model = self.model
         features = model.runner.features(model, batch.inputs)
         outputs = model.runner.outputs(model, features)
-        return model.heads.loss_sums(outputs, batch.targets)
+        return model.heads.loss_sums(outputs, batch.targets, batch.weights)
 
     def weigh_losses(self, sums_T: Tensor, counts_T: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Weighs the losses by a balancer that looks at their values.
@@ -179,7 +179,7 @@ class TrainingStep:
 
         activations = HeadActivations(copies_weights=model.runner.frees_weights)
         outputs, _ = model.heads.record(model.runner.cast_features(model, apart), activations)
-        sums_T, counts_T = model.heads.loss_sums(outputs, batch.targets)
+        sums_T, counts_T = model.heads.loss_sums(outputs, batch.targets, batch.weights)
         totals_2T = torch.stack([sums_T.detach(), counts_T])
         return activations.backward(sums_T.sum()), totals_2T
 
@@ -193,7 +193,7 @@ class TrainingStep:
         Args:
             totals_2T: Sums and counts over all ranks.
         """
-        inverse_T = 1 / totals_2T[1].clamp(min=1)
+        inverse_T = invert_counts(totals_2T[1])
         present_T = totals_2T[1] > 0
         if self._fixed_T is not None:
             fixed_T = self._fixed_T.to(inverse_T)
@@ -305,7 +305,7 @@ class TrainingStep:
         else:
             rows_TP, totals_2T = self.parameter_rows(batch)
             gram_TT = self.jacobian.gramian(rows_TP)
-        inverse_T = 1 / totals_2T[1].clamp(min=1)
+        inverse_T = invert_counts(totals_2T[1])
         return gram_TT * inverse_T * inverse_T[:, None]
 
     def parameter_rows(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,7 @@ class ScheduledStep:
         self.interface = interface
         self.precision = precision
         self.decides_at_end = True
-        self.counts_T = model.heads.label_counts(batch.targets)
+        self.counts_T = model.heads.label_counts(batch.targets, batch.weights)
         self.size = -(-len(batch) // slices)
 
         self._learnt = [p for p in model.balancer.parameters() if p.requires_grad]
@@ -95,11 +95,11 @@ class ScheduledStep:
         with self.precision():
             z = self.interface.unpack(x)
             assert isinstance(z, Tensor)
-            targets = {}
-            for name, target in self.batch.targets.items():
-                targets[name] = target[first : first + len(x)]
+            rows = slice(first, first + len(x))
+            targets = {name: target[rows] for name, target in self.batch.targets.items()}
+            weights = {name: weight[rows] for name, weight in self.batch.weights.items()}
             outputs = self.model.heads(dict.fromkeys(self.model.tasks, z))
-            sums_T, _ = self.model.heads.loss_sums(outputs, targets)
+            sums_T, _ = self.model.heads.loss_sums(outputs, targets, weights)
         return sums_T
 
     def _read_weights(self) -> Tensor:

@@ -24,6 +24,7 @@ from src.tasks.labels import (
     to_integers,
 )
 from src.tasks.task import Task, make_constant
+from src.tasks.weighted_metrics import expand_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,9 @@ class BinaryClassification(Task):
         classes = to_integers(targets).flatten()
         counts = torch.bincount(classes[is_labelled(classes)], minlength=2)
         return {"preds": probabilities(outputs).flatten(), "target": classes, "counts": counts}
+
+    def measure_weights(self, targets: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        return {"weights": expand_weights(weights, targets).flatten()}
 
     def find_undefined(self, counts: Tensor) -> set[str]:
         if not counts.any():

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from src.errors import UserError
 from src.tasks.ensembling import mix_log_probabilities, name_spread
@@ -23,6 +22,7 @@ from src.tasks.labels import (
     pair_with_known,
 )
 from src.tasks.task import Task, make_constant
+from src.tasks.weighted_metrics import ClassMetric, expand_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,20 +97,16 @@ class Classification(Task):
 
     # -- metrics -----------------------------------------------------------------------------------
     def build_metrics(self) -> MetricCollection:
-        settings: dict[str, Any] = {
-            "num_classes": len(self.classes),
-            "ignore_index": MISSING,
-            "validate_args": False,
-        }
+        classes = len(self.classes)
         return MetricCollection(
             {
-                "accuracy": MulticlassAccuracy(average="micro", **settings),
-                "balanced_accuracy": MulticlassAccuracy(average="none", **settings),
-                "f1": MulticlassF1Score(average="none", zero_division=float("nan"), **settings),
-                "count": LabelCount(len(self.classes)),
+                "accuracy": ClassMetric(classes, "accuracy"),
+                "balanced_accuracy": ClassMetric(classes, "recall"),
+                "f1": ClassMetric(classes, "f1"),
+                "count": LabelCount(classes),
             },
-            # balanced accuracy and F1 have the same state: it is updated once
-            compute_groups=[["accuracy"], ["balanced_accuracy", "f1"], ["count"]],
+            # one state, which is updated once
+            compute_groups=[["accuracy", "balanced_accuracy", "f1"], ["count"]],
         )
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -118,15 +114,11 @@ class Classification(Task):
         counts = torch.bincount(targets[is_labelled(targets)], minlength=len(self.classes))
         return {"preds": self.predict(outputs).flatten(), "target": targets, "counts": counts}
 
+    def measure_weights(self, targets: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        return {"weights": expand_weights(weights, targets).flatten()}
+
     def find_undefined(self, counts: Tensor) -> set[str]:
         return set() if counts.any() else set(self.metric_names)
-
-    def derive(self, computed: dict[str, Any]) -> dict[str, Any]:
-        recall = computed.get("balanced_accuracy")
-        if recall is None or not recall.ndim:
-            return computed
-        # torchmetrics has 0 for a class without a label, which has no recall
-        return computed | {"balanced_accuracy": recall.where(computed["count"] > 0, float("nan"))}
 
     def metric_settings(self, output: int = 0) -> dict[str, object]:
         return {"task": "multiclass", "num_classes": len(self.classes), "average": "macro"}

@@ -41,15 +41,22 @@ class TaskEvaluation:
         for collection in metrics.values():
             collection.reset()
 
-    def add(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+    def add(
+        self,
+        outputs: Mapping[str, Tensor],
+        targets: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Adds a batch.
 
         Args:
             outputs: {task: (B, ..., O)}, fp32.
             targets: {task: (B, ...)}; missing labels count nowhere.
+            weights: {task: (B,)} weights of the rows; a task that is not there has weight 1.
         """
+        own = weights or {}
         for name, task in self.tasks.items():
-            task.update_metrics(self.metrics[name], outputs[name], targets[name])
+            task.update_metrics(self.metrics[name], outputs[name], targets[name], own.get(name))
 
     def finish(
         self, stage: str, losses: Mapping[str, tuple[float, float]], choose: bool = False
@@ -58,7 +65,8 @@ class TaskEvaluation:
 
         Args:
             stage: 'val' or 'test'.
-            losses: {task: (sum of its losses, number of its labels)} over all rows.
+            losses: {task: (sum of its losses, number of its labels)} over all rows, each times the
+                weight of its row.
             choose: Whether the tasks' thresholds are chosen on these rows, before anything that
                 depends on them is computed.
         """

@@ -28,6 +28,18 @@ def is_labelled(targets: Tensor) -> Tensor:
     return ~targets.isnan() if targets.is_floating_point() else targets != MISSING
 
 
+def get_missing(targets: Tensor) -> float:
+    """Returns the number that marks a missing label in targets of this type."""
+    return float("nan") if targets.is_floating_point() else MISSING
+
+
+def remove_rows(targets: Tensor, gone: Tensor) -> Tensor:
+    """Returns targets (N, ...) in which the labels of some rows are missing; ``gone`` is (N,)."""
+    if not gone.any():
+        return targets
+    return targets.masked_fill(gone.view(-1, *[1] * (targets.ndim - 1)), get_missing(targets))
+
+
 def to_integers(targets: Tensor) -> Tensor:
     """Turns float targets of 0, 1 or NaN into integers, ``MISSING`` for NaN."""
     return torch.where(targets.isnan(), MISSING, targets).long()

@@ -12,7 +12,13 @@ from torchmetrics import MetricCollection
 from src.errors import UserError
 from src.tasks.added_metrics import AddedMetric
 from src.tasks.binary import binary_losses, example_probabilities, probabilities
-from src.tasks.decisions import MIDDLE, Scores, compute_decision_metrics, find_best_thresholds
+from src.tasks.decisions import (
+    MIDDLE,
+    Scores,
+    compute_decision_metrics,
+    find_best_thresholds,
+    weigh_labels,
+)
 from src.tasks.ensembling import mix_logits, name_spread
 from src.tasks.label_count import LabelCount
 from src.tasks.labels import (
@@ -24,6 +30,7 @@ from src.tasks.labels import (
     to_numbers,
 )
 from src.tasks.task import Task
+from src.tasks.weighted_metrics import expand_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +130,10 @@ class MultilabelClassification(Task):
         counts = torch.stack([(classes == 0).sum(0), (classes == 1).sum(0)])
         return {"preds": probabilities(outputs).flatten(0, -2), "target": classes, "counts": counts}
 
+    def measure_weights(self, targets: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        # one weight for all labels of a row
+        return {"weights": expand_weights(weights, targets[..., 0]).flatten()}
+
     def find_undefined(self, counts: Tensor) -> set[str]:
         if not counts.any():
             return set(self.metric_names)
@@ -136,6 +147,8 @@ class MultilabelClassification(Task):
 
     def compute(self, metrics: MetricCollection) -> dict[str, Tensor]:
         counts = metrics["count"].compute().sum(0)
+        if "scores" in metrics:
+            counts = weigh_labels(metrics["scores"].compute())
         values = self.compute_values(metrics)
         # over all known labels: some columns have more of them than others
         if "accuracy" in values and values["accuracy"].ndim:

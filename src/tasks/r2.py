@@ -8,8 +8,9 @@ from src.tasks.metric_classes import TaskMetric
 
 
 class R2(TaskMetric):
-    """Coefficient of determination per output, 1 - sum (y - p)^2 / sum (y - mean y)^2.
+    """Coefficient of determination per output, 1 - sum w (y - p)^2 / sum w (y - mean y)^2.
 
+    The weights w of rows are 1 where none are given, and mean y is the mean with these weights.
     Missing elements are left out. It is given standardised values, whose sums of squares lose no
     digits, unlike sums of squared years or prices in fp32.
 
@@ -23,12 +24,20 @@ class R2(TaskMetric):
         super().__init__()
         self.add_state("sums", torch.zeros(4, outputs, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, standard_preds: Tensor, standard_target: Tensor) -> None:
-        """Adds a batch of (B, L) predictions and targets; NaN targets do not count."""
+    def update(
+        self,
+        standard_preds: Tensor,
+        standard_target: Tensor,
+        standard_weights: Tensor | None = None,
+    ) -> None:
+        """Adds a batch of (B, L) predictions, targets and weights; NaN targets do not count."""
         mask = is_labelled(standard_target)
         y = standard_target.where(mask, 0).double()
         squares = (standard_preds.double() - y).square() * mask
-        self.sums += torch.stack([mask.double(), y, y.square(), squares]).sum(1)
+        sums = torch.stack([mask.double(), y, y.square(), squares])
+        if standard_weights is not None:
+            sums = sums * standard_weights.double()
+        self.sums += sums.sum(1)
 
     def compute(self) -> Tensor:
         """Returns R2 per output, NaN where fewer than two distinct targets were seen."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
+from torchmetrics import MetricCollection
 
 from src.errors import UserError
 from src.tasks.ensembling import name_spread
@@ -17,6 +17,7 @@ from src.tasks.labels import is_labelled, pair_with_known, to_numbers
 from src.tasks.metric_classes import spell_metric
 from src.tasks.r2 import R2
 from src.tasks.task import Task, make_constant
+from src.tasks.weighted_metrics import MeanError, expand_weights
 
 BOUNDED = ("mae", "rmse", "r2")
 LEAST = -1.0
@@ -142,8 +143,8 @@ class Regression(Task):
     def build_metrics(self) -> MetricCollection:
         return MetricCollection(
             {
-                "mae": MeanAbsoluteError(),
-                "rmse": MeanSquaredError(squared=False),
+                "mae": MeanError(1),
+                "rmse": MeanError(2),
                 "r2": R2(self.values_per_label),
                 "count": LabelCount(self.values_per_label),
             },
@@ -162,6 +163,11 @@ class Regression(Task):
             "standard_target": targets,
             "counts": mask.sum(0),
         }
+
+    def measure_weights(self, targets: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        own = expand_weights(weights, targets).reshape(-1, self.values_per_label)
+        mask = is_labelled(targets).reshape(own.shape)
+        return {"weights": own[mask], "standard_weights": own}
 
     def find_undefined(self, counts: Tensor) -> set[str]:
         return set() if counts.any() else set(self.metric_names)

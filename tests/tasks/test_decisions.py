@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from src.tasks import MISSING, BinaryClassification, MultilabelClassification
 from src.tasks.decisions import (
+    ScoredRows,
     Scores,
     compute_decision_metrics,
     count_decisions,
@@ -102,8 +103,9 @@ def test_decisions_against_sklearn(seed, missing):
     rng = np.random.default_rng(seed)
     preds = torch.tensor(rng.random((20, 2)))
     target = np.where(rng.random((20, 2)) < missing, MISSING, rng.random((20, 2)) < 0.3)
-    got = compute_decision_metrics((preds, torch.tensor(target, dtype=torch.int8)), (0.2, 0.7))
-    counts = count_decisions((preds, torch.tensor(target, dtype=torch.int8)), (0.2, 0.7))
+    rows = ScoredRows(preds, torch.tensor(target, dtype=torch.int8))
+    got = compute_decision_metrics(rows, (0.2, 0.7))
+    counts = count_decisions(rows, (0.2, 0.7))
     for label, threshold in enumerate((0.2, 0.7)):
         known = target[:, label] != MISSING
         y, yes = target[known, label], preds[known, label].numpy() > threshold
@@ -120,11 +122,12 @@ def test_scores_hold_what_all_batches_brought():
     scores = Scores(1)
     scores.update(torch.tensor([0.25, 0.5]), torch.tensor([1, MISSING]))
     scores.update(torch.tensor([[0.75]]), torch.tensor([[0]]))
-    preds, target = scores.compute()
+    preds, target, weights = scores.compute()
+    assert weights is None
     assert preds.tolist() == [[0.25], [0.5], [0.75]]
     assert target.tolist() == [[1], [MISSING], [0]]
     scores.reset()
-    assert [part.shape for part in scores.read_own()] == [(0, 1), (0, 1)]
+    assert [part.shape for part in scores.read_own()[:2]] == [(0, 1), (0, 1)]
 
 
 # -- tasks -----------------------------------------------------------------------------------------
