@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from src.batch import InputShape
 from src.data.dates import DatePart
 from src.data.numbers import BadValue, NumberFormat, is_texts, read_typed_numbers
+from src.data.rows import Inputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +82,14 @@ class Numeric:
             columns.append(missing.astype(float))
         return np.stack(columns, 1).astype(np.float32)
 
+    @classmethod
+    def from_plain(cls, settings: Mapping[str, Any]) -> Self:
+        """Returns the column with the fields of a schema's entry."""
+        # JSON has dicts for formats
+        reads = settings["reads"]
+        form = DatePart(**reads) if "part" in reads else NumberFormat(**reads)
+        return cls(**{**settings, "reads": form})
+
 
 @dataclass(frozen=True)
 class Categorical:
@@ -112,20 +122,81 @@ class Categorical:
         """Returns (N,) int64."""
         return find_positions(to_words(series), self.vocabulary) + 1
 
+    @classmethod
+    def from_plain(cls, settings: Mapping[str, Any]) -> Self:
+        """Returns the column with the fields of a schema's entry."""
+        return cls(settings["column"], tuple(settings["vocabulary"]))
+
     @property
     def size(self) -> int:
         """Number of positions, with the bucket for values that are not in the vocabulary."""
         return len(self.vocabulary) + 1
 
 
-Column = Numeric | Categorical
+@dataclass(frozen=True)
+class MemberColumn(ABC):
+    """A column that is an input of its own, as a text or an image is.
+
+    All numeric and categorical columns of a table together are one input. A sample with several
+    inputs has each under a name, which is that of the column, without a slash or a dot.
+
+    Attributes:
+        column: The column of the file.
+    """
+
+    column: str
+
+    @property
+    def source(self) -> str:
+        """The column of the file."""
+        return self.column
+
+    @property
+    @abstractmethod
+    def shape(self) -> InputShape:
+        """The shape of one sample."""
+
+    @abstractmethod
+    def encode(self, series: pd.Series, path: str) -> tuple[Inputs, list[str]]:
+        """Encodes the values of all rows of a file.
+
+        Args:
+            series: (N,) values; a missing one is NaN or None.
+            path: The file.
+
+        Returns:
+            The inputs, with N rows, in the form that a network with this input alone has; and
+            remarks on them, one line each.
+
+        Raises:
+            BadValue: A value is impossible; the message continues "column ...".
+        """
+
+    @classmethod
+    def from_plain(cls, settings: Mapping[str, Any]) -> Self:
+        """Returns the column with the fields of a schema's entry; JSON has lists for tuples."""
+        return cls(**settings)
+
+
+Column = Numeric | Categorical | MemberColumn
+TABLE = "table"  # the member of numeric and categorical columns
 
 
 def measure_columns(columns: Sequence[Column]) -> InputShape:
     """Returns the shape of the inputs that columns become."""
-    numeric = [column for column in columns if isinstance(column, Numeric)]
-    sizes = tuple(column.size for column in columns if isinstance(column, Categorical))
-    return InputShape((sum(1 + column.indicator for column in numeric),), sizes)
+    members = [(name_member(c), c.shape) for c in columns if isinstance(c, MemberColumn)]
+    if len(members) < len(columns):
+        numeric = [column for column in columns if isinstance(column, Numeric)]
+        sizes = tuple(column.size for column in columns if isinstance(column, Categorical))
+        shape = InputShape((sum(1 + column.indicator for column in numeric),), sizes)
+        members.insert(0, (TABLE, shape))
+    return members[0][1] if len(members) == 1 else InputShape(members=tuple(members))
+
+
+def name_member(column: MemberColumn) -> str:
+    """Returns the name of an input: that of its column, as parts of keys and modules may be."""
+    name = re.sub(r"[^\w-]+", "_", column.column).strip("_") or "column"
+    return f"{name}_" if name == TABLE else name
 
 
 def find_positions(words: pd.Series, vocabulary: Sequence[str | None]) -> np.ndarray:
@@ -172,18 +243,24 @@ def to_words(series: pd.Series) -> pd.Series:
     return pd.Series(taken, index=series.index, name=series.name, dtype="str")
 
 
+def name_kind(kind: type[Column]) -> str:
+    """Returns the name of a kind of column in a schema."""
+    return kind.__name__.lower()
+
+
 def to_plain(column: Column) -> dict[str, Any]:
     """Returns a column as plain values, for a schema."""
-    return {"kind": type(column).__name__.lower(), **asdict(column)}
+    return {"kind": name_kind(type(column)), **asdict(column)}
 
 
-def from_plain(values: Mapping[str, Any]) -> Column:
-    """Returns the column that :func:`to_plain` wrote down."""
-    # JSON has lists for tuples, and dicts for formats
-    settings = {key: value for key, value in values.items() if key != "kind"}
-    if values["kind"] != "numeric":
-        return Categorical(settings["column"], tuple(settings["vocabulary"]))
-    reads = settings.pop("reads")
-    if "part" in reads:
-        return Numeric(reads=DatePart(**reads), **settings)
-    return Numeric(reads=NumberFormat(**reads), **settings)
+def from_plain(
+    values: Mapping[str, Any], kinds: Sequence[type[Column]] = (Numeric, Categorical)
+) -> Column:
+    """Returns the column that :func:`to_plain` wrote down.
+
+    Args:
+        values: The entry of a schema.
+        kinds: The kinds of column that it may be.
+    """
+    kind = {name_kind(kind): kind for kind in kinds}[values["kind"]]
+    return kind.from_plain({key: value for key, value in values.items() if key != "kind"})

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from src.data.columns import Numeric
+from src.data.columns import MemberColumn, Numeric
+from src.data.input_encoding import find_table_inputs
 
 if TYPE_CHECKING:
     from src.data.table import Table
@@ -118,12 +119,16 @@ def bin_inputs(
     Returns:
         {column: (bins of the training rows, bins of the validation rows)}.
     """
-    encoded = table.encode_inputs_of("train")
+    encoded = find_table_inputs(table.encode_inputs_of("train"))
+    if not encoded:
+        return {}
     dense = encoded["dense"].numpy()
     categorical = iter(encoded["categorical"].numpy().T)
     place = 0
     found = {}
     for column in table.columns:
+        if isinstance(column, MemberColumn):
+            continue
         if isinstance(column, Numeric):
             values = dense[:, place]
             place += 1 + column.indicator

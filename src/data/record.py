@@ -10,20 +10,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import numpy as np
 
-from src.data.columns import Categorical, Numeric, to_plain
+from src.data.columns import Categorical, Column, Numeric, name_kind, to_plain
 from src.data.kinds import task_from_plain
 from src.data.labels import Labels
+from src.data.rows import Inputs, LazyValues
 from src.files.typed import Count, Damaged, Such, find_mismatch, read_json
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from src.data.table import Table
 
 LETTERS = {"train": "t", "val": "v", "test": "e"}
@@ -66,15 +65,20 @@ def unpack_sides(text: str) -> dict[str, np.ndarray]:
     return {name: np.flatnonzero(side == letter) for name, letter in LETTERS.items()}
 
 
-def hash_rows(inputs: Mapping[str, Tensor]) -> np.ndarray:
+def hash_rows(inputs: Inputs) -> np.ndarray:
     """Hashes the inputs of each row, as a network reads them: (N,) uint64."""
     import pandas as pd
 
     # 48 of 64 bits tell rows apart well enough, and keep the schema small
-    arrays = [values.numpy() for values in inputs.values()]
-    columns = [column for array in arrays for column in array.T]
+    several = list(inputs.values()) if isinstance(inputs, dict) else [inputs]
+    columns: list[np.ndarray] = []
+    for values in several:
+        if isinstance(values, LazyValues):
+            columns.append(values.hash_rows())
+        else:
+            columns += list(values.flatten(1).numpy().T)
     if not columns:
-        return np.zeros(len(arrays[0]), dtype=np.uint64)
+        return np.zeros(len(several[0]), dtype=np.uint64)
     frame = pd.DataFrame(dict(enumerate(columns)))
     return pd.util.hash_pandas_object(frame, index=False).to_numpy() >> np.uint64(8 * (8 - BYTES))
 
@@ -177,15 +181,21 @@ def compute_seal(schema: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def read_schema(path: str) -> dict[str, Any]:
+def read_schema(
+    path: str, kinds: Sequence[type[Column]] = (Numeric, Categorical)
+) -> dict[str, Any]:
     """Reads the schema.json of a run on a table.
+
+    Args:
+        path: The file.
+        kinds: The kinds of input columns that it may hold.
 
     Raises:
         Damaged: It is not as the run has written it. The message names the entry and what belongs
             there, if that can be told.
     """
     saved: dict[str, Any] = read_json(path, Schema)
-    wrong = find_contradiction(saved)
+    wrong = find_contradiction(saved, kinds)
     if wrong is not None:
         raise Damaged(path, wrong)
     if saved["seal"] != compute_seal(saved):
@@ -195,11 +205,11 @@ def read_schema(path: str) -> dict[str, Any]:
     return saved
 
 
-def find_contradiction(saved: Mapping[str, Any]) -> str | None:
+def find_contradiction(saved: Mapping[str, Any], kinds: Sequence[type[Column]]) -> str | None:
     """Says which entries of a schema, whose types are right, contradict others; None if none do."""
     train = saved["files"]["train"]
     for number, column in enumerate(saved["inputs"]):
-        if wrong := find_wrong_input(column, f"inputs[{number}]", train["columns"]):
+        if wrong := find_wrong_input(column, f"inputs[{number}]", train["columns"], kinds):
             return wrong
     for name, record in saved["tasks"].items():
         if wrong := find_wrong_task(record, f"tasks.{name}", train["columns"]):
@@ -217,17 +227,19 @@ def find_contradiction(saved: Mapping[str, Any]) -> str | None:
     return None
 
 
-def find_wrong_input(column: Mapping[str, Any], place: str, columns: list[str]) -> str | None:
+def find_wrong_input(
+    column: Mapping[str, Any], place: str, columns: list[str], kinds: Sequence[type[Column]]
+) -> str | None:
     """Says what is wrong in the entry of an input column; None if nothing is."""
-    kinds = {"numeric": Numeric, "categorical": Categorical}
-    kind = kinds.get(str(column.get("kind")))
+    names = {name_kind(kind): kind for kind in kinds}
+    kind = names.get(str(column.get("kind")))
     if kind is None:
-        wanted = " or ".join(map(repr, kinds))
+        wanted = " or ".join(map(repr, names))
         return f"{place}.kind is {column.get('kind')!r}, where {wanted} belongs"
     settings = {key: value for key, value in column.items() if key != "kind"}
     if wrong := find_mismatch(settings, kind, place):
         return wrong
-    source = column["source"] if kind is Numeric else column["column"]
+    source = column.get("source", column["column"])
     if source not in columns:
         return f"{place} reads '{source}', which is none of files.train.columns"
     return None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.data.columns import Numeric
+from src.data.columns import Column, MemberColumn, Numeric, name_kind
 from src.data.record import hash_rows
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ def describe_table(table: Table, reasons: Mapping[str, str]) -> list[str]:
     for name, task in table.tasks.items():
         reason = reasons.get(name, "as in the schema")
         notes.append(f"task {name}: {type(task).__name__} ({reason})")
-    numeric = sum(isinstance(column, Numeric) for column in table.columns)
-    categorical = len(table.columns) - numeric
-    notes.append(f"inputs: {numeric} numeric and {categorical} categorical columns")
+    notes.append(f"inputs: {describe_columns(table.columns)}")
     notes += [f"dropped {name}: {reason}" for name, reason in table.dropped.items()]
     notes += table.table_files.notes()
 
@@ -38,6 +36,17 @@ def describe_table(table: Table, reasons: Mapping[str, str]) -> list[str]:
     if table.folds is not None:
         fold = f" (fold {table.fold} of 0 to {table.folds - 1})"
     return [*notes, f"rows: {train} to train, {val} to validate, {test} to test{fold}"]
+
+
+def describe_columns(columns: Sequence[Column]) -> str:
+    """Counts the input columns, and names the ones that are inputs of their own."""
+    members = [column for column in columns if isinstance(column, MemberColumn)]
+    named = [f"{name_kind(type(column))} '{column.column}'" for column in members]
+    numeric = sum(isinstance(column, Numeric) for column in columns)
+    categorical = len(columns) - len(members) - numeric
+    if numeric or categorical:
+        named.insert(0, f"{numeric} numeric and {categorical} categorical columns")
+    return ", ".join(named)
 
 
 def describe_new_rows(table: Table) -> str:

@@ -1,12 +1,17 @@
-"""Checks of a table's settings: by themselves, and against the columns of its file."""
+"""The settings of a table, checked by themselves and against the columns of its file."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lightning.fabric.utilities.rank_zero import rank_zero_warn
 
+from src.data.columns import Categorical, Column, Numeric
+from src.data.datamodule import MultiTaskDataModule
+from src.data.file_format import FileFormat
 from src.data.folds import check_fold
+from src.data.record import read_schema
+from src.data.targets import find_columns_of_tasks, is_pattern, refuse_unknown_settings
 from src.errors import UserError, suggest_or_list
 
 if TYPE_CHECKING:
@@ -15,6 +20,138 @@ if TYPE_CHECKING:
     from src.data.table import Table
 
 TEST_FRACTION = 0.15
+
+
+class TableSettings(MultiTaskDataModule):
+    """The settings of a table.
+
+    Args:
+        path: A .csv, .tsv, .parquet or .arff file.
+        targets: Columns to predict: a list, or {task: column or columns}. Several columns form one
+            task (multi-label if they hold 0 and 1, else a vector regression). A name may be a
+            pattern, such as Class*.
+        tasks: {task: its kind or settings}: the name of a kind (Regression), settings
+            ({weight: 2}), or both ({class_path: Regression, init_args: {loss: huber}}); a Task
+            object from Python.
+        inputs: Columns to learn from; None for all that no other setting names.
+        drop: Columns that must not be inputs.
+        categorical: Columns to read as categories, whatever they look like.
+        dates: What to do with columns of dates: refuse them, or expand them into year, month, day,
+            weekday and hour.
+        date_format: How dates are written, such as %d/%m/%Y, where their columns do not tell.
+        missing: Words and numbers that mean that a value is missing, besides the usual ones.
+        missing_defaults: Whether the usual ones mean it: an empty cell, ?, NA, NaN, null, None ...
+        decimal: The mark before decimals; None to find it in the training rows.
+        thousands: The mark between thousands; None to find it in the training rows.
+        format: csv, tsv, parquet or arff; None for what the file's name says.
+        delimiter: The mark between the columns of a text file, or 'spaces'; None for a comma, or a
+            tab in .tsv files.
+        names: Names of the columns of a text file without a header.
+        id: Column that names the rows in predictions.
+        group: Column of groups that must stay on one side of the split.
+        stratify: Columns whose values all sides of a random split have in proportion.
+        split_column: Column that says train, val or test.
+        val_path: File of validation rows; otherwise they are split off.
+        test_path: File of test rows; otherwise they are split off.
+        val_fraction: Share of the rows that validates.
+        test_fraction: Share of the rows that tests.
+        folds: Number of folds; one of them tests, and test_fraction has no effect. Folds keep
+            groups whole, and strata in proportion.
+        fold: The fold that tests, from 0.
+        split_seed: Seed of the split. It is not the run's seed, so that runs with several seeds are
+            tested on the same rows.
+        schema_path: A run's schema.json, whose columns are read as that run read them.
+        batch_size: Rows per step over all devices together.
+        eval_batch_size: Rows per evaluation step over all devices.
+        num_workers: Processes that prepare batches; 0 is fastest for data in memory.
+        seed: Seed of the order of training batches.
+
+    Attributes:
+        column_kinds: The kinds of input columns that the schema of a run may hold.
+        dropped: {column: why it is no input}; filled when the columns are read.
+        column_notes: What a person should know of how columns and rows were read, one line each.
+    """
+
+    can_fold = True
+    column_kinds: ClassVar[tuple[type[Column], ...]] = (Numeric, Categorical)
+
+    def __init__(
+        self,
+        path: str,
+        targets: list[str] | dict[str, str | list[str]] | None = None,
+        tasks: dict[str, Any] | None = None,
+        inputs: list[str] | None = None,
+        drop: list[str] | None = None,
+        categorical: list[str] | None = None,
+        dates: Literal["refuse", "expand"] = "refuse",
+        date_format: str | None = None,
+        missing: list[str] | None = None,
+        missing_defaults: bool = True,
+        decimal: str | None = None,
+        thousands: str | None = None,
+        format: str | None = None,
+        delimiter: str | None = None,
+        names: list[str] | None = None,
+        id: str | None = None,
+        group: str | None = None,
+        stratify: list[str] | None = None,
+        split_column: str | None = None,
+        val_path: str | None = None,
+        test_path: str | None = None,
+        val_fraction: float = 0.15,
+        test_fraction: float = TEST_FRACTION,
+        folds: int | None = None,
+        fold: int = 0,
+        split_seed: int = 0,
+        schema_path: str | None = None,
+        batch_size: int = 256,
+        eval_batch_size: int = 4096,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, num_workers, seed)
+        words = tuple(str(word) for word in missing or ())
+        columns = tuple(names) if names else None
+        self.layout = FileFormat(format, delimiter, columns, words, missing_defaults)
+        self.path = path
+        self.val_path = val_path
+        self.test_path = test_path
+        self.settings = tasks or {}
+
+        # how columns are read
+        self.inputs = inputs
+        self.drop = drop or []
+        self.categorical = categorical or []
+        self.dates = dates
+        self.date_format = date_format
+        self.decimal = decimal
+        self.thousands = thousands
+
+        # how rows are split
+        self.id = id
+        self.group = group
+        self.stratify = stratify or []
+        self.split_column = split_column
+        self.val_fraction = val_fraction
+        self.folds = folds
+        self.fold = fold
+        self.test_fraction = find_test_share(folds, fold, test_fraction)
+        self.split_seed = split_seed
+        check_settings(self, targets)
+
+        self.saved = None if schema_path is None else read_schema(schema_path, self.column_kinds)
+        if self.saved is None and not targets:
+            raise UserError(
+                "data.targets is missing: "
+                "name the columns to predict, such as --data.targets '[income, hours]'"
+            )
+        self.targets_given = targets or {}
+        if self.saved is None and not any(map(is_pattern, self.targets_given)):
+            # impossible names are refused before a file is read
+            refuse_unknown_settings(self.settings, find_columns_of_tasks(self.targets_given, None))
+
+        self.dropped: dict[str, str] = {}
+        self.column_notes: list[str] = []
 
 
 def find_test_share(folds: int | None, fold: int, test_fraction: float) -> float:
@@ -31,7 +168,7 @@ def find_test_share(folds: int | None, fold: int, test_fraction: float) -> float
     return 1 / folds
 
 
-def check_settings(table: Table, targets: object) -> None:
+def check_settings(table: TableSettings, targets: object) -> None:
     """Checks the settings before any file is read.
 
     Raises:
@@ -72,7 +209,7 @@ def check_settings(table: Table, targets: object) -> None:
         )
 
 
-def refuse_other_test_rows(table: Table) -> None:
+def refuse_other_test_rows(table: TableSettings) -> None:
     """Refuses settings that say which rows test, where folds do.
 
     Raises:

@@ -59,7 +59,7 @@ class Missing(Toy):
 
     def split(self, name: Split) -> Rows:
         rows = super().split(name)
-        batch = Batch(rows.inputs, rows.targets, torch.arange(len(rows)))
+        batch = rows[torch.arange(len(rows))]
         remove_labels(batch, STOPPED)
         return Rows(rows.inputs, batch.targets)
 
