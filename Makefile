@@ -21,7 +21,7 @@ TESTS = $(if $(ROOM),$(or $(wildcard tests/$(ROOM) tests/$(dir $(ROOM))test_$(no
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev train test test-slow lint format bench bench-parallel parity study \
-	tensorboard notebooks fork lock clean
+	results tensorboard notebooks fork lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ bench-parallel: $(DEV) ## measure what two processes bring and cost, into the sa
 study: $(DEV) ## run the published studies, into tests/benchmarks/STUDIES.md; ROOT=folder of Adult
 	$(BIN)/python -m tests.benchmarks.studies --parallel 2 digits-balancing \
 		$(if $(ROOT),adult --root $(ROOT))
+
+results: $(DEV) ## train the published experiments, into tests/benchmarks/RESULTS.md; ROOT=folder of data sets
+	$(BIN)/python -m tests.benchmarks.results --root "$(ROOT)" --parallel 2 $(ARGS)
 
 parity: $(DEV) ## run everything on every topology, into tests/benchmarks/PARITY.md (half an hour)
 	$(BIN)/python -m tests.integration.parity

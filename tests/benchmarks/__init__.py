@@ -10,6 +10,7 @@ import lightning
 import torch
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
+MARK = "<!-- below: written by `make {}` -->\n"
 
 
 def machine() -> str:
@@ -18,9 +19,15 @@ def machine() -> str:
     return f"{date.today()}: {platform.machine()}, {os.cpu_count()} cores, one thread, {versions}"
 
 
+def read(target: str) -> str:
+    """Returns the text that a make target has written before."""
+    _, _, rest = RESULTS.read_text().partition(MARK.format(target))
+    return re.split(r"^<!-- below: .* -->$", rest, maxsplit=1, flags=re.M)[0].strip()
+
+
 def write(target: str, text: str) -> None:
     """Puts a text in place of what a make target has written before."""
-    mark = f"<!-- below: written by `make {target}` -->\n"
+    mark = MARK.format(target)
     whole = RESULTS.read_text()
     if mark not in whole:
         whole = f"{whole.rstrip()}\n\n{mark}"

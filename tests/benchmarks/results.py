@@ -1,0 +1,172 @@
+"""Trains the published experiments with several seeds, and writes their test results to RESULTS.md.
+
+python -m tests.benchmarks.results --root FOLDER [tox21 treebank ...] (`make results` calls this)
+
+FOLDER holds one folder per data set, named as in ``EXPERIMENTS``. Runs that are there already, in
+logs/results, are not trained again: delete them after a change of the code.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+
+from tests.benchmarks import machine, read, write
+from tests.launching import ROOT
+
+LOGS = ROOT / "logs" / "results"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A file of configs/experiment, with figures that others have reached.
+
+    Attributes:
+        folder: The folder of its data below --root.
+        metrics: {heading: key of metrics.json}.
+        source: Whose figures stand beside ours, in words.
+        rows: {heading: flags of the row}.
+        published: {heading of the row: figures of others, one for each metric}.
+        seeds: Number of seeds.
+    """
+
+    folder: str
+    metrics: dict[str, str]
+    source: str
+    rows: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"": ()})
+    published: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+    seeds: int = 3
+
+
+def balance_by(name: str) -> tuple[str, ...]:
+    """Returns the flags that choose a balancer."""
+    return ("--model.balancer", name)
+
+
+EXPERIMENTS = {
+    "adult": Experiment(
+        "adult",
+        {
+            "income AUC": "test/income/auroc",
+            "never-married AUC": "test/never_married/auroc",
+            "college AUC": "test/college/auroc",
+            "hours R2": "test/hours/r2",
+        },
+        "scikit-learn's gradient boosting, one model a task",
+        published={"": (0.886, 0.885, 0.868, 0.261)},
+    ),
+    "multi-mnist": Experiment(
+        "mnist",
+        {"top left": "test/top_left/accuracy", "bottom right": "test/bottom_right/accuracy"},
+        "published in papers of the methods, whose generators differ by up to a point",
+        rows={
+            "equal weights": balance_by("StaticWeights"),
+            "UncertaintyWeights": balance_by("UncertaintyWeights"),
+            "MGDA": balance_by("MGDA"),
+            "PCGrad": balance_by("PCGrad"),
+            "NashMTL": balance_by("NashMTL"),
+        },
+        published={
+            "equal weights": (0.9547, 0.9445),
+            "UncertaintyWeights": (0.9570, 0.9451),
+            "MGDA": (0.9557, 0.9433),
+            "PCGrad": (0.9551, 0.9456),
+            "NashMTL": (0.9584, 0.9478),
+        },
+    ),
+}
+
+
+def train(name: str, heading: str, seed: int, root: Path) -> dict[str, float]:
+    """Returns the test metrics of one run, which is trained if it is not there.
+
+    Raises:
+        CalledProcessError: The run fails.
+    """
+    experiment = EXPERIMENTS[name]
+    folder = LOGS / name / f"{heading or 'plain'}-{seed}".replace(" ", "-")
+    found = sorted(folder.glob("*/metrics.json"))
+    if not found:
+        words = ["--config", f"configs/experiment/{name}.yaml"]
+        words += ["--data.root", str(root / experiment.folder), "--seed", str(seed)]
+        words += ["--logs", str(folder.parent), "--name", folder.name]
+        subprocess.run(
+            [sys.executable, "-m", "src.train", *words, *experiment.rows[heading]],
+            cwd=ROOT,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        found = sorted(folder.glob("*/metrics.json"))
+    metrics: dict[str, float] = json.loads(found[-1].read_text())["test"]
+    return metrics
+
+
+def tabulate(name: str, root: Path, parallel: int) -> str:
+    """Returns the table of an experiment, in Markdown."""
+    experiment = EXPERIMENTS[name]
+    jobs = [(row, seed) for row in experiment.rows for seed in range(experiment.seeds)]
+    with ThreadPoolExecutor(parallel) as pool:
+        results = list(pool.map(lambda job: train(name, *job, root), jobs))
+    by_row: dict[str, list[dict[str, float]]] = {row: [] for row in experiment.rows}
+    for (row, _), metrics in zip(jobs, results, strict=True):
+        by_row[row].append(metrics)
+
+    lines = [
+        f"### {name}",
+        "",
+        f"`python -m src.train --config configs/experiment/{name}.yaml --data.root FOLDER`, "
+        f"{experiment.seeds} seeds, {machine()}. In brackets: {experiment.source}.",
+        "",
+        "| " + " | ".join(["test", *experiment.metrics]) + " |",
+        "|" + "---|" * (len(experiment.metrics) + 1),
+    ]
+    for row, runs in by_row.items():
+        others = experiment.published.get(row, (None,) * len(experiment.metrics))
+        cells = [row or "mean ± standard deviation over seeds"]
+        for key, other in zip(experiment.metrics.values(), others, strict=True):
+            cells.append(show([run[key] for run in runs], other))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def show(values: Sequence[float], other: float | None) -> str:
+    """Returns mean and standard deviation over seeds, with a figure of others in brackets."""
+    spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
+    beside = "" if other is None else f" ({other:g})"
+    return f"{mean(values):.4f}{spread}{beside}"
+
+
+def read_tables() -> dict[str, str]:
+    """Returns {experiment: its table} of the file as it is."""
+    parts = re.split(r"^(?=### )", read("results"), flags=re.M)[1:]
+    return {part.splitlines()[0].removeprefix("### "): part.strip() for part in parts}
+
+
+def main() -> None:
+    """Trains what is missing, and replaces the section of RESULTS.md."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.results")
+    parser.add_argument("names", nargs="*", help="experiments; all without")
+    parser.add_argument("--root", required=True, help="folder of the data sets' folders")
+    parser.add_argument("--parallel", type=int, default=1, help="runs side by side")
+    words = parser.parse_args()
+    unknown = set(words.names) - set(EXPERIMENTS)
+    if unknown:
+        parser.error(f"no such experiment: {', '.join(sorted(unknown))}")
+
+    for name in words.names or EXPERIMENTS:
+        text = tabulate(name, Path(words.root).resolve(), words.parallel)
+        tables = read_tables() | {name: text}
+        # an interruption keeps the experiments before it
+        ordered = [tables[each] for each in EXPERIMENTS if each in tables]
+        write("results", "\n\n".join(["## Experiments", *ordered]))
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()
