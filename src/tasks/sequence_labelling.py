@@ -3,12 +3,23 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from src.errors import UserError
 from src.tasks.classification import Classification
-from src.tasks.ensembling import name_spread
+from src.tasks.crf import (
+    CrfHead,
+    compute_pair_marginals,
+    crf_losses,
+    fill_padding,
+    find_best_paths,
+    mix_chains,
+    unpack,
+)
+from src.tasks.head import Head
+from src.tasks.labels import MISSING
 from src.tasks.spans import (
     SCHEMES,
     Scheme,
@@ -36,13 +47,21 @@ class SequenceLabelling(Classification):
     conlleval (seqeval's default, the script of the CoNLL shared tasks). Tokens without label are
     left out before spans are read.
 
+    With ``crf`` the classes of a sentence are predicted together, by a linear-chain conditional
+    random field: outputs are (B, S, C x C) log potentials of a class behind another, see
+    :mod:`src.tasks.crf`. The loss of a sentence is -log p(labels), spread evenly over its labelled
+    tokens, where missing labels are summed out; the most probable path is what is predicted. Time
+    and memory grow with C^2.
+
     Attributes:
+        crf: Whether the classes of a sentence are predicted together.
         scheme: IOB2-strict or conlleval. When None it is IOB2-strict where all classes are O, B-X
             or I-X, and there are no spans elsewhere.
         monitor: The metric that counts for model selection; empty: F1 of the spans, and accuracy
             where there are none.
     """
 
+    crf: bool = False
     scheme: Scheme | None = None
     monitor: str = ""
 
@@ -54,6 +73,12 @@ class SequenceLabelling(Classification):
             raise UserError(
                 f"{kind}: pooled reads one vector a sentence, and each token has a label: use "
                 "Classification for the label of a sentence"
+            )
+        if self.crf and (self.label_smoothing or self.class_weights):
+            setting = "label_smoothing" if self.label_smoothing else "class_weights"
+            raise UserError(
+                f"{kind}: {setting} is of the loss of single tokens, and crf predicts sentences as "
+                "a whole: leave out one of them"
             )
         # what follows from the classes is settled once they are known
         if self.classes:
@@ -69,6 +94,29 @@ class SequenceLabelling(Classification):
                     f"class '{bad}': leave the scheme out"
                 )
         super().__post_init__()
+
+    # -- the loss ----------------------------------------------------------------------------------
+    @property
+    def out_features(self) -> int:
+        return len(self.classes) ** (2 if self.crf else 1)
+
+    def head(self, features: int) -> Head:
+        if not self.crf:
+            return super().head(features)
+        return CrfHead(features, len(self.classes), depth=self.depth, width=self.width)
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if not self.crf:
+            return super().losses(outputs, targets)
+        # a head of its own class runs by itself: behind the tokens there is one task
+        rows, tokens = len(targets), targets[:1].numel()
+        psi = unpack(outputs.reshape(rows, tokens, self.out_features))
+        labels = targets.reshape(rows, tokens)
+        if not psi.requires_grad:
+            # predictions are NaN at padding; where there is a label, NaN is a fault to be seen
+            unlabelled = (labels == MISSING)[..., None, None]
+            psi = torch.where(unlabelled, fill_padding(psi), psi)
+        return crf_losses(psi, labels).view_as(targets)
 
     # -- metrics -----------------------------------------------------------------------------------
     @property
@@ -115,6 +163,52 @@ class SequenceLabelling(Classification):
             return f"F1 of spans ({self.scheme})"
         return super().describe_score()
 
+    # -- predictions -------------------------------------------------------------------------------
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Turns outputs (B, S, O) into positions in ``classes`` (B, S)."""
+        if not self.crf:
+            return super().predict(outputs)
+        return find_best_paths(fill_padding(unpack(outputs)))
+
+    @property
+    def _has_probabilities(self) -> bool:
+        return not self.crf
+
+    @property
+    def _predicts_by_probability(self) -> bool:
+        return not self.crf
+
+    def mix(self, outputs_M: Tensor) -> Tensor:
+        """Returns the outputs that predict the mean of the probabilities.
+
+        They are those of each token's classes, with ``crf`` those of each two neighbours' classes.
+        """
+        if not self.crf:
+            return super().mix(outputs_M)
+        mixed = mix_chains(fill_padding(unpack(outputs_M))).flatten(-2)
+        return mixed.masked_fill(outputs_M.isnan().any(0), float("nan"))
+
+    def average(self, outputs_M: Tensor) -> Tensor:
+        if not self.crf:
+            return super().average(outputs_M)
+        # potentials belong together in a whole sentence
+        first = outputs_M[0]
+        agree = ((outputs_M == first) | first.isnan()).all(0).flatten(1).all(1)
+        mixed = self.mix(outputs_M.double()).to(first.dtype)
+        return torch.where(agree[:, None, None], first, mixed)
+
+    def measure_spread(self, outputs_M: Tensor, mixed: Tensor) -> dict[str, Any]:
+        """Returns that of the predicted classes' probabilities, mean over the tokens."""
+        if self.crf:
+            psi_M = fill_padding(unpack(outputs_M.double()))
+            probabilities_M = torch.stack([compute_pair_marginals(psi).sum(-2) for psi in psi_M])
+        else:
+            probabilities_M = outputs_M.double().softmax(-1)
+        classes = self.predict(mixed)[..., None].expand(*outputs_M.shape[:-1], 1)
+        chosen_M = probabilities_M.gather(-1, classes).squeeze(-1)
+        chosen_M = chosen_M.masked_fill(mixed.isnan().any(-1), float("nan"))
+        return {"spread": chosen_M.std(0, correction=0).nanmean(-1).tolist()}
+
     # -- people ------------------------------------------------------------------------------------
     def decode(self, outputs: Tensor) -> dict[str, Any]:
         """Returns the classes of each sentence in one text, from outputs (B, S, O).
@@ -135,13 +229,6 @@ class SequenceLabelling(Classification):
             kept = [str(self.classes[k]) for k, is_real in zip(row, mask, strict=True) if is_real]
             texts.append(" ".join(kept))
         return texts
-
-    def measure_spread(self, outputs_M: Tensor, mixed: Tensor) -> dict[str, Any]:
-        """Returns that of the predicted classes' probabilities, mean over the tokens."""
-        classes = self.predict(mixed)[..., None].expand(*outputs_M.shape[:-1], 1)
-        chosen = outputs_M.double().softmax(-1).gather(-1, classes).squeeze(-1)
-        spread = chosen.std(0, correction=0)
-        return name_spread(spread, ())
 
 
 def span_metric(name: str, scheme: str) -> str:
