@@ -6,6 +6,7 @@ from src.data.digits import Digits
 from src.data.sources import Sources
 from src.data.synthetic import Synthetic
 from src.data.table import Table
+from src.data.treebank import Treebank
 
 __all__ = [
     "Adult",
@@ -16,4 +17,5 @@ __all__ = [
     "Split",
     "Synthetic",
     "Table",
+    "Treebank",
 ]

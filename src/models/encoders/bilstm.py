@@ -1,0 +1,125 @@
+"""A bidirectional LSTM for sentences: words and their characters, for labels of words."""
+
+import torch
+from torch import Tensor, nn
+
+from src.batch import InputShape
+from src.errors import UserError
+from src.models.dropout import Dropout
+from src.models.encoders.convnet import describe
+from src.models.encoders.encoder import Encoder, State
+from src.models.encoders.transformer import Pieces, join_mask, split_mask
+
+
+class WordsAndPieces(nn.Module):
+    """The embedding of each token, and beside it the vector of its pieces.
+
+    {'tokens': (B, S), 'parts': (B, S, P)} -> (B, S, D), and the mask of the real tokens (B, S).
+    """
+
+    def __init__(self, shape: InputShape, word_size: int, piece_size: int, dropout: float) -> None:
+        super().__init__()
+        self.words = nn.Embedding(shape.tokens, word_size)
+        nn.init.normal_(self.words.weight, std=0.1)
+        self.pieces = Pieces(shape.parts, piece_size) if shape.parts else None
+        self.dropout = Dropout(dropout)
+        self.features = word_size + (piece_size if shape.parts else 0)
+
+    def forward(self, inputs: dict[str, Tensor]) -> State:
+        """Returns x and the mask."""
+        x = self.words(inputs["tokens"])
+        if self.pieces is not None:
+            x = torch.cat([x, self.pieces(inputs["parts"])], -1)
+        return join_mask(self.dropout(x), inputs["tokens"] > 0)
+
+
+class Layer(nn.Module):
+    """Two LSTMs side by side: one reads a sentence from its first token, one from its last.
+
+    The second one reads the real tokens in reverse order. Padding comes behind them in both
+    directions, so that it changes nothing, to the bit.
+    """
+
+    def __init__(self, size: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.forwards = nn.LSTM(size, width // 2, batch_first=True)
+        self.backwards = nn.LSTM(size, width // 2, batch_first=True)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, state: State) -> State:
+        """(B, S, size) -> (B, S, width)."""
+        x, mask = split_mask(state)
+        if mask is None:
+            mask = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
+        order = reverse_order(mask)[..., None]
+        there, _ = self.forwards(x)
+        back, _ = self.backwards(x.gather(1, order.expand_as(x)))
+        z = torch.cat([there, back.gather(1, order.expand_as(back))], -1)
+        return join_mask(self.dropout(z), mask)
+
+
+def reverse_order(mask: Tensor) -> Tensor:
+    """Returns the places that reverse the real positions (B, S) of each row; padding stays."""
+    steps = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+    return torch.where(mask, mask.sum(1, keepdim=True) - 1 - steps, steps)
+
+
+class BiLSTM(Encoder):
+    """A bidirectional LSTM over words and characters, ``depth`` layers deep.
+
+    (Ma and Hovy, "End-to-end sequence labeling via bi-directional LSTM-CNNs-CRF", ACL 2016.) A
+    token is its word's embedding, beside a convolution over its pieces if the data gives them. The
+    embedding is one stage, each layer another. Features are per token (B, S, D), zero at padding,
+    and do not depend on how far a sentence is padded.
+
+    Args:
+        shape: The shape of one sample: tokens, or a sequence (steps, features) in which nothing is
+            padded.
+        width: Width of the layers, half of it for each direction, and size of the features.
+        depth: Number of layers.
+        word_size: Size of the words' embeddings.
+        piece_size: Number of filters over pieces.
+        dropout: Share of units dropped behind the embedding and each layer.
+    """
+
+    def __init__(
+        self,
+        shape: InputShape,
+        width: int = 256,
+        depth: int = 2,
+        word_size: int = 128,
+        piece_size: int = 96,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(shape)
+        if shape.categories or shape.nodes or not (shape.tokens or len(shape.dense) == 2):
+            raise UserError(
+                "BiLSTM reads tokens or sequences (steps, features), but the data gives "
+                f"{describe(shape)}: use another --model.encoder"
+            )
+        if width < 2 or width % 2 or depth < 1 or word_size < 1 or piece_size < 1:
+            raise UserError(
+                f"BiLSTM: width {width} must be even and at least 2, depth {depth}, word_size "
+                f"{word_size} and piece_size {piece_size} at least 1"
+            )
+        if not 0 <= dropout < 1:
+            raise UserError(f"BiLSTM: dropout {dropout} is outside [0, 1)")
+        first: nn.Module
+        if shape.tokens:
+            embedding = WordsAndPieces(shape, word_size, piece_size, dropout)
+            size = embedding.features
+            first = embedding
+        else:
+            size = width
+            first = nn.Linear(shape.dense[1], width)
+        layers = [Layer(size if k == 0 else width, width, dropout) for k in range(depth)]
+        self.stages = nn.Sequential(first, *layers[:-1], nn.Sequential(layers[-1], Finish()))
+        self.features = width
+
+
+class Finish(nn.Module):
+    """Drops the mask: a state -> features (B, S, D), zero at padding."""
+
+    def forward(self, state: State) -> Tensor:
+        """Returns x."""
+        return split_mask(state)[0]
