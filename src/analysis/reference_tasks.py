@@ -1,10 +1,11 @@
 """References of whole tasks: a model for each class label or number, measured as a network is."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from src.analysis.references import Labelled, Learner, Matrix, Predictor, Reference, repeat
@@ -20,6 +21,7 @@ from src.tasks import (
 )
 from src.tasks.evaluation import TaskEvaluation
 from src.tasks.metric_classes import spell_metric
+from src.tasks.weighted_metrics import expand_weights
 
 # (N, F + C) inputs -> (N, O) outputs of a task
 Head = Callable[[Matrix], Tensor]
@@ -36,10 +38,16 @@ class SplitRows:
     Attributes:
         x: (N, F + C) numbers, then codes of categories; None where nothing reads them.
         targets: {task: (N,) or (N, L)}; of labels of tokens or pixels, each counts as a row.
+        weights: {task: (N,)} weights of the rows; a task that is not there has weight 1.
     """
 
     x: np.ndarray | None
     targets: dict[str, Tensor]
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def weights_of(self, task: str) -> Tensor:
+        """Returns the weights of a task's rows (N,)."""
+        return self.weights.get(task, torch.ones(len(self.targets[task])))
 
     def encode(self, reference: Reference) -> dict[str, Matrix]:
         """Returns {task: inputs (N, F)} as a reference encodes them."""
@@ -113,7 +121,8 @@ class ReferenceHeads:
         for name, task in tasks.items():
             inputs = encoded[0][name], encoded[1][name]
             targets = train.targets[name], val.targets[name]
-            self.heads[name] = fit_task(reference, name, task, inputs, targets)
+            weights = train.weights_of(name), val.weights_of(name)
+            self.heads[name] = fit_task(reference, name, task, inputs, targets, weights)
 
     def __call__(self, rows: SplitRows) -> dict[str, Tensor]:
         """Returns {task: outputs (N, O)} for the rows of a split."""
@@ -127,6 +136,7 @@ def fit_task(
     task: Task,
     inputs: tuple[Matrix, Matrix],
     targets: tuple[Tensor, Tensor],
+    weights: tuple[Tensor, Tensor],
 ) -> Head:
     """Fits a reference to a task: one model, or one for each label or number of a vector.
 
@@ -136,13 +146,14 @@ def fit_task(
         task: The task.
         inputs: Encoded inputs (N, F) of training and validation rows.
         targets: Targets (N,) or (N, L) of the same rows.
+        weights: Weights (N,) of the same rows.
     """
     kind = find_kind(task)
     if kind is None:
-        return repeat_outputs(minimise_loss(task, targets[0]))
+        return repeat_outputs(minimise_loss(task, targets[0], weights[0]))
     if isinstance(task, Classification):
-        train = label(inputs[0], targets[0], task.class_weights)
-        val = label(inputs[1], targets[1], task.class_weights)
+        train = label(inputs[0], targets[0], weights[0], task.class_weights)
+        val = label(inputs[1], targets[1], weights[1], task.class_weights)
         predict = fit_classes(reference, name, train, val, len(task.classes))
         return lambda x: to_outputs(predict(x))
 
@@ -154,10 +165,10 @@ def fit_task(
         columns = [f"{name}.{output}" for output in task.names]
     fitted = []
     for k, column in enumerate(columns):
-        weights = None if isinstance(task, Regression) else (1.0, find_pos_weight(task, k))
+        factors = None if isinstance(task, Regression) else (1.0, find_pos_weight(task, k))
         own = [y if y.ndim == 1 else y[:, k] for y in targets]
-        train = label(inputs[0], own[0], weights)
-        val = label(inputs[1], own[1], weights)
+        train = label(inputs[0], own[0], weights[0], factors)
+        val = label(inputs[1], own[1], weights[1], factors)
         if isinstance(task, Regression):
             fitted.append(fit_numbers(reference, column, train, val, task.monitor == "mae"))
         else:
@@ -165,19 +176,22 @@ def fit_task(
     return lambda x: to_outputs(np.stack([predict(x) for predict in fitted], 1))
 
 
-def label(x: Matrix, targets: Tensor, class_weights: tuple[float, ...] | None = None) -> Labelled:
+def label(
+    x: Matrix, targets: Tensor, weights: Tensor, class_weights: tuple[float, ...] | None = None
+) -> Labelled:
     """Returns the rows whose label is known and counts in the loss.
 
     Args:
         x: (N, F) inputs.
         targets: (N,) targets.
+        weights: (N,) weights of the rows.
         class_weights: A factor on the loss of each class, or none.
     """
     known = is_labelled(targets).numpy()
     y = targets.numpy()
-    weight = np.ones(len(y))
+    weight = weights.double().numpy().copy()
     if class_weights is not None:
-        weight[known] = np.asarray(class_weights)[y[known].astype(int)]
+        weight[known] *= np.asarray(class_weights)[y[known].astype(int)]
     return Labelled(x, y, weight).keep(known & (weight > 0))
 
 
@@ -240,11 +254,20 @@ def repeat_outputs(outputs: Tensor) -> Head:
     return lambda x: outputs.expand(x.shape[0], -1)
 
 
-def minimise_loss(task: Task, targets: Tensor) -> Tensor:
-    """Returns the constant outputs (O,) with the lowest training loss, for any kind of task."""
+def minimise_loss(task: Task, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Returns the constant outputs (O,) with the lowest training loss, for any kind of task.
+
+    Args:
+        task: The task.
+        targets: (N,) or (N, L) targets.
+        weights: (N,) weights of the rows; None weighs all alike.
+    """
     known = is_labelled(targets)
     rows = known if known.ndim == 1 else known.any(1)
     kept = targets[rows]
+    own = (torch.ones(len(targets)) if weights is None else weights)[rows].double()
+    own = expand_weights(own, kept)
+    total = (own * known[rows]).sum()
     kept = kept.double() if kept.is_floating_point() else kept
     outputs = torch.zeros(task.out_features, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
@@ -254,7 +277,7 @@ def minimise_loss(task: Task, targets: Tensor) -> Tensor:
     def closure() -> Tensor:
         optimizer.zero_grad()
         losses = task.losses(outputs.expand(len(kept), -1), kept)
-        loss = losses.sum() / known.sum()
+        loss = (own * losses).sum() / total
         loss.backward()
         return loss
 
@@ -302,10 +325,14 @@ def measure(
             total = 0.0
             count = 0.0
             batches = outputs[name].split(batch_size), rows.targets[name].split(batch_size)
-            for output, target in map(fill_up, *batches):
-                task.update_metrics(metrics[name], output, target)
-                total += float(task.losses(output, target).sum())
-                count += float(is_labelled(target).sum())
+            of_rows = rows.weights_of(name).split(batch_size)
+            for (output, target), known in zip(map(fill_up, *batches), of_rows, strict=True):
+                weights = F.pad(known, (0, len(target) - len(known)))
+                own = weights if name in rows.weights else None
+                task.update_metrics(metrics[name], output, target, own)
+                elements = expand_weights(weights, target)
+                total += float((elements * task.losses(output, target)).sum())
+                count += float((elements * is_labelled(target)).sum())
             losses[name] = total, count
         found[key] = evaluation.finish(stage, losses, choose=stage == "val")
     return found

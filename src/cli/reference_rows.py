@@ -1,5 +1,6 @@
 """References on the rows of a run: read from its data, fitted, and measured beside a network."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from src.analysis.references import Learner, Reference, find_method
 from src.data import MultiTaskDataModule, Rows, Split
 from src.errors import UserError
 from src.tasks import Task
+from src.tasks.weighted_metrics import expand_weights
 
 # settings of the Trainer that leave rows out, and what they are where they do not
 LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
@@ -79,14 +81,20 @@ def read_rows(data: MultiTaskDataModule, name: Split, with_inputs: bool) -> Spli
     rows = data.split(name)
     inputs = []
     targets: dict[str, list[Tensor]] = {task: [] for task in data.tasks}
+    weights: dict[str, list[Tensor]] = defaultdict(list)
     for ids in torch.arange(len(rows)).split(data.eval_batch_size):
         batch = rows[ids]
         if with_inputs:
             inputs.append(flatten_inputs(batch.inputs))
         for task, target in batch.targets.items():
             targets[task].append(flatten_targets(data.tasks[task], target))
+            if task in batch.weights:
+                # a label of a token or a pixel has the weight of its row
+                labels = target[..., 0] if data.tasks[task].event_dims else target
+                weights[task].append(expand_weights(batch.weights[task], labels).flatten())
     joined = {task: torch.cat(parts) for task, parts in targets.items()}
-    return SplitRows(np.concatenate(inputs) if with_inputs else None, joined)
+    of_rows = {task: torch.cat(parts) for task, parts in weights.items()}
+    return SplitRows(np.concatenate(inputs) if with_inputs else None, joined, of_rows)
 
 
 def flatten_inputs(inputs: Tensor | dict[str, Tensor]) -> np.ndarray:
