@@ -1,5 +1,6 @@
 """Encoders: networks that turn inputs into features, as sequences of stages."""
 
+from src.models.encoders.bilstm import BiLSTM
 from src.models.encoders.convnet import ConvNet
 from src.models.encoders.encoder import Encoder
 from src.models.encoders.message_passing import MessagePassing
@@ -13,6 +14,7 @@ from src.models.encoders.unet import UNet
 
 __all__ = [
     "MLP",
+    "BiLSTM",
     "ConvNet",
     "Encoder",
     "FeaturePyramid",
