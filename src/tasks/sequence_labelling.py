@@ -151,6 +151,9 @@ class SequenceLabelling(Classification):
         predicted = measured["preds"].view_as(targets)
         return measured | {"predicted_tags": predicted, "gold_tags": targets}
 
+    def measure_weights(self, targets: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        return super().measure_weights(targets, weights) | {"sentence_weights": weights}
+
     def derive(self, computed: dict[str, Any]) -> dict[str, Any]:
         derived = super().derive(computed)
         if "spans" not in derived:

@@ -113,10 +113,18 @@ class SpanCounts(TaskMetric):
         # one entry more, for tokens without label
         self.register_buffer("roles", torch.tensor([*roles, OUTSIDE]), persistent=False)
         self.register_buffer("types", torch.tensor([*types, -1]), persistent=False)
-        self.add_state("spans", torch.zeros(3, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("spans", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, predicted_tags: Tensor, gold_tags: Tensor) -> None:
-        """Adds sentences (B, S) of class positions; a missing gold tag is negative."""
+    def update(
+        self, predicted_tags: Tensor, gold_tags: Tensor, sentence_weights: Tensor | None = None
+    ) -> None:
+        """Adds sentences.
+
+        Args:
+            predicted_tags: (B, S) class positions.
+            gold_tags: (B, S) class positions, -100 where missing.
+            sentence_weights: (B,) What each span of a sentence counts; None: 1.
+        """
         predicted, gold = move_labelled_first(predicted_tags, gold_tags)
         known = is_labelled(gold)
         outside = len(self.roles) - 1
@@ -128,8 +136,10 @@ class SpanCounts(TaskMetric):
         (begins, ends, tags), (predicted_begins, predicted_ends, predicted_tags) = found
         same_type = self.types[tags] == self.types[predicted_tags]
         correct = begins & predicted_begins & (ends == predicted_ends) & same_type
-        counted = (begins, predicted_begins, correct)
-        self.spans += torch.stack([each.sum() for each in counted])
+        counts_3B = torch.stack([begins, predicted_begins, correct]).sum(-1).double()
+        if sentence_weights is not None:
+            counts_3B *= sentence_weights
+        self.spans += counts_3B.sum(-1)
 
     def compute(self) -> Tensor:
         """Returns the numbers of gold, predicted and correct spans over all batches and ranks."""
@@ -145,7 +155,7 @@ def compute_span_metrics(counts: Tensor) -> dict[str, Tensor]:
     Returns:
         NaN for a ratio with nothing below the line.
     """
-    gold, predicted, correct = counts.double().unbind()
+    gold, predicted, correct = counts.unbind()
     return {
         "precision": correct / predicted,
         "recall": correct / gold,
