@@ -44,8 +44,19 @@ def draw_uniform(key: int, first: int, count: int, device: torch.device) -> Tens
     Returns:
         (count,) float64 in [0, 1).
     """
-    places = torch.arange(first, first + count, device=device)
+    return draw_uniform_at(key, torch.arange(first, first + count, device=device))
 
+
+def draw_uniform_at(key: int, places: Tensor) -> Tensor:
+    """Returns the uniform numbers at some places of the sequence that belongs to a key.
+
+    Args:
+        key: Any 64-bit integer, such as a function of (seed, step).
+        places: Positions in the sequence, int64 of any shape.
+
+    Returns:
+        float64 in [0, 1), of the same shape.
+    """
     # a signed integer is uniform in [-2^63, 2^63)
     return hash_integers(places * GAMMA + key).double() / 2.0**64 + 0.5
 

@@ -89,14 +89,14 @@ class Rows(BatchDataset):
         self.extras = extras or {}
         self.row_info = row_info or {}
 
-    def append(self, other: Self) -> "Rows":
+    def append(self, other: Self) -> Self:
         """Returns these rows and then those of another split."""
         # only tables append, and they have no extras
         inputs = append_inputs(self.inputs, other.inputs)
         targets = {name: torch.cat([y, other.targets[name]]) for name, y in self.targets.items()}
         row_info = {key: [*these, *other.row_info[key]] for key, these in self.row_info.items()}
         weights = {name: torch.cat([w, other.weights[name]]) for name, w in self.weights.items()}
-        return Rows(inputs, targets, row_info=row_info, weights=weights)
+        return type(self)(inputs, targets, row_info=row_info, weights=weights)
 
     def __len__(self) -> int:
         if isinstance(self.inputs, dict):
