@@ -112,7 +112,7 @@ def tabulate(name: str, root: Path, parallel: int) -> str:
     experiment = EXPERIMENTS[name]
     jobs = [(row, seed) for row in experiment.rows for seed in range(experiment.seeds)]
     with ThreadPoolExecutor(parallel) as pool:
-        results = list(pool.map(lambda job: train(name, *job, root), jobs))
+        results = list(pool.map(lambda job: train(name, job[0], job[1], root), jobs))
     by_row: dict[str, list[dict[str, float]]] = {row: [] for row in experiment.rows}
     for (row, _), metrics in zip(jobs, results, strict=True):
         by_row[row].append(metrics)
