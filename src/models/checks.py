@@ -84,7 +84,7 @@ def check_loss(group: Group) -> None:
 
 def make_targets(task: Task, group: Group) -> tuple[Tensor, Tensor]:
     """Makes labels of a few rows for a group of tasks: all 0, and all missing."""
-    shape = (ROWS, task.out_features) if task.event_dims else (ROWS,)
+    shape = (ROWS, task.values_per_label) if task.event_dims else (ROWS,)
     try:
         missing = task.encode(np.full(shape, None, dtype=object))
     except Exception:

@@ -42,6 +42,7 @@ class BinaryClassification(Task):
             at the usual threshold set 0.5. AUROC and average precision need none.
     """
 
+    label_forms: ClassVar[tuple[str, ...]] = ("class",)
     not_in_loss: ClassVar[tuple[str, ...]] = ("classes", "threshold")
     set_by_validation: ClassVar[tuple[str, ...]] = ("threshold",)
     metric_names: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "auroc", "average_precision")

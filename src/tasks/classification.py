@@ -44,6 +44,7 @@ class Classification(Task):
         class_weights: One weight per class, or none.
     """
 
+    label_forms: ClassVar[tuple[str, ...]] = ("class",)
     not_in_loss: ClassVar[tuple[str, ...]] = ("classes",)
     metric_names: ClassVar[tuple[str, ...]] = ("accuracy", "balanced_accuracy", "f1")
 

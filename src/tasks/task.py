@@ -71,6 +71,9 @@ class Task(Ensembling, WithAddedMetrics, ABC):
             {class_path: FBetaScore, init_args: {beta: 2.0, name: F2}}.
     """
 
+    # how the columns of a label are read, the last one for all further columns: as a number, as a
+    # class, or as a number that may be a bound, such as >10
+    label_forms: ClassVar[tuple[str, ...]] = ("number",)
     # trailing target dimensions that belong to one label: 0 for a scalar, 1 for a vector
     event_dims: ClassVar[int] = 0
     # the loss is its negative logarithm, up to a scale: categorical, gaussian or laplace
@@ -137,6 +140,16 @@ class Task(Ensembling, WithAddedMetrics, ABC):
             BadLabel: A label outside the label space.
         """
 
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """Columns that belong to a label besides those of its target, such as an exposure."""
+        return ()
+
+    @property
+    def values_per_label(self) -> int:
+        """The number L of values that one label has as a target."""
+        return self.out_features if self.event_dims else 1
+
     # -- the head ----------------------------------------------------------------------------------
     @property
     @abstractmethod
@@ -155,7 +168,8 @@ class Task(Ensembling, WithAddedMetrics, ABC):
 
         Args:
             outputs: (..., O), fp32.
-            targets: (...) or, with one event dimension, (..., O).
+            targets: (...) or, with one event dimension, (..., L). A label of several values has its
+                loss in each of them.
 
         Returns:
             The shape of ``targets``.
