@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from src.errors import UserError
 from src.models.encoders.encoder import Inputs, State, top, with_top
-from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+from src.models.sharing.sharing import EncoderFactory, Owned, Sharing, keep_padding
 from src.models.sharing.stacked_encoders import StackedEncoders
 
 
@@ -73,7 +73,9 @@ class TaskAdapters(Sharing):
             }
             state = self.encoder.run_stage_with(k, parameters, state, k > 0, len(self.tasks))
             if self.films:
-                state = with_top(state, modulate(top(state), self.films[k], layout.image))
+                x = top(state)
+                modulated = modulate(x, self.films[k], layout.image)
+                state = with_top(state, keep_padding(modulated, x))
         return dict(zip(self.tasks, top(cast(State, state)).unbind(), strict=True))
 
     def _adapt(self, p: Tensor, key: str) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from src.errors import UserError
 from src.models.encoders.encoder import Inputs, Layout, State, top, with_top
-from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
+from src.models.sharing.sharing import EncoderFactory, Owned, Sharing, keep_padding
 from src.models.sharing.stacked_encoders import StackedEncoders
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class FeatureExchange(Sharing):
         ):
             # every stage behind the first reads each task's own state
             output: State = self.encoders(state, apart=k > 0, first=k, last=k + 1)
-            mixed.append(exchange(layout.to_channels_last(top(output))))
+            x = layout.to_channels_last(top(output))
+            mixed.append(keep_padding(exchange(x), x))
             state = with_top(output, layout.from_channels_last(mixed[-1]))
         return mixed
 

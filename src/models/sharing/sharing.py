@@ -38,7 +38,8 @@ class Owned:
 class Sharing(nn.Module, ABC):
     """Inputs -> {task: features}.
 
-    An architecture is built from a factory, so that it makes as many encoders as it needs.
+    An architecture is built from a factory, so that it makes as many encoders as it needs. As in
+    the encoders, the features at the padding of sequences and graphs are zero.
 
     Attributes:
         feature_sizes: {task: size D of its features}, filled by the subclass.
@@ -130,6 +131,22 @@ class Sharing(nn.Module, ABC):
             means: Averages over the validation rows of what :meth:`observe` returned.
         """
         return []
+
+
+def keep_padding(x: Tensor, before: Tensor) -> Tensor:
+    """Returns the features x of K tasks, zero at padding, once biases have been added to them.
+
+    Padding is a place of a sequence or graph, (K, B, S, C), whose features were all zero before.
+    Vectors and images have none.
+
+    Args:
+        x: (K, B, ..., C).
+        before: Features of the same shape.
+    """
+    if x.ndim != 4:
+        return x
+    real = before.detach().any(-1, keepdim=True).any(0)
+    return x.masked_fill(~real, 0)
 
 
 def check_owners(sharing: Sharing, inputs: Tensor | dict[str, Tensor]) -> None:
