@@ -34,7 +34,7 @@ TRAINING = (
 # all else is as in the run
 OF_FILES = {
     *("path", "val_path", "test_path", "root", "sources", "help"),
-    *("id", "batch_size", "eval_batch_size", "num_workers"),
+    *("id", "batch_size", "eval_batch_size", "num_workers", "on_error", "cache_gb", "download"),
     *("delimiter", "format", "names", "missing", "missing_defaults"),
 }
 TRUST = Flag(

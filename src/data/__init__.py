@@ -3,6 +3,8 @@
 from src.data.adult import Adult
 from src.data.datamodule import MultiTaskDataModule, Rows, Split
 from src.data.digits import Digits
+from src.data.image_table import ImageTable
+from src.data.multi_mnist import MultiMNIST
 from src.data.sources import Sources
 from src.data.synthetic import Synthetic
 from src.data.table import Table
@@ -11,6 +13,8 @@ from src.data.treebank import Treebank
 __all__ = [
     "Adult",
     "Digits",
+    "ImageTable",
+    "MultiMNIST",
     "MultiTaskDataModule",
     "Rows",
     "Sources",

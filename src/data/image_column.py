@@ -25,7 +25,7 @@ LOOKED_AT = 50  # values that tell whether a column names images
 
 
 @dataclass(frozen=True)
-class ImageColumn(MemberColumn):
+class Image(MemberColumn):
     """A column of names of image files: an input (channels, height, width).
 
     Attributes:

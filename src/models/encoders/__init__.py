@@ -3,6 +3,7 @@
 from src.models.encoders.bilstm import BiLSTM
 from src.models.encoders.convnet import ConvNet
 from src.models.encoders.encoder import Encoder
+from src.models.encoders.lenet import LeNet
 from src.models.encoders.message_passing import MessagePassing
 from src.models.encoders.mlp import MLP
 from src.models.encoders.pretrained import Pretrained
@@ -18,6 +19,7 @@ __all__ = [
     "ConvNet",
     "Encoder",
     "FeaturePyramid",
+    "LeNet",
     "MessagePassing",
     "Pretrained",
     "ResNet",
