@@ -9,6 +9,7 @@ import torch
 
 from src.batch import InputShape
 from src.data import MultiTaskDataModule, Rows, Split
+from src.data.rows import Values
 from src.tasks import (
     BinaryClassification,
     Classification,
@@ -80,7 +81,10 @@ class Words(Toys):
         }
         targets = {name: np.where(real, values, -100) for name, values in targets.items()}
         targets["genre"] = np.where(rng.random(rows) < 0.8, lengths > 3, -100)
-        inputs = {"tokens": torch.from_numpy(tokens), "parts": torch.from_numpy(parts)}
+        inputs: dict[str, Values] = {
+            "tokens": torch.from_numpy(tokens),
+            "parts": torch.from_numpy(parts),
+        }
         labels = {name: torch.from_numpy(values).long() for name, values in targets.items()}
         return Rows(inputs, labels, row_info={"id": [f"s{k}" for k in range(rows)]})
 
