@@ -68,8 +68,9 @@ def encode_inputs(
         remarks += notes
     for column in columns:
         if isinstance(column, MemberColumn):
-            with name_place(path, column):
-                encoded, notes = column.encode(get_series(column), path)
+            series = get_series(column)
+            with name_place(path, column, series):
+                encoded, notes = column.encode(series, path)
             members[name_member(column)] = encoded
             remarks += [f"{path}: {note}" for note in notes]
 
@@ -95,7 +96,7 @@ def encode_table(
     remarks = []
     for column in columns:
         series = get_series(column)
-        with name_place(path, column):
+        with name_place(path, column, series):
             values = column.encode(series)
         if isinstance(column, Numeric):
             dense.append(values)
@@ -118,12 +119,13 @@ def find_table_inputs(inputs: Inputs) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def name_place(path: str, column: Column) -> Iterator[None]:
+def name_place(path: str, column: Column, series: pd.Series) -> Iterator[None]:
     """Adds the file, the row and the column to the message on an impossible value."""
     try:
         yield
     except BadValue as error:
-        raise UserError(f"{path} row {error.row + 1}: column '{column.column}' {error}") from None
+        row = int(series.index[error.row]) + 1
+        raise UserError(f"{path} row {row}: column '{column.column}' {error}") from None
 
 
 def describe_unseen(column: Categorical, series: pd.Series, values: np.ndarray) -> list[str]:

@@ -352,7 +352,11 @@ def read_inputs(table: Table) -> tuple[InputReader, list[Column]]:
     try:
         return reader, reader.columns([name for name in wanted if name not in table.drop])
     except BadColumn as error:
-        place = table.path if error.row is None else f"{table.path} row {rows[error.row] + 1}"
+        place = (
+            table.path
+            if error.row is None
+            else f"{table.path} row {reader.train.index[error.row] + 1}"
+        )
         raise UserError(f"{place}: column '{error.column}' {error}") from None
     except UserError as error:
         raise UserError(f"{table.path}: {error}") from None

@@ -61,6 +61,17 @@ def read_table(path: str | Path, layout: FileFormat | None = None) -> pd.DataFra
     return frame
 
 
+def number_row(frame: pd.DataFrame, place: int) -> int:
+    """Returns the number that a row has in its file, counted from 1.
+
+    Args:
+        frame: Rows of a file; their index counts the rows of the file, and may have gaps where some
+            were left out.
+        place: The place of the row among them, from 0.
+    """
+    return int(frame.index[place]) + 1
+
+
 def read_as(kind: str, path: Path, layout: FileFormat) -> pd.DataFrame:
     """Reads a file of a known format.
 

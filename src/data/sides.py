@@ -14,7 +14,8 @@ from src.data.folds import deal_at_random, deal_by_groups, deal_by_strata, split
 from src.data.kinds import parse_declaration
 from src.data.labels import FEW_NUMBERS, MOST_CLASSES
 from src.data.number_formats import fit_formats
-from src.data.numbers import is_texts, mask_words_for_missing
+from src.data.numbers import BadValue, is_texts, mask_words_for_missing
+from src.data.reading import number_row
 from src.data.splits import (
     keep_rare_classes,
     split_at_random,
@@ -46,8 +47,9 @@ def assign_sides(table: Table) -> tuple[np.ndarray, int]:
         words = to_words(main[table.split_column]).tolist()
         try:
             return split_by_column(words), 0
-        except UserError as error:
-            raise UserError(f"{table.path}: column '{table.split_column}' {error}") from None
+        except BadValue as error:
+            place = f"{table.path} row {number_row(main, error.row)}"
+            raise UserError(f"{place}: column '{table.split_column}' {error}") from None
 
     # a side with a file of its own takes no rows of the first one
     val = 0.0 if table.val_path else table.val_fraction
@@ -166,10 +168,9 @@ def read_groups(table: Table) -> np.ndarray:
     """
     words = to_words(table.main[str(table.group)])
     if words.isna().any():
-        row = int(words.isna().to_numpy().argmax())
+        row = number_row(table.main, int(words.isna().to_numpy().argmax()))
         raise UserError(
-            f"{table.path} row {row + 1}: column '{table.group}' is missing; "
-            "each row needs its group"
+            f"{table.path} row {row}: column '{table.group}' is missing; each row needs its group"
         )
     return words.to_numpy(dtype=object)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from src.errors import UserError
+from src.data.numbers import BadValue
 from src.rng import GAMMA, hash_integers
 
 NAMES = {
@@ -130,13 +130,13 @@ def split_by_column(values: Sequence[object]) -> np.ndarray:
     """Reads the split from a column that says train, val or test.
 
     Raises:
-        UserError: A value names no split.
+        BadValue: A value names no split.
     """
     split = np.empty(len(values), dtype=SIDE)
     for row, value in enumerate(values):
         name = NAMES.get(str(value).strip().lower())
         if name is None:
-            raise UserError(f"row {row + 1} holds '{value}' where train, val or test is expected")
+            raise BadValue(row, f"holds '{value}' where train, val or test is expected")
         split[row] = name
     return split
 

@@ -26,7 +26,7 @@ def identify_rows(table: Table, role: str, rows: np.ndarray) -> dict[str, list[A
         side of each row; new rows have none.
     """
     frame = table.table_files.frame(role)
-    names: list[Any] = (rows + 1).tolist()
+    names: list[Any] = (frame.index[rows] + 1).tolist()
     if table.id and table.id in frame.columns:
         ids = frame[table.id].iloc[rows]
         names = ids.astype(object).where(ids.notna(), None).tolist()

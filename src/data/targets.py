@@ -13,6 +13,7 @@ from src.data.kinds import build_task, parse_declaration
 from src.data.labels import Labels, get_format, infer_kind, list_few
 from src.data.number_formats import Written
 from src.data.numbers import BadValue, NumberFormat, describe_words_for_missing
+from src.data.reading import number_row
 from src.errors import UserError, suggest_or_list
 from src.tasks import BadLabel, BinaryClassification, Classification, Task
 from src.tasks.labels import is_known
@@ -165,7 +166,7 @@ class TargetReader:
             task = task.fit(values, columns)
             positive = describe_positive_class(task, values)
         except (BadLabel, BadValue) as error:
-            row = self.rows[error.row] + 1
+            row = number_row(self.train, error.row)
             raise UserError(f"{self.path} row {row}: target '{name}' {error}") from None
         except ValueError as error:
             raise UserError(f"{where} {error}") from None
@@ -219,7 +220,7 @@ class TargetReader:
             how.format.numbers(self.train[column])
         except BadValue as error:
             raise UserError(
-                f"{self.path} row {self.rows[error.row] + 1}: column '{column}' {error}; "
+                f"{self.path} row {number_row(self.train, error.row)}: column '{column}' {error}; "
                 "if it means a missing value, add it to data.missing; "
                 f"if the labels are classes, set data.tasks.{name} to Classification"
             ) from None
@@ -285,12 +286,13 @@ def encode_targets(
         values = labels.values(frame, getattr(task, "classes", ()))
         encoded = task.encode(values)
     except (BadLabel, BadValue) as error:
-        raise UserError(f"{path} row {error.row + 1}: target '{name}' {error}") from None
+        row = number_row(frame, error.row)
+        raise UserError(f"{path} row {row}: target '{name}' {error}") from None
 
     if encoded.is_floating_point() and len(far := (encoded.abs() > FARTHEST).nonzero()):
         place = tuple(far[0].tolist())
         raise UserError(
-            f"{path} row {place[0] + 1}: target '{name}' holds {values[place]:g}, "
+            f"{path} row {number_row(frame, place[0])}: target '{name}' holds {values[place]:g}, "
             "so far from the training labels that no loss is finite"
         )
     return encoded

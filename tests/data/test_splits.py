@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from src.data.numbers import BadValue
 from src.data.splits import (
     BLOCK,
     keep_rare_classes,
@@ -164,8 +165,9 @@ def test_column_split_knows_the_usual_words():
 
 @pytest.mark.parametrize("value", ["tset", None, float("nan"), 1])
 def test_column_split_refuses_other_words_and_names_the_row(value):
-    with pytest.raises(ValueError, match=f"row 2 holds '{value}' where train, val or test"):
+    with pytest.raises(BadValue, match=f"holds '{value}' where train, val or test") as error:
         split_by_column(["train", value])
+    assert error.value.row == 1
 
 
 # -- rare classes ----------------------------------------------------------------------------------
