@@ -128,8 +128,18 @@ class Constant(Reference):
         return repeat(np.log(shares))
 
     def regress(self, column: str, train: Labelled, val: Labelled, absolute: bool) -> Predictor:
-        middle = np.median if absolute else np.mean
-        return repeat(middle(train.y))
+        if absolute:
+            return repeat(find_median(train.y, train.weight))
+        return repeat(np.average(train.y, weights=train.weight))
+
+
+def find_median(values: np.ndarray, weights: np.ndarray) -> float:
+    """Returns the median of values with weights above 0; of two it is their middle."""
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(weights[order])
+    half = below[-1] / 2
+    first, last = np.searchsorted(below, half, "left"), np.searchsorted(below, half, "right")
+    return float((values[order][first] + values[order][last]) / 2)
 
 
 class Learner(Reference):
@@ -215,7 +225,7 @@ class Linear(Learner):
 
         def error(fitted: Ridge) -> float:
             differences = np.abs(fitted.predict(val.x) - val.y)
-            return float((differences if absolute else differences**2).sum())
+            return float((val.weight * (differences if absolute else differences**2)).sum())
 
         return self._choose(column, found, val, error).predict
 

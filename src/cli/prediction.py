@@ -23,6 +23,7 @@ from src.cli.rows import sort_rows
 from src.cli.terminal import remark
 from src.data import Split
 from src.errors import UserError
+from src.tasks.dependence import decode_factor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,6 +141,7 @@ def make_table(
         decoded = outputs[name]
         if isinstance(decoded, Tensor):
             decoded = cli.model.decode(name, decoded)
+            decoded |= decode_factor(name, tasks, outputs)
         for suffix, values in {**decoded, **spreads.get(name, {})}.items():
             columns[f"{name}.{suffix}" if suffix else name] = values
     if split != "predict":

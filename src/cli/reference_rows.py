@@ -11,6 +11,7 @@ from torch import Tensor
 from src.analysis.reference_tasks import ReferenceHeads, SplitRows, measure, refuse_unfit
 from src.analysis.references import Learner, Reference, find_method
 from src.data import MultiTaskDataModule, Rows, Split
+from src.data.dependent_labels import resolve_rows
 from src.errors import UserError
 from src.tasks import Task
 from src.tasks.weighted_metrics import expand_weights
@@ -78,7 +79,7 @@ def read_rows(data: MultiTaskDataModule, name: Split, with_inputs: bool) -> Spli
         name: The split.
         with_inputs: Whether to read inputs, too.
     """
-    rows = data.split(name)
+    rows = resolve_rows(data.split(name), data.tasks)
     inputs = []
     targets: dict[str, list[Tensor]] = {task: [] for task in data.tasks}
     weights: dict[str, list[Tensor]] = defaultdict(list)

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from src.batch import Batch, InputShape
+from src.data.dependent_labels import resolve_rows
 from src.data.rows import BatchDataset, Rows, Split, standard_split
 from src.data.stream import Batches, GlobalBatches
 from src.errors import UserError
@@ -197,7 +198,7 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
             step: The step of the optimizer.
         """
         if name not in self._lookahead:
-            rows = self.split(name)
+            rows = resolve_rows(self.split(name), self.tasks)
 
             # another seed than that of training, whose batches would come again
             sampler = GlobalBatches(len(rows), self.batch_size, shuffle=True, seed=self.seed + 1)
@@ -230,7 +231,8 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
             strategy = self.trainer.strategy
             on_gpu = strategy.root_device.type == "cuda"
             timeout = getattr(strategy, "worker_timeout", WORKER_TIMEOUT)
-        return Batches(rows, sampler, self.num_workers, on_gpu, timeout)
+        counted = resolve_rows(rows, self.tasks)
+        return Batches(counted, sampler, self.num_workers, on_gpu, timeout)
 
     # -- resuming ----------------------------------------------------------------------------------
     # The position in the stream is the state of the data module. As the loader's state, Lightning

@@ -18,6 +18,7 @@ from src.data.rows import BatchDataset, Split
 from src.data.stream import GlobalBatches
 from src.errors import UserError
 from src.tasks import Task
+from src.tasks.dependence import rename_dependence
 
 
 class Sources(MultiTaskDataModule):
@@ -106,7 +107,7 @@ class Sources(MultiTaskDataModule):
                         f"data.sources: {owners[name]} and {source} both have a task '{name}'; "
                         "rename it in one of them, or set data.prefix true"
                     )
-                tasks[name] = task
+                tasks[name] = rename_dependence(task, self.prefixes[source])
                 owners[name] = source
         return tasks
 

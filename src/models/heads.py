@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from src.errors import UserError
 from src.models.backward.head_gradients import HeadActivations
 from src.tasks import Task, is_labelled
+from src.tasks.dependence import find_parent, multiply_probabilities, order_by_dependence
 from src.tasks.head import Head
 
 HALVES = (torch.half, torch.bfloat16)
@@ -78,6 +79,8 @@ class Heads(nn.Module):
         groups: Groups of alike tasks. Their names, one group after the other, are the order of T
             throughout the model.
         paths: {task: the name of its head as a module}.
+        factors: {task: the task whose probability is a factor of its own}, each behind the tasks
+            that it depends on; its output is the logit of the product.
     """
 
     def __init__(self, tasks: Mapping[str, Task], feature_sizes: Mapping[str, int]) -> None:
@@ -96,6 +99,12 @@ class Heads(nn.Module):
             batched = type(head) is Head
             groups[(tasks[name].loss_key(), feature_sizes[name]) if batched else name].append(name)
         self.groups = tuple(Group(tuple(names), tasks[names[0]]) for names in groups.values())
+
+        self.factors: dict[str, str] = {}
+        for name in order_by_dependence(tasks):
+            parent = find_parent(tasks[name])
+            if parent is not None:
+                self.factors[name] = parent
 
     def __getitem__(self, name: str) -> Head:
         head = getattr(self, self.paths[name])
@@ -126,6 +135,19 @@ class Heads(nn.Module):
             own = [features[name] for name in group.names]
             outputs = self._run_group(group, own, activations)
             found.append(outputs.float() if outputs.dtype in HALVES else outputs)
+        return self._multiply(found) if self.factors else found
+
+    def _multiply(self, outputs: list[Tensor]) -> list[Tensor]:
+        """Returns outputs in which logits of conditional probabilities are those of products."""
+        logits = self.split(outputs)
+        for name, parent in self.factors.items():
+            other = logits[parent].to(logits[name].device)
+            logits[name] = multiply_probabilities(other, logits[name])
+        found = []
+        for group, output in zip(self.groups, outputs, strict=True):
+            changes = any(name in self.factors for name in group.names)
+            own = [logits[name] for name in group.names]
+            found.append(torch.stack(own, -2) if changes else output)
         return found
 
     def _run_group(

@@ -178,6 +178,8 @@ class MultiTaskModel(LeanModule):
 
     def own_weights(self) -> dict[str, list[tuple[str, int | None]]] | None:
         """Returns the entries of the state that belong to one task; None where tasks share any."""
+        if self.heads.factors:
+            return None
         return list_own_weights(self.sharing, self.heads, self.heads.paths)
 
     def check(self, micro_batches: int) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from src.errors import UserError, suggest
 from src.models.checks import check_keys, check_losses
 from src.tasks import Task
+from src.tasks.dependence import check_dependence
 
 if TYPE_CHECKING:
     from src.models.module import MultiTaskModel
@@ -28,6 +29,7 @@ def check_settings(
                 "separates keys"
             )
     check_keys(tasks)
+    check_dependence(tasks)
     if not 0 < stage_decay <= 1:
         raise UserError(f"model.stage_decay is {stage_decay}; it must be above 0 and at most 1")
     for name, factor in lr_multipliers.items():
@@ -78,6 +80,8 @@ def check_network(model: "MultiTaskModel", micro_batches: int) -> None:
     check_losses(model.heads.groups)
     balancer = model.balancer
     method = type(balancer).__name__
+    if balancer.level is not None:
+        refuse_factors(model.heads.factors, f"{method} balances the gradients of tasks")
     if balancer.level == "features" and not model.sharing.one_feature:
         raise UserError(
             f"{method} balances the gradients of one feature that all tasks read, but "
@@ -91,6 +95,24 @@ def check_network(model: "MultiTaskModel", micro_batches: int) -> None:
         raise UserError(
             f"{method} would balance each micro-batch by itself, not the whole step: {way_out}"
             "accumulate_grad_batches 1"
+        )
+
+
+def refuse_factors(factors: Mapping[str, str], reason: str) -> None:
+    """Refuses gradients of tasks, each from its own head, where an output follows from two heads.
+
+    Args:
+        factors: {task: the task whose probability is a factor of its own}.
+        reason: Who takes such gradients.
+
+    Raises:
+        UserError: There is such an output.
+    """
+    for name, parent in factors.items():
+        raise UserError(
+            f"{reason}, each from its own head, but with entire_space the loss of '{name}' reads "
+            f"the head of '{parent}', too: choose a balancer that looks at losses, such as "
+            f"UncertaintyWeights, or train '{name}' with where {parent} in place of depends_on"
         )
 
 

@@ -31,6 +31,7 @@ from src.models.backward.levels import (
 from src.models.backward.surrogate_loss import SurrogateLoss
 from src.models.heads import HALVES
 from src.models.lookahead import lookahead_slopes
+from src.models.settings import refuse_factors
 from src.models.stopped import remove_labels
 from src.models.unseen import hide_categories
 
@@ -297,6 +298,7 @@ class TrainingStep:
         works there or the tasks' features differ. The step is not touched.
         """
         model = self.model
+        refuse_factors(model.heads.factors, "the Gramian of the tasks compares gradients of tasks")
         if model.sharing.one_feature and model.balancer.level != "parameters":
             features = model.runner.features(model, batch.inputs)
             with full_precision(model.device):

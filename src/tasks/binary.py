@@ -40,16 +40,21 @@ class BinaryClassification(Task):
             the highest F1 on its rows, and the checkpoint keeps it. So F1 of validation is at the
             threshold that its own rows chose, and flatters; F1 of the test does not. For accuracy
             at the usual threshold set 0.5. AUROC and average precision need none.
+        depends_on: A binary task without whose positive label this one has none: p(this task) =
+            p(that task) p(this task | that task), see :mod:`src.tasks.dependence`.
+        entire_space: Whether to model that product over all rows; ``depends_on`` needs it.
     """
 
     label_forms: ClassVar[tuple[str, ...]] = ("class",)
-    not_in_loss: ClassVar[tuple[str, ...]] = ("classes", "threshold")
+    not_in_loss: ClassVar[tuple[str, ...]] = ("classes", "threshold", "depends_on", "entire_space")
     set_by_validation: ClassVar[tuple[str, ...]] = ("threshold",)
     metric_names: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "auroc", "average_precision")
 
     classes: tuple[Label, ...] = ()
     pos_weight: float = 1.0
     threshold: float | None = None
+    depends_on: str | None = None
+    entire_space: bool = False
     monitor: str = "auroc"
 
     def __post_init__(self) -> None:
@@ -65,6 +70,11 @@ class BinaryClassification(Task):
             raise UserError(
                 f"BinaryClassification: threshold {self.threshold} is a probability, from 0 to "
                 "below 1"
+            )
+        if (self.depends_on is not None) != self.entire_space:
+            raise UserError(
+                "BinaryClassification: depends_on names a task, and entire_space true says that "
+                "its probability is a factor: set both, or where, to count only its positive rows"
             )
 
     # -- labels ------------------------------------------------------------------------------------

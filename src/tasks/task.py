@@ -66,6 +66,8 @@ class Task(Ensembling, WithAddedMetrics, ABC):
         width: Width of the hidden layers.
         pooled: Whether the head reads the mean over the tokens, pixels or nodes of a sample, for a
             label of the whole sample where the encoder gives features of each of them.
+        where: The binary task whose label must be positive for this task's label to count, or
+            task=class of any task with classes; elsewhere this task's label is taken for missing.
         monitor: The metric that counts for model selection.
         metrics: Metrics besides the kind's own: names of torchmetrics classes, class paths, or
             {class_path: FBetaScore, init_args: {beta: 2.0, name: F2}}.
@@ -74,6 +76,8 @@ class Task(Ensembling, WithAddedMetrics, ABC):
     # how the columns of a label are read, the last one for all further columns: as a number, as a
     # class, or as a number that may be a bound, such as >10
     label_forms: ClassVar[tuple[str, ...]] = ("number",)
+    # settings that name a column of the label besides its target's, such as an exposure
+    column_settings: ClassVar[tuple[str, ...]] = ()
     # trailing target dimensions that belong to one label: 0 for a scalar, 1 for a vector
     event_dims: ClassVar[int] = 0
     # the loss is its negative logarithm, up to a scale: categorical, gaussian or laplace
@@ -88,6 +92,7 @@ class Task(Ensembling, WithAddedMetrics, ABC):
     depth: int = 0
     width: int = 64
     pooled: bool = False
+    where: str | None = None
     monitor: str
     metrics: tuple[MetricSpec, ...] = ()
 
@@ -141,11 +146,6 @@ class Task(Ensembling, WithAddedMetrics, ABC):
         """
 
     @property
-    def further_columns(self) -> tuple[str, ...]:
-        """Columns that belong to a label besides those of its target, such as an exposure."""
-        return ()
-
-    @property
     def values_per_label(self) -> int:
         """The number L of values that one label has as a target."""
         return self.out_features if self.event_dims else 1
@@ -178,11 +178,12 @@ class Task(Ensembling, WithAddedMetrics, ABC):
     def loss_key(self) -> tuple[Hashable, ...]:
         """Returns everything that :meth:`losses` may read: tasks with equal keys share one call.
 
-        That is every field but ``weight``, ``monitor``, ``metrics`` and the ``not_in_loss`` of the
-        class that defines ``losses``: a loss that replaces it may read what it left alone.
+        That is every field but ``weight``, ``monitor``, ``metrics``, ``where`` and the
+        ``not_in_loss`` of the class that defines ``losses``: a loss that replaces it may read what
+        it left alone.
         """
         owner = next(kind for kind in type(self).__mro__ if "losses" in vars(kind))
-        unread = {"weight", "monitor", "metrics", *vars(owner).get("not_in_loss", ())}
+        unread = {"weight", "monitor", "metrics", "where", *vars(owner).get("not_in_loss", ())}
         read = {field.name: getattr(self, field.name) for field in fields(self)}
         kept = [(name, to_key(value)) for name, value in read.items() if name not in unread]
         return (type(self), self.out_features, self.event_dims, *kept)

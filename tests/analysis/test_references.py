@@ -14,6 +14,7 @@ from src.analysis.references import (
     Labelled,
     Learner,
     Linear,
+    find_median,
     find_method,
     log_probabilities,
 )
@@ -229,3 +230,13 @@ def test_a_method_that_is_not_there(monkeypatch):
     assert find_method("constant", "--method") is Constant
     with pytest.raises(UserError, match="--reference boosting needs scikit-learn: pip install"):
         find_method("boosting", "--reference")
+
+
+@pytest.mark.parametrize("rows", [5, 6])
+def test_the_median_of_weights_is_that_of_repeated_rows(rows):
+    rng = np.random.default_rng(rows)
+    values = rng.normal(size=rows)
+    weights = rng.integers(1, 4, rows)
+    assert find_median(values, np.ones(rows)) == np.median(values)
+    repeated = np.repeat(values, weights)
+    assert find_median(values, weights.astype(float)) == np.median(repeated)
