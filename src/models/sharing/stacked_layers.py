@@ -182,8 +182,9 @@ class StackedDropout(Dropout):
             self.apart = self.trial.apart
         if not self.apart:
             return super().forward(input)
-        # the mask is drawn by rows: these come first
-        return super().forward(input.movedim(0, 1)).movedim(1, 0)
+        # the mask is drawn by rows, so these come first; and a token's part of it must not depend on
+        # how many tokens the longest sequence of this device has, so the networks come last
+        return super().forward(input.movedim(0, -2)).movedim(-2, 0)
 
 
 def stack_modules(modules: Sequence[nn.Module], trial: Trial | None = None) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import nn
 
 from src.batch import InputShape
 from src.models.dropout import Dropout
-from src.models.encoders import MLP, ConvNet, Encoder
+from src.models.encoders import MLP, ConvNet, Encoder, Transformer
 from src.models.encoders.stem import VectorStem
 from src.models.sharing import stacked_layers
 from src.models.sharing.stacked_encoders import StackedEncoders, select_state, stack_states
@@ -267,3 +267,17 @@ def test_owners_name_slices_where_encoders_run_as_one():
 def test_states_are_stacked_and_shared_out():
     states = [(torch.ones(2), torch.zeros(2)), (torch.full((2,), 3.0), torch.ones(2))]
     assert select_state(stack_states(states), 1)[0].tolist() == [3, 3]
+
+
+def test_dropout_of_a_token_does_not_depend_on_the_padding_behind_it():
+    """Devices pad sequences to their own longest one."""
+    torch.manual_seed(0)
+    make = partial(Transformer, InputShape(tokens=9), width=8, depth=2, heads=2, dropout=0.4)
+    encoders = StackedEncoders(make, 3)
+    assert encoders.stages is not None
+    tokens = torch.tensor([[1, 2, 3, 0], [4, 5, 0, 0]])
+    found = []
+    for inputs in (tokens[:, :3], tokens):
+        torch.manual_seed(1)
+        found.append(encoders({"tokens": inputs}))
+    torch.testing.assert_close(found[0], found[1][:, :, :3], rtol=1e-5, atol=1e-6)
