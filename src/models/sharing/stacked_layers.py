@@ -182,8 +182,8 @@ class StackedDropout(Dropout):
             self.apart = self.trial.apart
         if not self.apart:
             return super().forward(input)
-        # the mask is drawn by rows, so these come first; and a token's part of it must not depend on
-        # how many tokens the longest sequence of this device has, so the networks come last
+        # the mask is drawn by rows, so these come first; the networks come last, since a token's
+        # part of it must not depend on how far this device pads its sequences
         return super().forward(input.movedim(0, -2)).movedim(-2, 0)
 
 
