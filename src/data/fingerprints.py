@@ -133,8 +133,8 @@ def find_descriptors(column: pd.Series, names: tuple[str, ...]) -> np.ndarray:
     for name in names:
         if name not in known:
             raise UserError(
-                f"the run reads the descriptor '{name}', which this version of RDKit does not have: "
-                "install the version that run.json names"
+                f"the run reads the descriptor '{name}', which this version of RDKit lacks: "
+                "install the one that run.json names"
             )
     rows = []
     for smiles, _ in zip(column.tolist(), read_molecules(column), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,9 +27,8 @@ def find_scaffolds(column: pd.Series) -> np.ndarray:
         BadValue: RDKit cannot read one of them.
     """
     murcko = import_rdkit("rdkit.Chem.Scaffolds.MurckoScaffold")
-    found = []
-    for molecule in read_molecules(column):
-        found.append(murcko.MurckoScaffoldSmiles(mol=molecule, includeChirality=False))
+    find = partial(murcko.MurckoScaffoldSmiles, includeChirality=False)
+    found = [find(mol=molecule) for molecule in read_molecules(column)]
     return np.array(found, dtype=object)
 
 

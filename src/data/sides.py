@@ -11,7 +11,7 @@ from src.data.columns import to_words
 from src.data.dates import find_date_formats, is_typed_date
 from src.data.files import ROLES
 from src.data.folds import deal_at_random, deal_by_groups, deal_by_strata, split_by_fold
-from src.data.kinds import parse_declaration
+from src.data.kinds import find_declared_kind
 from src.data.labels import FEW_NUMBERS, MOST_CLASSES
 from src.data.number_formats import fit_formats
 from src.data.numbers import BadValue, is_texts, mask_words_for_missing
@@ -24,7 +24,6 @@ from src.data.splits import (
     split_by_strata,
 )
 from src.errors import UserError
-from src.tasks import BinaryClassification, Classification, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,12 +65,7 @@ def assign_sides(table: Table) -> tuple[np.ndarray, int]:
         side = split_at_random(len(main), val, test, table.split_seed)
 
     # a class that no training row has could never be predicted
-    labels = []
-    train = side == "train"
-    for name in table.targets:
-        codes = encode_classes_of_task(table, name, train)
-        if codes is not None:
-            labels.append(codes)
+    labels = encode_classes_of_tasks(table, side == "train")
 
     # a fold that tests has its rows, however few a rare class leaves it
     fixed = (side == "test") & (table.folds is not None)
@@ -126,7 +120,19 @@ def find_rows_of_sides(table: Table) -> tuple[dict[str, np.ndarray], list[str]]:
     Raises:
         UserError: A side has no rows, here or in a file of its own.
     """
-    side, moved = assign_sides(table)
+    return collect_rows(table, *assign_sides(table))
+
+
+def collect_rows(
+    table: Table, side: np.ndarray, moved: int
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Returns the rows of each side; see :func:`find_rows_of_sides`.
+
+    Args:
+        table: The table.
+        side: (N,) of 'train', 'val' or 'test'.
+        moved: Number of rows that were moved to train because no other row there has their class.
+    """
     rows = {name: np.flatnonzero(side == name) for name in ROLES}
     for name, numbers in rows.items():
         if not len(numbers) and (name == "train" or name not in table.table_files.paths):
@@ -213,6 +219,17 @@ def refill_sides(
     return bound
 
 
+def encode_classes_of_tasks(table: Table, train: np.ndarray) -> list[np.ndarray]:
+    """Encodes the classes of each task that has some as integers (N,).
+
+    Args:
+        table: The table.
+        train: bool (N,), the rows that train so far.
+    """
+    found = [encode_classes_of_task(table, name, train) for name in table.targets]
+    return [codes for codes in found if codes is not None]
+
+
 def encode_classes_of_task(table: Table, name: str, train: np.ndarray) -> np.ndarray | None:
     """Encodes the classes of a task as integers (N,).
 
@@ -228,10 +245,10 @@ def encode_classes_of_task(table: Table, name: str, train: np.ndarray) -> np.nda
         return None
     given = table.settings.get(name, {})
     try:
-        kind = type(given) if isinstance(given, Task) else parse_declaration(given)[0]
+        kind = find_declared_kind(given)
     except UserError as error:
         raise UserError(f"{table.path}: target '{name}' {error}") from None
-    surely = kind is not None and issubclass(kind, Classification | BinaryClassification)
+    surely = kind is not None and set(kind.label_forms) == {"class"}
     if kind is not None and not surely:
         return None
     series = table.main[table.targets[name][0]]
