@@ -20,6 +20,12 @@ HEADINGS = {
     "mae": "MAE",
     "rmse": "RMSE",
     "r2": "R2",
+    "span_precision_iob2_strict": "P strict",
+    "span_recall_iob2_strict": "R strict",
+    "span_f1_iob2_strict": "F1 strict",
+    "span_precision_conlleval": "P conll",
+    "span_recall_conlleval": "R conll",
+    "span_f1_conlleval": "F1 conll",
 }
 LEAST_NAME = 12  # a name is cut to no less than this many characters
 INDENT = "  "  # of rows that belong to the row above
