@@ -44,8 +44,16 @@ class ImageFiles:
 
     @cached_property
     def _entries(self) -> dict[str, zipfile.ZipInfo]:
-        """The files in the .zip file, by name."""
-        return {info.filename: info for info in self._open().infolist() if not info.is_dir()}
+        """The files in the .zip file, by name: without the one folder that all lie in, and with."""
+        files = [info for info in self._open().infolist() if not info.is_dir()]
+        # macOS adds a folder of its own
+        files = [info for info in files if not info.filename.startswith("__MACOSX/")]
+        tops = {info.filename.split("/")[0] for info in files}
+        found = {info.filename: info for info in files}
+        if len(tops) == 1 and len(files) > 0 and "/" in files[0].filename:
+            top = f"{tops.pop()}/"
+            found = {info.filename.removeprefix(top): info for info in files} | found
+        return found
 
     def _open(self) -> zipfile.ZipFile:
         """Returns this process's handle of the .zip file."""
@@ -67,7 +75,9 @@ class ImageFiles:
     def list_images(self) -> list[str]:
         """Returns the names of all images, sorted, by the ends of their names."""
         if self.is_zip:
-            names = list(self._entries)
+            # an entry may have two names, and the shorter comes first
+            first = {id(info): name for name, info in reversed(self._entries.items())}
+            names = list(first.values())
         else:
             files = self.path.rglob("*")
             names = [path.relative_to(self.path).as_posix() for path in files if path.is_file()]
@@ -101,7 +111,7 @@ class ImageFiles:
         """
         try:
             if self.is_zip:
-                return self._open().read(name)
+                return self._open().read(self._entries[name])
             with open(self._locate(name), "rb") as file:
                 return file.read()
         except (FileNotFoundError, KeyError):
@@ -111,7 +121,7 @@ class ImageFiles:
 
 
 def find_images_of(table: str) -> Path:
-    """Returns where the images of a table are: beside it, unless it is a folder of images itself."""
+    """Returns where a table's images are: beside it, unless it is a folder of images itself."""
     return Path(table) if holds_images(table) else Path(table).parent
 
 

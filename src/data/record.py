@@ -30,8 +30,13 @@ BYTES = 6  # of a row's hash; among a million different rows, two share theirs o
 
 
 def fingerprint_file(path: str | Path) -> dict[str, Any]:
-    """Returns the path, size and content hash of a file."""
+    """Returns the path, size and content hash of a file.
+
+    A folder is known by the names and sizes of its files.
+    """
     place = Path(path)
+    if place.is_dir():
+        return fingerprint_folder(place)
     with place.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     return {
@@ -41,12 +46,28 @@ def fingerprint_file(path: str | Path) -> dict[str, Any]:
     }
 
 
+def fingerprint_folder(folder: Path) -> dict[str, Any]:
+    """Returns the path and size of a folder, and a hash of the names and sizes of its files."""
+    sizes = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
+    digest = hashlib.sha256(json.dumps(sizes).encode())
+    return {
+        "path": str(folder.resolve()),
+        "bytes": sum(sizes.values()),
+        "sha256": digest.hexdigest(),
+    }
+
+
 def is_same(path: str | Path, record: Mapping[str, Any]) -> bool:
-    """Returns whether a file exists and has the content of a record."""
+    """Returns whether a file or folder exists and has the content of a record."""
     place = Path(path)
 
     # the size is known at once, the hash only after the whole file is read
-    if not place.is_file() or place.stat().st_size != record["bytes"]:
+    if place.is_file() and place.stat().st_size != record["bytes"]:
+        return False
+    if not place.exists():
         return False
     return bool(fingerprint_file(place)["sha256"] == record["sha256"])
 
