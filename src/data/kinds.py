@@ -47,6 +47,43 @@ def parse_declaration(given: object) -> tuple[type[Task] | None, dict[str, Any]]
     return find_kind(given["class_path"]) if "class_path" in given else None, settings
 
 
+def find_declared_kind(given: object) -> type[Task] | None:
+    """Returns the kind that the settings of a task name; None where they leave it open.
+
+    Raises:
+        UserError: The kind is not known, or the declaration has another form.
+    """
+    return type(given) if isinstance(given, Task) else parse_declaration(given)[0]
+
+
+def read_forms(kind: type[Task] | Task, columns: int) -> tuple[str, ...]:
+    """Returns how each of a label's columns is read: as a number, a class or a bound."""
+    forms = kind.label_forms
+    return tuple(forms[min(k, len(forms) - 1)] for k in range(columns))
+
+
+def find_further_columns(given: object) -> dict[str, str]:
+    """Returns {setting: column} of the columns that a label has besides its target's.
+
+    Args:
+        given: The settings of a task, as a user gives them, or a task. None are found in settings
+            that no task can be built from, which is said where it is built.
+    """
+    if isinstance(given, Task):
+        kind: type[Task] | None = type(given)
+        settings: Mapping[str, Any] = vars(given)
+    else:
+        try:
+            kind, settings = parse_declaration(given)
+        except UserError:
+            return {}
+    found = {}
+    for key in kind.column_settings if kind is not None else ():
+        if settings.get(key) is not None:
+            found[key] = str(settings[key])
+    return found
+
+
 def find_kind(name: str) -> type[Task]:
     """Returns the task kind with a class name or class path.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from src.data.bounds import find_bound, read_bounds
 from src.data.columns import simplify_whole, to_words
 from src.data.dates import find_date_formats, is_typed_date
 from src.data.number_formats import Written
@@ -63,16 +64,21 @@ class Labels:
         formats = tuple(NumberFormat(**form) for form in values["formats"])
         return cls(tuple(values["columns"]), values["single"], values["classes"], formats)
 
-    def values(self, frame: pd.DataFrame, known: Sequence[Label] = ()) -> np.ndarray:
+    def values(
+        self, frame: pd.DataFrame, known: Sequence[Label] = (), forms: Sequence[str] = ()
+    ) -> np.ndarray:
         """Reads labels in the form that a task encodes.
 
         Args:
             frame: Rows of the table.
             known: The classes of the task, if it has some: words become these, as their author
                 wrote them.
+            forms: How each column is read, see :func:`src.data.kinds.read_forms`; without them
+                as ``classes`` says.
 
         Returns:
-            (N,) or (N, L): floats with NaN where missing, or classes with None.
+            (N,) or (N, L): floats with NaN where missing, or objects with None: classes, and texts
+            such as '>10' among numbers.
 
         Raises:
             BadValue: A text is no number.
@@ -80,8 +86,12 @@ class Labels:
         read = []
         for i, column in enumerate(self.columns):
             series = frame[column]
-            if not self.classes:
+            form = forms[i] if forms else "class" if self.classes else "number"
+            if form == "number":
                 read.append(self.formats[i].numbers(series))
+                continue
+            if form == "bound":
+                read.append(read_bounds(series, self.formats[i]))
                 continue
 
             # classes that are all numbers: '-' and the like are missing, not a class
@@ -164,6 +174,9 @@ def infer_kind_of_column(series: pd.Series, written: Written) -> tuple[type[Task
             "derive a number from it, such as days since a date"
         )
     classes = find_classes(series)
+    bound = find_bound(series, written.format)
+    if bound is not None and len(classes) > FEW_NUMBERS:
+        raise UserError(describe_bound(bound))
     if len(classes) == 1:
         raise UserError(
             f"has the single value '{classes[0]}' in the training split; there is nothing to learn"
@@ -188,6 +201,14 @@ def infer_kind_of_column(series: pd.Series, written: Written) -> tuple[type[Task
             f"has {len(classes)} different texts, too many for classes; set its kind in data.tasks"
         )
     return Classification, f"{len(classes)} values: {list_few(classes)}"
+
+
+def describe_bound(bound: str) -> str:
+    """Says which kind of task reads bounds."""
+    return (
+        f"holds '{bound}', a bound, among numbers: set its kind in data.tasks to "
+        "CensoredRegression, or to Classification where these are classes"
+    )
 
 
 def find_classes(series: pd.Series) -> tuple[Label, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from src.data.bounds import find_bounded_columns, remove_marks
 from src.data.numbers import (
     EXPONENT,
     TRUTH,
@@ -61,6 +62,9 @@ def find_formats_of_table(table: Table) -> dict[str, Written]:
     """
     train = table.main.iloc[table.rows["train"]]
     columns = {str(name): train[name] for name in train.columns}
+    # a bound such as >10 is written as the numbers beside it are
+    for name in find_bounded_columns(table):
+        columns[name] = remove_marks(columns[name])
     comma_file = table.layout.has_commas(table.path)
     try:
         return find_formats(columns, table.decimal, table.thousands, comma_file)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.tasks import MultilabelClassification
+from src.data.targets import read_values
+from src.tasks import Counts, MultilabelClassification
 
 if TYPE_CHECKING:
     from src.data.rows import Split
@@ -47,6 +48,11 @@ def find_rows(table: Table, name: Split) -> dict[str, np.ndarray]:
     return sections
 
 
+def write_whole(numbers: np.ndarray) -> list[int | None]:
+    """Returns whole numbers (N,) without decimals, None where missing."""
+    return [None if np.isnan(number) else int(number) for number in numbers]
+
+
 def read_labels(table: Table, name: Split) -> dict[str, dict[str, list[Any]]]:
     """Returns the labels of a split as they are written in the files.
 
@@ -56,19 +62,20 @@ def read_labels(table: Table, name: Split) -> dict[str, dict[str, list[Any]]]:
     sections = find_rows(table, name)
     found: dict[str, dict[str, list[Any]]] = {}
     for task, labels in table.labels.items():
-        classes = getattr(table.tasks[task], "classes", ())
+        kind = table.tasks[task]
         read = []
         for role, rows in sections.items():
-            read.append(labels.values(table.table_files.frame(role).iloc[rows], classes))
+            read.append(read_values(kind, labels, table.table_files.frame(role).iloc[rows]))
         values = np.concatenate(read).reshape(-1, len(labels.columns))
 
-        # predictions have 1 and 0, not 1.0 and 0.0
-        if isinstance(table.tasks[task], MultilabelClassification):
-            whole = np.full(values.shape, None, dtype=object)
-            known = ~np.isnan(values)
-            whole[known] = values[known].astype(int)
-            values = whole
+        # the first column of a label with an exposure is the target's own
         suffixes = ("",) if labels.single else labels.columns
-        columns = zip(suffixes, values.T, strict=True)
-        found[task] = {suffix: column.tolist() for suffix, column in columns}
+        if kind.column_settings:
+            suffixes = ("", *labels.columns[1:])
+        found[task] = {}
+        for suffix, column in zip(suffixes, values.T, strict=True):
+            # predictions have 1 and 0, not 1.0 and 0.0
+            is_whole = isinstance(kind, MultilabelClassification)
+            is_whole |= isinstance(kind, Counts) and not suffix
+            found[task][suffix] = write_whole(column) if is_whole else column.tolist()
     return found

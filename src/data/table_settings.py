@@ -10,6 +10,7 @@ from src.data.columns import Categorical, Column, Numeric
 from src.data.datamodule import MultiTaskDataModule
 from src.data.file_format import FileFormat
 from src.data.folds import check_fold
+from src.data.kinds import find_further_columns
 from src.data.record import read_schema
 from src.data.targets import find_columns_of_tasks, is_pattern, refuse_unknown_settings
 from src.errors import UserError, suggest_or_list
@@ -242,8 +243,13 @@ def check_columns(table: Table, frame: pd.DataFrame) -> None:
         "group": [table.group] if table.group else [],
         "stratify": table.stratify,
         "split_column": [table.split_column] if table.split_column else [],
-        "targets": sorted(labels),
     }
+    further: set[str] = set()
+    for task in table.targets:
+        for key, column in find_further_columns(table.settings.get(task, {})).items():
+            named[f"tasks.{task}.{key}"] = [column]
+            further.add(column)
+    named["targets"] = sorted(labels - further)
     for name, columns in named.items():
         for column in columns:
             if column not in frame.columns:

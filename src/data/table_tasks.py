@@ -9,6 +9,7 @@ from src.data.kinds import task_from_plain
 from src.data.labels import Labels
 from src.data.targets import (
     TargetReader,
+    add_further_columns,
     encode_targets,
     find_columns_of_tasks,
     flatten_names,
@@ -62,7 +63,7 @@ class TableTasks:
         except UserError as error:
             raise UserError(f"{self.table.path}: {error}") from None
         refuse_unknown_settings(self.table.settings, found)
-        return found
+        return add_further_columns(found, self.table.settings)
 
     @cached_property
     def reader(self) -> TargetReader:

@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from src.data.bounds import find_bound, remove_marks
 from src.data.inputs import describe_case_variants
-from src.data.kinds import build_task, parse_declaration
-from src.data.labels import Labels, get_format, infer_kind, list_few
+from src.data.kinds import (
+    build_task,
+    find_declared_kind,
+    find_further_columns,
+    parse_declaration,
+    read_forms,
+)
+from src.data.labels import Labels, describe_bound, get_format, infer_kind, list_few
 from src.data.number_formats import Written
 from src.data.numbers import BadValue, NumberFormat, describe_words_for_missing
 from src.data.reading import number_row
 from src.errors import UserError, suggest_or_list
-from src.tasks import BadLabel, BinaryClassification, Classification, Task
+from src.tasks import BadLabel, BinaryClassification, Task
 from src.tasks.labels import is_known
 
 if TYPE_CHECKING:
@@ -154,20 +161,20 @@ class TargetReader:
         if single:
             where = f"{self.path}: target '{columns[0]}'"
         # a single slip must not turn a regression into classes of every number
-        for column in columns:
-            self._refuse_slips(column, name)
+        self._refuse_slips(columns, name)
         try:
             if not self.train[columns].notna().to_numpy().any():
                 raise UserError("has no label in the training split")
             task, reason = self._choose_kind(name, columns)
             labels = self._choose_reading(task, columns, single)
             self.labels[name] = labels
-            values = labels.values(self.train, getattr(task, "classes", ()))
+            values = read_values(task, labels, self.train)
             task = task.fit(values, columns)
             positive = describe_positive_class(task, values)
         except (BadLabel, BadValue) as error:
             row = number_row(self.train, error.row)
-            raise UserError(f"{self.path} row {row}: target '{name}' {error}") from None
+            hint = self._hint_at_bounds(columns, name)
+            raise UserError(f"{self.path} row {row}: target '{name}' {error}{hint}") from None
         except ValueError as error:
             raise UserError(f"{where} {error}") from None
 
@@ -195,12 +202,14 @@ class TargetReader:
 
     def _choose_reading(self, task: Task, columns: list[str], single: bool) -> Labels:
         """Returns how the labels of a task are read."""
-        classes = isinstance(task, Classification | BinaryClassification)
+        forms = read_forms(task, len(columns))
+        classes = set(forms) == {"class"}
         written = [self.written[column] for column in columns]
 
         # classes stay as written, so that a doubtful mark does not matter for them
-        doubts = [each.doubt for each in written if each.doubt is not None]
-        if doubts and not classes:
+        numbers = [each for each, form in zip(written, forms, strict=True) if form != "class"]
+        doubts = [each.doubt for each in numbers if each.doubt is not None]
+        if doubts:
             mark = doubts[0].thousands
             raise UserError(
                 f"has numbers with a '{mark}', which may be followed by decimals or by thousands: "
@@ -211,22 +220,42 @@ class TargetReader:
             formats = tuple(get_format(each) for each in written)
         return Labels(tuple(columns), single, classes, formats)
 
-    def _refuse_slips(self, column: str, name: str) -> None:
+    def _hint_at_bounds(self, columns: list[str], name: str) -> str:
+        """Returns what a message about a text among numbers adds where bounds are among them."""
+        for column in columns:
+            if find_bound(self.train[column], self.written[column].format) is not None:
+                return f"; bounds are read by data.tasks.{name} CensoredRegression"
+        return ""
+
+    def _refuse_slips(self, columns: list[str], name: str) -> None:
         """Names the row of a text in a column of numbers, which would turn all into classes."""
-        how = self.written[column]
-        if how.format is None or not 0.9 <= how.share < 1:
-            return
         try:
-            how.format.numbers(self.train[column])
-        except BadValue as error:
-            raise UserError(
-                f"{self.path} row {number_row(self.train, error.row)}: column '{column}' {error}; "
-                "if it means a missing value, add it to data.missing; "
-                f"if the labels are classes, set data.tasks.{name} to Classification"
-            ) from None
+            kind = find_declared_kind(self.settings.get(name, {}))
+        except UserError:
+            # said when the task is made
+            return
+        forms = ("number",) * len(columns) if kind is None else read_forms(kind, len(columns))
+        for column, form in zip(columns, forms, strict=True):
+            how = self.written[column]
+            if form != "number" or how.format is None or not 0.9 <= how.share < 1:
+                continue
+            try:
+                how.format.numbers(remove_marks(self.train[column]))
+                bound = find_bound(self.train[column], how.format)
+                if bound is not None:
+                    raise UserError(f"{self.path}: target '{name}' {describe_bound(bound)}")
+            except BadValue as error:
+                raise UserError(
+                    f"{self.path} row {number_row(self.train, error.row)}: column '{column}' "
+                    f"{error}; if it means a missing value, add it to data.missing; "
+                    f"if the labels are classes, set data.tasks.{name} to Classification"
+                ) from None
 
     def _note(self, name: str, columns: list[str], labels: Labels) -> None:
         found = [describe_case_variants(self.train[columns[0]])] if labels.classes else []
+        if labels.classes and name not in self.settings:
+            bound = find_bound(self.train[columns[0]], self.written[columns[0]].format)
+            found.append(f"note: {describe_bound(bound)}" if bound is not None else "")
         for column, form in zip(columns, labels.formats, strict=False):
             found.append("" if form.plain else str(form))
             found.append(describe_words_for_missing(self.frame[column]))
@@ -259,6 +288,34 @@ def describe_positive_class(task: Task, values: np.ndarray) -> str:
     )
 
 
+def read_values(task: Task, labels: Labels, frame: pd.DataFrame) -> np.ndarray:
+    """Reads the labels of a task, in the form that it encodes.
+
+    Raises:
+        BadValue: A text is no number.
+    """
+    forms = read_forms(task, len(labels.columns))
+    return labels.values(frame, getattr(task, "classes", ()), forms)
+
+
+def add_further_columns(
+    found: Mapping[str, str | list[str]], settings: Mapping[str, Any]
+) -> dict[str, str | list[str]]:
+    """Adds the columns that a task's settings name, such as an exposure, behind its target's.
+
+    Args:
+        found: {task: its column or columns}.
+        settings: {task: its kind or settings}, as the user gives them.
+    """
+    added: dict[str, str | list[str]] = {}
+    for name, given in found.items():
+        further = find_further_columns(settings.get(name, {})).values()
+        columns = [given] if isinstance(given, str) else list(given)
+        more = [column for column in further if column not in columns]
+        added[name] = [*columns, *more] if more else given
+    return added
+
+
 def encode_targets(
     task: Task, labels: Labels, frame: pd.DataFrame, path: str, name: str, hint: str
 ) -> Tensor:
@@ -283,7 +340,7 @@ def encode_targets(
             near = suggest_or_list(column, frame.columns)
             raise UserError(f"{path}: lacks the target column '{column}': {near}{hint}")
     try:
-        values = labels.values(frame, getattr(task, "classes", ()))
+        values = read_values(task, labels, frame)
         encoded = task.encode(values)
     except (BadLabel, BadValue) as error:
         row = number_row(frame, error.row)
@@ -291,8 +348,9 @@ def encode_targets(
 
     if encoded.is_floating_point() and len(far := (encoded.abs() > FARTHEST).nonzero()):
         place = tuple(far[0].tolist())
+        number = values[place] if values.ndim == encoded.ndim else encoded[place].item()
         raise UserError(
-            f"{path} row {number_row(frame, place[0])}: target '{name}' holds {values[place]:g}, "
+            f"{path} row {number_row(frame, place[0])}: target '{name}' holds {number:g}, "
             "so far from the training labels that no loss is finite"
         )
     return encoded

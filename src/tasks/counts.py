@@ -53,6 +53,7 @@ class Counts(Task):
         mean: Mean count over the training labels; learnt when None.
     """
 
+    column_settings: ClassVar[tuple[str, ...]] = ("offset",)
     not_in_loss: ClassVar[tuple[str, ...]] = ("offset", "rate", "mean")
     event_dims: ClassVar[int] = 1
     metric_names: ClassVar[tuple[str, ...]] = ("poisson_deviance", "mae", "d2")
@@ -73,10 +74,6 @@ class Counts(Task):
         for key, value in (("rate", self.rate), ("mean", self.mean)):
             if value is not None and not value > 0:
                 raise UserError(f"Counts: {key} {value} must be above 0")
-
-    @property
-    def further_columns(self) -> tuple[str, ...]:
-        return () if self.offset is None else (self.offset,)
 
     @property
     def values_per_label(self) -> int:

@@ -35,9 +35,11 @@ class Standardised:
         """Returns the mean and the standard deviation of labels (N,), NaN where missing.
 
         Raises:
-            UserError: All known labels are the same.
+            UserError: No label is known, or all of them are the same.
         """
         known = numbers[~np.isnan(numbers)]
+        if not len(known):
+            raise UserError("has no label in the training split")
         # the std of a single value may be rounding dust instead of 0
         if self.std is None and known.min() == known.max():
             raise UserError("has a single value in the training split; there is nothing to learn")
