@@ -30,10 +30,11 @@ def read_idx(path: str | Path) -> np.ndarray:
     # two zeros, the type, the number of dimensions, and then a size for each
     if len(content) < 4 or content[:3] != bytes([0, 0, BYTES]):
         raise UserError(f"{path}: is no idx file of bytes: its first bytes are {content[:4].hex()}")
-    dims = content[3]
-    start = 4 + 4 * dims
+    start = 4 + 4 * content[3]
+    if len(content) < start:
+        raise UserError(f"{path}: ends in the middle of its header")
     shape = tuple(np.frombuffer(content[4:start], ">u4").tolist())
-    if len(shape) != dims or len(content) != start + prod(shape):
+    if len(content) != start + prod(shape):
         wanted = " x ".join(map(str, shape))
         raise UserError(
             f"{path}: has {len(content) - start} bytes after its header, where {wanted} belong"
