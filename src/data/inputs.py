@@ -29,6 +29,7 @@ from src.data.numbers import (
     is_texts,
     mask_words_for_missing,
 )
+from src.data.row_weights import list_weight_columns
 from src.errors import UserError
 
 if TYPE_CHECKING:
@@ -335,10 +336,13 @@ def read_inputs(table: Table) -> tuple[InputReader, list[Column]]:
     Raises:
         UserError: A column cannot be read, or may be meant in two ways.
     """
-    taken = {table.id, table.group, table.split_column}
+    taken = {table.id, table.group, table.split_column, *list_weight_columns(table)}
     for columns in table.targets.values():
         taken.update(columns)
-    wanted = table.inputs or [str(name) for name in table.main.columns if name not in taken]
+    wanted = table.inputs
+    if wanted is None:
+        wanted = [str(name) for name in table.main.columns if name not in taken]
+    others = {*table.drop, *table.text, *table.images}
     rows = table.rows["train"]
     reader = InputReader(
         frame=table.main,
@@ -350,7 +354,7 @@ def read_inputs(table: Table) -> tuple[InputReader, list[Column]]:
         date_format=table.date_format,
     )
     try:
-        return reader, reader.columns([name for name in wanted if name not in table.drop])
+        return reader, reader.columns([name for name in wanted if name not in others])
     except BadColumn as error:
         place = (
             table.path

@@ -26,8 +26,10 @@ from src.data.leaks import find_suspicions
 from src.data.number_formats import Written, find_formats_of_table
 from src.data.reading import read_table
 from src.data.record import hash_rows, make_fingerprint, make_schema, unpack_sides
+from src.data.row_weights import describe_weights, read_weights
 from src.data.rows import Inputs, Rows, Split, take_rows
 from src.data.sides import find_rows_of_sides
+from src.data.table_members import read_members
 from src.data.table_notes import describe_new_rows, describe_table
 from src.data.table_rows import find_rows, identify_rows, read_labels
 from src.data.table_settings import TableSettings, check_columns
@@ -155,7 +157,7 @@ class Table(TableSettings):
         reader, columns = read_inputs(self)
         self.dropped |= reader.dropped
         self.column_notes += reader.notes
-        return columns
+        return [*columns, *read_members(self)]
 
     @cached_property
     def input_shape(self) -> InputShape:
@@ -201,9 +203,11 @@ class Table(TableSettings):
         where = torch.from_numpy(rows)
         inputs = take_rows(self.encode_inputs_of(role), where)
         targets = {}
+        weights = {}
         if labelled:
             targets = {name: self.encode_targets_of(role, name)[where] for name in self.tasks}
-        return Rows(inputs, targets, row_info=identify_rows(self, role, rows))
+            weights = read_weights(self, role, rows)
+        return Rows(inputs, targets, None, identify_rows(self, role, rows), weights)
 
     def truth(self, name: Split) -> dict[str, dict[str, list[Any]]]:
         return read_labels(self, name)
@@ -234,7 +238,8 @@ class Table(TableSettings):
         reader = self.task_columns.reader
         notes = describe_table(self, reader.reasons)
         counts = notes.pop()
-        return [*notes, *reader.notes, *self.column_notes, counts, *find_suspicions(self)]
+        further = [*reader.notes, *describe_weights(self), *self.column_notes]
+        return [*notes, *further, counts, *find_suspicions(self)]
 
     def describe(self, name: Split) -> str:
         return describe_new_rows(self) if self.is_new else super().describe(name)

@@ -10,9 +10,18 @@ from src.data.columns import Categorical, Column, Numeric
 from src.data.datamodule import MultiTaskDataModule
 from src.data.file_format import FileFormat
 from src.data.folds import check_fold
+from src.data.image_column import Image
 from src.data.kinds import find_further_columns
 from src.data.record import read_schema
+from src.data.row_weights import name_settings
+from src.data.table_members import (
+    IMAGE_SIZE,
+    MAX_TOKENS,
+    VOCABULARY,
+    check_member_settings,
+)
 from src.data.targets import find_columns_of_tasks, is_pattern, refuse_unknown_settings
+from src.data.texts import Text
 from src.errors import UserError, suggest_or_list
 
 if TYPE_CHECKING:
@@ -40,6 +49,14 @@ class TableSettings(MultiTaskDataModule):
         dates: What to do with columns of dates: refuse them, or expand them into year, month, day,
             weekday and hour.
         date_format: How dates are written, such as %d/%m/%Y, where their columns do not tell.
+        text: Columns of text, each an input of its own: tokens.
+        tokenizer: A tokenizer for them: a folder with tokenizer.json, or a model on the hub; None
+            to learn one for each column from the training rows.
+        vocabulary: Most tokens of a tokenizer that is learnt.
+        max_tokens: Tokens of a longer text that are kept, from the first.
+        images: Columns that name image files, each an input of its own.
+        image_root: Folder or .zip file of the images; None for the folder of the table.
+        image_size: Height and width that images are brought to, in pixels.
         missing: Words and numbers that mean that a value is missing, besides the usual ones.
         missing_defaults: Whether the usual ones mean it: an empty cell, ?, NA, NaN, null, None ...
         decimal: The mark before decimals; None to find it in the training rows.
@@ -48,6 +65,8 @@ class TableSettings(MultiTaskDataModule):
         delimiter: The mark between the columns of a text file, or 'spaces'; None for a comma, or a
             tab in .tsv files.
         names: Names of the columns of a text file without a header.
+        row_weight: Column with the weights of rows, numbers from 0, in the losses and metrics of
+            all tasks; one task has its own with tasks.<task>.row_weight. It is no input.
         id: Column that names the rows in predictions.
         group: Column of groups that must stay on one side of the split.
         stratify: Columns whose values all sides of a random split have in proportion.
@@ -74,7 +93,7 @@ class TableSettings(MultiTaskDataModule):
     """
 
     can_fold = True
-    column_kinds: ClassVar[tuple[type[Column], ...]] = (Numeric, Categorical)
+    column_kinds: ClassVar[tuple[type[Column], ...]] = (Numeric, Categorical, Text, Image)
 
     def __init__(
         self,
@@ -86,6 +105,13 @@ class TableSettings(MultiTaskDataModule):
         categorical: list[str] | None = None,
         dates: Literal["refuse", "expand"] = "refuse",
         date_format: str | None = None,
+        text: list[str] | None = None,
+        tokenizer: str | None = None,
+        vocabulary: int = VOCABULARY,
+        max_tokens: int = MAX_TOKENS,
+        images: list[str] | None = None,
+        image_root: str | None = None,
+        image_size: int = IMAGE_SIZE,
         missing: list[str] | None = None,
         missing_defaults: bool = True,
         decimal: str | None = None,
@@ -93,6 +119,7 @@ class TableSettings(MultiTaskDataModule):
         format: str | None = None,
         delimiter: str | None = None,
         names: list[str] | None = None,
+        row_weight: str | None = None,
         id: str | None = None,
         group: str | None = None,
         stratify: list[str] | None = None,
@@ -127,6 +154,15 @@ class TableSettings(MultiTaskDataModule):
         self.date_format = date_format
         self.decimal = decimal
         self.thousands = thousands
+        self.text = text or []
+        self.tokenizer = tokenizer
+        self.vocabulary = vocabulary
+        self.max_tokens = max_tokens
+        self.images = images or []
+        self.image_root = image_root
+        self.image_size = image_size
+
+        self.row_weight = row_weight
 
         # how rows are split
         self.id = id
@@ -139,6 +175,7 @@ class TableSettings(MultiTaskDataModule):
         self.test_fraction = find_test_share(folds, fold, test_fraction)
         self.split_seed = split_seed
         check_settings(self, targets)
+        check_member_settings(self)
 
         self.saved = None if schema_path is None else read_schema(schema_path, self.column_kinds)
         if self.saved is None and not targets:
@@ -239,6 +276,8 @@ def check_columns(table: Table, frame: pd.DataFrame) -> None:
         "inputs": table.inputs or [],
         "drop": table.drop,
         "categorical": table.categorical,
+        "text": table.text,
+        "images": table.images,
         "id": [table.id] if table.id else [],
         "group": [table.group] if table.group else [],
         "stratify": table.stratify,
@@ -250,6 +289,7 @@ def check_columns(table: Table, frame: pd.DataFrame) -> None:
             named[f"tasks.{task}.{key}"] = [column]
             further.add(column)
     named["targets"] = sorted(labels - further)
+    named |= name_settings(table, table.settings)
     for name, columns in named.items():
         for column in columns:
             if column not in frame.columns:
@@ -258,8 +298,17 @@ def check_columns(table: Table, frame: pd.DataFrame) -> None:
                     f"{table.path}: data.{name} names '{column}', which is no column: {hint}"
                 )
     # a target among the inputs would be predicted from itself
-    both = labels & set(table.inputs or [])
-    if both:
-        raise UserError(
-            f"data.inputs names '{min(both)}', which is a target: a column cannot be both"
-        )
+    for name in ("inputs", "text", "images"):
+        both = labels & set(named[name])
+        if both:
+            raise UserError(
+                f"data.{name} names '{min(both)}', which is a target: a column cannot be both"
+            )
+    weights = {
+        column for columns in name_settings(table, table.settings).values() for column in columns
+    }
+    for role, columns in {"inputs": table.inputs or [], "targets": labels}.items():
+        for column in sorted(weights & set(columns)):
+            raise UserError(
+                f"data.{role} names '{column}', which holds weights of rows: a column cannot be both"
+            )
