@@ -14,7 +14,15 @@ from src.errors import UserError, in_one_line, suggest
 # modules whose classes compare predictions with labels row by row
 MODULES = (torchmetrics.classification, torchmetrics.regression, torchmetrics.nominal)
 # names of the kinds' own metrics as people write them
-WORDS = {"auroc": "AUROC", "d2": "D2", "f1": "F1", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
+WORDS = {
+    "auroc": "AUROC",
+    "d2": "D2",
+    "f1": "F1",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R2",
+    "miou": "mIoU",
+}
 
 
 class TaskMetric(Metric):
