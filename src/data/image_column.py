@@ -80,16 +80,17 @@ class Image(MemberColumn):
         skip = self.on_error == "skip"
         return ImageSet(files, names, self.decoder, table, skip, self.read_first, cache)
 
-    def fit(self, series: pd.Series, table: str) -> Self:
+    def fit(self, series: pd.Series, table: str, rows: np.ndarray) -> Self:
         """Returns the column with the mean and spread of the pixels of training images.
 
         Args:
-            series: (N,) names of training images.
+            series: (N,) names of images.
             table: The file.
+            rows: The training rows.
         """
         images = self.open(series, table)
-        step = max(1, len(images) // MEASURED)
-        mean, std = measure_pixels(images, range(0, len(images), step))
+        step = max(1, len(rows) // MEASURED)
+        mean, std = measure_pixels(images, rows[::step].tolist())
         return replace(self, mean=tuple(mean), std=tuple(std))
 
     def encode(self, series: pd.Series, path: str) -> tuple[Inputs, list[str]]:

@@ -214,7 +214,7 @@ class ImageTable(Table):
         )
         if self.mean is not None and self.std is not None:
             return [replace(column, mean=tuple(self.mean), std=tuple(self.std))]
-        return [column.fit(frame[name].iloc[self.rows["train"]], self.path)]
+        return [column.fit(frame[name], self.path, self.rows["train"])]
 
     def find_images(self, role: str) -> ImageSet:
         """Returns the images of the rows of a file."""

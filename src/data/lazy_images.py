@@ -122,8 +122,12 @@ class ImageSet:
         return [f"{len(self.broken)} of {len(self)} images are left out: {shown}{more}"]
 
     # -- batches -----------------------------------------------------------------------------------
-    def load(self, row: int) -> np.ndarray | None:
+    def load(self, row: int, tell: bool = True) -> np.ndarray | None:
         """Returns the image of a row, (channels, height, width) of bytes.
+
+        Args:
+            row: The row.
+            tell: Whether a broken image is named, if its row is left out.
 
         Returns:
             None if it is broken, and such rows are left out.
@@ -142,7 +146,7 @@ class ImageSet:
             message = f"{self.table} row {row + 1}: the image {name} is broken: {error}"
             if not self.skip:
                 raise UserError(f"{message}; --data.on_error skip leaves it out") from None
-            if row not in self._told:
+            if tell and row not in self._told:
                 self._told.add(row)
                 warnings.warn(f"{message}; its labels count nowhere", stacklevel=2)
             return None
@@ -296,7 +300,7 @@ def measure_pixels(images: ImageSet, rows: Sequence[int]) -> tuple[list[float], 
     sums = np.zeros((2, images.decoder.channels))
     count = 0
     for row in rows:
-        pixels = images.load(row)
+        pixels = images.load(row, tell=False)
         if pixels is not None:
             values = pixels.reshape(len(pixels), -1) / 255.0
             sums += [values.mean(1), (values**2).mean(1)]
