@@ -18,6 +18,7 @@ from src.data.rows import BatchDataset
 from src.data.sequences import SequenceRows, WordTypes
 from src.data.targets import refuse_unknown_settings
 from src.data.treebank_labels import (
+    check_genre,
     check_targets,
     encode_labels,
     list_features,
@@ -108,6 +109,7 @@ class Treebank(MultiTaskDataModule):
         self.max_characters = max_characters
 
         check_targets(self.targets)
+        check_genre(genre)
         check_numbers(self, entities_share, val_fraction)
         self._saved = None if schema_path is None else read_schema(schema_path)
         if path is not None and self._saved is None:

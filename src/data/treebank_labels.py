@@ -41,6 +41,21 @@ def check_targets(targets: object) -> None:
             raise UserError(f"data.targets names '{name}' twice")
 
 
+def check_genre(pattern: str) -> None:
+    """Checks the pattern of genres.
+
+    Raises:
+        UserError: It is no regular expression, or has no group.
+    """
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise UserError(f"data.genre '{pattern}' is no pattern: {error}") from None
+    if groups != 1:
+        what = f"{groups} groups" if groups else "no group"
+        raise UserError(f"data.genre '{pattern}' has {what}; one is expected, as in ^([a-z]+)-")
+
+
 def name_tasks(targets: Sequence[str], features: Sequence[str]) -> dict[str, str]:
     """Returns {task: target}, with a task for each feature in place of 'feats.*'."""
     found = {}
