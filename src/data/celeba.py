@@ -106,8 +106,8 @@ class CelebA(ImageTable):
         if wrong.to_numpy().any():
             row, column = (int(places[0]) for places in wrong.to_numpy().nonzero())
             raise UserError(
-                f"{path} row {row + 1}: {header[column]} is {labels.iat[row, column]}, where 1 or "
-                "-1 belongs"
+                f"{path} row {row + 1}: {header[column]} is {labels.iat[row, column]!s}, where 1 "
+                "or -1 belongs"
             )
         frame[header] = (labels == 1).astype("int64")
         return frame.merge(sides.assign(**{SIDE: sides[SIDE].map(SIDES)}), on=NAME, how="left")

@@ -36,7 +36,7 @@ def write_celeba(folder: Path, archive: bool = False) -> None:
 
 
 @pytest.mark.parametrize("archive", [False, True])
-def test_attributes_and_official_split(tmp_path: Path, archive: bool) -> None:
+def test_attributes_and_official_split(tmp_path, archive):
     write_celeba(tmp_path, archive)
     data = CelebA(str(tmp_path), size=16)
     assert {name: type(task) for name, task in data.tasks.items()} == dict.fromkeys(
@@ -55,7 +55,7 @@ def test_attributes_and_official_split(tmp_path: Path, archive: bool) -> None:
     assert batch.targets["Bald"].tolist() == [float(row % 5 == 0) for row in range(20, 26)]
 
 
-def test_chosen_attributes_as_one_task(tmp_path: Path) -> None:
+def test_chosen_attributes_as_one_task(tmp_path):
     write_celeba(tmp_path)
     data = CelebA(str(tmp_path), attributes=["Young", "Bald"], multilabel=True, size=16)
     assert isinstance(data.tasks["attributes"], MultilabelClassification)
@@ -64,7 +64,7 @@ def test_chosen_attributes_as_one_task(tmp_path: Path) -> None:
     assert batch.targets["attributes"].tolist() == expected
 
 
-def test_the_folder_that_is_there_twice(tmp_path: Path) -> None:
+def test_the_folder_that_is_there_twice(tmp_path):
     write_celeba(tmp_path)
     inner = tmp_path / "img_align_celeba"
     inner.rename(tmp_path / "moved")
@@ -73,7 +73,7 @@ def test_the_folder_that_is_there_twice(tmp_path: Path) -> None:
     assert len(CelebA(str(tmp_path), size=16).split("train")) == 20
 
 
-def test_mistakes(tmp_path: Path) -> None:
+def test_mistakes(tmp_path):
     with pytest.raises(UserError, match=r"list_attr_celeba.txt is not there; get it from https"):
         CelebA(str(tmp_path))
     write_celeba(tmp_path)

@@ -24,14 +24,14 @@ def open_table(table: Path, **settings: object) -> ImageTable:
     return ImageTable(str(table), **{**given, **settings})  # type: ignore[arg-type]  # by name
 
 
-def test_tasks_inputs_and_rows(table: Path) -> None:
+def test_tasks_inputs_and_rows(table):
     data = open_table(table)
     assert {name: type(task) for name, task in data.tasks.items()} == {
         "side": BinaryClassification,
         "red": Regression,
     }
     assert data.input_shape.dense == (3, 20, 24)
-    sizes = {side: len(data.split(side)) for side in ("train", "val", "test", "predict")}  # type: ignore[arg-type]
+    sizes = {side: len(data.split(side)) for side in ("train", "val", "test", "predict")}
     assert sum(sizes.values()) == 2 * ROWS
     assert sizes["predict"] == ROWS
 
@@ -44,7 +44,7 @@ def test_tasks_inputs_and_rows(table: Path) -> None:
     )
 
 
-def test_pixels_are_standardised_by_training_images(table: Path) -> None:
+def test_pixels_are_standardised_by_training_images(table):
     data = open_table(table)
     rows = data.split("train")
     images = rows[torch.arange(len(rows))].inputs
@@ -57,7 +57,7 @@ def test_pixels_are_standardised_by_training_images(table: Path) -> None:
     assert 0.5 < images.max() <= 1
 
 
-def test_labels_belong_to_their_images(table: Path) -> None:
+def test_labels_belong_to_their_images(table):
     data = open_table(table)
     rows = data.split("train")
     batch = rows[torch.arange(len(rows))]
@@ -67,14 +67,14 @@ def test_labels_belong_to_their_images(table: Path) -> None:
     assert rows.row_info["id"][:2] == ["000.png", "001.jpg"]
 
 
-def test_padding_has_no_labels(table: Path) -> None:
+def test_padding_has_no_labels(table):
     batch = open_table(table).split("train")[torch.tensor([3, PADDING])]
     assert batch.inputs.shape == (2, 3, 20, 24)
     assert not batch.inputs.isnan().any()
     assert batch.targets["side"].isnan().tolist() == [False, True]
 
 
-def test_the_splits_of_tables(table: Path) -> None:
+def test_the_splits_of_tables(table):
     data = open_table(table, targets=["side"], group="who", grey=True)
     assert data.input_shape.dense == (1, 20, 24)
     sides = [set(data.main["who"].iloc[rows]) for rows in data.rows.values()]
@@ -83,7 +83,7 @@ def test_the_splits_of_tables(table: Path) -> None:
     assert sorted(np.concatenate(folds)) == list(range(ROWS))
 
 
-def test_where_images_are(table: Path) -> None:
+def test_where_images_are(table):
     """Beside the table, below a folder, or in an archive."""
     archive = zip_images(table.parent)
     first = open_table(table).split("train")[torch.arange(5)]
@@ -96,7 +96,7 @@ def test_where_images_are(table: Path) -> None:
     assert torch.equal(found.inputs, first.inputs)
 
 
-def test_a_folder_is_a_table_without_labels(table: Path) -> None:
+def test_a_folder_is_a_table_without_labels(table):
     for path in (table.parent / "images", zip_images(table.parent)):
         data = ImageTable(str(path), targets=["side"], size=8)
         assert data.read(str(path))["image"].tolist() == sorted(
@@ -118,7 +118,7 @@ def damage(table: Path) -> None:
     (images / "006.png").write_bytes(content)
 
 
-def test_a_broken_image_ends_the_run(table: Path) -> None:
+def test_a_broken_image_ends_the_run(table):
     damage(table)
     settings = {"mean": [0, 0, 0], "std": [1, 1, 1]}
     with pytest.raises(UserError) as caught:
@@ -134,7 +134,7 @@ def test_a_broken_image_ends_the_run(table: Path) -> None:
         open_table(table).schema()
 
 
-def test_or_its_row_is_left_out_and_named(table: Path) -> None:
+def test_or_its_row_is_left_out_and_named(table):
     whole = open_table(table, split_seed=1)
     expected = {}
     for side in ("train", "val", "test"):
@@ -145,9 +145,9 @@ def test_or_its_row_is_left_out_and_named(table: Path) -> None:
     data = open_table(table, split_seed=1, on_error="skip")
     for side, rows in expected.items():
         # the other rows stay on their sides
-        split = data.split(side)  # type: ignore[arg-type]
+        split = data.split(side)
         assert split.row_info["id"] == data.main["file"].iloc[rows].tolist()
-        assert len(data.truth(side)["side"][""]) == len(rows)  # type: ignore[arg-type]
+        assert len(data.truth(side)["side"][""]) == len(rows)
     notes = "\n".join(data.notes())
     images = table.parent / "images"
     assert (
@@ -156,11 +156,11 @@ def test_or_its_row_is_left_out_and_named(table: Path) -> None:
     ) in notes
 
 
-def test_what_proves_broken_later_has_no_labels(table: Path) -> None:
+def test_what_proves_broken_later_has_no_labels(table):
     damage(table)
     data = open_table(table, on_error="skip")
     side = next(side for side, rows in data.rows.items() if 6 in rows)
-    rows = data.split(side)  # type: ignore[arg-type]
+    rows = data.split(side)
     place = rows.row_info["id"].index("006.png")
     with pytest.warns(UserWarning, match=r"labels\.csv row 7: the image 006\.png is broken"):
         batch = rows[torch.arange(len(rows))]
@@ -168,7 +168,7 @@ def test_what_proves_broken_later_has_no_labels(table: Path) -> None:
     assert batch.inputs[place].abs().sum() == 0
 
 
-def test_copies_are_noted(table: Path) -> None:
+def test_copies_are_noted(table):
     data = open_table(table)
     tested = data.main["file"].iloc[data.rows["test"][0]]
     trained = data.main["file"].iloc[data.rows["train"][0]]
@@ -178,7 +178,7 @@ def test_copies_are_noted(table: Path) -> None:
     assert any(note.startswith("note: 1 of 9 test images are copies of tr") for note in notes)
 
 
-def test_a_run_knows_its_images(table: Path, tmp_path: Path) -> None:
+def test_a_run_knows_its_images(table, tmp_path):
     from src.files.typed import to_json
 
     data = open_table(table)
@@ -213,7 +213,7 @@ def test_a_run_knows_its_images(table: Path, tmp_path: Path) -> None:
         ({"targets": ["file", "side"]}, "no column names image files: say which one with --data.i"),
     ],
 )
-def test_mistakes(table: Path, settings: dict[str, object], says: str) -> None:
+def test_mistakes(table, settings, says):
     with pytest.raises(UserError, match=says):
         open_table(table, **settings).schema()
 
@@ -223,7 +223,7 @@ def count_handles() -> int:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_many_epochs_leave_no_file_open(table: Path, workers: int) -> None:
+def test_many_epochs_leave_no_file_open(table, workers):
     """From an archive, whose handle each process has once."""
     data = open_table(table, root=str(zip_images(table.parent)), cache_gb=0.0)
     rows = data.split("train")
@@ -236,16 +236,16 @@ def test_many_epochs_leave_no_file_open(table: Path, workers: int) -> None:
     # batches of workers that are not yet collected have a handle each
     assert max(counts[1:]) <= counts[0] + 2
     if batches._iterator is not None:
-        batches._iterator._shutdown_workers()  # type: ignore[attr-defined]
+        batches._iterator._shutdown_workers()
 
 
-def test_changes_are_for_training_only(table: Path) -> None:
+def test_changes_are_for_training_only(table):
     class Fake:
         training = True
         current_epoch = 3
 
     data = open_table(table, augment=Augmentation(shift=3), seed=5)
-    data.trainer = Fake()  # type: ignore[assignment]
+    data.trainer = Fake()
     ids = torch.arange(7)
     plain = data.split("train")[ids].inputs
     changed = data.on_after_batch_transfer(data.split("train")[ids], 0).inputs

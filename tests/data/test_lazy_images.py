@@ -39,7 +39,7 @@ def name(*rows: int) -> list[str | None]:
     return [f"{row}.png" for row in rows]
 
 
-def test_images_are_decoded_in_the_order_asked_for(files: ImageFiles) -> None:
+def test_images_are_decoded_in_the_order_asked_for(files):
     images = LazyImages.of_all(ImageSet(files, name(0, 1, 2, 3), DECODER, "x.csv"), [0.5], [0.25])
     assert len(images) == 4
     loaded = images[torch.tensor([2, 0, 2])].load()
@@ -49,7 +49,7 @@ def test_images_are_decoded_in_the_order_asked_for(files: ImageFiles) -> None:
     torch.testing.assert_close(loaded, expected.float())
 
 
-def test_tables_one_after_the_other(files: ImageFiles) -> None:
+def test_tables_one_after_the_other(files):
     first, second = (
         LazyImages.of_all(ImageSet(files, names, DECODER, "x.csv"), [0.0], [1.0])
         for names in (name(0, 1), name(2, 3))
@@ -59,7 +59,7 @@ def test_tables_one_after_the_other(files: ImageFiles) -> None:
     assert both.hash_rows().tolist() == [*first.hash_rows(), *second.hash_rows()]
 
 
-def test_copies_have_the_same_hash_whatever_their_name(files: ImageFiles, tmp_path: Path) -> None:
+def test_copies_have_the_same_hash_whatever_their_name(files, tmp_path):
     (tmp_path / "images" / "copy.png").write_bytes(encode(make_pixels(1)))
     images = ImageSet(files, [*name(0, 1), "copy.png", None], DECODER, "x.csv")
     assert images.hashes[1] == images.hashes[2] != images.hashes[0]
@@ -76,7 +76,7 @@ def test_copies_have_the_same_hash_whatever_their_name(files: ImageFiles, tmp_pa
 
 
 @pytest.mark.parametrize("read_first", [True, False])
-def test_what_is_broken(files: ImageFiles, read_first: bool) -> None:
+def test_what_is_broken(files, read_first):
     names = [*name(0, 6), None, "9.png"]
     images = ImageSet(files, names, DECODER, "x.csv", skip=True, read_first=read_first)
     reasons = {2: "it is missing", 3: f"there is no such file in {files.path}"}
@@ -91,14 +91,14 @@ def test_what_is_broken(files: ImageFiles, read_first: bool) -> None:
     assert usable.tolist() == [row not in reasons for row in range(4)]
 
 
-def test_a_broken_image_ends_the_run_with_its_row(files: ImageFiles) -> None:
+def test_a_broken_image_ends_the_run_with_its_row(files):
     images = LazyImages.of_all(ImageSet(files, name(0, 5), DECODER, "x.csv"), [0.0], [1.0])
     assert images.usable.all()
     with pytest.raises(UserError, match=r"^x\.csv row 2: the image 5\.png is broken: [^\n]+$"):
         images.load()
 
 
-def test_or_it_is_nan_and_named_once(files: ImageFiles) -> None:
+def test_or_it_is_nan_and_named_once(files):
     images = ImageSet(files, name(0, 5, 1), DECODER, "x.csv", skip=True)
     lazy = LazyImages.of_all(images, [0.0], [1.0])
     with pytest.warns(UserWarning, match=r"x\.csv row 2: the image 5\.png is broken") as seen:
@@ -114,9 +114,7 @@ def test_or_it_is_nan_and_named_once(files: ImageFiles) -> None:
     assert remove_broken(loaded) is None
 
 
-def test_the_cache_is_used_if_all_images_fit(
-    files: ImageFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_is_used_if_all_images_fit(files, tmp_path, monkeypatch):
     size = 4 * (3 * 20 * 24 + 1)
     sets = [ImageSet(files, name(0, 1, 2, 3), DECODER, "x", cache=c) for c in (size, size - 1)]
     before = [[images.load(row) for row in range(4)] for images in sets]
@@ -128,7 +126,7 @@ def test_the_cache_is_used_if_all_images_fit(
         sets[1].load(0)
 
 
-def test_workers_fill_the_cache_of_their_parent() -> None:
+def test_workers_fill_the_cache_of_their_parent():
     cache = Cache(3, 5)
     pixels = np.arange(5, dtype=np.uint8)
     worker = multiprocessing.get_context("fork").Process(target=cache.put, args=(1, pixels))
@@ -138,7 +136,7 @@ def test_workers_fill_the_cache_of_their_parent() -> None:
     assert (cache.get(1) == pixels).all()
 
 
-def test_mean_and_spread_of_pixels(files: ImageFiles) -> None:
+def test_mean_and_spread_of_pixels(files):
     images = ImageSet(files, name(0, 5, 1), DECODER, "x.csv", skip=True)
     mean, std = measure_pixels(images, range(3))
     pixels = np.stack([make_pixels(0), make_pixels(1)]) / 255
@@ -148,9 +146,9 @@ def test_mean_and_spread_of_pixels(files: ImageFiles) -> None:
         measure_pixels(images, [1])
 
 
-def test_an_archive_gives_the_same_as_a_folder(tmp_path: Path) -> None:
+def test_an_archive_gives_the_same_as_a_folder(tmp_path):
     make_table(tmp_path, 6)
-    names: list[str | None] = [*ImageFiles(tmp_path / "images").list_images()]
+    names = [*ImageFiles(tmp_path / "images").list_images()]
     folder, archive = (
         LazyImages.of_all(ImageSet(ImageFiles(path), names, DECODER, "x"), [0.0], [1.0])
         for path in (tmp_path / "images", zip_images(tmp_path))

@@ -30,7 +30,7 @@ def write_mnist(folder: Path, train: int = 60, test: int = 11) -> dict[str, np.n
     return arrays
 
 
-def test_splits_and_labels(tmp_path: Path) -> None:
+def test_splits_and_labels(tmp_path):
     arrays = write_mnist(tmp_path)
     data = MultiMNIST(str(tmp_path))
     labels = {
@@ -39,7 +39,7 @@ def test_splits_and_labels(tmp_path: Path) -> None:
         "test": arrays["t10k-labels-idx1-ubyte"],
     }
     for name, expected in labels.items():
-        rows = data.split(name)  # type: ignore[arg-type]
+        rows = data.split(name)
         batch = rows[torch.arange(len(rows))]
         assert batch.inputs.shape == (len(expected), 1, 28, 28)
         assert (batch.targets["top_left"].numpy() == expected).all()
@@ -53,7 +53,7 @@ def test_splits_and_labels(tmp_path: Path) -> None:
     assert float(train.std()) == pytest.approx(1, rel=1e-5)
 
 
-def test_pairs_are_a_function_of_their_seed(tmp_path: Path) -> None:
+def test_pairs_are_a_function_of_their_seed(tmp_path):
     write_mnist(tmp_path)
     first, again, other = (
         MultiMNIST(str(tmp_path), pair_seed=pair_seed, seed=seed).split("train").inputs
@@ -63,7 +63,7 @@ def test_pairs_are_a_function_of_their_seed(tmp_path: Path) -> None:
     assert not torch.equal(first, other)
 
 
-def test_two_digits_in_one_image() -> None:
+def test_two_digits_in_one_image():
     """As Pillow resizes the lighter of both digits on a canvas, within a step of its bytes."""
     generator = torch.Generator().manual_seed(0)
     first, second = torch.randint(0, 256, (2, 3, 28, 28), generator=generator, dtype=torch.uint8)
@@ -76,7 +76,7 @@ def test_two_digits_in_one_image() -> None:
         assert np.abs(images[k, 0].numpy() * 255 - np.asarray(resized)).max() <= 1
 
 
-def test_a_fingerprint_names_the_four_files(tmp_path: Path) -> None:
+def test_a_fingerprint_names_the_four_files(tmp_path):
     write_mnist(tmp_path)
     data = MultiMNIST(str(tmp_path))
     files = data.fingerprint()["files"]
@@ -84,7 +84,7 @@ def test_a_fingerprint_names_the_four_files(tmp_path: Path) -> None:
     assert {Path(record["path"]) for record in files.values()} == set(map(Path, data.files()))
 
 
-def test_mistakes(tmp_path: Path) -> None:
+def test_mistakes(tmp_path):
     with pytest.raises(UserError, match=r"neither train-images-idx3-ubyte nor .* add --data.downl"):
         MultiMNIST(str(tmp_path))
     write_mnist(tmp_path)
@@ -101,9 +101,9 @@ def test_mistakes(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="MTL_DATA names no folder with mnist in it")
-def test_the_real_digits() -> None:
+def test_the_real_digits():
     data = MultiMNIST(str(REAL))
-    assert [len(data.split(name)) for name in ("train", "val", "test")] == [50_000, 10_000, 10_000]  # type: ignore[arg-type]
+    assert [len(data.split(name)) for name in ("train", "val", "test")] == [50_000, 10_000, 10_000]
     test = data.split("test")[torch.arange(10_000)]
     counts = test.targets["top_left"].bincount()
     # of MNIST's test digits, as published
@@ -111,7 +111,7 @@ def test_the_real_digits() -> None:
     assert test.targets["bottom_right"].bincount().tolist() == counts.tolist()
 
 
-def test_gzipped_files_are_read_alike(tmp_path: Path) -> None:
+def test_gzipped_files_are_read_alike(tmp_path):
     write_mnist(tmp_path)
     first = MultiMNIST(str(tmp_path)).split("test").inputs
     for path in list(tmp_path.iterdir()):

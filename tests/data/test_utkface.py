@@ -34,11 +34,11 @@ def write_utkface(folder: Path) -> None:
         ("20170104.jpg", (None, None, None)),
     ],
 )
-def test_labels_in_names(name: str, labels: tuple[object, ...]) -> None:
+def test_labels_in_names(name, labels):
     assert parse_name(name) == labels
 
 
-def test_tasks_and_labels(tmp_path: Path) -> None:
+def test_tasks_and_labels(tmp_path):
     write_utkface(tmp_path / "faces")
     data = UTKFace(str(tmp_path / "faces"), size=16)
     assert {name: type(task) for name, task in data.tasks.items()} == {
@@ -56,17 +56,18 @@ def test_tasks_and_labels(tmp_path: Path) -> None:
     assert [int((y == -100).sum() + y.isnan().sum()) for y in targets] == [0, 0, 1]
 
 
-def test_a_run_knows_its_folder(tmp_path: Path) -> None:
+def test_a_run_knows_its_folder(tmp_path):
     write_utkface(tmp_path / "faces")
     data = UTKFace(str(tmp_path / "faces"), size=16)
+    ids = torch.arange(5)
+    expected = data.split("val")[ids].inputs
     schema = tmp_path / "schema.json"
     schema.write_bytes(to_json(data.schema()))
     (tmp_path / "faces").rename(tmp_path / "moved")
     again = UTKFace(str(tmp_path / "moved"), schema_path=str(schema))
     again.check_files()
     assert not again.is_new
-    ids = torch.arange(5)
-    assert torch.equal(again.split("val")[ids].inputs, data_of(tmp_path / "moved", ids))
+    assert torch.equal(again.split("val")[ids].inputs, expected)
 
     # portraits without labels, for prediction
     (tmp_path / "new").mkdir()
@@ -76,13 +77,7 @@ def test_a_run_knows_its_folder(tmp_path: Path) -> None:
     assert new.split("predict").row_info["id"] == ["me.png"]
 
 
-def data_of(folder: Path, ids: torch.Tensor) -> torch.Tensor:
-    inputs = UTKFace(str(folder), size=16).split("val")[ids].inputs
-    assert isinstance(inputs, torch.Tensor)
-    return inputs
-
-
-def test_mistakes(tmp_path: Path) -> None:
+def test_mistakes(tmp_path):
     with pytest.raises(UserError, match=r"nothing: there are no images; get UTKFace from https"):
         UTKFace(str(tmp_path / "nothing")).schema()
     (tmp_path / "other").mkdir()
