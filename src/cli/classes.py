@@ -84,8 +84,10 @@ def choices(key: str) -> list[str]:
 
     Of strategies, only ours are named: Lightning's know nothing of several tasks.
     """
-    key = key.rpartition(".")[2]
+    owner, _, key = key.rpartition(".")
     base = (CHOICES | OTHERS).get(key)
+    if base is None and owner.startswith("model.encoder"):
+        base = Encoder  # an encoder may be made of others
     if base is None:
         return []
     kinds = subclasses(base)

@@ -21,12 +21,14 @@ def hide_categories(batch: Batch, share: float = HIDDEN) -> None:
         batch: This process's share of a global batch; without categories it stays as it is.
         share: The probability.
     """
-    if not isinstance(batch.inputs, dict) or "categorical" not in batch.inputs:
+    if not isinstance(batch.inputs, dict):
         return
-    codes = batch.inputs["categorical"]
-    if not codes.shape[-1]:
+    # of several inputs, at most one is of table columns
+    keys = [key for key in batch.inputs if key.rpartition("/")[2] == "categorical"]
+    if not keys or not batch.inputs[keys[0]].shape[-1]:
         return
+    codes = batch.inputs[keys[0]]
     first, key = place_and_key(len(codes))
     rows = torch.arange(first, first + len(codes), device=codes.device)
     columns = torch.arange(codes.shape[-1], device=codes.device)
-    batch.inputs = batch.inputs | {"categorical": codes * draw_mask(key, rows, columns, share)}
+    batch.inputs = batch.inputs | {keys[0]: codes * draw_mask(key, rows, columns, share)}

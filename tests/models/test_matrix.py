@@ -17,6 +17,7 @@ from src.models.encoders import (
     MLP,
     ConvNet,
     FeaturePyramid,
+    Fusion,
     Pretrained,
     ResNet,
     TabularTransformer,
@@ -91,6 +92,22 @@ ENCODERS = {
         InputShape(tokens=9),
     ),
 }
+MEMBERS = InputShape(
+    members=(
+        ("table", InputShape((2,), (3,))),
+        ("comment", InputShape(tokens=9)),
+        ("photo", InputShape((2, 4, 4))),
+    )
+)
+PARTS = {
+    "table": partial(MLP, width=4, depth=1),
+    "text": partial(Transformer, width=4, depth=1, heads=2),
+    "images": partial(ConvNet, width=4, depth=1),
+    "width": 4,
+    "heads": 2,
+}
+ENCODERS["Fusion"] = (partial(Fusion, **PARTS), MEMBERS)
+ENCODERS["Fusion attention"] = (partial(Fusion, **PARTS, how="attention"), MEMBERS)
 TASKS = {
     "class": Classification(classes=(0, 1, 2), label_smoothing=0.1),
     "binary": BinaryClassification(classes=("no", "yes"), weight=0.5),

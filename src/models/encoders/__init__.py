@@ -3,6 +3,7 @@
 from src.models.encoders.bilstm import BiLSTM
 from src.models.encoders.convnet import ConvNet
 from src.models.encoders.encoder import Encoder
+from src.models.encoders.fusion import Fusion
 from src.models.encoders.lenet import LeNet
 from src.models.encoders.message_passing import MessagePassing
 from src.models.encoders.mlp import MLP
@@ -19,6 +20,7 @@ __all__ = [
     "ConvNet",
     "Encoder",
     "FeaturePyramid",
+    "Fusion",
     "LeNet",
     "MessagePassing",
     "Pretrained",

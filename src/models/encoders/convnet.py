@@ -75,6 +75,8 @@ def check_image_shape(name: str, shape: InputShape) -> None:
 
 def describe(shape: InputShape) -> str:
     """Describes an input shape in words."""
+    if shape.members:
+        return f"several inputs ({', '.join(name for name, _ in shape.members)})"
     if shape.tokens:
         return "sequences of tokens"
     if shape.nodes:
@@ -85,6 +87,8 @@ def describe(shape: InputShape) -> str:
 
 def suggest_encoder(shape: InputShape) -> str:
     """Returns the name of an encoder that reads inputs of this shape."""
+    if shape.members:
+        return "Fusion"
     if shape.nodes:
         return "MessagePassing"
     if shape.tokens or len(shape.dense) == 2:

@@ -53,7 +53,7 @@ class MLP(Encoder):
             raise UserError(f"MLP: width {width} and depth {depth} must be at least 1 and 0")
         if not 0 <= dropout < 1:
             raise UserError(f"MLP: dropout {dropout} is outside [0, 1)")
-        if shape.tokens or shape.nodes:
+        if shape.tokens or shape.nodes or shape.members:
             raise UserError(
                 f"MLP reads vectors, but the data gives {describe(shape)}: use --model.encoder "
                 f"{suggest_encoder(shape)}"

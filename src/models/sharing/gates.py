@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.batch import InputShape
+from src.batch import InputShape, inputs_of
 from src.models.encoders.encoder import Encoder, State, map_state
 from src.models.encoders.stem import VectorStem, embedding_size
 from src.models.sharing.sharing import EncoderFactory
@@ -24,7 +24,8 @@ class GateInput(nn.Module):
     """Inputs of any kind as one vector per sample (B, features).
 
     Vectors and table rows are put side by side as an encoder's stem does it. Images are averaged to
-    at most 8 x 8. A sequence becomes the mean of small learned vectors of its tokens.
+    at most 8 x 8. A sequence becomes the mean of small learned vectors of its tokens. Several
+    inputs stand side by side.
 
     Args:
         shape: The shape of one sample.
@@ -33,7 +34,11 @@ class GateInput(nn.Module):
     def __init__(self, shape: InputShape) -> None:
         super().__init__()
         self.grid: tuple[int, int] | None = None
-        self.stem: nn.Embedding | VectorStem
+        self.stem: nn.Embedding | VectorStem | nn.ModuleDict
+        if shape.members:
+            self.stem = nn.ModuleDict({name: GateInput(own) for name, own in shape.members})
+            self.features = sum(cast(GateInput, each).features for each in self.stem.values())
+            return
         if shape.tokens:
             self.features = embedding_size(shape.tokens)
             self.stem = nn.Embedding(shape.tokens, self.features)
@@ -50,6 +55,10 @@ class GateInput(nn.Module):
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """Returns (B, features)."""
+        if isinstance(self.stem, nn.ModuleDict):
+            assert not isinstance(inputs, Tensor)
+            each = [stem(inputs_of(name, inputs)) for name, stem in self.stem.items()]
+            return torch.cat(each, -1)
         if isinstance(self.stem, nn.Embedding):
             assert not isinstance(inputs, Tensor)
             return average_tokens(self.stem(inputs["tokens"]), inputs["tokens"])
