@@ -15,6 +15,7 @@ from src.cli.terminal import remark
 from src.data import MultiTaskDataModule, Split
 from src.errors import UserError
 from src.models.evaluation import Evaluation
+from src.models.padding import cut_padding
 from src.monitoring import tabulate_results
 from src.monitoring.table import ResultsTable
 from src.tasks import Task
@@ -155,7 +156,8 @@ class Ensemble:
             for batch in data.test_dataloader():
                 # what pads a batch has no labels, and may have any outputs
                 places = batch.ids.clamp(min=0)
-                evaluation.add_outputs(batch, {name: own[places] for name, own in outputs.items()})
+                own = {name: values[places] for name, values in outputs.items()}
+                evaluation.add_outputs(batch, cut_padding(own, batch.targets))
             values = evaluation.finish(split, choose)
         # a trainer keeps what it logs in the model's precision
         return {

@@ -33,3 +33,11 @@ def hide_padding(
             values = values.masked_fill(~real[..., None], float("nan"))
         shown[name] = values
     return shown
+
+
+def cut_padding(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns outputs (B, S, O) of sequences cut to the length of the labels of their batch."""
+    cut = {}
+    for name, values in outputs.items():
+        cut[name] = values[:, : targets[name].shape[1]] if values.ndim == 3 else values
+    return cut

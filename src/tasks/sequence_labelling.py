@@ -1,7 +1,7 @@
 """One of several classes for each token of a sentence."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -60,6 +60,8 @@ class SequenceLabelling(Classification):
         monitor: The metric that counts for model selection; empty: F1 of the spans, and accuracy
             where there are none.
     """
+
+    not_in_loss: ClassVar[tuple[str, ...]] = ("classes", "scheme")
 
     crf: bool = False
     scheme: Scheme | None = None
