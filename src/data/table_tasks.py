@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.data.kinds import task_from_plain
 from src.data.labels import Labels
+from src.data.row_weights import weigh_task
 from src.data.targets import (
     TargetReader,
     add_further_columns,
@@ -89,7 +90,8 @@ class TableTasks:
             return {name: task_from_plain(task["task"]) for name, task in self.saved.items()}
         tasks = {}
         for name, columns in self.columns.items():
-            tasks[name] = self.reader.make_task(name, columns)
+            task = self.reader.make_task(name, columns)
+            tasks[name] = weigh_task(task, self.table.row_weight)
 
         # an unknown label of any split ends the run now, and not after training
         for role in self.table.table_files.paths:

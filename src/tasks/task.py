@@ -68,6 +68,8 @@ class Task(Ensembling, WithAddedMetrics, ABC):
             label of the whole sample where the encoder gives features of each of them.
         where: The binary task whose label must be positive for this task's label to count, or
             task=class of any task with classes; elsewhere this task's label is taken for missing.
+        row_weight: The column with the weights of rows in this task's loss and metrics, which a
+            table reads; other data modules give weights with their rows.
         monitor: The metric that counts for model selection.
         metrics: Metrics besides the kind's own: names of torchmetrics classes, class paths, or
             {class_path: FBetaScore, init_args: {beta: 2.0, name: F2}}.
@@ -93,6 +95,7 @@ class Task(Ensembling, WithAddedMetrics, ABC):
     width: int = 64
     pooled: bool = False
     where: str | None = None
+    row_weight: str | None = None
     monitor: str
     metrics: tuple[MetricSpec, ...] = ()
 
@@ -178,12 +181,12 @@ class Task(Ensembling, WithAddedMetrics, ABC):
     def loss_key(self) -> tuple[Hashable, ...]:
         """Returns everything that :meth:`losses` may read: tasks with equal keys share one call.
 
-        That is every field but ``weight``, ``monitor``, ``metrics``, ``where`` and the
-        ``not_in_loss`` of the class that defines ``losses``: a loss that replaces it may read what
-        it left alone.
+        That is every field but ``weight``, ``monitor``, ``metrics``, ``where``,
+        ``row_weight`` and the ``not_in_loss`` of the class that defines ``losses``: a loss that
+        replaces it may read what it left alone.
         """
         owner = next(kind for kind in type(self).__mro__ if "losses" in vars(kind))
-        unread = {"weight", "monitor", "metrics", "where", *vars(owner).get("not_in_loss", ())}
+        unread = {"weight", "monitor", "metrics", "where", "row_weight", *vars(owner).get("not_in_loss", ())}
         read = {field.name: getattr(self, field.name) for field in fields(self)}
         kept = [(name, to_key(value)) for name, value in read.items() if name not in unread]
         return (type(self), self.out_features, self.event_dims, *kept)
