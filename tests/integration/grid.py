@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -26,11 +26,13 @@ from src.balancing import Balancer, LossBalancer, PCGrad, StaticWeights
 from src.balancing.gradients import CpuBalancer
 from src.cli.classes import subclasses
 from src.cli.entrypoint import quiet
+from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
-from src.models.encoders import MLP
+from src.models.encoders import MLP, BiLSTM, Encoder, MessagePassing, Transformer, UNet
 from src.parallel import DDP, FSDP, DDPPlacement, MultiTaskStrategy, Pipeline, Placement
 from tests.models.test_matrix import SHARINGS
 from tests.toy import Toy, bare_trainer
+from tests.toy_uses import Graphs, Numbers, Pixels, Toys, Weights, Words
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,16 @@ TOPOLOGIES = {
 
 Cell = tuple[str, str, str]
 
+# other forms of data, and other kinds of tasks: the data, and an encoder that reads them
+USES: dict[str, tuple[type[Toys], Callable[..., Encoder]]] = {
+    "words": (Words, partial(Transformer, width=8, depth=2, heads=2, dropout=0.1)),
+    "words, LSTM": (Words, partial(BiLSTM, width=8, depth=1, dropout=0.1)),
+    "pixels": (Pixels, partial(UNet, width=4, depth=1)),
+    "graphs": (Graphs, partial(MessagePassing, width=8, depth=2, dropout=0.1, pool="none")),
+    "kinds of numbers": (Numbers, partial(MLP, width=16, dropout=0.1)),
+    "weights and dependent tasks": (Weights, partial(MLP, width=16, dropout=0.1)),
+}
+
 # the rate of the network: small where a method's direction is much longer than the gradients
 RATES = {"FairGrad": 0.002, "NashMTL": 0.01, "ConFIG": 0.02, "DualBalance": 0.02, "LogSum": 0.02}
 
@@ -87,18 +99,29 @@ def cells(accumulated: bool = False) -> list[Cell]:
             if k.accumulates and level != "features"
         ]
     balancing = [("balancing", kind.__name__, level) for kind in ours for level in levels[kind]]
-    return balancing + [
-        ("sharing", name, level) for name in SHARINGS for level in ("losses", "parameters")
-    ]
+    sharing = [("sharing", name, level) for name in SHARINGS for level in ("losses", "parameters")]
+    uses = [("use", name, level) for name in USES for level in ("losses", "features", "parameters")]
+    return balancing + sharing + uses
+
+
+def data_of(cell: Cell) -> MultiTaskDataModule:
+    """The data of a cell: the toy, or one of another form."""
+    kind, name, _ = cell
+    return USES[name][0]() if kind == "use" else Toy()
 
 
 def model_of(cell: Cell, data: Any = None, **more: Any) -> MultiTaskModel:
-    """A small network with dropout for the tasks of a data module, the toy unless it is another."""
+    """A small network with dropout for the tasks of a data module, its own unless it is another."""
     kind, name, level = cell
-    data = data or Toy()
+    data = data or data_of(cell)
     parts: dict[str, Any] = {"scheduler": None}
+    if kind == "use":
+        gradients = partial(PCGrad, level=cast(Any, level))
+        balancer = StaticWeights if level == "losses" else gradients
+        parts |= {"encoder": USES[name][1], "optimizer": partial(SGD, lr=0.05)}
+        return MultiTaskModel(data.tasks, data.input_shape, balancer=balancer, **parts | more)
     if kind == "sharing":
-        balancer: Any = StaticWeights if level == "losses" else partial(PCGrad, level="parameters")
+        balancer = StaticWeights if level == "losses" else partial(PCGrad, level="parameters")
         parts |= {
             "encoder": partial(MLP, width=8, depth=1, dropout=0.2),
             "optimizer": partial(SGD, lr=0.02),
@@ -130,7 +153,7 @@ class Losses(L.Callback):
 
 
 def train(cell: Cell, topology: Topology, epochs: int = 3, **settings: Any) -> dict[str, Any] | str:
-    """Trains for a few epochs with clipping, on the toy; or returns why this was refused."""
+    """Trains for a few epochs with clipping; or returns why this was refused."""
     model, losses = model_of(cell), Losses()
     settings.setdefault("gradient_clip_val", 2.0)
     try:
@@ -148,7 +171,7 @@ def train(cell: Cell, topology: Topology, epochs: int = 3, **settings: Any) -> d
             strategy.check(model)
     except ValueError as error:
         return str(error)
-    trainer.fit(model, Toy())
+    trainer.fit(model, data_of(cell))
     weights = trainer.strategy.lightning_module_state_dict()  # whole, whatever each process holds
     return {
         "losses": torch.stack(losses.steps),
