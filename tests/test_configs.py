@@ -12,6 +12,7 @@ from src.cli.flags import split_flags
 from src.cli.study_call import read_call
 from src.data.table import Table
 from src.train import train
+from tests.data.treebanks import write_treebank
 from tests.launching import ROOT, only_run, read_json
 
 ADULT = (
@@ -25,6 +26,9 @@ ADULT = (
     "White, Male, 0, 0, 60, Mexico, >50K",
 )
 
+# encoders that data which are no vectors need, where the config names none
+ENCODERS = {"treebank": ["--model.encoder", "BiLSTM"]}
+
 
 @pytest.fixture
 def data(tmp_path: Path) -> dict[str, list[str]]:
@@ -37,6 +41,7 @@ def data(tmp_path: Path) -> dict[str, list[str]]:
     (tmp_path / "people.csv").write_text(f"age,income,hours\n{people}\n")
     return {
         "adult": ["--data.root", str(tmp_path)],
+        "treebank": ["--data.root", str(write_treebank(tmp_path / "treebank"))],
         "table": ["--data.path", str(tmp_path / "people.csv")],
     }
 
@@ -58,6 +63,8 @@ def test_runs_for_a_step(path: Path, data: dict[str, list[str]], tmp_path: Path)
         if group in ("configs", "debug", "experiment")
         else [f"--{group}", str(path)]
     )
+    if group == "data":
+        words += ENCODERS.get(path.stem, [])
     limits = ["--max_epochs", "1", "--trainer.limit_train_batches", "2"]
     if path.name == "overfit.yaml":
         limits[2:] = []

@@ -1,15 +1,18 @@
+import inspect
 import os
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from src.batch import PADDING
 from src.data import Treebank
 from src.errors import UserError
 from src.tasks import is_labelled
 from tests.data.treebanks import GENRES, SIZES, WORDS, make_sentences, write_treebank
+from tests.launching import ROOT
 
 TARGETS = ["upos", "xpos", "feats", "feats.*", "deprel", "ner", "genre"]
 
@@ -180,6 +183,15 @@ def test_no_unknown_word_in_training_warns(root):
         warnings.simplefilter("always")
         make(root, word_dropout=0.0)
     assert "training has no unknown word" in str(caught[0].message)
+
+
+def test_the_config_states_every_setting():
+    stated = yaml.safe_load((ROOT / "configs/data/treebank.yaml").read_text())["init_args"]
+    parameters = inspect.signature(Treebank).parameters.items()
+    defaults = {key: p.default for key, p in parameters if key not in ("schema_path", "seed")}
+    assert stated.keys() == defaults.keys()
+    for key in defaults.keys() - {"root", "targets"}:
+        assert (stated[key] or None) == (defaults[key] or None), key
 
 
 @pytest.mark.skipif(not os.environ.get("MTL_DATA"), reason="MTL_DATA names no folder of data sets")
