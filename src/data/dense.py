@@ -135,7 +135,9 @@ class Dense(MultiTaskDataModule):
 
     def open(self, path: Path) -> DenseSource:
         """Opens a folder or a file of images and maps."""
-        return open_arrays(path, self.image) if path.is_file() else FolderSource(path, self.image)
+        if path.is_file():
+            return open_arrays(path, self.image)
+        return FolderSource(path, self.image, self.advise())
 
     def split_names(self, names: list[str], val: float, test: float) -> np.ndarray:
         """Returns the side of each image: 'train', 'val' or 'test'."""

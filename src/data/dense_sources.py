@@ -76,19 +76,20 @@ class FolderSource(DenseSource):
     Args:
         folder: The folder.
         image: Name of the folder of images in it.
+        advice: Where to get a public data set, for the end of a message.
 
     Raises:
         UserError: There are no images in it.
     """
 
-    def __init__(self, folder: Path, image: str = "image") -> None:
+    def __init__(self, folder: Path, image: str = "image", advice: str = "") -> None:
         self.folder = folder
         self.image = image
         images = list_files(folder / image)
         if not images:
             raise UserError(
                 f"{folder / image}: has no images; a folder of images is expected there, of "
-                f"{', '.join(ENDINGS[:4])} ..., and beside it one of each kind of label"
+                f"{', '.join(ENDINGS[:4])} ..., and beside it one of each kind of label{advice}"
             )
         self.names = list(images)
         self.parts = []
