@@ -25,6 +25,7 @@ from src.models.encoders import (
     UNet,
 )
 from src.models.sharing import (
+    AITM,
     CGC,
     MTAN,
     NDDR,
@@ -68,6 +69,7 @@ SHARINGS = {
     "PLE": partial(PLE, shared=1, own=2),
     "DSelectK": partial(DSelectK, experts=4),
     "MTAN": MTAN,
+    "AITM": AITM,
     "LearningToBranch": partial(LearningToBranch, branches=2),
     "TaskAdapters": partial(TaskAdapters, rank=2),
     "TaskAdapters film": partial(TaskAdapters, kind="film"),

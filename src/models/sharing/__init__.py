@@ -1,6 +1,7 @@
 """How tasks share: from one input to the features of each task."""
 
 from src.models.sharing.adapters import TaskAdapters
+from src.models.sharing.aitm import AITM
 from src.models.sharing.cross_stitch import CrossStitch
 from src.models.sharing.dselectk import DSelectK
 from src.models.sharing.groups import Groups
@@ -18,6 +19,7 @@ from src.models.sharing.stacked_encoders import StackedEncoders
 from src.models.sharing.weighted import WeightedSharing
 
 __all__ = [
+    "AITM",
     "CGC",
     "MTAN",
     "NDDR",
