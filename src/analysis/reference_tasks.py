@@ -15,6 +15,7 @@ from src.tasks import (
     BinaryClassification,
     Classification,
     MultilabelClassification,
+    Ordinal,
     Regression,
     Task,
     is_labelled,
@@ -25,7 +26,7 @@ from src.tasks.weighted_metrics import expand_weights
 
 # (N, F + C) inputs -> (N, O) outputs of a task
 Head = Callable[[Matrix], Tensor]
-KINDS = (Classification, BinaryClassification, MultilabelClassification, Regression)
+KINDS = (Ordinal, Classification, BinaryClassification, MultilabelClassification, Regression)
 STAGES = {"val": "validation", "test": "test"}  # {split: the name of its metrics in a run}
 HALF = 0.5  # rows of a class that training rows do not have
 EVEN = 32  # numbers that a processor computes at once, at most
@@ -95,8 +96,8 @@ def refuse_unfit(
             )
         if find_kind(described) is None:
             raise UserError(
-                f"the reference {name} does not know what the outputs of task '{task}' mean, a "
-                f"{type(described).__name__}; {way_out}"
+                f"the reference {name} does not know what the outputs of task '{task}' mean, "
+                f"which is of the kind {type(described).__name__}; {way_out}"
             )
 
 
@@ -155,6 +156,8 @@ def fit_task(
         train = label(inputs[0], targets[0], weights[0], task.class_weights)
         val = label(inputs[1], targets[1], weights[1], task.class_weights)
         predict = fit_classes(reference, name, train, val, len(task.classes))
+        if isinstance(task, Ordinal):
+            return lambda x: task.to_outputs(torch.from_numpy(predict(x))).float()
         return lambda x: to_outputs(predict(x))
 
     # each column of a vector is a problem of its own

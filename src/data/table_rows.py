@@ -8,6 +8,7 @@ import numpy as np
 
 from src.data.targets import read_values
 from src.tasks import Counts, MultilabelClassification
+from src.tasks.bounds import write_bound
 
 if TYPE_CHECKING:
     from src.data.rows import Split
@@ -53,6 +54,11 @@ def write_whole(numbers: np.ndarray) -> list[int | None]:
     return [None if np.isnan(number) else int(number) for number in numbers]
 
 
+def write_label(label: Any) -> str | None:
+    """Returns a number or a bound as a text, None where missing."""
+    return write_bound(label, 0.0, digits=15) if isinstance(label, float) else label
+
+
 def read_labels(table: Table, name: Split) -> dict[str, dict[str, list[Any]]]:
     """Returns the labels of a split as they are written in the files.
 
@@ -78,4 +84,7 @@ def read_labels(table: Table, name: Split) -> dict[str, dict[str, list[Any]]]:
             is_whole = isinstance(kind, MultilabelClassification)
             is_whole |= isinstance(kind, Counts) and not suffix
             found[task][suffix] = write_whole(column) if is_whole else column.tolist()
+        if "bound" in kind.label_forms:
+            # texts among numbers are texts, as a typed file needs them
+            found[task] = {key: list(map(write_label, own)) for key, own in found[task].items()}
     return found
