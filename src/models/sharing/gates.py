@@ -24,8 +24,8 @@ class GateInput(nn.Module):
     """Inputs of any kind as one vector per sample (B, features).
 
     Vectors and table rows are put side by side as an encoder's stem does it. Images are averaged to
-    at most 8 x 8. A sequence becomes the mean of small learned vectors of its tokens. Several
-    inputs stand side by side.
+    at most 8 x 8. A sequence becomes the mean of small learned vectors of its tokens, a graph
+    that of the features of its nodes. Several inputs stand side by side.
 
     Args:
         shape: The shape of one sample.
@@ -34,10 +34,14 @@ class GateInput(nn.Module):
     def __init__(self, shape: InputShape) -> None:
         super().__init__()
         self.grid: tuple[int, int] | None = None
-        self.stem: nn.Embedding | VectorStem | nn.ModuleDict
+        self.stem: nn.Embedding | VectorStem | nn.ModuleDict | nn.Identity
         if shape.members:
             self.stem = nn.ModuleDict({name: GateInput(own) for name, own in shape.members})
             self.features = sum(cast(GateInput, each).features for each in self.stem.values())
+            return
+        if shape.nodes:
+            self.stem = nn.Identity()
+            self.features = shape.nodes
             return
         if shape.tokens:
             self.features = embedding_size(shape.tokens)
@@ -61,32 +65,49 @@ class GateInput(nn.Module):
             return torch.cat(each, -1)
         if isinstance(self.stem, nn.Embedding):
             assert not isinstance(inputs, Tensor)
-            return average_tokens(self.stem(inputs["tokens"]), inputs["tokens"])
+            return average_real(self.stem(inputs["tokens"]), inputs["tokens"] > 0)
+        if isinstance(self.stem, nn.Identity):
+            assert not isinstance(inputs, Tensor)
+            return average_real(inputs["nodes"], inputs["node_mask"])
         if self.grid is not None:
             assert isinstance(inputs, Tensor)
             inputs = F.adaptive_avg_pool2d(inputs, self.grid)
         return self.stem(inputs)
 
 
-def average_tokens(x: Tensor, tokens: Tensor) -> Tensor:
-    """Averages (..., B, S, C) over the real tokens (B, S) of each sequence.
+def find_real(inputs: Tensor | dict[str, Tensor]) -> Tensor | None:
+    """Returns which tokens of sequences, or nodes of graphs, are real (B, S); None: all places."""
+    if isinstance(inputs, Tensor):
+        return None
+    if "node_mask" in inputs:
+        return inputs["node_mask"]
+    tokens = inputs.get("tokens")
+    return None if tokens is None else tokens > 0
 
-    Padding does not count: its length depends on the other sequences of the batch.
+
+def average_real(x: Tensor, mask: Tensor) -> Tensor:
+    """Averages (..., B, S, C) over the real places (B, S) of each sample.
+
+    Padding does not count: its length depends on the other samples of the batch.
     """
-    real = (tokens > 0).to(x.dtype).unsqueeze(-1)
+    real = mask.to(x.dtype).unsqueeze(-1)
     return (x * real).sum(-2) / real.sum(-2).clamp(min=1)
 
 
-def average_places(x: Tensor, tokens: Tensor | None) -> Tensor:
-    """Averages (K, B, ..., C) over all places, those of a sequence over its real tokens.
+def average_places(x: Tensor, real: Tensor | None) -> Tensor:
+    """Averages (K, B, ..., C) over all places, those of a sequence or a graph over its real ones.
+
+    Args:
+        x: The features.
+        real: The real places (B, S), as :func:`find_real` finds them.
 
     Returns:
         (K, B, C).
     """
     if x.ndim == 3:
         return x
-    if tokens is not None and x.shape[2:-1] == tokens.shape[1:]:
-        return average_tokens(x, tokens)
+    if real is not None and x.shape[2:-1] == real.shape[1:]:
+        return average_real(x, real)
     return x.flatten(2, -2).mean(2)
 
 
@@ -96,13 +117,13 @@ def pool_states(x: Tensor, image: bool, inputs: Tensor | dict[str, Tensor]) -> T
     Args:
         x: (K, B, C, H, W) for images, else (K, B, ..., C).
         image: Whether it is images.
-        inputs: The inputs of the batch, which tell the real tokens of a sequence.
+        inputs: The inputs of the batch, which tell the real tokens of a sequence and the real
+            nodes of a graph.
 
     Returns:
         (K, B, C).
     """
-    tokens = None if isinstance(inputs, Tensor) else inputs.get("tokens")
-    return average_places(x.movedim(-3, -1) if image else x, tokens)
+    return average_places(x.movedim(-3, -1) if image else x, find_real(inputs))
 
 
 class Gates(nn.Module):

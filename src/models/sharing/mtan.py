@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.models.encoders.encoder import Inputs, State, top
-from src.models.sharing.gates import average_places, make_table
+from src.models.sharing.gates import average_places, find_real, make_table
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_layers import stack_modules
 
@@ -29,9 +29,9 @@ class MTAN(Sharing):
     others in its batch: here it is LayerNorm, and none behind h, where it would forbid a mask that
     opens or shuts all channels of a place. f is 1x1 instead of 3x3, so that any encoder will do. It
     works on features that were resized to stage k before: images by adaptive mean pooling; where
-    the number of dimensions changes, by the mean over all places (of a sequence, over its real
-    tokens). The paper's p inside the brackets is an earlier layer of the stage; stages have no
-    inside here.
+    the number of dimensions changes, by the mean over all places (of a sequence or a graph,
+    over its real ones). The paper's p inside the brackets is an earlier layer of the stage; stages
+    have no inside here.
 
     Args:
         encoder: Makes an encoder.
@@ -57,7 +57,7 @@ class MTAN(Sharing):
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Mapping[str, Tensor]:
         """Returns each task's attended features."""
         state: Inputs | State = inputs
-        tokens = inputs.get("tokens") if isinstance(inputs, dict) else None
+        real = find_real(inputs)
         self._observed = {}
         attended: Tensor | None = None
         for k, (stage, layout) in enumerate(zip(self.encoder.stages, self.layouts, strict=True)):
@@ -66,13 +66,13 @@ class MTAN(Sharing):
             x = p.expand(len(self.tasks), *p.shape)
             # what this task attended to in the stage before goes on, by layers that all tasks share
             if attended is not None:
-                carried = self.carry[k - 1](resize_places(attended, p.shape[1:-1], tokens))
+                carried = self.carry[k - 1](resize_places(attended, p.shape[1:-1], real))
                 x = torch.cat([x, carried], -1)
             a = self.attend[k](x)
             attended = a * p
             # the dashboards show validation rows alone
             if not self.training:
-                means = average_places(a.detach(), tokens).unbind()
+                means = average_places(a.detach(), real).unbind()
                 self._observed |= {
                     f"attention.{task}.{k + 1}": mean
                     for task, mean in zip(self.tasks, means, strict=True)
@@ -110,13 +110,13 @@ def make_attention(channels_in: int, channels: int) -> nn.Sequential:
     return nn.Sequential(g, nn.Linear(channels, channels), nn.Sigmoid())
 
 
-def resize_places(x: Tensor, places: torch.Size, tokens: Tensor | None) -> Tensor:
+def resize_places(x: Tensor, places: torch.Size, real: Tensor | None) -> Tensor:
     """Resizes features to the places of a later stage.
 
     Args:
         x: The features (T, B, ..., C).
         places: (H, W), (S,) or ().
-        tokens: The tokens (B, S) of the inputs, if there are any.
+        real: The real tokens or nodes (B, S) of the inputs; None: all places.
 
     Returns:
         (T, B, *places, C).
@@ -125,7 +125,7 @@ def resize_places(x: Tensor, places: torch.Size, tokens: Tensor | None) -> Tenso
         return x
     if x.ndim != len(places) + 3:
         # from an image or a sequence to vectors, or the other way
-        mean = average_places(x, tokens)
+        mean = average_places(x, real)
         return mean.view(*mean.shape[:2], *[1] * len(places), -1).expand(-1, -1, *places, -1)
     maps = x.flatten(0, 1).movedim(-1, 1)
     if len(places) == 1:

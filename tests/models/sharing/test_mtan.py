@@ -168,7 +168,7 @@ def test_places_of_another_kind_get_the_mean():
 
 def test_a_row_without_tokens_has_a_mean_of_0():
     x = torch.randn(2, 2, 3, 5)
-    mean = average_places(x, torch.tensor([[4, 0, 0], [0, 0, 0]]))
+    mean = average_places(x, torch.tensor([[True, False, False], [False, False, False]]))
     assert torch.equal(mean, torch.stack([x[:, 0, 0], torch.zeros(2, 5)], 1))
 
 
