@@ -11,6 +11,7 @@ from src.data.molecules import Molecules
 from src.data.multi_mnist import MultiMNIST
 from src.data.nuclei import Nuclei
 from src.data.nyuv2 import NYUv2
+from src.data.qm9 import QM9
 from src.data.sources import Sources
 from src.data.synthetic import Synthetic
 from src.data.table import Table
@@ -19,6 +20,7 @@ from src.data.treebank import Treebank
 from src.data.utkface import UTKFace
 
 __all__ = [
+    "QM9",
     "Adult",
     "CelebA",
     "Cityscapes",
