@@ -114,7 +114,8 @@ class Task(Ensembling, WithAddedMetrics, ABC):
                     "its init_args, such as {beta: 2.0, name: F2}"
                 )
         if self.monitor not in self.monitors:
-            raise UserError(f"{kind}: monitor '{self.monitor}' is none of {', '.join(names)}")
+            known = ", ".join(self.monitors)
+            raise UserError(f"{kind}: monitor '{self.monitor}' is none of {known}")
         if self.weight < 0:
             raise UserError(f"{kind}: weight {self.weight} is negative; weights start at 0")
         if self.depth < 0 or self.width < 1:
