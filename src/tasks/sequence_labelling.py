@@ -150,8 +150,10 @@ class SequenceLabelling(Classification):
         measured = super().measure(outputs, targets)
         if self.scheme is None:
             return measured
-        predicted = measured["preds"].view_as(targets)
-        return measured | {"predicted_tags": predicted, "gold_tags": targets}
+        # to a reference without a network, each token is a row of its own
+        shape = targets.shape if targets.ndim > 1 else (len(targets), 1)
+        predicted = measured["preds"].view(shape)
+        return measured | {"predicted_tags": predicted, "gold_tags": targets.view(shape)}
 
     def measure_weights(self, targets: Tensor, weights: Tensor) -> dict[str, Tensor]:
         return super().measure_weights(targets, weights) | {"sentence_weights": weights}
@@ -170,9 +172,14 @@ class SequenceLabelling(Classification):
 
     # -- predictions -------------------------------------------------------------------------------
     def predict(self, outputs: Tensor) -> Tensor:
-        """Turns outputs (B, S, O) into positions in ``classes`` (B, S)."""
+        """Turns outputs (B, S, O) into positions in ``classes`` (B, S).
+
+        Outputs (N, O) are those of sentences of one token.
+        """
         if not self.crf:
             return super().predict(outputs)
+        if outputs.ndim == 2:
+            return self.predict(outputs[:, None]).squeeze(1)
         return find_best_paths(fill_padding(unpack(outputs)))
 
     @property

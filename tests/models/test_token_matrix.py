@@ -12,8 +12,10 @@ from torch.optim import SGD
 from src.balancing import StaticWeights
 from src.models import MultiTaskModel
 from src.models.encoders import Transformer
+from tests.integration.grid import Losses, cells, model_of
 from tests.models.backward.test_levels import QUIET, Halves, reference, task_losses
 from tests.models.test_matrix import SHARINGS, gradients_of
+from tests.toy import bare_trainer
 from tests.toy_words import ToyWords
 
 BALANCERS = {
@@ -66,6 +68,27 @@ def test_gradients_of_a_step(sharing, crf):
             torch.testing.assert_close(
                 p.grad, expected[id(p)], rtol=1e-5, atol=1e-9, msg=f"{name} at {level}"
             )
+
+
+BALANCING = [
+    pytest.param(cell, marks=() if cell[1] in ("GradNorm", "Nash") else pytest.mark.slow)
+    for cell in cells()
+    if cell[0] == "balancing"
+]
+
+
+@pytest.mark.parametrize("cell", BALANCING, ids=lambda cell: "-".join(cell[1:]))
+def test_every_balancer_trains_heads_of_tokens(cell):
+    data = ToyWords()
+    model = model_of(cell, data, encoder=partial(Transformer, width=8, depth=1, heads=2))
+    model.configure_model()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    losses = Losses()
+    bare_trainer(1, 1, callbacks=[losses]).fit(model, data)
+    assert torch.stack(losses.steps).isfinite().all()
+    for name, p in model.named_parameters():
+        if name.startswith("heads."):
+            assert not torch.equal(p, before[name]), name
 
 
 def test_alike_tasks_share_one_product():

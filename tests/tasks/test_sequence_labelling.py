@@ -150,6 +150,21 @@ def test_added_metrics_see_tokens():
     assert -1 <= measure(field, *draw_batch(field))["CohenKappa"] <= 1
 
 
+@pytest.mark.parametrize("task", [SPANS, FIELD], ids=["tokens", "crf"])
+def test_to_a_reference_each_token_is_a_row(task):
+    """The constant with the most frequent class, O: it finds no span."""
+    labels = torch.tensor([4, 0, 4, MISSING, 1, 4, 4])
+    outputs = torch.zeros(7, task.out_features)
+    outputs[:, TAGS.index("O")] = 1.0
+    loss = task.losses(outputs, labels)
+    log_p = torch.eye(len(TAGS))[4].log_softmax(-1)
+    torch.testing.assert_close(loss, -log_p[labels.clamp(min=0)] * (labels != MISSING))
+    values = measure(task, outputs, labels)
+    assert values["accuracy"] == pytest.approx(4 / 6)
+    assert values["span_f1_iob2_strict"] == values["span_recall_iob2_strict"] == 0
+    assert math.isnan(values["span_precision_iob2_strict"])
+
+
 # -- predictions -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("task", [SPANS, FIELD], ids=["tokens", "crf"])
 def test_a_sentence_is_decoded_as_one_text(task):
