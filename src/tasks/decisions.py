@@ -155,7 +155,9 @@ def rank_label(preds: Tensor, positive: Tensor, weights: Tensor) -> Tensor:
     if not len(values) or true[-1] == 0 or false[-1] == 0:
         return preds.new_full((2,), float("nan"))
     area = (losses * (true - gains / 2)).sum() / (true[-1] * false[-1])
-    return torch.stack([area, (gains * true / (true + false)).sum() / true[-1]])
+    # 0 / 0 above the first row with a weight
+    precision = (true / (true + false)).nan_to_num(0)
+    return torch.stack([area, (gains * precision).sum() / true[-1]])
 
 
 def compute_ranking_metric(
