@@ -1,4 +1,4 @@
-"""Figures at the end of validation: confusion matrices, scatter plots, how tasks share."""
+"""Figures at the end of validation: confusion matrices, scatter plots, maps, how tasks share."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -13,13 +13,17 @@ from src.collectives import global_sum
 from src.errors import attempt
 from src.monitoring.dashboard import find_board
 from src.monitoring.drawing import draw_matrix, draw_routes, make_panels, shorten_name
+from src.monitoring.map_figures import Maps, collect_maps, draw_maps
 from src.monitoring.observed_model import ObservedModel
 from src.monitoring.watcher import Watcher, agree
 from src.tasks import (
     BinaryClassification,
     Classification,
+    DenseRegression,
     MultilabelClassification,
     Regression,
+    Segmentation,
+    SequenceLabelling,
     Task,
     is_labelled,
 )
@@ -34,23 +38,29 @@ class Figures(Watcher):
     """Draws in every ``every``-th validation and in the last one.
 
     Counts are exact over all ranks, of the classes that tasks decode, at the thresholds that
-    validation chose; scatter plots show the first rows of the first rank.
+    validation chose; scatter plots show the first rows of the first rank, and so do pictures of
+    images with labels per pixel.
 
     Args:
         every: Validations from one set of figures to the next; 0 never draws.
         most_points: Most points in a scatter plot.
         most_classes: Tasks with more classes or labels get no confusion matrix.
+        most_images: Images that are shown with their labels and predictions per pixel.
     """
 
-    def __init__(self, every: int = 10, most_points: int = 1000, most_classes: int = 50) -> None:
+    def __init__(
+        self, every: int = 10, most_points: int = 1000, most_classes: int = 50, most_images: int = 4
+    ) -> None:
         self.every = every
         self.most_points = most_points
         self.most_classes = most_classes
+        self.most_images = most_images
         self._forget()
 
     def _forget(self) -> None:
         self.counts: dict[str, Tensor] = {}
         self.points: dict[str, list[Tensor]] = {}
+        self.maps: dict[str, Maps] = {}
         self.error: Exception | None = None  # of this process, until all processes meet
 
     def _is_due(self, trainer: L.Trainer) -> bool:
@@ -77,19 +87,35 @@ class Figures(Watcher):
         """Collects counts of classes and points; a failure waits until all processes meet."""
         if self._is_due(trainer) and self.error is None:
             model = cast(ObservedModel, pl_module)
-            collect = partial(self._collect, model, outputs, batch.targets)
+            collect = partial(self._collect, model, outputs, batch)
             self.error = attempt(collect, Exception)
 
-    def _collect(self, model: ObservedModel, outputs: Any, targets: Any) -> None:
+    def _collect(self, model: ObservedModel, outputs: Any, batch: Any) -> None:
+        targets = batch.targets
+        images = batch.inputs
+        shows_maps = not self.maps and isinstance(images, Tensor) and images.ndim == 4
         for name, task in model.tasks.items():
+            if shows_maps:
+                few = (images, outputs[name], targets[name])
+                maps = collect_maps(task, *(values[: self.most_images] for values in few))
+                if maps is not None:
+                    self.maps[name] = maps
             if isinstance(task, Regression):
-                batches = self.points.setdefault(name, [])
-                room = self.most_points - sum(pairs.shape[1] for pairs in batches)
-                pairs = pair_known(task, outputs[name].float(), targets[name])
-                batches.append(pairs[:, :room].cpu())
+                self._collect_points(name, task, outputs[name].float(), targets[name])
             elif isinstance(task, Classification) and len(task.classes) <= self.most_classes:
                 counts = count_classes(task, outputs[name].float(), targets[name])
                 self.counts[name] = self.counts.get(name, torch.zeros_like(counts)) + counts
+
+    def _collect_points(self, name: str, task: Regression, output: Tensor, target: Tensor) -> None:
+        batches = self.points.setdefault(name, [])
+        room = self.most_points - sum(pairs.shape[1] for pairs in batches)
+        if not room:
+            return
+        pairs = pair_known(task, output, target)
+        if isinstance(task, DenseRegression):
+            # neighbouring pixels tell the same
+            pairs = pairs[:, :: max(1, pairs.shape[1] // room)]
+        batches.append(pairs[:, :room].cpu())
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draws, after the model has chosen thresholds and observed how tasks share.
@@ -143,6 +169,9 @@ class Figures(Watcher):
             else:
                 continue
             logger.experiment.add_figure(f"val/{name}", figure, global_step=step, close=False)
+        for name, maps in self.maps.items():
+            figure = draw_maps(name, maps)
+            logger.experiment.add_figure(f"val/{name}/maps", figure, step, close=False)
         for title, table in tables.items():
             rows = [str(name) for name in table.index]
             columns = [str(name) for name in table.columns]
@@ -170,8 +199,9 @@ def count_classes(task: Classification, output: Tensor, target: Tensor) -> Tenso
 
 def find_positions(task: Classification, output: Tensor) -> Tensor:
     """Returns the positions of the classes that a task decodes from outputs (..., O)."""
-    # a sentence is decoded as one text
-    if output.ndim > 2 or type(task).decode is Classification.decode:
+    # a sentence is decoded as one text, an image as shares of its pixels
+    is_whole = isinstance(task, SequenceLabelling | Segmentation)
+    if is_whole or type(task).decode is Classification.decode:
         return task.predict(output)
     place = {label: i for i, label in enumerate(task.classes)}
     positions = [place[label] for label in task.decode(output.flatten(0, -2))[""]]
