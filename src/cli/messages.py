@@ -128,8 +128,8 @@ class Mistake:
                 return f"{self.above}: a function is named, and a class is expected"
             return f"{self.typed(found[1])} is missing; it has no default{self.say_example()}"
         if found := KEY.search(text):
-            key = found[1]
-            return f"{self.typed(key)}: {self.say_wrong(key, found[2])}{self.say_origin(key)}"
+            key = self.typed(found[1])
+            return f"{key}: {self.say_wrong(key, found[2])}{self.say_origin(found[1])}"
         if found := UNKNOWN.search(text):
             return self.say_unknown(found[1])
         return text

@@ -71,7 +71,7 @@ def read_members(table: Table) -> list[MemberColumn]:
             columns.append(read_text(table, name, train[name]))
     for name in table.images:
         column = Image(name, table.image_root or "", table.image_size, table.image_size)
-        columns.append(column.fit(train[name], table.path))
+        columns.append(column.fit(table.main[name], table.path, table.rows["train"]))
     return columns
 
 
