@@ -122,7 +122,7 @@ def test_an_evaluation_weighs_losses_and_metrics():
             evaluation.add(batch)
         evaluated.append(evaluation.finish("val"))
     wanted, got = evaluated
-    assert got == pytest.approx(wanted, rel=1e-6, nan_ok=True)
+    assert got == pytest.approx(wanted, rel=1e-6, abs=1e-6, nan_ok=True)
 
 
 def test_rows_carry_weights_and_padding_has_none():
