@@ -12,6 +12,10 @@ from src.cli.flags import split_flags
 from src.cli.study_call import read_call
 from src.data.table import Table
 from src.train import train
+from tests.data.dense_files import write_folder, write_nuclei, write_published
+from tests.data.made_images import make_table
+from tests.data.test_celeba import write_celeba
+from tests.data.test_multi_mnist import write_mnist
 from tests.data.treebanks import write_treebank
 from tests.launching import ROOT, only_run, read_json
 
@@ -39,7 +43,26 @@ def data(tmp_path: Path) -> dict[str, list[str]]:
     )
     people = "\n".join(f"{20 + i % 40},{i % 2},{i / 7}" for i in range(100))
     (tmp_path / "people.csv").write_text(f"age,income,hours\n{people}\n")
+    scenes = write_folder(tmp_path / "dense")
+    nyuv2 = write_published(tmp_path / "nyuv2")
+    cityscapes = write_published(tmp_path / "cityscapes", classes=7, normals=False)
+    nuclei = write_nuclei(tmp_path / "nuclei")
+    # a full encoder would take a minute for a step
+    small = ["--model.encoder", "UNet", "--model.encoder.width", "4", "--model.encoder.depth", "1"]
+    write_mnist(tmp_path / "mnist", train=600, test=40)
+    write_celeba(tmp_path / "celeba")
+    images = make_table(tmp_path / "pictures")
+    folder = ["--data.root", str(images.parent / "images"), "--data.targets", "[side, red]"]
+    tiny = ["--data.size", "16", "--data.num_workers", "0", "--model.encoder.width", "8"]
     return {
+        "celeba": ["--data.root", str(tmp_path / "celeba"), *tiny],
+        "image_table": ["--data.path", str(images), *folder],
+        "multi_mnist": ["--data.root", str(tmp_path / "mnist")],
+        "multi-mnist": ["--data.root", str(tmp_path / "mnist")],
+        "cityscapes": ["--data.root", str(cityscapes), *small],
+        "dense": ["--data.root", str(scenes), *small],
+        "nuclei": ["--data.root", str(nuclei), *small],
+        "nyuv2": ["--data.root", str(nyuv2), *small],
         "adult": ["--data.root", str(tmp_path)],
         "treebank": ["--data.root", str(write_treebank(tmp_path / "treebank"))],
         "table": ["--data.path", str(tmp_path / "people.csv")],
