@@ -43,7 +43,7 @@ def split_bounds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return numbers, np.where(is_known(bare), signs, np.nan)
 
 
-def write_bound(number: float, sign: float, digits: int = 6) -> str:
+def write_bound(number: float, sign: float, digits: int = 5) -> str:
     """Returns a label as people write it: 12.5, >10 or <0.1."""
     mark = {1.0: ">", -1.0: "<"}.get(sign, "")
     return f"{mark}{number:.{digits}g}"

@@ -63,8 +63,8 @@ def compute_concordance(times: Tensor, events: Tensor, expected: Tensor) -> Tens
     _, groups, sizes = torch.unique(keys, dim=0, return_inverse=True, return_counts=True)
     starts = (sizes.cumsum(0) - sizes)[groups][events]
     own = ranks[events]
-    below = count_below(ranks, starts, own)
-    up_to = count_below(ranks, starts, own + 1)
+    limits = torch.cat([own, own + 1])
+    below, up_to = count_below(ranks, starts.repeat(2), limits).chunk(2)
 
     pairs = starts.sum().double()
     later = (starts - up_to).sum()
