@@ -124,7 +124,8 @@ def describe_task(name: str, task: Task, weights: Tensor) -> str:
     if not task.weighs_metrics:
         reach = "its loss"
         alike = [*task.metric_names, *alike]
-    but = f"; {', '.join(alike)} count all rows alike" if alike else ""
+    verb = "count" if len(alike) > 1 else "counts"
+    but = f"; {', '.join(alike)} {verb} all rows alike" if alike else ""
     spread = f"{least:g} to {most:g} in training rows"
     return f"task {name}: rows weigh as column '{task.row_weight}' says in {reach} ({spread}){but}"
 
