@@ -69,14 +69,14 @@ def find_kind(task: Task) -> type[Task] | None:
 
 
 def refuse_unfit(
-    kind: type[Reference], tasks: Mapping[str, Task], is_sequence: bool, dense: Collection[str]
+    kind: type[Reference], tasks: Mapping[str, Task], is_other: bool, dense: Collection[str]
 ) -> None:
     """Refuses data that a reference cannot be fitted to.
 
     Args:
         kind: The reference.
         tasks: {name: task}.
-        is_sequence: Whether inputs are sequences of tokens.
+        is_other: Whether inputs are neither numbers nor categories: texts, graphs.
         dense: Tasks with a label for each token or pixel.
 
     Raises:
@@ -86,8 +86,10 @@ def refuse_unfit(
         return
     name = kind.__name__.lower()
     way_out = "the reference constant is for any data"
-    if is_sequence:
-        raise UserError(f"the reference {name} reads tables and images, no sequences; {way_out}")
+    if is_other:
+        raise UserError(
+            f"the reference {name} reads tables and images, no sequences or graphs; {way_out}"
+        )
     for task, described in tasks.items():
         if task in dense:
             raise UserError(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from src.analysis.reference_tasks import ReferenceHeads, SplitRows, measure, refuse_unfit
 from src.analysis.references import Learner, Reference, find_method
+from src.batch import InputShape, inputs_of
 from src.data import MultiTaskDataModule, Rows, Split
 from src.data.dependent_labels import resolve_rows
 from src.errors import UserError
@@ -49,8 +50,31 @@ def choose_methods(
             if first.targets[name].ndim > 1 + task.event_dims:
                 dense.append(name)
         for kind in kinds:
-            refuse_unfit(kind, data.tasks, bool(data.input_shape.tokens), dense)
+            shape = find_table(data.input_shape)[1]
+            is_other = bool(shape.tokens or shape.nodes or shape.members)
+            refuse_unfit(kind, data.tasks, is_other, dense)
     return kinds
+
+
+def find_table(shape: InputShape) -> tuple[str, InputShape]:
+    """Returns the table columns among several inputs of a sample: their name and shape.
+
+    Where a sample has one input, or none of table columns, it is '' and the shape itself.
+    """
+    for name, own in shape.members:
+        if own.categories or len(own.dense) == 1:
+            return name, own
+    return "", shape
+
+
+def describe_left_out(kinds: Sequence[type[Reference]], shape: InputShape) -> list[str]:
+    """Says which of several inputs references do not read."""
+    table = find_table(shape)[0]
+    others = [name for name, _ in shape.members if name != table]
+    names = [kind.__name__.lower() for kind in kinds if issubclass(kind, Learner)]
+    if not others or not names:
+        return []
+    return [f"{', '.join(names)}: read the table columns alone, not {', '.join(others)}"]
 
 
 def find_limit(trainer: Mapping[str, Any]) -> str | None:
@@ -79,14 +103,22 @@ def read_rows(data: MultiTaskDataModule, name: Split, with_inputs: bool) -> Spli
         name: The split.
         with_inputs: Whether to read inputs, too.
     """
-    rows = resolve_rows(data.split(name), data.tasks)
+    split = data.split(name)
+    if isinstance(split, Rows) and not with_inputs:
+        # images need not be decoded for their labels
+        split = Rows(torch.zeros(len(split), 0), split.targets, weights=split.weights)
+    rows = resolve_rows(split, data.tasks)
+    table = find_table(data.input_shape)[0]
     inputs = []
     targets: dict[str, list[Tensor]] = {task: [] for task in data.tasks}
     weights: dict[str, list[Tensor]] = defaultdict(list)
     for ids in torch.arange(len(rows)).split(data.eval_batch_size):
         batch = rows[ids]
         if with_inputs:
-            inputs.append(flatten_inputs(batch.inputs))
+            own = batch.inputs
+            if table and not isinstance(own, Tensor):
+                own = inputs_of(table, own)
+            inputs.append(flatten_inputs(own))
         for task, target in batch.targets.items():
             targets[task].append(flatten_targets(data.tasks[task], target))
             if task in batch.weights:
@@ -145,6 +177,7 @@ def measure_references(
         score_weights: {task: weight of its score}; None weighs all alike.
     """
     measured = Measured()
+    measured.lines += describe_left_out(kinds, data.input_shape)
     names: list[Split] = ["train", "val", "test"] if test else ["train", "val"]
     for with_inputs in (False, True):
         chosen = [kind for kind in kinds if issubclass(kind, Learner) == with_inputs]
@@ -154,7 +187,7 @@ def measure_references(
         for name in names:
             splits[name] = read_rows(data, name, with_inputs)
         for kind in chosen:
-            reference = kind(data.input_shape, seed)
+            reference = kind(find_table(data.input_shape)[1], seed)
             heads = ReferenceHeads(reference, data.tasks, splits["train"], splits["val"])
             key = kind.__name__.lower()
             measured.results[key] = measure(
