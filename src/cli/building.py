@@ -18,7 +18,7 @@ from src.errors import UserError, in_one_line
 REFUSALS = (ValueError, ModuleNotFoundError, MisconfigurationException)
 
 
-def build(kind: type, *args: Any, **settings: Any) -> Any:
+def build(kind: type, /, *args: Any, **settings: Any) -> Any:
     """Builds a class that the configuration names.
 
     Args:
