@@ -8,7 +8,7 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
-ENDS = ("O", "N", "Cl", "F", "C(=O)O", "C#N", "OC", "S")
+ENDS = ("O", "N", "Cl", "F", "C(=O)O", "N#C", "OC", "S")
 RINGS = ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCOC1", "CCCC")
 SMILES = [f"{a}{'C' * n}{ring}" for n, ring, a in product(range(3), RINGS, ENDS)]
 BROKEN = "CCO[AlH3](O)O"  # aluminium with six bonds

@@ -33,7 +33,7 @@ def test_words_labels_and_documents_without_the_other_lines(tmp_path):
 
 
 def test_forms_that_people_write_all_the_same(tmp_path):
-    """A byte-order mark, Windows' line ends, several blank lines, no last one, words with spaces."""
+    """A byte-order mark, Windows' line ends, several blank lines, words with spaces."""
     path = tmp_path / "x.conllu"
     text = "\n".join(
         [WORD.format(1, "10 000"), WORD.format(2, "x\u2028y"), "", "", WORD.format(1, "b")]

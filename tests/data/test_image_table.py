@@ -1,17 +1,20 @@
+import inspect
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from src.batch import PADDING
-from src.data import ImageTable
+from src.data import ImageTable, MultiMNIST
 from src.data.augmentation import Augmentation
 from src.data.stream import Batches, GlobalBatches
 from src.errors import UserError
 from src.tasks import BinaryClassification, Regression
 from tests.data.made_images import ROWS, encode, make_pixels, make_table, zip_images
+from tests.launching import ROOT
 
 
 @pytest.fixture
@@ -253,3 +256,18 @@ def test_changes_are_for_training_only(table):
     assert not torch.equal(changed, plain)
     Fake.training = False
     assert torch.equal(data.on_after_batch_transfer(data.split("train")[ids], 0).inputs, plain)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(ImageTable, "image_table"), (MultiMNIST, "multi_mnist")]
+)
+def test_the_configs_state_every_setting(kind, name):
+    stated = yaml.safe_load((ROOT / f"configs/data/{name}.yaml").read_text())["init_args"]
+    defaults = {
+        key: parameter.default
+        for key, parameter in inspect.signature(kind).parameters.items()
+        if key not in ("schema_path", "seed")
+    }
+    assert stated.keys() == defaults.keys()
+    for key in defaults.keys() - {"path", "targets", "root"}:
+        assert (stated[key] or None) == (defaults[key] or None), key

@@ -146,7 +146,7 @@ def test_broken_sentences_are_left_out_on_request(root, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     path = tmp_path / "xx_toy-ud-dev.conllu"
     path.write_text("1\tbroken\n\n" + path.read_text())
-    with pytest.raises(UserError, match="xx_toy-ud-dev.conllu line 1: has 2 columns"):
+    with pytest.raises(UserError, match=r"xx_toy-ud-dev.conllu line 1: has 2 columns"):
         make(tmp_path).split("val")
     data = make(tmp_path, on_error="skip")
     assert len(data.split("val")) == 8
@@ -172,7 +172,7 @@ def test_settings_are_checked(root, settings, message):
 
 
 def test_entities_that_do_not_train_are_refused_with_the_way_out(root):
-    with pytest.raises(UserError, match="'ner' has no label .* --data.entities_train dev"):
+    with pytest.raises(UserError, match=r"'ner' has no label .* --data.entities_train dev"):
         make(root, entities_train="train").tasks  # noqa: B018
     with pytest.raises(UserError, match="names 'xner', which is no target: did you mean 'ner'"):
         make(root, tasks={"xner": {}}).tasks  # noqa: B018

@@ -48,7 +48,7 @@ def test_what_is_missing_is_named_with_where_to_get_it(tmp_path):
     touch(tmp_path, "b-ud-test.conllu")
     with pytest.raises(UserError, match=r"holds several treebanks \(a, b\)"):
         find_treebank(root, download=False)
-    with pytest.raises(UserError, match="https://github.com/UniversalNER, or leave out ner"):
+    with pytest.raises(UserError, match=r"https://github.com/UniversalNER, or leave out ner"):
         find_entities(root)
 
 

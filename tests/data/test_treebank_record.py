@@ -125,7 +125,7 @@ def test_other_files_under_the_runs_names_are_refused(
         data.check_files()
     (moved / "xx_toy-ud-test.conllu").unlink()
     data.check_files(all_there=False)
-    with pytest.raises(UserError, match="xx_toy-ud-test.conllu is missing, which the run"):
+    with pytest.raises(UserError, match=r"xx_toy-ud-test.conllu is missing, which the run"):
         data.check_files()
 
 

@@ -1,4 +1,4 @@
-"""Sentences on any topology: one process, ddp x 2 and a run that was killed have the same weights."""
+"""Sentences on one process, on two, and in a run that was killed: the same weights."""
 
 from pathlib import Path
 

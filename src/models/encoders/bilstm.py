@@ -51,11 +51,19 @@ class Layer(nn.Module):
         x, mask = split_mask(state)
         if mask is None:
             mask = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
+        if not torch.is_autocast_enabled(x.device.type):
+            return join_mask(self.dropout(self._read(x, mask)), mask)
+
+        # a CPU has no LSTM that learns in 16 bits
+        with torch.autocast(x.device.type, enabled=False):
+            return join_mask(self.dropout(self._read(x.float(), mask)), mask)
+
+    def _read(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Reads sentences (B, S, size) in both directions: (B, S, width)."""
         order = reverse_order(mask)[..., None]
         there, _ = self.forwards(x)
         back, _ = self.backwards(x.gather(1, order.expand_as(x)))
-        z = torch.cat([there, back.gather(1, order.expand_as(back))], -1)
-        return join_mask(self.dropout(z), mask)
+        return torch.cat([there, back.gather(1, order.expand_as(back))], -1)
 
 
 def reverse_order(mask: Tensor) -> Tensor:

@@ -109,6 +109,18 @@ def test_dropout_is_on_in_training_alone():
     assert not encoder(inputs)[TEXT == 0].any()
 
 
+def test_the_layers_stay_in_32_bits_under_autocast():
+    encoder = make(PARTS).float().train()
+    inputs = inputs_of(PARTS)
+    z = encoder(inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = encoder(inputs)
+        rounded.sum().backward()
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, z, rtol=0.05, atol=0.01)
+    assert all(p.grad is not None for p in encoder.parameters())
+
+
 @pytest.mark.parametrize("sharing", [HardSharing, Separate, CrossStitch])
 def test_goes_with_architectures(sharing):
     def encoder(shape=PARTS):
