@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -60,7 +61,10 @@ def import_features() -> ModuleType:
         UserError: It is not installed.
     """
     try:
-        from torch_geometric.utils import smiles
+        # it scripts some of its classes when it is imported, which torch warns of
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from torch_geometric.utils import smiles
     except ImportError:
         raise UserError(
             "data.features graph needs PyTorch Geometric: pip install torch_geometric"

@@ -18,11 +18,13 @@ from src.data.sides import collect_rows, encode_classes_of_tasks
 from src.data.smiles import find_unreadable, import_rdkit
 from src.data.splits import keep_rare_classes
 from src.data.table import Table
+from src.data.table_settings import TEST_FRACTION
 from src.errors import UserError, suggest_or_list
 
 if TYPE_CHECKING:
     import pandas as pd
 
+SHARE = 0.1  # of the rows that validate, and of the rows that test
 NAMED = 5  # rows that a note on skipped ones names
 
 
@@ -47,6 +49,7 @@ class Molecules(Table):
         on_error: refuse a file with a SMILES that RDKit cannot read, or skip such rows.
         tasks: {task: settings}, as in Table.
         missing: Words that mean that a value is missing, besides the usual ones.
+        row_weight: Column with the weights of rows, as in Table.
         id: Column that names the rows in predictions; None for their numbers in the file.
         group: Column of groups that must stay on one side of the split.
         stratify: Columns whose values all sides of a random split have in proportion.
@@ -79,14 +82,15 @@ class Molecules(Table):
         on_error: Literal["refuse", "skip"] = "refuse",
         tasks: dict[str, Any] | None = None,
         missing: list[str] | None = None,
+        row_weight: str | None = None,
         id: str | None = None,
         group: str | None = None,
         stratify: list[str] | None = None,
         split_column: str | None = None,
         val_path: str | None = None,
         test_path: str | None = None,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
+        val_fraction: float = SHARE,
+        test_fraction: float = SHARE,
         folds: int | None = None,
         fold: int = 0,
         split_seed: int = 0,
@@ -104,11 +108,16 @@ class Molecules(Table):
         self.by_scaffold = split == "scaffold"
         check_features(self.features, radius, bits)
         import_rdkit("rdkit.Chem")
+
+        # a share that was not set by hand is none that folds leave without effect
+        is_default = folds is not None and test_fraction == SHARE
+        test_share = TEST_FRACTION if is_default else test_fraction
         super().__init__(
             path=path,
             targets=targets,
             tasks=tasks,
             missing=missing,
+            row_weight=row_weight,
             id=id,
             group=group,
             stratify=stratify,
@@ -116,7 +125,7 @@ class Molecules(Table):
             val_path=val_path,
             test_path=test_path,
             val_fraction=val_fraction,
-            test_fraction=test_fraction,
+            test_fraction=test_share,
             folds=folds,
             fold=fold,
             split_seed=split_seed,

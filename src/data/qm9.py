@@ -161,6 +161,7 @@ class QM9(Table):
             targets={name: name for name in targets or QUANTITIES},
             tasks=tasks,
             id="mol_id",
+            val_fraction=HELD_OUT_SHARE,
             folds=folds,
             fold=fold,
             split_seed=split_seed,

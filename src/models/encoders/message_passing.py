@@ -1,5 +1,6 @@
 """Message passing networks for graphs, made of layers of PyTorch Geometric."""
 
+import warnings
 from typing import Literal
 
 from torch import Tensor, nn
@@ -168,7 +169,10 @@ def make_layer(layer: Layer, width: int, edges: int, heads: int) -> nn.Module:
         UserError: PyTorch Geometric is not installed.
     """
     try:
-        from torch_geometric.nn import GATv2Conv, GINEConv, NNConv
+        # it scripts some of its classes when it is imported, which torch warns of
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from torch_geometric.nn import GATv2Conv, GINEConv, NNConv
     except ImportError:
         raise UserError(
             "MessagePassing needs PyTorch Geometric: pip install torch_geometric"
