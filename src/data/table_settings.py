@@ -304,11 +304,11 @@ def check_columns(table: Table, frame: pd.DataFrame) -> None:
             raise UserError(
                 f"data.{name} names '{min(both)}', which is a target: a column cannot be both"
             )
-    weights = {
-        column for columns in name_settings(table, table.settings).values() for column in columns
-    }
-    for role, columns in {"inputs": table.inputs or [], "targets": labels}.items():
-        for column in sorted(weights & set(columns)):
+    weights: set[str] = set()
+    for named_columns in name_settings(table, table.settings).values():
+        weights.update(named_columns)
+    for role, others in (("inputs", set(table.inputs or [])), ("targets", labels)):
+        for column in sorted(weights & others):
             raise UserError(
                 f"data.{role} names '{column}', which holds weights of rows: a column cannot be both"
             )

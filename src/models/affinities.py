@@ -38,7 +38,7 @@ def measure_affinities(step: "TrainingStep", batch: Batch) -> tuple[Tensor, Tens
         step: The training step of a model that is being fitted.
         batch: This process's share of a global batch.
     """
-    refuse_factors(step.model.heads.factors, "affinities compare gradients of tasks")
+    refuse_factors(step.model, "affinities compare gradients of tasks")
     jacobian = step.jacobian
     rate = read_rate(step)
     modules = (step.model.sharing, step.model.heads)

@@ -88,7 +88,7 @@ class Heads(nn.Module):
         heads = {name: task.head(feature_sizes[name]) for name, task in tasks.items()}
 
         # no module can have the name of an attribute
-        taken = {*dir(self), *dir(nn.ModuleDict()), "paths", "groups"}
+        taken = {*dir(self), *dir(nn.ModuleDict()), "paths", "groups", "tasks", "factors"}
         self.paths = {name: free_name(name, taken, tasks) for name in heads}
         for name, head in heads.items():
             self.add_module(self.paths[name], head)
@@ -100,6 +100,7 @@ class Heads(nn.Module):
             groups[(tasks[name].loss_key(), feature_sizes[name]) if batched else name].append(name)
         self.groups = tuple(Group(tuple(names), tasks[names[0]]) for names in groups.values())
 
+        self.tasks = dict(tasks)
         self.factors: dict[str, str] = {}
         for name in order_by_dependence(tasks):
             parent = find_parent(tasks[name])
@@ -135,19 +136,40 @@ class Heads(nn.Module):
             own = [features[name] for name in group.names]
             outputs = self._run_group(group, own, activations)
             found.append(outputs.float() if outputs.dtype in HALVES else outputs)
-        return self._multiply(found) if self.factors else found
+        return self._multiply(found, features, activations) if self.factors else found
 
-    def _multiply(self, outputs: list[Tensor]) -> list[Tensor]:
+    def _multiply(
+        self,
+        outputs: list[Tensor],
+        features: Mapping[str, Tensor],
+        activations: HeadActivations | None,
+    ) -> list[Tensor]:
         """Returns outputs in which logits of conditional probabilities are those of products."""
-        logits = self.split(outputs)
-        for name, parent in self.factors.items():
-            other = logits[parent].to(logits[name].device)
-            logits[name] = multiply_probabilities(other, logits[name])
+        factors = self.split(outputs)
+        logits = dict(factors)
+        for name in self.factors:
+            for other in self.list_factors(name):
+                factor = factors[other]
+                if activations is not None:
+                    # gradients of this task's loss are kept apart from those of the other's
+                    activations.copies.append(list(factors).index(name))
+                    group = Group((other,), self.tasks[other])
+                    factor = self._run_group(group, [features[other]], activations).squeeze(-2)
+                factor = factor.to(logits[name])
+                logits[name] = multiply_probabilities(factor, logits[name])
         found = []
         for group, output in zip(self.groups, outputs, strict=True):
             changes = any(name in self.factors for name in group.names)
             own = [logits[name] for name in group.names]
             found.append(torch.stack(own, -2) if changes else output)
+        return found
+
+    def list_factors(self, name: str) -> list[str]:
+        """Returns the tasks whose probabilities are factors of a task's, the nearest first."""
+        found = []
+        while name in self.factors:
+            name = self.factors[name]
+            found.append(name)
         return found
 
     def _run_group(

@@ -7,6 +7,7 @@ from src.errors import UserError, suggest
 from src.models.checks import check_keys, check_losses
 from src.tasks import Task
 from src.tasks.dependence import check_dependence
+from src.tasks.head import Head
 
 if TYPE_CHECKING:
     from src.models.module import MultiTaskModel
@@ -81,7 +82,7 @@ def check_network(model: "MultiTaskModel", micro_batches: int) -> None:
     balancer = model.balancer
     method = type(balancer).__name__
     if balancer.level is not None:
-        refuse_factors(model.heads.factors, f"{method} balances the gradients of tasks")
+        refuse_factors(model, f"{method} balances the gradients of tasks")
     if balancer.level == "features" and not model.sharing.one_feature:
         raise UserError(
             f"{method} balances the gradients of one feature that all tasks read, but "
@@ -98,22 +99,27 @@ def check_network(model: "MultiTaskModel", micro_batches: int) -> None:
         )
 
 
-def refuse_factors(factors: Mapping[str, str], reason: str) -> None:
-    """Refuses gradients of tasks, each from its own head, where an output follows from two heads.
+def refuse_factors(model: "MultiTaskModel", reason: str) -> None:
+    """Refuses gradients of tasks whose losses read several heads, where these cannot be told apart.
 
     Args:
-        factors: {task: the task whose probability is a factor of its own}.
-        reason: Who takes such gradients.
+        model: The model, built.
+        reason: Who takes gradients of tasks.
 
     Raises:
-        UserError: There is such an output.
+        UserError: A loss reads the heads of two tasks that have features of their own, or a head
+            that is not plain.
     """
-    for name, parent in factors.items():
-        raise UserError(
-            f"{reason}, each from its own head, but with entire_space the loss of '{name}' reads "
-            f"the head of '{parent}', too: choose a balancer that looks at losses, such as "
-            f"UncertaintyWeights, or train '{name}' with where {parent} in place of depends_on"
-        )
+    heads = model.heads
+    for name in heads.factors:
+        plain = all(type(heads[other]) is Head for other in heads.list_factors(name))
+        if not (plain and model.sharing.one_feature):
+            raise UserError(
+                f"{reason}, but with entire_space the loss of '{name}' reads the head of "
+                f"'{heads.factors[name]}', too, which it can do with HardSharing and without "
+                "pooled alone: choose these, or a balancer that looks at losses, such as "
+                f"UncertaintyWeights, or where {heads.factors[name]} in place of depends_on"
+            )
 
 
 def check_same_tasks(theirs: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task]) -> None:

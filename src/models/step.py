@@ -298,7 +298,7 @@ class TrainingStep:
         works there or the tasks' features differ. The step is not touched.
         """
         model = self.model
-        refuse_factors(model.heads.factors, "the Gramian of the tasks compares gradients of tasks")
+        refuse_factors(model, "the Gramian compares gradients of tasks")
         if model.sharing.one_feature and model.balancer.level != "parameters":
             features = model.runner.features(model, batch.inputs)
             with full_precision(model.device):

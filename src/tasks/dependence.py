@@ -132,7 +132,7 @@ def list_dependence(name: str, tasks: Mapping[str, Task]) -> list[str]:
 
 def rename_dependence(task: Task, prefix: str) -> Task:
     """Returns a task among tasks whose names have all got a prefix."""
-    changes: dict[str, str] = {}
+    changes: dict[str, Any] = {}
     if task.where is not None:
         changes["where"] = prefix + task.where
     parent = find_parent(task)

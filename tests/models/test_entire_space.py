@@ -2,11 +2,12 @@
 
 from functools import partial
 
+import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
-from torch.optim import AdamW
+from torch.optim import SGD, AdamW
 
 from src.balancing import PCGrad, StaticWeights
 from src.batch import Batch, InputShape
@@ -15,8 +16,10 @@ from src.errors import UserError
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.models.heads import Heads
-from src.models.settings import refuse_factors
+from src.models.sharing import HardSharing, Separate
 from src.tasks import BinaryClassification, Regression
+from tests.models.backward import test_levels
+from tests.models.backward.test_levels import QUIET, Halves, Squares, reference
 from tests.toy import bare_trainer
 
 
@@ -68,13 +71,73 @@ def test_outputs_and_gradients_are_those_of_the_product():
     assert first.any()
 
 
-def test_gradients_of_tasks_are_refused():
-    data = Shop("entire")
-    model = MultiTaskModel(data.tasks, data.input_shape, balancer=PCGrad)
-    with pytest.raises(UserError, match="the loss of 'buy' reads the head of 'click', too: choose"):
-        model.check(1)
-    MultiTaskModel(data.tasks, data.input_shape, balancer=StaticWeights).check(1)
-    refuse_factors({}, "none")
+def model_of(balancer, tasks=TASKS, sharing=HardSharing):
+    make = partial(MLP, width=6, depth=1)
+    parts = make, sharing, balancer, partial(SGD, lr=0.1), None
+    model = MultiTaskModel(tasks, InputShape((4,)), *parts)
+    model._trainer = L.Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, use_distributed_sampler=False, **QUIET
+    )
+    model.configure_model()
+    return model.double()
+
+
+def batch_of():
+    draw = torch.Generator().manual_seed(1)
+    click, cart, buy = torch.rand(3, 24, generator=draw, dtype=torch.float64) < 0.7
+    targets = {"click": click, "cart": click & cart, "buy": click & cart & buy}
+    targets = {name: target.double() for name, target in targets.items()}
+    targets["number"] = torch.randn(24, generator=draw, dtype=torch.float64)
+    targets["buy"][:5] = torch.nan
+    return Batch(torch.randn(24, 4, generator=draw, dtype=torch.float64), targets, torch.arange(24))
+
+
+def product_losses(model, batch, features):
+    """One task after the other, from their definition."""
+    losses = []
+    for name in model.names:
+        task, target = model.tasks[name], batch.targets[name]
+        outputs = model.heads[name](features[name])
+        parent = getattr(task, "depends_on", None)
+        while parent is not None:
+            factor = model.heads[parent](features[parent])
+            outputs = torch.logit(outputs.sigmoid() * factor.sigmoid())
+            parent = model.tasks[parent].depends_on
+        losses.append(task.losses(outputs, target).sum() / (~target.isnan()).sum())
+    return losses
+
+
+@pytest.mark.parametrize("balancer", [Halves, Squares])
+@pytest.mark.parametrize("level", ["features", "parameters"])
+def test_gradients_of_tasks_are_those_of_products(balancer, level, monkeypatch):
+    monkeypatch.setattr(test_levels, "task_losses", product_losses)
+    model = model_of(partial(balancer, level=level))
+    batch = batch_of()
+    model.check(1)
+    model.training_step(batch, 0).backward()
+    expected = reference(model, batch, level)
+    for name, p in (*model.sharing.named_parameters(), *model.heads.named_parameters()):
+        torch.testing.assert_close(p.grad, expected[id(p)], rtol=1e-7, atol=1e-10, msg=name)
+
+
+def test_the_gramian_is_that_of_products(monkeypatch):
+    model = model_of(StaticWeights)
+    batch = batch_of()
+    z = model.sharing(batch.inputs)["click"].detach().requires_grad_()
+    losses = product_losses(model, batch, dict.fromkeys(TASKS, z))
+    rows = [torch.autograd.grad(loss, z, retain_graph=True)[0].flatten() for loss in losses]
+    J = torch.stack(rows)
+    torch.testing.assert_close(model.task_gramian(batch), J @ J.T, rtol=1e-8, atol=1e-12)
+
+
+def test_heads_that_cannot_be_told_apart_are_refused():
+    words = "with entire_space the loss of 'cart' reads the head of 'click', too"
+    with pytest.raises(UserError, match=words):
+        model_of(partial(PCGrad, level="parameters"), sharing=Separate).check(1)
+    pooled = TASKS | {"click": binary(pooled=True)}
+    with pytest.raises(UserError, match="with HardSharing and without pooled alone: choose these"):
+        model_of(PCGrad, pooled).check(1)
+    model_of(StaticWeights, pooled, Separate).check(1)
 
 
 class Shop(MultiTaskDataModule):

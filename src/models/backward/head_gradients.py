@@ -6,6 +6,9 @@ heads with H outputs of the first layer; O counts the first layers' outputs of a
 The heads read features that are cut off from the encoder. Each loss sees only its own outputs, so
 that one backward pass of the sum of all losses, down to the outputs of the heads' first layers,
 gives every task's own gradient delta_k there. The gradient at the features is delta_k W_k.
+
+A loss that reads the head of another task as well runs that head once more for itself. The outputs
+of such a copy stand behind those of all heads, and belong to the task whose loss reads them.
 """
 
 from collections.abc import Iterator
@@ -28,12 +31,14 @@ class HeadActivations:
             another class has its own copy of the features (B, ..., 1, D) there, and None.
         later: Per group the weights and biases behind the first layer, each (K, ...), or the
             parameters of a head of another class.
+        copies: The tasks, as positions in T, that the last groups belong to, a copy of a head each.
     """
 
     def __init__(self, copies_weights: bool = False) -> None:
         self.copies_weights = copies_weights
         self.first: list[tuple[Tensor, Tensor | None]] = []
         self.later: list[list[Tensor]] = []
+        self.copies: list[int] = []
 
     def add_first_layer(self, outputs: Tensor, weight: Tensor) -> None:
         """Begins a group of alike heads."""
@@ -85,6 +90,7 @@ class HeadGradients:
         self.later = later
         self.rows_TND: Tensor | None = None
         self.shapes = tuple((d.shape[1], d.shape[2]) for d in deltas)
+        self.copies = tuple(activations.copies)
         flat = [d.flatten(1) for d in deltas]
         self.delta_NO = torch.cat(flat, 1) if len(flat) > 1 else flat[0]
         self.weights = []
@@ -94,7 +100,8 @@ class HeadGradients:
             if weight is None:
                 weight = torch.eye(size, device=delta.device, dtype=delta.dtype).unsqueeze(0)
             self.weights.append(weight.to(delta.device))
-        self.E_OT = assign_outputs(self.shapes, self.delta_NO.device, self.delta_NO.dtype)
+        where = (self.delta_NO.device, self.delta_NO.dtype)
+        self.E_OT = assign_outputs(self.shapes, self.copies, where)
 
     def stack_weights(self) -> Tensor:
         """Returns the first layers' weights (O, D), where all tasks read the same features."""
@@ -105,17 +112,24 @@ class HeadGradients:
         rows: list[Tensor] = []
         for delta_KNH, weight_KHD in self._groups():
             rows += torch.bmm(delta_KNH, weight_KHD).unbind(0)
-        return rows
+        T = self.E_OT.shape[1]
+        for task, row in zip(self.copies, rows[T:], strict=True):
+            rows[task] = rows[task] + row
+        return rows[:T]
 
     def stack(self) -> Tensor:
         """Returns the gradients at the features (T, N, D), where all have features of one size."""
         if self.rows_TND is None:
             samples = self.delta_NO.shape[0]
             features = self.weights[0].shape[2]
-            self.rows_TND = self.delta_NO.new_empty(self.E_OT.shape[1], samples, features)
-            places = self.rows_TND.split([k for k, _ in self.shapes])
+            T = self.E_OT.shape[1]
+            rows = self.delta_NO.new_empty(T + len(self.copies), samples, features)
+            places = rows.split([k for k, _ in self.shapes])
             for (delta_KNH, weight_KHD), place in zip(self._groups(), places, strict=True):
                 torch.bmm(delta_KNH, weight_KHD, out=place)
+            for task, row in zip(self.copies, rows[T:], strict=True):
+                rows[task] += row
+            self.rows_TND = rows[:T]
         return self.rows_TND
 
     def _groups(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -156,7 +170,8 @@ class HeadGradients:
         gradients: list[Tensor] = []
         later = iter(self.later)
         scaled = (self.delta_NO * (self.E_OT @ weights_T)).split([k * h for k, h in self.shapes], 1)
-        weights_of_groups = weights_T.split([k for k, _ in self.shapes])
+        owned = [*range(len(weights_T)), *self.copies]
+        weights_of_groups = weights_T[owned].split([k for k, _ in self.shapes])
         groups = zip(
             self.activations.first, self.activations.later, scaled, weights_of_groups, strict=True
         )
@@ -174,12 +189,21 @@ class HeadGradients:
 
 @lru_cache(maxsize=64)
 def assign_outputs(
-    groups: tuple[tuple[int, int], ...], device: torch.device, dtype: torch.dtype
+    groups: tuple[tuple[int, int], ...],
+    copies: tuple[int, ...],
+    where: tuple[torch.device, torch.dtype],
 ) -> Tensor:
-    """Returns the task of each output as 0 and 1, (O, T), for groups of K heads with H outputs."""
+    """Returns the task of each output as 0 and 1, (O, T).
+
+    Args:
+        groups: (K, H) of each group of K heads with H outputs.
+        copies: The tasks that the last groups belong to.
+        where: Device and dtype.
+    """
     sizes = torch.tensor([h for k, h in groups for _ in range(k)])
-    tasks = torch.arange(len(sizes)).repeat_interleave(sizes)
-    return F.one_hot(tasks).to(device, dtype)
+    T = len(sizes) - len(copies)
+    tasks = torch.tensor([*range(T), *copies]).repeat_interleave(sizes)
+    return F.one_hot(tasks, T).to(*where)
 
 
 def inner_products(rows: Tensor, chunk: int = 2**17) -> Tensor:
