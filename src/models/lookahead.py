@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def lookahead_slopes(
@@ -52,7 +53,9 @@ def lookahead_slopes(
             p.copy_(before)
 
     # u'J is linear in u: its derivative along v is <v, g_t> for all t at once
-    now_T = losses()
+    # fused attention has no second derivative
+    with sdpa_kernel(SDPBackend.MATH):
+        now_T = losses()
     u = torch.zeros_like(now_T, requires_grad=True)
     along = torch.autograd.grad(now_T, places, u, create_graph=True, materialize_grads=True)
     (slopes_T,) = torch.autograd.grad(along, u, v)
