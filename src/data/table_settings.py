@@ -57,6 +57,8 @@ class TableSettings(MultiTaskDataModule):
         images: Columns that name image files, each an input of its own.
         image_root: Folder or .zip file of the images; None for the folder of the table.
         image_size: Height and width that images are brought to, in pixels.
+        on_error: What an image does that is missing or broken: refuse ends the run with its row,
+            skip leaves the row out, and names it.
         missing: Words and numbers that mean that a value is missing, besides the usual ones.
         missing_defaults: Whether the usual ones mean it: an empty cell, ?, NA, NaN, null, None ...
         decimal: The mark before decimals; None to find it in the training rows.
@@ -112,6 +114,7 @@ class TableSettings(MultiTaskDataModule):
         images: list[str] | None = None,
         image_root: str | None = None,
         image_size: int = IMAGE_SIZE,
+        on_error: Literal["refuse", "skip"] = "refuse",
         missing: list[str] | None = None,
         missing_defaults: bool = True,
         decimal: str | None = None,
@@ -161,6 +164,7 @@ class TableSettings(MultiTaskDataModule):
         self.images = images or []
         self.image_root = image_root
         self.image_size = image_size
+        self.skips_images = on_error == "skip"
 
         self.row_weight = row_weight
 
@@ -310,5 +314,5 @@ def check_columns(table: Table, frame: pd.DataFrame) -> None:
     for role, others in (("inputs", set(table.inputs or [])), ("targets", labels)):
         for column in sorted(weights & others):
             raise UserError(
-                f"data.{role} names '{column}', which holds weights of rows: a column cannot be both"
+                f"data.{role} names '{column}', which holds weights of rows, and cannot be both"
             )
