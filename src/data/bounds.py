@@ -44,7 +44,8 @@ def read_bounds(series: pd.Series, form: NumberFormat) -> np.ndarray:
         BadValue: A text is neither.
     """
     numbers = form.numbers(remove_marks(series))
-    read = np.where(np.isnan(numbers), None, numbers.astype(object))
+    read = numbers.astype(object)
+    read[np.isnan(numbers)] = None
     if is_texts(series):
         marks = series.str.extract(MARK, expand=False)
         for row in np.flatnonzero(marks.notna() & ~np.isnan(numbers)):

@@ -1,7 +1,7 @@
 """A number that is known exactly, or to be above or below a bound."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -76,7 +76,7 @@ class CensoredRegression(Standardised, Task):
     # -- labels ------------------------------------------------------------------------------------
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
         needs_one_column(values, "CensoredRegression")
-        return replace(self, **self.fit_scale(split_bounds(values)[0]))
+        return self.fit_scale(split_bounds(values)[0])
 
     def encode(self, values: np.ndarray) -> Tensor:
         needs_one_column(values, "CensoredRegression")

@@ -1,7 +1,7 @@
 """Several quantiles of a number, so that a prediction comes with an interval."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
@@ -88,7 +88,7 @@ class Quantiles(Standardised, Task):
     # -- labels ------------------------------------------------------------------------------------
     def fit(self, values: np.ndarray, names: Sequence[str]) -> Self:
         needs_one_column(values, "Quantiles")
-        return replace(self, **self.fit_scale(to_numbers(values)))
+        return self.fit_scale(to_numbers(values))
 
     def encode(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(self.standardise(to_numbers(values))).float()

@@ -1,6 +1,7 @@
 """Numbers as a network sees them: (y - mean) / std, with the mean and spread of training labels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from torch import Tensor
@@ -31,8 +32,8 @@ class Standardised:
         if self.std is not None and not self.std > 0:
             raise UserError(f"{type(self).__name__}: std {self.std} must be above 0")
 
-    def fit_scale(self, numbers: np.ndarray) -> dict[str, float]:
-        """Returns the mean and the standard deviation of labels (N,), NaN where missing.
+    def fit_scale(self, numbers: np.ndarray) -> Self:
+        """Returns the task with the mean and the spread of labels (N,), NaN where missing.
 
         Raises:
             UserError: No label is known, or all of them are the same.
@@ -44,7 +45,7 @@ class Standardised:
         if self.std is None and known.min() == known.max():
             raise UserError("has a single value in the training split; there is nothing to learn")
         mean = float(known.mean()) if self.mean is None else self.mean
-        return {"mean": mean, "std": self.std or float(known.std())}
+        return replace(self, mean=mean, std=self.std or float(known.std()))
 
     def standardise(self, numbers: np.ndarray) -> np.ndarray:
         """Turns numbers in the label's own unit into standardised ones."""

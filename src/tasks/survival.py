@@ -119,8 +119,8 @@ class Survival(Task):
             )
         times = to_numbers(values[:, 0])
         if (times < 0).any():
-            row = int((times < 0).argmax())
-            raise BadLabel(row, f"holds the time {times[row]:g}, which must be at least 0")
+            early = int((times < 0).argmax())
+            raise BadLabel(early, f"holds the time {times[early]:g}, which must be at least 0")
         events = np.full(len(values), np.nan)
         for row in np.flatnonzero(is_known(values[:, 1])):
             word = str(values[row, 1])
