@@ -78,7 +78,9 @@ class Image(MemberColumn):
         names = as_plain_names(series.tolist(), series.notna().tolist())
         cache = round(self.cache_gb * 1e9)
         skip = self.on_error == "skip"
-        return ImageSet(files, names, self.decoder, table, skip, self.read_first, cache)
+        # the index counts the rows of the file; some may have been left out
+        numbers = [int(row) + 1 for row in series.index]
+        return ImageSet(files, names, self.decoder, table, skip, self.read_first, cache, numbers)
 
     def fit(self, series: pd.Series, table: str, rows: np.ndarray) -> Self:
         """Returns the column with the mean and spread of the pixels of training images.

@@ -69,6 +69,7 @@ class ImageTable(Table):
         format: csv, tsv, parquet or arff; None for what the file's name says.
         delimiter: The mark between the columns of a text file.
         names: Names of the columns of a text file without a header.
+        row_weight: Column with the weights of rows, as in Table.
         id: Column that names the rows in predictions; None for that of the images.
         group: Column of groups that must stay on one side of the split.
         stratify: Columns whose values all sides of a random split have in proportion.
@@ -112,6 +113,7 @@ class ImageTable(Table):
         format: str | None = None,
         delimiter: str | None = None,
         names: list[str] | None = None,
+        row_weight: str | None = None,
         id: str | None = None,
         group: str | None = None,
         stratify: list[str] | None = None,
@@ -140,6 +142,7 @@ class ImageTable(Table):
             format=format,
             delimiter=delimiter,
             names=names,
+            row_weight=row_weight,
             id=id,
             group=group,
             stratify=stratify,

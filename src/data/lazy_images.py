@@ -36,6 +36,7 @@ class ImageSet:
             copies; otherwise an image is known by its name and size.
         cache: Most bytes that decoded images may take in memory; if not all of them fit, none is
             kept.
+        numbers: The number of each row in the file, for messages; None counts from 1.
     """
 
     def __init__(
@@ -47,9 +48,11 @@ class ImageSet:
         skip: bool = False,
         read_first: bool = True,
         cache: int = 0,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         self.files = files
         self.names = list(names)
+        self.numbers = numbers or range(1, len(self.names) + 1)
         self.decoder = decoder
         self.table = table
         self.skip = skip
@@ -117,7 +120,9 @@ class ImageSet:
         if not self.broken:
             return []
         first = list(self.broken.items())[:SHOWN]
-        shown = ", ".join(f"row {row + 1} {self.names[row]} ({why})" for row, why in first)
+        shown = ", ".join(
+            f"row {self.numbers[row]} {self.names[row]} ({why})" for row, why in first
+        )
         more = ", ..." if len(self.broken) > SHOWN else ""
         return [f"{len(self.broken)} of {len(self)} images are left out: {shown}{more}"]
 
@@ -143,7 +148,7 @@ class ImageSet:
                 raise BadImage("it is missing")
             pixels = self.decoder.decode(self.files.read(name))
         except BadImage as error:
-            message = f"{self.table} row {row + 1}: the image {name} is broken: {error}"
+            message = f"{self.table} row {self.numbers[row]}: the image {name} is broken: {error}"
             if not self.skip:
                 raise UserError(f"{message}; --data.on_error skip leaves it out") from None
             if tell and row not in self._told:

@@ -251,6 +251,11 @@ def check_source(name: str, source: MultiTaskDataModule) -> None:
         raise UserError(
             f"data.sources.{name} is a Sources itself; name its sources here, beside the others"
         )
+    if getattr(source, "augment", None) is not None:
+        rank_zero_warn(
+            f"data.sources.{name}.augment has no effect: the images of several sources stay as "
+            "they are"
+        )
     # one loader reads all sources
     for key in ("eval_batch_size", "num_workers"):
         setting = inspect.signature(type(source)).parameters.get(key)
