@@ -14,6 +14,8 @@ from src.data.table import Table
 from src.train import train
 from tests.data.dense_files import write_folder, write_nuclei, write_published
 from tests.data.made_images import make_table
+from tests.data.molecules import write_molecules, write_qm9, write_tox21
+from tests.data.several_inputs import write_table
 from tests.data.test_celeba import write_celeba
 from tests.data.test_multi_mnist import write_mnist
 from tests.data.treebanks import write_treebank
@@ -31,7 +33,10 @@ ADULT = (
 )
 
 # encoders that data which are no vectors need, where the config names none
-ENCODERS = {"treebank": ["--model.encoder", "BiLSTM"]}
+ENCODERS = {
+    "qm9": ["--model.encoder", "MessagePassing"],
+    "treebank": ["--model.encoder", "BiLSTM"],
+}
 
 
 @pytest.fixture
@@ -54,6 +59,8 @@ def data(tmp_path: Path) -> dict[str, list[str]]:
     images = make_table(tmp_path / "pictures")
     folder = ["--data.root", str(images.parent / "images"), "--data.targets", "[side, red]"]
     tiny = ["--data.size", "16", "--data.num_workers", "0", "--model.encoder.width", "8"]
+    offers = str(write_table(tmp_path / "offers"))
+    several = ["--data.path", offers, "--data.targets", "[mood, hours]"]
     return {
         "celeba": ["--data.root", str(tmp_path / "celeba"), *tiny],
         "image_table": ["--data.path", str(images), *folder],
@@ -64,8 +71,13 @@ def data(tmp_path: Path) -> dict[str, list[str]]:
         "nuclei": ["--data.root", str(nuclei), *small],
         "nyuv2": ["--data.root", str(nyuv2), *small],
         "adult": ["--data.root", str(tmp_path)],
+        "molecules": ["--data.path", write_molecules(tmp_path), "--data.targets", "[ring, acid]"],
+        "qm9": ["--data.root", write_qm9(tmp_path), "--data.num_workers", "0"],
+        "tox21": ["--data.root", write_tox21(tmp_path)],
         "treebank": ["--data.root", str(write_treebank(tmp_path / "treebank"))],
         "table": ["--data.path", str(tmp_path / "people.csv")],
+        "text": ["--data.path", offers, "--data.targets", "[mood, hours]"],
+        "fusion": [*several, "--data.image_size", "16"],
     }
 
 

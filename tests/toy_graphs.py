@@ -27,6 +27,7 @@ class FakeGraphs(MultiTaskDataModule):
     """80 graphs of 4 to 12 nodes, with a class that follows from their nodes, and a number.
 
     Args:
+        pooled: Whether the heads read the mean over the nodes, of an encoder that does not pool.
         batch_size: Graphs per step over all devices together.
         eval_batch_size: Graphs per evaluation step.
         num_workers: Processes that prepare batches.
@@ -34,9 +35,15 @@ class FakeGraphs(MultiTaskDataModule):
     """
 
     def __init__(
-        self, batch_size: int = 16, eval_batch_size: int = 24, num_workers: int = 0, seed: int = 0
+        self,
+        pooled: bool = False,
+        batch_size: int = 16,
+        eval_batch_size: int = 24,
+        num_workers: int = 0,
+        seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, num_workers, seed)
+        self.pooled = pooled
         graphs = make_fake(num_graphs=80, avg_num_nodes=8, num_classes=3, edge_dim=2)
         self.graphs = pack_geometric(graphs)
         self.labels = torch.cat([data.y for data in graphs])
@@ -47,8 +54,8 @@ class FakeGraphs(MultiTaskDataModule):
     @property
     def tasks(self) -> dict[str, Task]:
         return {
-            "class": Classification(classes=(0, 1, 2)),
-            "size": Regression(mean=(0.0,), std=(1.0,)),
+            "class": Classification(classes=(0, 1, 2), pooled=self.pooled),
+            "size": Regression(mean=(0.0,), std=(1.0,), pooled=self.pooled),
         }
 
     @property

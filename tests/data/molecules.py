@@ -8,6 +8,8 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
+from src.data.tox21 import ASSAYS
+
 ENDS = ("O", "N", "Cl", "F", "C(=O)O", "N#C", "OC", "S")
 RINGS = ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCOC1", "CCCC")
 SMILES = [f"{a}{'C' * n}{ring}" for n, ring, a in product(range(3), RINGS, ENDS)]
@@ -33,6 +35,20 @@ def write_molecules(folder: Path, name: str = "molecules.csv", broken: tuple[int
     path = folder / name
     path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     return str(path)
+
+
+def write_tox21(folder: Path) -> str:
+    """Writes tox21.csv with 100 molecules, two of which RDKit cannot read.
+
+    Args:
+        folder: Where to.
+    """
+    lines = [",".join([*ASSAYS, "mol_id", "smiles"])]
+    for k, smiles in enumerate(SMILES[:100]):
+        labels = ["" if (k + t) % 6 == 0 else str(int((k * 7 + t) % 3 == 0)) for t in range(12)]
+        lines.append(",".join([*labels, f"TOX{k}", BROKEN if k in (10, 50) else smiles]))
+    (folder / "tox21.csv").write_text("\n".join(lines) + "\n")
+    return str(folder)
 
 
 # -- QM9 -------------------------------------------------------------------------------------------

@@ -6,20 +6,14 @@ import pytest
 
 from src.data import Tox21
 from src.data.tox21 import ASSAYS
-from tests.data.molecules import BROKEN, SMILES
+from tests.data.molecules import write_tox21
 
 REAL = Path(os.environ.get("MTL_DATA", "nowhere")) / "tox21"
 
 
 @pytest.fixture
 def root(tmp_path):
-    """A file of Tox21's form: 100 molecules, two of which RDKit cannot read."""
-    lines = [",".join([*ASSAYS, "mol_id", "smiles"])]
-    for k, smiles in enumerate(SMILES[:100]):
-        labels = ["" if (k + t) % 6 == 0 else str(int((k * 7 + t) % 3 == 0)) for t in range(12)]
-        lines.append(",".join([*labels, f"TOX{k}", BROKEN if k in (10, 50) else smiles]))
-    (tmp_path / "tox21.csv").write_text("\n".join(lines) + "\n")
-    return str(tmp_path)
+    return write_tox21(tmp_path)
 
 
 def test_the_published_split(root):

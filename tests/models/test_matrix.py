@@ -18,6 +18,7 @@ from src.models.encoders import (
     ConvNet,
     FeaturePyramid,
     Fusion,
+    MessagePassing,
     Pretrained,
     ResNet,
     TabularTransformer,
@@ -89,6 +90,7 @@ ENCODERS = {
         InputShape((2, 4, 4)),
     ),
     "Transformer": (partial(Transformer, width=4, depth=2, heads=2), InputShape(tokens=9, parts=5)),
+    "graphs": (partial(MessagePassing, width=4, depth=1), InputShape(nodes=3, edges=2)),
     "sentences": (
         partial(Transformer, width=4, depth=1, heads=2, pool="mean"),
         InputShape(tokens=9),
