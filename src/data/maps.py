@@ -120,17 +120,21 @@ def to_image(values: np.ndarray, where: str) -> np.ndarray:
     Raises:
         UserError: It has another shape, or a value that is not finite.
     """
-    if values.ndim == 2:
-        values = values[None]
-    elif values.ndim == 3 and values.shape[-1] <= values.shape[0]:
-        values = np.moveaxis(values, -1, 0)
-    elif values.ndim != 3:
+    if values.ndim not in (2, 3):
         raise UserError(
             f"{where}: has the shape {values.shape}, where (height, width) or (height, width, "
             "channels) is expected"
         )
     largest = {"u1": 255, "u2": 65535, "i4": 65535}.get(values.dtype.str[1:], 1)
-    image = np.ascontiguousarray(values, dtype=np.float32) / np.float32(largest)
+    image = values.astype(np.float32)
+    if largest > 1:
+        image /= np.float32(largest)
+
+    # a view: the batch that it goes into is a copy anyway
+    if image.ndim == 2:
+        image = image[None]
+    elif image.shape[-1] <= image.shape[0]:
+        image = np.moveaxis(image, -1, 0)
     if not np.isfinite(image.sum()):
         _, row, column = np.argwhere(~np.isfinite(image))[0]
         raise UserError(f"{where}: holds a value that is not finite at row {row}, column {column}")

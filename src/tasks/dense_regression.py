@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
@@ -81,16 +82,18 @@ class DenseRegression(PixelLabels, Regression):
         return self.learn([values])
 
     def encode(self, values: np.ndarray) -> Tensor:
-        return super().encode(self._to_numbers(values))
+        assert self.mean is not None and self.std is not None, "fit first"
+        mean, std = (np.asarray(v) if self.names else v[0] for v in (self.mean, self.std))
+        return torch.from_numpy((self._to_numbers(values) - mean) / std).float()
 
     def _to_numbers(self, values: np.ndarray) -> np.ndarray:
         """Returns labels as read in float64, NaN where there is none."""
         numbers = values.astype(np.float64)
         if self.missing_value is not None:
             numbers[numbers == self.missing_value] = np.nan
-        infinite = np.argwhere(np.isinf(numbers))
-        if len(infinite):
-            index = infinite[0]
+        infinite = np.isinf(numbers)
+        if infinite.any():
+            index = np.argwhere(infinite)[0]
             raise BadLabel(
                 int(index[0]),
                 f"holds {numbers[tuple(index)]} {describe_place(index)}; targets must be finite",

@@ -98,19 +98,17 @@ class Segmentation(PixelLabels, Classification):
 
     def encode(self, values: np.ndarray) -> Tensor:
         ids = self._to_ids(values)
-        low = min(self.ids)
-        span = max(self.ids) - low + 1
 
-        # a table from ids to positions; its last entry is of ids that are none of the classes
-        table = np.full(span + 1, -1, dtype=np.int64)
+        # a table from ids to positions; its two ends are of ids that are none of the classes
+        low = min(*self.ids, MISSING) - 1
+        table = np.full(max(self.ids) - low + 2, -1, dtype=np.int64)
         table[np.array(self.ids) - low] = np.arange(len(self.ids))
-        inside = (ids >= low) & (ids < low + span)
-        positions = table[np.where(inside, ids - low, span)]
-        positions[ids == MISSING] = MISSING
+        table[MISSING - low] = MISSING
+        positions = table.take(ids - low, mode="clip")
 
-        unknown = np.argwhere(positions == -1)
-        if len(unknown):
-            index = unknown[0]
+        unknown = positions == -1
+        if unknown.any():
+            index = np.argwhere(unknown)[0]
             shown = ", ".join(map(str, self.ids[:8])) + (", ..." if len(self.ids) > 8 else "")
             ignored = "" if self.ignore_index is None else f", and {self.ignore_index} for none"
             raise BadLabel(
@@ -122,10 +120,11 @@ class Segmentation(PixelLabels, Classification):
 
     def _to_ids(self, values: np.ndarray) -> np.ndarray:
         """Returns labels as read as integers, ``MISSING`` where there is none."""
-        if values.dtype.kind == "f":
-            known = np.isfinite(values)
-            whole = np.where(known, values, MISSING)
-            broken = np.argwhere(np.isinf(values) | (whole != np.floor(whole)))
+        with np.errstate(invalid="ignore"):
+            ids = values.astype(np.int64)
+        if values.dtype.kind == "f" and not (ids == values).all():
+            known = ~np.isnan(values)
+            broken = np.argwhere(known & (ids != values))
             if len(broken):
                 index = broken[0]
                 raise BadLabel(
@@ -133,8 +132,7 @@ class Segmentation(PixelLabels, Classification):
                     f"holds {values[tuple(index)]} {describe_place(index)}, where the id of a "
                     "class, a whole number, is expected",
                 )
-            values = whole
-        ids = values.astype(np.int64)
+            ids[~known] = MISSING
         if self.ignore_index is not None:
             ids[ids == self.ignore_index] = MISSING
         return ids

@@ -58,17 +58,16 @@ class SurfaceNormals(PixelLabels, Task):
     def encode(self, values: np.ndarray) -> Tensor:
         if values.shape[-1] != 3:
             raise UserError(f"has {values.shape[-1]} numbers for each pixel, where a normal has 3")
-        vectors = values.astype(np.float64)
-        infinite = np.argwhere(np.isinf(vectors))
-        if len(infinite):
-            index = infinite[0]
+        vectors = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+        length = sum(axis.square() for axis in vectors.unbind(-1)).sqrt().unsqueeze(-1)
+        if length.isinf().any():
+            index = np.argwhere(np.isinf(values))[0]
             raise BadLabel(
                 int(index[0]),
-                f"holds {vectors[tuple(index)]} {describe_place(index)}; targets must be finite",
+                f"holds {values[tuple(index)]} {describe_place(index)}; targets must be finite",
             )
-        length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-        length[length == 0] = np.nan
-        return torch.from_numpy(vectors / length).float()
+        # 0 / 0 is NaN, which marks a missing label; one NaN makes all three of them NaN
+        return vectors / length
 
     def mirror(self, targets: Tensor) -> Tensor:
         """Returns targets (H, W, 3) of a mirrored image, where x changes its sign."""
