@@ -18,7 +18,9 @@ import torch
 
 from src.batch import InputShape
 from src.data.columns import Column, from_plain, measure_columns
+from src.data.dependent_labels import describe_dependence
 from src.data.files import ROLES, TableFiles
+from src.data.image_column import Image
 from src.data.input_encoding import encode_inputs
 from src.data.inputs import read_inputs
 from src.data.labels import Labels
@@ -29,7 +31,14 @@ from src.data.record import hash_rows, make_fingerprint, make_schema, unpack_sid
 from src.data.row_weights import describe_weights, read_weights
 from src.data.rows import Inputs, Rows, Split, take_rows
 from src.data.sides import find_rows_of_sides
-from src.data.table_members import read_members
+from src.data.table_members import (
+    RowsWithImages,
+    check_images,
+    find_images,
+    hash_image_files,
+    place_images,
+    read_members,
+)
 from src.data.table_notes import describe_new_rows, describe_table
 from src.data.table_rows import find_rows, identify_rows, read_labels
 from src.data.table_settings import TableSettings, check_columns
@@ -145,7 +154,8 @@ class Table(TableSettings):
     def columns(self) -> list[Column]:
         """The encoder of each input column."""
         if self.saved is not None:
-            return [from_plain(values, self.column_kinds) for values in self.saved["inputs"]]
+            saved = [from_plain(values, self.column_kinds) for values in self.saved["inputs"]]
+            return [place_images(self, c) if isinstance(c, Image) else c for c in saved]
         columns = self.read_columns()
         if not columns:
             dropped = ", ".join(self.dropped) or "none"
@@ -188,7 +198,7 @@ class Table(TableSettings):
         """
         # prediction needs no labels, and does not read them
         if name == "predict":
-            every = np.arange(len(self.table_files.frame()))
+            every = self.keep_usable("train", np.arange(len(self.table_files.frame())))
             return self.make_rows("train", every, labelled=False)
         if self.is_new and name != "test":
             raise UserError(
@@ -207,7 +217,15 @@ class Table(TableSettings):
         if labelled:
             targets = {name: self.encode_targets_of(role, name)[where] for name in self.tasks}
             weights = read_weights(self, role, rows)
-        return Rows(inputs, targets, None, identify_rows(self, role, rows), weights)
+        kind = RowsWithImages if self.images else Rows
+        return kind(inputs, targets, None, identify_rows(self, role, rows), weights)
+
+    def keep_usable(self, role: str, rows: np.ndarray) -> np.ndarray:
+        """Returns the rows (N,) of a file without the ones whose image is broken."""
+        if self.skips_images:
+            for images in find_images(self.encode_inputs_of(role)).values():
+                rows = rows[images.usable[rows]]
+        return rows
 
     def truth(self, name: Split) -> dict[str, dict[str, list[Any]]]:
         return read_labels(self, name)
@@ -218,6 +236,8 @@ class Table(TableSettings):
             for role, path in self.table_files.paths.items():
                 if all_there or role == "train" or Path(path).exists():
                     self.table_files.find(role)
+            if self.images and all_there:
+                check_images(self)
 
     def files(self) -> list[str]:
         saved = self.saved["files"] if self.saved is not None else {}
@@ -228,6 +248,9 @@ class Table(TableSettings):
 
     def schema(self) -> dict[str, Any]:
         """Returns how columns are read, and which rows are on which side, for later commands."""
+        if self.saved is None and self.images:
+            for role, record in self.table_files.records.items():
+                record["images"] = hash_image_files(self.encode_inputs_of(role))
         return self.saved or make_schema(self)
 
     # -- notes -------------------------------------------------------------------------------------
@@ -238,7 +261,10 @@ class Table(TableSettings):
         reader = self.task_columns.reader
         notes = describe_table(self, reader.reasons)
         counts = notes.pop()
-        further = [*reader.notes, *describe_weights(self), *self.column_notes]
+        dependence = describe_dependence(self.tasks, self.split("train").targets)
+        further = [*reader.notes, *dependence, *describe_weights(self), *self.column_notes]
+        if self.skips_images:
+            further += self.remarks
         return [*notes, *further, counts, *find_suspicions(self)]
 
     def describe(self, name: Split) -> str:

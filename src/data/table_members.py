@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 from lightning.fabric.utilities.rank_zero import rank_zero_warn
 
+from src.batch import Batch
 from src.data.columns import MemberColumn
 from src.data.image_column import Image
+from src.data.lazy_images import LazyImages, remove_broken
 from src.data.numbers import BadValue, is_texts
 from src.data.reading import number_row
+from src.data.rows import Inputs, Rows
 from src.data.texts import FEWEST, Text, fit_text
 from src.errors import UserError
+from src.tasks.labels import remove_rows
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from src.data.table import Table
     from src.data.table_settings import TableSettings
@@ -70,8 +77,10 @@ def read_members(table: Table) -> list[MemberColumn]:
         with name_column(table, name, train):
             columns.append(read_text(table, name, train[name]))
     for name in table.images:
-        column = Image(name, table.image_root or "", table.image_size, table.image_size)
-        columns.append(column.fit(table.main[name], table.path, table.rows["train"]))
+        size = table.image_size
+        column = place_images(table, Image(name, "", size, size))
+        with name_column(table, name, train):
+            columns.append(column.fit(table.main[name], table.path, table.rows["train"]))
     return columns
 
 
@@ -86,6 +95,64 @@ def read_text(table: Table, name: str, series: pd.Series) -> Text:
     column, note = fit_text(name, series, table.vocabulary, table.max_tokens, table.tokenizer)
     table.column_notes.append(f"column '{name}': {note}")
     return column
+
+
+def place_images(table: Table, column: Image) -> Image:
+    """Returns a column of images, which are where the settings say now."""
+    on_error: Literal["refuse", "skip"] = "skip" if table.skips_images else "refuse"
+    return replace(column, path=table.image_root or "", on_error=on_error)
+
+
+def find_images(inputs: Inputs) -> dict[str, LazyImages]:
+    """Returns the images among inputs, by their keys."""
+    several = inputs if isinstance(inputs, dict) else {"": inputs}
+    return {key: each for key, each in several.items() if isinstance(each, LazyImages)}
+
+
+def hash_image_files(inputs: Inputs) -> str:
+    """Returns a hash of the names and sizes of the images of one file's rows."""
+    lines = []
+    for key, images in sorted(find_images(inputs).items()):
+        sizes = images.sets[0].sizes.items()
+        lines += [f"{key}\t{name}\t{size}" for name, size in sizes]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def check_images(table: Table) -> None:
+    """Checks that the images are the ones that a run began with, by their names and sizes.
+
+    Raises:
+        UserError: They are not.
+    """
+    assert table.saved is not None
+    for role, record in table.saved["files"].items():
+        inputs = table.encode_inputs_of(role)
+        if record.get("images", "") != hash_image_files(inputs):
+            raise UserError(
+                f"{table.image_root or table.path}: the images are not the ones that the run began "
+                "with: names or sizes have changed; restore them, or say where they are now: "
+                "--data.image_root"
+            )
+
+
+class RowsWithImages(Rows):
+    """A split with images; where one proves broken as it is decoded, the row's labels are missing.
+
+    So the batches are the same as without the break, on any number of devices.
+    """
+
+    def __getitem__(self, ids: Tensor) -> Batch:
+        """Returns the rows ``ids``; padding repeats row 0 with all labels missing."""
+        batch = super().__getitem__(ids)
+        for key in find_images(self.inputs):
+            images = batch.inputs[key] if isinstance(batch.inputs, dict) else batch.inputs
+            broken = remove_broken(images)
+            if broken is None:
+                continue
+            batch.targets = {name: remove_rows(y, broken) for name, y in batch.targets.items()}
+            for weight in batch.weights.values():
+                weight[broken] = 0
+        return batch
 
 
 @contextmanager

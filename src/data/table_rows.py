@@ -46,7 +46,7 @@ def find_rows(table: Table, name: Split) -> dict[str, np.ndarray]:
     sections = {"train": table.rows[name]} if len(table.rows[name]) else {}
     if name != "train" and name in table.table_files.paths:
         sections[name] = np.arange(len(table.table_files.frame(name)))
-    return sections
+    return {role: table.keep_usable(role, rows) for role, rows in sections.items()}
 
 
 def write_whole(numbers: np.ndarray) -> list[int | None]:

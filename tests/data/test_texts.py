@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -21,11 +22,11 @@ from tests.launching import ROOT
 TEXTS = ["The cat sat on the mat", "the CAT ran", "a dog sat", "cats and dogs ran and sat"]
 
 
-def column(values: list[str | None]) -> pd.Series:
+def column(values: Sequence[str | None]) -> pd.Series:
     return pd.Series(values, name="comment", dtype="str")
 
 
-def load(text: Text, values: list[str | None]) -> torch.Tensor:
+def load(text: Text, values: Sequence[str | None]) -> torch.Tensor:
     inputs, _ = text.encode(column(values), "table.csv")
     assert isinstance(inputs, dict)
     tokens = inputs["tokens"]

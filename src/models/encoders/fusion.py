@@ -164,14 +164,14 @@ class Fusion(Encoder):
             stages.append(Member(encoder, count_places(encoder), later, before))
             sizes.append(encoder.features)
 
+        fusion: list[nn.Module] = [Join(sizes, width, as_tokens=how == "attention")]
         if how == "attention":
-            blocks = [Block(width, heads, dropout) for _ in range(depth)]
-            finish = [Finish(width, "mean")]
+            fusion += [Block(width, heads, dropout) for _ in range(depth)]
+            fusion.append(Finish(width, "mean"))
         else:
-            blocks = [VectorBlock(width, dropout) for _ in range(depth)]
-            finish = [nn.LayerNorm(width), nn.GELU()]
-        join = Join(sizes, width, as_tokens=how == "attention")
-        self.stages = nn.Sequential(*stages, nn.Sequential(join, *blocks, *finish))
+            fusion += [VectorBlock(width, dropout) for _ in range(depth)]
+            fusion += [nn.LayerNorm(width), nn.GELU()]
+        self.stages = nn.Sequential(*stages, nn.Sequential(*fusion))
         self.features = width
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -31,13 +31,16 @@ class GateInput(nn.Module):
         shape: The shape of one sample.
     """
 
+    features: int
+
     def __init__(self, shape: InputShape) -> None:
         super().__init__()
         self.grid: tuple[int, int] | None = None
         self.stem: nn.Embedding | VectorStem | nn.ModuleDict | nn.Identity
         if shape.members:
-            self.stem = nn.ModuleDict({name: GateInput(own) for name, own in shape.members})
-            self.features = sum(cast(GateInput, each).features for each in self.stem.values())
+            stems = {name: GateInput(own) for name, own in shape.members}
+            self.stem = nn.ModuleDict(stems)
+            self.features = sum(stem.features for stem in stems.values())
             return
         if shape.nodes:
             self.stem = nn.Identity()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD
 
 from src.batch import InputShape, inputs_of
@@ -24,6 +24,8 @@ from src.models.encoders import (
     Transformer,
     UNet,
 )
+from src.models.encoders.fusion import Join, Member
+from src.models.encoders.transformer import Finish
 from src.models.sharing import CrossStitch, HardSharing
 from src.parallel import Placement
 from tests.toy import Toy, bare_trainer
@@ -52,6 +54,7 @@ def encode_apart(encoder: Fusion, inputs: dict[str, Tensor]) -> list[Tensor]:
     """The features of each input, by its own network alone."""
     found = []
     for stage, (name, _) in zip(encoder.stages, SHAPE.members, strict=False):
+        assert isinstance(stage, Member)
         z = stage.network(inputs_of(name, inputs))
         if z.ndim == 3:
             real = (inputs[f"{name}/tokens"] > 0)[..., None]
@@ -62,6 +65,19 @@ def encode_apart(encoder: Fusion, inputs: dict[str, Tensor]) -> list[Tensor]:
     return found
 
 
+def fusion_of(encoder: Fusion) -> list[nn.Module]:
+    """The layers of the last stage."""
+    last = encoder.stages[-1]
+    assert isinstance(last, nn.Sequential)
+    return list(last)
+
+
+def linear_layers(join: nn.Module) -> list[nn.Linear]:
+    """The layers that the features of each input go through."""
+    assert isinstance(join, Join)
+    return [layer for layer in join.project if isinstance(layer, nn.Linear)]
+
+
 @pytest.mark.parametrize("images", [PARTS["images"], partial(UNet, width=4, depth=1)])
 def test_concatenation_is_a_linear_layer_of_the_features_side_by_side(
     images: Callable[[InputShape], Encoder],
@@ -69,9 +85,10 @@ def test_concatenation_is_a_linear_layer_of_the_features_side_by_side(
     encoder = make(images=images, depth=0)
     inputs = SHAPE.example(3)
     assert isinstance(inputs, dict)
-    join, norm, gelu = encoder.stages[-1]
-    weight = torch.cat([layer.weight for layer in join.project], 1)
-    bias = sum(layer.bias for layer in join.project)
+    join, norm, gelu = fusion_of(encoder)
+    layers = linear_layers(join)
+    weight = torch.cat([layer.weight for layer in layers], 1)
+    bias = torch.stack([layer.bias for layer in layers]).sum(0)
     z = torch.cat(encode_apart(encoder, inputs), 1)
     torch.testing.assert_close(encoder(inputs), gelu(norm(z @ weight.T + bias)))
 
@@ -80,8 +97,9 @@ def test_attention_has_a_token_for_each_input() -> None:
     encoder = make(how="attention", depth=2)
     inputs = SHAPE.example(3)
     assert isinstance(inputs, dict)
-    join, *blocks, finish = encoder.stages[-1]
-    each = zip(join.project, encode_apart(encoder, inputs), strict=True)
+    join, *blocks, finish = fusion_of(encoder)
+    assert isinstance(finish, Finish)
+    each = zip(linear_layers(join), encode_apart(encoder, inputs), strict=True)
     x = torch.stack([project(z) for project, z in each], 1)
     assert x.shape == (3, 3, 8)
     for block in blocks:
@@ -108,7 +126,7 @@ def test_an_input_may_have_an_encoder_of_its_own() -> None:
     encoder = make(members={"comment": partial(BiLSTM, width=4)})
     assert len(encoder.stages) == 4
     assert encoder(SHAPE.example()).shape == (2, 8)
-    with pytest.raises(UserError, match="members names 'coment'.*did you mean 'comment'"):
+    with pytest.raises(UserError, match=r"members names 'coment'.*did you mean 'comment'"):
         make(members={"coment": MLP})
 
 
@@ -132,7 +150,9 @@ def test_wrong_settings(settings: dict[str, Any], says: str) -> None:
 def test_other_encoders_name_this_one(kind: Any) -> None:
     with pytest.raises(UserError, match=r"several inputs \(table, comment, photo\)"):
         kind(SHAPE)
-    with pytest.raises(UserError, match="Fusion reads several inputs.*--model.encoder Transformer"):
+    with pytest.raises(
+        UserError, match=r"Fusion reads several inputs.*--model.encoder Transformer"
+    ):
         Fusion(InputShape(tokens=4))
 
 
@@ -153,7 +173,7 @@ class Several(Toy):
             "comment/tokens": (x[:, :4].abs() * 3).long().clamp(max=8),
             "photo/dense": x[:, 4, None, None, None] * torch.ones(2, 6, 6),
         }
-        return Rows({key: values for key, values in inputs.items()}, rows.targets)
+        return Rows({**inputs}, rows.targets)
 
 
 def fit(sharing: Any, strategy: Any = "auto") -> dict[str, Tensor]:
