@@ -37,6 +37,7 @@ class PooledHead(Head):
             # every pixel of an image is real, however dark
             features = features.flatten(1, -2).mean(1)
         elif features.ndim == 3:
-            real = features.detach().any(-1).sum(1, keepdim=True)
-            features = features.sum(1) / real.clamp(min=1)
+            real = features.detach().any(-1, keepdim=True)
+            # gradients of padding would count in the balancing of tasks, the more the longer it is
+            features = features.masked_fill(~real, 0).sum(1) / real.sum(1).clamp(min=1)
         return super().forward(features)

@@ -29,12 +29,13 @@ WORDS = (
     *("--model.encoder.heads", 2, "--model.encoder.dropout", 0.1),
     *("--model.optimizer", "SGD", "--lr", 0.1),
 )
+IN_PARAMETERS = ("--model.balancer", "PCGrad", "--model.balancer.level", "parameters")
 RUNS: dict[str, tuple[object, ...]] = {
     "plain": (),
     "PCGrad": ("--model.balancer", "PCGrad"),
-    "NDDR": ("--model.sharing", "NDDR", "--model.balancer", "PCGrad"),
+    "NDDR": ("--model.sharing", "NDDR", *IN_PARAMETERS),
     "film": ("--model.sharing", "TaskAdapters", "--model.sharing.kind", "film"),
-    "PLE": ("--model.sharing", "PLE", "--model.balancer", "UPGrad"),
+    "PLE": ("--model.sharing", "PLE", *IN_PARAMETERS),
     "without crf": ("--data.crf", "false", "--model.balancer", "PCGrad"),
 }
 PLACES: dict[str, tuple[object, ...]] = {
