@@ -60,6 +60,10 @@ class Task(Ensembling, WithAddedMetrics, ABC):
     computed for each, and the task has the mean. Numbers are in the label's own unit. Values are
     logged as <stage>/<task>/<class name>, and ``monitor`` may name one.
 
+    Rows may have weights. An element's loss then counts times the weight of its row, and the mean
+    is over the sum of weights in the global batch. The kinds whose metrics can weigh rows do so
+    (:meth:`weighs_metrics`); a metric of ``metrics`` counts all rows alike.
+
     Attributes:
         weight: Fixed weight of this task's loss.
         depth: Hidden layers of the head; 0 is a linear head.
@@ -187,7 +191,14 @@ class Task(Ensembling, WithAddedMetrics, ABC):
         replaces it may read what it left alone.
         """
         owner = next(kind for kind in type(self).__mro__ if "losses" in vars(kind))
-        unread = {"weight", "monitor", "metrics", "where", "row_weight", *vars(owner).get("not_in_loss", ())}
+        unread = {
+            "weight",
+            "monitor",
+            "metrics",
+            "where",
+            "row_weight",
+            *vars(owner).get("not_in_loss", ()),
+        }
         read = {field.name: getattr(self, field.name) for field in fields(self)}
         kept = [(name, to_key(value)) for name, value in read.items() if name not in unread]
         return (type(self), self.out_features, self.event_dims, *kept)
