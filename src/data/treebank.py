@@ -156,8 +156,8 @@ class Treebank(MultiTaskDataModule):
             return {name: task_from_plain(each) for name, each in self._saved["tasks"].items()}
         tasks = {}
         for name, target in self.targets_of_tasks.items():
+            labels = self.text.training_labels(target)
             try:
-                labels = self.text.training_labels(target)
                 tasks[name] = make_task(target, labels, self.settings.get(name, {}))
             except UserError as error:
                 hint = ""
@@ -230,8 +230,8 @@ class Treebank(MultiTaskDataModule):
             row_info["words"] += [" ".join(sentences.words_of(row)) for row in section.rows]
 
         types, words = self._encode_words(forms, trains)
-        of_words = {}
-        of_sentences = {}
+        of_words: dict[str, Tensor] = {}
+        of_sentences: dict[str, Tensor] = {}
         for name, target in self.targets_of_tasks.items():
             place = of_sentences if target == "genre" else of_words
             place[name] = torch.cat([self._encode_labels(name, each) for each in sections])
@@ -248,8 +248,9 @@ class Treebank(MultiTaskDataModule):
     def _encode_labels(self, name: str, section: Section) -> Tensor:
         """Returns the targets of all words of a section's file, or of the section's sentences."""
         target = self.targets_of_tasks[name]
+        labels = self.text.labels(section.side, target)
         try:
-            codes = encode_labels(self.tasks[name], self.text.labels(section.side, target))
+            codes = encode_labels(self.tasks[name], labels)
         except UserError as error:
             raise UserError(f"{self.text.root}: target '{target}' {error}") from None
         if section.ner_only and target != "ner":

@@ -66,7 +66,7 @@ def name_tasks(targets: Sequence[str], features: Sequence[str]) -> dict[str, str
     return found
 
 
-def list_features(bundles: Sequence[str]) -> tuple[list[str], list[str]]:
+def list_features(bundles: Labels) -> tuple[list[str], list[str]]:
     """Lists the features of words: with several values, and with one value alone.
 
     Args:
@@ -74,7 +74,7 @@ def list_features(bundles: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     values: dict[str, set[str]] = {}
     for bundle in set(bundles):
-        for key, value in read_features(bundle).items():
+        for key, value in read_features(bundle or "_").items():
             values.setdefault(key, set()).add(value)
     several = sorted(key for key, known in values.items() if len(known) > 1)
     return several, sorted(set(values) - set(several))

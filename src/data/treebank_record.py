@@ -36,7 +36,7 @@ class TreebankSchema(TypedDict):
 
 def make_schema(treebank: "Treebank") -> dict[str, Any]:
     """Returns the vocabularies, the tasks with their classes, and the files with their hashes."""
-    files = {}
+    files: dict[str, Any] = {}
     for paths in treebank.text.paths.values():
         files |= {path.name: fingerprint_file(path) for path in paths}
     return add_seal(

@@ -210,4 +210,5 @@ def describe_skipped(skipped: Sequence[str]) -> list[str]:
     if not skipped:
         return []
     more = f", and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-    return [f"{len(skipped)} sentences are left out: {'; '.join(skipped[:3])}{more}"]
+    counted = "1 sentence is" if len(skipped) == 1 else f"{len(skipped)} sentences are"
+    return [f"{counted} left out: {'; '.join(skipped[:3])}{more}"]

@@ -1,6 +1,9 @@
 """A bidirectional LSTM for sentences: words and their characters, for labels of words."""
 
+from math import inf
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.batch import InputShape
@@ -8,7 +11,36 @@ from src.errors import UserError
 from src.models.dropout import Dropout
 from src.models.encoders.convnet import describe
 from src.models.encoders.encoder import Encoder, State
-from src.models.encoders.transformer import Pieces, join_mask, split_mask
+from src.models.encoders.transformer import PIECE_SIZE, join_mask, split_mask
+
+WINDOW = 5  # pieces that a filter sees: endings such as -tion, and the mark of the word's end
+
+
+class PieceFilters(nn.Module):
+    """The pieces of each token (characters, subwords) as one vector.
+
+    It is the largest answer of each filter to ``WINDOW`` neighbouring pieces.
+    """
+
+    def __init__(self, vocabulary: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, PIECE_SIZE)
+        # a convolution as a product, at real pieces alone: most places are behind a word's end
+        self.filters = nn.Linear(WINDOW * PIECE_SIZE, width)
+
+    def forward(self, parts: Tensor) -> Tensor:
+        """(B, S, P) -> (B, S, width), zero where a token has no pieces."""
+        real = parts > 0
+        places = real.flatten().nonzero().squeeze(1)
+        padded = F.pad(parts, (WINDOW // 2, WINDOW // 2))
+        near = padded.unfold(-1, WINDOW, 1).flatten(0, -2)[places]
+        x = self.embedding(near).masked_fill((near == 0)[..., None], 0)
+        answers = self.filters(x.flatten(-2))
+
+        # back to their places, where the largest of each token is taken
+        every = answers.new_full((*answers.shape[:-2], parts.numel(), answers.shape[-1]), -inf)
+        every = every.index_copy(-2, places, answers).unflatten(-2, parts.shape)
+        return every.amax(-2).masked_fill(~real.any(-1)[..., None], 0)
 
 
 class WordsAndPieces(nn.Module):
@@ -21,7 +53,7 @@ class WordsAndPieces(nn.Module):
         super().__init__()
         self.words = nn.Embedding(shape.tokens, word_size)
         nn.init.normal_(self.words.weight, std=0.1)
-        self.pieces = Pieces(shape.parts, piece_size) if shape.parts else None
+        self.pieces = PieceFilters(shape.parts, piece_size) if shape.parts else None
         self.dropout = Dropout(dropout)
         self.features = word_size + (piece_size if shape.parts else 0)
 
@@ -96,7 +128,7 @@ class BiLSTM(Encoder):
         width: int = 256,
         depth: int = 2,
         word_size: int = 128,
-        piece_size: int = 96,
+        piece_size: int = 128,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(shape)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,22 @@ def test_equals_torchs_layers_on_packed_sentences(shape):
     z = encoder(inputs)
     torch.testing.assert_close(z[:3], x, rtol=1e-12, atol=1e-12)
     assert not z[3].any()  # a row that only fills up the batch
+
+
+def test_pieces_are_a_convolution_with_the_largest_answer():
+    pieces = make(PARTS).stages[0].pieces
+    parts = inputs_of(PARTS)["parts"]
+    parts[0, 1, 2:] = 0
+    found = pieces(parts)
+    kernel = pieces.filters.weight.unflatten(1, (5, -1)).movedim(1, -1)
+    for row, place in np.ndindex(*parts.shape[:2]):
+        real = parts[row, place][parts[row, place] > 0]
+        if not len(real):
+            assert not found[row, place].any()
+            continue
+        x = pieces.embedding(real).T[None]
+        answers = F.conv1d(x, kernel, pieces.filters.bias, padding=2)
+        torch.testing.assert_close(found[row, place], answers[0].amax(-1), rtol=1e-12, atol=1e-12)
 
 
 def test_equals_torchs_layers_on_sequences_of_vectors():
