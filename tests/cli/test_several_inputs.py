@@ -7,9 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from tests.cli.calling import call, refused
-from tests.data.several_inputs import IMAGES, SENTENCES, SMALL, TEXT, write_table
+from tests.data.several_inputs import (
+    BAD,
+    FILL,
+    GOOD,
+    IMAGES,
+    SENTENCES,
+    SMALL,
+    TEXT,
+    write_table,
+)
 from tests.launching import curves, furthest, only_run, train, weights
 
 
@@ -172,3 +184,30 @@ def test_images_that_have_changed_are_not_those_of_the_run(table: Path, tmp_path
     assert call("evaluate", "--run", run, *again).code == 0
     (moved / "photos" / "3.png").unlink()
     refused(call("evaluate", "--run", run, *again), ["no such file", "3.png"])
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> Path:
+    """A folder with a small RoBERTa and its tokenizer, whose padding is token 1."""
+    transformers = pytest.importorskip("transformers")
+    known = ["<s>", "<pad>", "</s>", "<unk>", *GOOD, *BAD, *FILL[:20]]
+    tokenizer = Tokenizer(WordLevel({w: k for k, w in enumerate(known)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.RobertaConfig(vocab_size=len(known), intermediate_size=16, **sizes)
+    transformers.RobertaModel(config).save_pretrained(tmp_path / "backbone")
+    tokenizer.save(str(tmp_path / "backbone" / "tokenizer.json"))
+    return tmp_path / "backbone"
+
+
+@pytest.mark.slow
+def test_a_pretrained_backbone_reads_the_texts_by_its_own_tokenizer(
+    backbone: Path, table: Path, tmp_path: Path
+) -> None:
+    own = ("--data.tokenizer", backbone, "--model.encoder", "Pretrained")
+    more = (*own, "--model.encoder.name", backbone, "--max_epochs", 30, "--lr", 0.01)
+    flags = ("--data.inputs", "[]", *TEXT, *more, "--logs", tmp_path / "logs")
+    ended = call("train", *words(table, "[mood]"), *flags)
+    assert ended.code == 0, ended.err
+    metrics = json.loads((only_run(tmp_path / "logs" / "table") / "metrics.json").read_text())
+    assert metrics["test"]["test/mood/auroc"] > 0.9

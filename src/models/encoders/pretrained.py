@@ -46,7 +46,15 @@ class Start(nn.Module):
         if isinstance(inputs, Tensor):
             return join_mask(self.projection(self.embeddings(inputs)), None)
         tokens = inputs["tokens"]
-        return join_mask(self.projection(self.embeddings(tokens)), tokens != self.padding)
+        own = exchange_padding(tokens, self.padding)
+        return join_mask(self.projection(self.embeddings(own)), tokens > 0)
+
+
+def exchange_padding(tokens: Tensor, padding: int) -> Tensor:
+    """Returns tokens as a backbone numbers them, in which 0 and its padding change places."""
+    if padding == 0:
+        return tokens
+    return tokens.masked_fill(tokens == padding, 0).masked_fill(tokens == 0, padding)
 
 
 class Blocks(nn.Module):
@@ -109,9 +117,9 @@ class Pretrained(Encoder):
     itself, is off. BatchNorm keeps the statistics that came with the weights, as in detection (He
     et al., "Mask R-CNN", ICCV 2017): statistics of a batch depend on how it is spread over devices.
 
-    Token 0 pads short sequences, so that 0 must be the backbone's ``pad_token_id``, as in BERT.
-    Where that is another number (RoBERTa: 1), that number is masked, and the data must pad with it.
-    Pieces of tokens are not read.
+    Token 0 pads short sequences, as in BERT. Where the backbone's ``pad_token_id`` is another
+    number (RoBERTa: 1), it and 0 change places, as they do where a table has the backbone's
+    tokenizer. Pieces of tokens are not read.
 
     Args:
         shape: The shape of one sample: tokens, or images of a size that the backbone reads.
@@ -260,10 +268,9 @@ def compute_reference(
                 f"Pretrained: {title} knows {known} tokens, but the data has {shape.tokens}: use "
                 "the model's tokenizer"
             )
-        tokens = tokens.masked_fill(tokens == 0, padding)
-        inputs = {"tokens": tokens}
-        mask = tokens != padding
-        arguments = {"input_ids": tokens, "attention_mask": mask.long()}
+        mask = tokens > 0
+        own = exchange_padding(tokens, padding)
+        arguments = {"input_ids": own, "attention_mask": mask.long()}
     try:
         outputs = model.eval()(**arguments)
     except Exception as error:
