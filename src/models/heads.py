@@ -64,7 +64,8 @@ class Group:
         columns = []
         for name in self.names:
             own = weights[name] if name in weights else torch.ones(len(like))
-            columns.append(own.to(like.device))
+            # a sum of weights in 16 bits would have three digits
+            columns.append((own.float() if own.dtype in HALVES else own).to(like.device))
         return torch.stack(columns, -1)
 
 

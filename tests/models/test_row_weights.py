@@ -167,3 +167,11 @@ def test_weights_of_one_change_no_bit():
     ones = dict.fromkeys(batch.targets, torch.ones(24))
     for one, other in zip(gradients(model, replace(batch, weights=ones)), wanted, strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_sum_of_weights_in_16_bits_keeps_its_digits():
+    model = model_of(StaticWeights)
+    targets = {name: y.repeat(50, *[1] * (y.ndim - 1)) for name, y in batch_of().targets.items()}
+    weights = dict.fromkeys(targets, torch.ones(1200, dtype=torch.bfloat16))
+    plain = model.heads.label_counts(targets)
+    assert torch.equal(model.heads.label_counts(targets, weights), plain.float())
