@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from rdkit import Chem
-from rdkit.Chem import AllChem
+from rdkit.Chem.rdDistGeom import EmbedMolecule
 
 from src.data.tox21 import ASSAYS
 
@@ -79,7 +79,7 @@ def write_qm9(folder: Path, count: int = 60, excluded: tuple[int, ...] = (3, 7))
     records, lines = [], [HEADER]
     for k in range(count):
         molecule = Chem.AddHs(Chem.MolFromSmiles(SMALL[k % len(SMALL)]))
-        AllChem.EmbedMolecule(molecule, randomSeed=k)
+        EmbedMolecule(molecule, randomSeed=k)
         conformer = molecule.GetConformer()
         positions = conformer.GetPositions() * (1 + 0.2 * rng.random())
         for atom, position in enumerate(positions):

@@ -11,6 +11,7 @@ from torch.optim import SGD
 from src.balancing import UncertaintyWeights
 from src.models import MultiTaskModel
 from src.models.encoders import MessagePassing
+from src.models.encoders.message_passing import Pool
 from src.models.sharing import MMoE
 from tests.cli.calling import call
 from tests.data.molecules import write_molecules
@@ -127,7 +128,7 @@ BALANCING = [
 
 @pytest.mark.parametrize("cell", BALANCING, ids=lambda cell: "-".join(cell[1:]))
 @pytest.mark.parametrize("pool", ["mean", "none"])
-def test_every_balancer_trains(cell: Cell, pool: str) -> None:
+def test_every_balancer_trains(cell: Cell, pool: Pool) -> None:
     """Labels of graphs read the features of graphs, or the mean over their nodes."""
     data = FakeGraphs(pooled=pool == "none")
     model = model_of(cell, data, encoder=partial(MessagePassing, width=8, depth=1, pool=pool))
