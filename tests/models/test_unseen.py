@@ -83,3 +83,15 @@ def test_the_bucket_begins_as_the_mean_of_the_known_categories():
         assert len(embeddings) == 2
         for embedding in embeddings:
             assert torch.allclose(embedding.weight[0], embedding.weight[1:].mean(0))
+
+
+def test_categories_among_several_inputs_are_hidden_alike():
+    alone = batch()
+    inputs = {f"table/{key}": values for key, values in alone.inputs.items()}
+    inputs["comment/tokens"] = torch.ones(ROWS, 3, dtype=torch.long)
+    several = Batch(inputs, {}, alone.ids)
+    for each in (alone, several):
+        torch.manual_seed(3)
+        hide_categories(each)
+    assert torch.equal(several.inputs["table/categorical"], alone.inputs["categorical"])
+    assert several.inputs["comment/tokens"].all()
