@@ -59,7 +59,8 @@ class SurfaceNormals(PixelLabels, Task):
         if values.shape[-1] != 3:
             raise UserError(f"has {values.shape[-1]} numbers for each pixel, where a normal has 3")
         vectors = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-        length = sum(axis.square() for axis in vectors.unbind(-1)).sqrt().unsqueeze(-1)
+        x, y, z = vectors.unbind(-1)
+        length = (x * x + y * y + z * z).sqrt().unsqueeze(-1)
         if length.isinf().any():
             index = np.argwhere(np.isinf(values))[0]
             raise BadLabel(

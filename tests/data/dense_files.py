@@ -48,7 +48,7 @@ def write_published(
             scene = draw_scene(rng)
             ids = rng.integers(0, classes, scene["mask"].shape).astype(np.float32)
             ids[scene["mask"] == 255] = -1
-            parts = {
+            parts: dict[str, np.ndarray] = {
                 "image": rng.random((*ids.shape, 3)),
                 label: ids,
                 "depth": scene["depth"][..., None],
