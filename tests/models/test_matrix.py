@@ -15,6 +15,7 @@ from src.cli.classes import subclasses
 from src.models import MultiTaskModel
 from src.models.encoders import (
     MLP,
+    BiLSTM,
     ConvNet,
     FeaturePyramid,
     Fusion,
@@ -90,6 +91,10 @@ ENCODERS = {
         InputShape((2, 4, 4)),
     ),
     "Transformer": (partial(Transformer, width=4, depth=2, heads=2), InputShape(tokens=9, parts=5)),
+    "BiLSTM": (
+        partial(BiLSTM, width=4, depth=2, word_size=3, piece_size=2),
+        InputShape(tokens=9, parts=5),
+    ),
     "graphs": (partial(MessagePassing, width=4, depth=1), InputShape(nodes=3, edges=2)),
     "sentences": (
         partial(Transformer, width=4, depth=1, heads=2, pool="mean"),
