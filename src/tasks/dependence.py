@@ -2,7 +2,8 @@
 
 A task with ``where: clicked`` counts only in rows whose label of the task ``clicked`` is positive;
 with ``where: kind=dog`` in rows of that class. Elsewhere its label is taken for missing, before
-anything sees it, so that losses, metrics and references agree.
+anything sees it, so that losses, metrics and references agree. A label of weight 0 is missing, also
+for the tasks that ask for it.
 
 A binary task with ``depends_on: clicked`` and ``entire_space: true`` models
 p(task) = p(clicked) p(task | clicked) over all rows (ESMM; Ma et al., "Entire space multi-task
