@@ -93,7 +93,7 @@ def test_a_record_brings_back_the_same_inputs(path: str, tmp_path: Path) -> None
     assert again.columns == table.columns
     assert again.input_shape == table.input_shape
     for name in ("train", "val", "test"):
-        ours, theirs = table.split(name), again.split(name)  # type: ignore[arg-type]
+        ours, theirs = table.split(name), again.split(name)
         ids = torch.arange(len(ours))
         one, other = ours[ids], theirs[ids]
         assert isinstance(one.inputs, dict)
