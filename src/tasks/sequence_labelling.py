@@ -51,7 +51,7 @@ class SequenceLabelling(Classification):
     random field: outputs are (B, S, C x C) log potentials of a class behind another, see
     :mod:`src.tasks.crf`. The loss of a sentence is -log p(labels), spread evenly over its labelled
     tokens, where missing labels are summed out; the most probable path is what is predicted. Time
-    and memory grow with C^2.
+    and memory grow with C^2: 17 classes take 1 kB a token, 49 take 10 kB.
 
     Attributes:
         crf: Whether the classes of a sentence are predicted together.
