@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from src.errors import UserError, in_one_line
@@ -143,6 +144,9 @@ def read_chunks(url: str, path: Path) -> Iterator[tuple[bytes, int]]:
                 count += len(chunk)
                 yield chunk, total
     except (OSError, HTTPException, ValueError) as error:
+        if isinstance(error, HTTPError):
+            # it holds the answer of the server, and so the connection
+            error.close()
         reason = in_one_line(error) or type(error).__name__
         raise UserError(
             f"{url}: cannot be fetched ({reason}); get {path.name} elsewhere, and put it into "
