@@ -49,8 +49,8 @@ def test_splits_and_labels(tmp_path):
     assert data.tasks["bottom_right"].width == 50
 
     train = data.split("train").inputs
-    assert float(train.mean()) == pytest.approx(0, abs=1e-5)
-    assert float(train.std()) == pytest.approx(1, rel=1e-5)
+    assert train.min() == 0
+    assert 0.5 < train.max() <= 1
 
 
 def test_pairs_are_a_function_of_their_seed(tmp_path):
