@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from src.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-Feature = Literal["ecfp", "counts", "descriptors", "graph"]
+FEATURES = ("ecfp", "counts", "descriptors", "graph")
 
 FARTHEST = 10.0  # standard deviations; some descriptors grow exponentially with a molecule's size
 KEPT = 200_000  # molecules whose descriptors are remembered

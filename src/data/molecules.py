@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from src.data.columns import Column
-from src.data.fingerprints import Feature, Fingerprint
+from src.data.fingerprints import FEATURES, Fingerprint
 from src.data.folds import deal_by_groups, split_by_fold
 from src.data.molecular_graphs import MolecularGraph, import_features
 from src.data.numbers import BadValue
@@ -75,7 +75,7 @@ class Molecules(Table):
         path: str,
         targets: list[str] | dict[str, str | list[str]] | None = None,
         smiles: str = "smiles",
-        features: Feature | list[Feature] = "ecfp",
+        features: str | list[str] = "ecfp",
         radius: int = 2,
         bits: int = 2048,
         split: Literal["random", "scaffold"] = "random",
@@ -146,9 +146,8 @@ class Molecules(Table):
         frame = super().read(path)
         if self.smiles not in frame.columns:
             raise UserError(
-                f"{path}: lacks the column '{self.smiles}' of SMILES: "
-                f"{suggest_or_list(self.smiles, frame.columns)}; "
-                "data.smiles names the column"
+                f"{path}: lacks the column '{self.smiles}', which data.smiles names: "
+                f"{suggest_or_list(self.smiles, frame.columns)}"
             )
         return self._skip_unreadable(path, frame) if self.on_error == "skip" else frame
 
@@ -231,10 +230,9 @@ def check_features(features: Sequence[str], radius: int, bits: int) -> None:
     Raises:
         UserError: It cannot be, or a package is not installed.
     """
-    known = ("ecfp", "counts", "descriptors", "graph")
     for feature in features:
-        if feature not in known:
-            hint = suggest_or_list(feature, known)
+        if feature not in FEATURES:
+            hint = suggest_or_list(feature, FEATURES)
             raise UserError(f"data.features names '{feature}', which is none: {hint}")
     if not features or len(set(features)) < len(features):
         raise UserError("data.features must name each of its parts once, and at least one")

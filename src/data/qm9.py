@@ -51,8 +51,7 @@ HELD_OUT = 10_000  # molecules that validate, and as many that test
 HELD_OUT_SHARE = 0.1  # at most
 HEADING = 9  # lines of uncharacterized.txt above the first molecule
 
-SOURCE = "https://doi.org/10.6084/m9.figshare.c.978904, or torch_geometric's QM9/raw"
-ARCHIVE = "http://deepchem.io.s3-website-us-west-1.amazonaws.com/datasets/gdb9.tar.gz"
+ARCHIVE = "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/gdb9.tar.gz"
 ARCHIVE_MD5 = "560f62d8e6c992ca0cf8ed8d013f9131"
 UNCHARACTERIZED = PublicFile(
     "uncharacterized.txt", "https://ndownloader.figshare.com/files/3195404"
@@ -242,8 +241,8 @@ def find_table(root: str, download: bool) -> str:
             return str(Path(root) / name)
     if not download:
         raise UserError(
-            f"{root}: neither gdb9.sdf.csv nor gdb9.sdf.csv.gz is there; get gdb9.tar.gz from "
-            f"{SOURCE}, or add --data.download true"
+            f"{root}: neither gdb9.sdf.csv nor gdb9.sdf.csv.gz is there; get "
+            f"{ARCHIVE}, or add --data.download true"
         )
     archive = fetch(ARCHIVE, Path(root) / "gdb9.tar.gz", md5=ARCHIVE_MD5)
     for name in ("gdb9.sdf", "gdb9.sdf.csv"):
@@ -281,18 +280,24 @@ def find_excluded(root: str, download: bool) -> set[str]:
     """
     path = Path(root) / UNCHARACTERIZED.name
     if not path.is_file() and download:
-        find_public_file(root, UNCHARACTERIZED, SOURCE, download)
+        find_public_file(root, UNCHARACTERIZED, UNCHARACTERIZED.url, download)
     if not path.is_file():
         return set()
 
     # a table with nine lines of heading, and a last line with the number of its rows
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    rows = [line.split() for line in lines[HEADING:-1]]
-    found = {f"gdb_{words[0]}" for words in rows if words and words[0].isdecimal()}
-    total = lines[-1].split() if lines else []
-    if total[:1] != [str(len(found))]:
+    found = set()
+    for number, line in enumerate(lines[HEADING:-1], HEADING + 1):
+        words = line.split()
+        if not words or not words[0].isdecimal():
+            raise UserError(
+                f"{path} line {number}: begins with no number of a molecule: get "
+                f"{UNCHARACTERIZED.url} anew"
+            )
+        found.add(f"gdb_{words[0]}")
+    if not found:
         raise UserError(
-            f"{path} line {len(lines)}: does not give the number of molecules, {len(found)}, that "
-            f"stand in the lines from {HEADING + 1} on: get the file anew from {SOURCE}"
+            f"{path}: has {len(lines)} lines, where molecules stand from line {HEADING + 1} on: "
+            f"get {UNCHARACTERIZED.url} anew"
         )
     return found

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import numpy as np
 
 from src.data.download import PublicFile, find_public_file
-from src.data.fingerprints import Feature
 from src.data.molecules import Molecules
 from src.data.sides import collect_rows
 
@@ -65,7 +64,7 @@ class Tox21(Molecules):
     def __init__(
         self,
         root: str,
-        features: Feature | list[Feature] = "ecfp",
+        features: str | list[str] = "ecfp",
         radius: int = 2,
         bits: int = 2048,
         split: Literal["random", "scaffold"] = "random",

@@ -144,7 +144,10 @@ def test_a_file_of_broken_rows_alone(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"smiles": "smile"}, "lacks the column 'smile' of SMILES: did you mean 'smiles'"),
+        (
+            {"smiles": "smile"},
+            "lacks the column 'smile', which data.smiles names: did you mean 'smiles'",
+        ),
         ({"features": "ecpf"}, "names 'ecpf', which is none: did you mean 'ecfp'"),
         ({"features": ["graph", "ecfp"]}, "graph cannot stand beside ecfp"),
         ({"features": ["ecfp", "ecfp"]}, "each of its parts once"),
