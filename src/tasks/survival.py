@@ -16,6 +16,7 @@ from src.tasks.ensembling import name_spread
 from src.tasks.increments import invert_softplus
 from src.tasks.label_count import LabelCount
 from src.tasks.labels import BadLabel, is_known, is_labelled, pair_with_known, to_numbers
+from src.tasks.sums import spread_weights
 from src.tasks.survival_metrics import (
     SurvivalRows,
     compute_brier,
@@ -166,6 +167,9 @@ class Survival(Task):
             "counts": torch.stack([known.sum() - events, events]),
         }
 
+    def measure_weights(self, targets: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        return {"row_weights": spread_weights(weights, targets[..., 0])}
+
     def find_undefined(self, counts: Tensor) -> set[str]:
         return set() if counts.any() else set(self.metric_names)
 
@@ -179,12 +183,12 @@ class Survival(Task):
         """Computes the metrics of rows, missing labels among them."""
         known = is_labelled(outcomes)[:, 0]
         expected, survival = curves[known, 0], curves[known, 1:]
-        times, events = outcomes[known].unbind(-1)
+        times, events, weights = outcomes[known].unbind(-1)
         # times are fp32 numbers, and an event at an end must not be beyond it
         at = make_constant(self.ends, (times.device, torch.float32)).double()
-        brier = compute_brier(times, events, survival, at)
+        brier = compute_brier(times, events, survival, at, weights)
         return {
-            "concordance": compute_concordance(times, events, expected),
+            "concordance": compute_concordance(times, events, expected, weights),
             "integrated_brier": integrate_over(brier, at),
         }
 

@@ -89,6 +89,9 @@ def test_metrics_of_all_rows_whatever_the_batches():
     }
     for size in (1, 7, 40):
         assert measure(TASK, outputs, targets, size=size) == pytest.approx(wanted, rel=1e-6)
+    weights = torch.rand(40, dtype=torch.float64) + 0.1
+    weighted = compute_concordance(times, events, TASK.expect_time(curves), weights).item()
+    assert measure(TASK, outputs, targets, weights)["concordance"] == pytest.approx(weighted)
     nothing = measure(TASK, outputs, torch.full_like(targets, NAN))
     assert np.isnan(list(nothing.values())).all()
 

@@ -12,9 +12,9 @@ from src.tasks.survival_metrics import (
     SurvivalRows,
     compute_brier,
     compute_concordance,
-    count_below,
     estimate_censoring,
     integrate_over,
+    sum_below,
 )
 
 with warnings.catch_warnings():
@@ -33,38 +33,62 @@ def draw(rows, seed, ties=True):
     return torch.tensor(times), torch.tensor(events), torch.tensor(expected)
 
 
-def concordance(times, events, expected):
+def concordance(times, events, expected, weights):
     """All pairs, one after the other."""
     right = pairs = 0.0
     for i in range(len(times)):
         for j in range(len(times)):
             later = times[i] < times[j] or (times[i] == times[j] and not events[j])
             if i != j and events[i] and later:
-                pairs += 1
-                right += float(expected[i] < expected[j]) + 0.5 * float(expected[i] == expected[j])
+                weight = float(weights[i] * weights[j])
+                tied = float(expected[i] == expected[j])
+                pairs += weight
+                right += weight * (float(expected[i] < expected[j]) + 0.5 * tied)
     return right / pairs if pairs else float("nan")
 
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**31), rows=st.integers(1, 40), queries=st.integers(0, 9))
-def test_counts_below_a_limit_among_the_first(seed, rows, queries):
+def test_sums_below_a_limit_among_the_first(seed, rows, queries):
     rng = np.random.default_rng(seed)
     ranks = torch.tensor(rng.integers(0, rows, rows))
     ends = torch.tensor(rng.integers(0, rows + 1, queries))
     limits = torch.tensor(rng.integers(0, rows + 1, queries))
+    weights = torch.tensor(rng.random(rows))
     wanted = [
-        int((ranks[:end] < limit).sum())
+        float(weights[:end][ranks[:end] < limit].sum())
         for end, limit in zip(ends.tolist(), limits.tolist(), strict=True)
     ]
-    assert count_below(ranks, ends, limits).tolist() == wanted
+    assert sum_below(weights, ranks, ends, limits).tolist() == pytest.approx(wanted, abs=1e-12)
 
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**31), rows=st.integers(1, 30), ties=st.booleans())
 def test_concordance_against_all_pairs(seed, rows, ties):
     times, events, expected = draw(rows, seed, ties)
+    alike = torch.ones(rows, dtype=torch.float64)
     got = compute_concordance(times, events, expected).item()
-    assert got == pytest.approx(concordance(times, events, expected), nan_ok=True)
+    assert got == pytest.approx(concordance(times, events, expected, alike), nan_ok=True)
+    weights = torch.rand(rows, dtype=torch.float64) + 0.1
+    got = compute_concordance(times, events, expected, weights).item()
+    assert got == pytest.approx(concordance(times, events, expected, weights), nan_ok=True)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**31))
+def test_a_weight_of_2_is_a_row_that_stands_there_twice(seed):
+    times, events, _ = draw(20, seed)
+    weights = torch.randint(
+        0, 3, (20,), generator=torch.Generator().manual_seed(seed % 99)
+    ).double()
+    twice = torch.arange(20).repeat_interleave(weights.long())
+    survival = torch.rand(20, 3, dtype=torch.float64)
+    at = torch.tensor([1.0, 3.0, 5.0], dtype=torch.float64)
+    torch.testing.assert_close(
+        compute_brier(times, events, survival, at, weights),
+        compute_brier(times[twice], events[twice], survival[twice], at),
+        equal_nan=True,
+    )
 
 
 @settings(deadline=None, max_examples=20)
@@ -156,5 +180,6 @@ def test_rows_are_kept_over_batches():
     rows.update(torch.zeros(2, 3), torch.zeros(2, 2))
     rows.update(torch.ones(1, 3), torch.ones(1, 2))
     curves, outcomes = rows.compute()
-    assert (curves.shape, outcomes.shape) == ((3, 3), (3, 2))
+    assert (curves.shape, outcomes.shape) == ((3, 3), (3, 3))
+    assert outcomes[:, 2].tolist() == [1, 1, 1]
     assert curves[2].tolist() == [1, 1, 1]
