@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from lightning.fabric.utilities.rank_zero import rank_zero_warn
 
 from src.batch import Batch
-from src.data.columns import MemberColumn
+from src.data.columns import MemberColumn, name_member
 from src.data.image_column import Image
 from src.data.lazy_images import LazyImages, remove_broken
 from src.data.numbers import BadValue, is_texts
@@ -81,7 +81,24 @@ def read_members(table: Table) -> list[MemberColumn]:
         column = place_images(table, Image(name, "", size, size))
         with name_column(table, name, train):
             columns.append(column.fit(table.main[name], table.path, table.rows["train"]))
+    refuse_same_names(columns)
     return columns
+
+
+def refuse_same_names(columns: list[MemberColumn]) -> None:
+    """Refuses two columns whose inputs would have one name.
+
+    Raises:
+        UserError: There are two.
+    """
+    owners: dict[str, str] = {}
+    for column in columns:
+        before = owners.setdefault(name_member(column), column.column)
+        if before != column.column:
+            raise UserError(
+                f"columns '{before}' and '{column.column}' would both be inputs named "
+                f"'{name_member(column)}': rename one of them"
+            )
 
 
 def read_text(table: Table, name: str, series: pd.Series) -> Text:

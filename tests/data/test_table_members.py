@@ -12,6 +12,7 @@ from src.data import Table
 from src.data.input_encoding import find_table_inputs
 from src.data.record import hash_rows
 from src.data.table_members import find_images
+from src.errors import UserError
 from tests.data.several_inputs import write_table
 
 
@@ -126,3 +127,13 @@ def test_parts_of_several_inputs_are_found(path: str) -> None:
         find_table_inputs(open_table(path, text=["comment"], inputs=[]).encode_inputs_of("train"))
         == {}
     )
+
+
+def test_inputs_have_names_that_are_keys_and_differ(tmp_path: Path) -> None:
+    lines = [f"{'a b c'[: k % 5]},t{k},word{k % 3},{k}" for k in range(30)]
+    path = tmp_path / "names.csv"
+    path.write_text("\n".join(["a.b,table,a b,y", *lines]) + "\n")
+    table = Table(str(path), targets=["y"], text=["table", "a b"], inputs=[])
+    assert [name for name, _ in table.input_shape.members] == ["table_", "a_b"]
+    with pytest.raises(UserError, match=r"'a\.b' and 'a b' would both be inputs named 'a_b'"):
+        Table(str(path), targets=["y"], text=["a.b", "a b"], inputs=[]).input_shape  # noqa: B018

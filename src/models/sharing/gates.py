@@ -36,11 +36,13 @@ class GateInput(nn.Module):
     def __init__(self, shape: InputShape) -> None:
         super().__init__()
         self.grid: tuple[int, int] | None = None
-        self.stem: nn.Embedding | VectorStem | nn.ModuleDict | nn.Identity
+        self.stem: nn.Embedding | VectorStem | nn.ModuleList | nn.Identity
+        self.members = [name for name, _ in shape.members]
         if shape.members:
-            stems = {name: GateInput(own) for name, own in shape.members}
-            self.stem = nn.ModuleDict(stems)
-            self.features = sum(stem.features for stem in stems.values())
+            stems = [GateInput(own) for _, own in shape.members]
+            # no dict: an input may have the name of one of a dict's methods
+            self.stem = nn.ModuleList(stems)
+            self.features = sum(stem.features for stem in stems)
             return
         if shape.nodes:
             self.stem = nn.Identity()
@@ -62,10 +64,10 @@ class GateInput(nn.Module):
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """Returns (B, features)."""
-        if isinstance(self.stem, nn.ModuleDict):
+        if isinstance(self.stem, nn.ModuleList):
             assert not isinstance(inputs, Tensor)
-            each = [stem(inputs_of(name, inputs)) for name, stem in self.stem.items()]
-            return torch.cat(each, -1)
+            own = [inputs_of(name, inputs) for name in self.members]
+            return torch.cat([stem(x) for stem, x in zip(self.stem, own, strict=True)], -1)
         if isinstance(self.stem, nn.Embedding):
             assert not isinstance(inputs, Tensor)
             return average_real(self.stem(inputs["tokens"]), inputs["tokens"] > 0)
