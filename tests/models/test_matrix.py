@@ -92,7 +92,7 @@ ENCODERS = {
     ),
     "Transformer": (partial(Transformer, width=4, depth=2, heads=2), InputShape(tokens=9, parts=5)),
     "BiLSTM": (
-        partial(BiLSTM, width=4, depth=2, word_size=3, piece_size=2),
+        partial(BiLSTM, width=4, depth=2, word_size=2, piece_size=2),
         InputShape(tokens=9, parts=5),
     ),
     "graphs": (partial(MessagePassing, width=4, depth=1), InputShape(nodes=3, edges=2)),
