@@ -181,7 +181,10 @@ class Survival(Task):
 
     def _compare(self, curves: Tensor, outcomes: Tensor) -> dict[str, Tensor]:
         """Computes the metrics of rows, missing labels among them."""
-        known = is_labelled(outcomes)[:, 0]
+        # a row without weight may be later than all others, where no weight is left
+        known = is_labelled(outcomes)[:, 0] & (outcomes[:, 2] > 0)
+        if not known.any():
+            return dict.fromkeys(self.metric_names, outcomes.new_tensor(float("nan")))
         expected, survival = curves[known, 0], curves[known, 1:]
         times, events, weights = outcomes[known].unbind(-1)
         # times are fp32 numbers, and an event at an end must not be beyond it

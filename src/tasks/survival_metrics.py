@@ -147,17 +147,12 @@ def compute_brier(
         events: (N,) whether the time is that of an event.
         survival: (N, J) predicted probabilities of survival.
         at: (J,) the times that they are for.
-        weights: (N,) weights of rows; None weighs all alike.
+        weights: (N,) weights of rows, above 0; None weighs all alike.
 
     Returns:
         (J,) scores; NaN where G(t) is 0 or nobody is observed up to the time.
     """
     weights = torch.ones_like(times) if weights is None else weights
-    # a row without weight may be later than all others, where G is 0
-    counts = weights > 0
-    times, events, survival, weights = (
-        values[counts] for values in (times, events, survival, weights)
-    )
     of_rows = estimate_censoring(times, events, times, before=True, weights=weights)
     of_times = estimate_censoring(times, events, at, before=False, weights=weights)
     gone = (times[:, None] <= at) & events[:, None].bool()
