@@ -240,7 +240,9 @@ class InputReader:
             what = "an identifier or free text" if how.share < 1 else "an identifier"
             if 0 < how.share < 1:
                 what += f", though {how.share:.0%} of them are numbers"
-            self.dropped[name] = f"{distinct} different texts in {known} known values: {what}"
+            hint = f" (--data.text '[{name}]' reads it)" if how.share < 1 else ""
+            counts = f"{distinct} different texts in {known} known values"
+            self.dropped[name] = f"{counts}: {what}{hint}"
             return
 
         if holds_codes(series):

@@ -240,7 +240,7 @@ def import_tokenizers() -> Any:
 
 @contextmanager
 def without_threads() -> Iterator[None]:
-    """Keeps the library from starting threads, of which a process that forks later would warn."""
+    """Keeps the library from starting threads: a process that forks later would warn of them."""
     key = "TOKENIZERS_PARALLELISM"
     before = os.environ.get(key)
     os.environ.setdefault(key, "false")

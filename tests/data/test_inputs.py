@@ -89,7 +89,8 @@ def cycle(*values, n=N):
         (cycle("5", "5.0"), "dropped: constant in the training rows"),
         (
             [f"note {i}" for i in range(N)],
-            f"dropped: {N} different texts in {N} known values: an identifier or free text",
+            f"dropped: {N} different texts in {N} known values: an identifier or free text"
+            " (--data.text '[x]' reads it)",
         ),
         (
             [f"{i:04d}" for i in range(N)],
@@ -110,6 +111,7 @@ def test_a_column_of_texts_with_gaps_is_an_identifier_by_its_known_values():
     assert (
         became(x=["", *values][1:] if values[0] else values)
         == f"dropped: {N // 2} different texts in {N // 2} known values: an identifier or free text"
+        " (--data.text '[x]' reads it)"
     )
 
 
