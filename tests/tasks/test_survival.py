@@ -92,6 +92,10 @@ def test_metrics_of_all_rows_whatever_the_batches():
     weights = torch.rand(40, dtype=torch.float64) + 0.1
     weighted = compute_concordance(times, events, TASK.expect_time(curves), weights).item()
     assert measure(TASK, outputs, targets, weights)["concordance"] == pytest.approx(weighted)
+    few = torch.arange(40).double() % 2
+    some = measure(TASK, outputs[1::2], targets[1::2])
+    assert measure(TASK, outputs, targets, few) == pytest.approx(some)
+    assert np.isnan(list(measure(TASK, outputs, targets, few * 0).values())).all()
     nothing = measure(TASK, outputs, torch.full_like(targets, NAN))
     assert np.isnan(list(nothing.values())).all()
 

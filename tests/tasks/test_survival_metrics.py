@@ -78,9 +78,8 @@ def test_concordance_against_all_pairs(seed, rows, ties):
 @given(seed=st.integers(0, 2**31))
 def test_a_weight_of_2_is_a_row_that_stands_there_twice(seed):
     times, events, _ = draw(20, seed)
-    weights = torch.randint(
-        0, 3, (20,), generator=torch.Generator().manual_seed(seed % 99)
-    ).double()
+    generator = torch.Generator().manual_seed(seed % 99)
+    weights = torch.randint(1, 4, (20,), generator=generator).double()
     twice = torch.arange(20).repeat_interleave(weights.long())
     survival = torch.rand(20, 3, dtype=torch.float64)
     at = torch.tensor([1.0, 3.0, 5.0], dtype=torch.float64)
