@@ -5,18 +5,36 @@ import pytest
 from src.data.kinds import (
     build_task,
     describe_type,
+    find_declared_kind,
+    find_further_columns,
     find_kind,
     fits_type,
     parse_declaration,
+    read_forms,
     task_from_plain,
 )
-from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression
+from src.tasks import (
+    BinaryClassification,
+    CensoredRegression,
+    Classification,
+    Counts,
+    MultilabelClassification,
+    Ordinal,
+    Quantiles,
+    Regression,
+    Survival,
+)
 
 KINDS = [
     Classification(classes=("a", "b"), class_weights=(1.0, 2.0)),
     BinaryClassification(classes=(False, True), pos_weight=2.0),
     MultilabelClassification(labels=("a", "b"), pos_weight=(1.0, 2.0)),
     Regression(names=("u", "v"), mean=(0.0, 1.0), std=(1.0, 2.0), loss="huber"),
+    Ordinal(classes=(1, 2, 5), method="cumulative"),
+    Counts(distribution="negative_binomial", offset="days", rate=0.5, mean=3.0),
+    Quantiles(levels=(0.25, 0.5), mean=1.0, std=2.0),
+    CensoredRegression(mean=1.0, std=2.0, loss="mae"),
+    Survival(ends=(1.0, 2.5), names=("t", "e")),
 ]
 
 
@@ -79,3 +97,24 @@ def test_types_of_settings():
 @pytest.mark.parametrize("task", KINDS, ids=lambda task: type(task).__name__)
 def test_a_task_survives_its_description(task):
     assert task_from_plain(json.loads(json.dumps(task.describe()))) == task
+
+
+def test_how_columns_of_a_label_are_read():
+    assert find_declared_kind({"class_path": "Survival", "intervals": 3}) is Survival
+    assert find_declared_kind(Counts()) is Counts
+    assert find_declared_kind({"weight": 2}) is None
+    assert read_forms(Survival, 2) == ("number", "class")
+    assert read_forms(Ordinal, 1) == ("class",)
+    assert read_forms(Regression, 3) == ("number",) * 3
+    assert read_forms(CensoredRegression(), 1) == ("bound",)
+
+
+def test_columns_that_a_label_has_besides():
+    settings = {"class_path": "Counts", "offset": "days"}
+    assert find_further_columns(settings) == {"offset": "days"}
+    assert find_further_columns({"class_path": "Counts", "init_args": {"offset": "days"}}) == {
+        "offset": "days"
+    }
+    assert find_further_columns(Counts(offset="days")) == {"offset": "days"}
+    for none in ("Counts", Counts(), {"offset": "days"}, "Cuonts"):
+        assert find_further_columns(none) == {}

@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from src.data import Table
 from src.data.targets import (
+    add_further_columns,
     describe_positive_class,
     find_columns_of_tasks,
     is_pattern,
@@ -13,6 +15,7 @@ from src.data.targets import (
     match_columns,
     refuse_unknown_settings,
 )
+from src.errors import UserError
 from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression
 
 N = 60
@@ -192,3 +195,54 @@ def test_an_infinite_label_is_named(tmp_path):
         ValueError, match=r"t.csv row \d+: target 'y' holds inf, which is not finite"
     ):
         table(tmp_path, ["y"], y=[*range(N - 30), *["inf"] * 30]).tasks  # noqa: B018
+
+
+# -- labels of several columns ---------------------------------------------------------------------
+def test_an_exposure_is_a_column_of_the_label():
+    settings = {"visits": {"class_path": "Counts", "offset": "days"}}
+    found = {"visits": "visits", "y": "y"}
+    assert add_further_columns(found, settings) == {"visits": ["visits", "days"], "y": "y"}
+    given = {"visits": ["visits", "days"]}
+    assert add_further_columns(given, settings) == given
+
+
+def test_counts_with_an_exposure(tmp_path):
+    settings = {"visits": {"class_path": "Counts", "offset": "days"}}
+    numbers = {"visits": [i % 7 for i in range(N)], "days": [1 + i % 5 for i in range(N)]}
+    made = table(tmp_path, ["visits"], settings, **numbers)
+    assert [column.column for column in made.columns] == ["x"]
+    task = made.tasks["visits"]
+    targets = made.encode_targets_of("train", "visits")
+    np.testing.assert_allclose(targets[:, 0], numbers["visits"])
+    np.testing.assert_allclose(targets[:, 1] / task.rate, numbers["days"], rtol=1e-6)
+    labels = made.truth("train")["visits"]
+    assert list(labels) == ["", "days"]
+    assert all(isinstance(count, int) for count in labels[""])
+    settings["visits"]["offset"] = "dayz"
+    wrong = table(tmp_path, ["visits"], settings, **numbers)
+    with pytest.raises(UserError, match=r"data.tasks.visits.offset names 'dayz'.*'days'"):
+        _ = wrong.main
+
+
+@pytest.mark.parametrize(("event", "other"), [(True, False), ("yes", "no"), (1, 0)])
+def test_survival_reads_a_time_and_an_event(tmp_path, event, other):
+    columns = {
+        "days": [round(1 + i * 0.31 % 5, 2) for i in range(N)],
+        "died": [event if i % 3 else other for i in range(N)],
+    }
+    settings = {"death": {"class_path": "Survival", "intervals": 4}}
+    made = table(tmp_path, {"death": ["days", "died"]}, settings, **columns)
+    targets = made.encode_targets_of("train", "death")
+    np.testing.assert_allclose(targets[:, 0], columns["days"], rtol=1e-6)
+    assert targets[:, 1].tolist() == [float(i % 3 > 0) for i in range(N)]
+    frame = pd.DataFrame({"x": np.arange(N) * 0.37 % 1, **columns})
+    frame.to_parquet(tmp_path / "t.parquet")
+    typed = Table(str(tmp_path / "t.parquet"), {"death": ["days", "died"]}, settings)
+    assert torch.equal(typed.encode_targets_of("train", "death")[:, :2], targets[:, :2])
+    assert list(made.truth("val")["death"]) == ["days", "died"]
+
+
+def test_a_slip_is_no_slip_where_the_labels_are_said_to_be_classes(tmp_path):
+    values = [*(str(i % 5) for i in range(N - 1)), "many"]
+    made = table(tmp_path, ["y"], {"y": "Classification"}, y=values)
+    assert "many" in made.tasks["y"].classes
