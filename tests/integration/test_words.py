@@ -65,7 +65,7 @@ CASES = [
     ("plain", "ddp"),
     *(pytest.param(kind, "ddp", marks=pytest.mark.slow) for kind in RUNS if kind != "plain"),
     *(pytest.param("plain", place, marks=pytest.mark.slow) for place in PLACES if place != "ddp"),
-    *(pytest.param("PCGrad", place, marks=pytest.mark.slow) for place in ("fsdp", "pipeline")),
+    *(pytest.param("PCGrad", place, marks=pytest.mark.slow) for place in ("fsdp", "placement")),
 ]
 
 
