@@ -158,7 +158,7 @@ class Dense(MultiTaskDataModule):
 
     @property
     def _is_same(self) -> bool:
-        """Whether the files are those that the run of the schema began with."""
+        """Whether the run of the schema began with these files."""
         assert self._saved is not None
         record = self._saved["files"]["root"]
         return all(record[key] == value for key, value in self._digest.items())

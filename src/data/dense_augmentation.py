@@ -26,7 +26,7 @@ class EpochBatches(GlobalBatches):
 
 @dataclass(frozen=True)
 class DenseAugmentation:
-    """What may happen to a training image; nothing does by default.
+    """Random changes of a training image; by default there are none.
 
     Attributes:
         flip: Whether half of the images are mirrored, left to right.

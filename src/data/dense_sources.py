@@ -48,7 +48,7 @@ class DenseSource(ABC):
 
     @abstractmethod
     def describe(self, part: str, row: int) -> str:
-        """Says in a message which part of which image it is."""
+        """Names a part of an image for a message."""
 
     @abstractmethod
     def files(self) -> list[str]:
