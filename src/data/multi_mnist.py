@@ -40,7 +40,7 @@ class MultiMNIST(MultiTaskDataModule):
     The images are those of Sener and Koltun ("Multi-task learning as multi-objective optimization",
     NeurIPS 2018; after Sabour et al. 2017): on a canvas of 36 x 36 pixels the second digit lies 6
     pixels below and to the right of the first, the lighter pixel counts, and the canvas is
-    resized to 28 x 28. Pixels are numbers from 0 to 1.
+    resized to 28 x 28. Pixels are numbers from -1 to 1.
 
     The first 50,000 training digits of MNIST train and the last 10,000 validate, each once in
     either place; so do the 10,000 test digits. No digit of one split is in another.
@@ -153,7 +153,7 @@ def overlay(first: Tensor, second: Tensor) -> Tensor:
         second: (N, 28, 28) bytes.
 
     Returns:
-        (N, 1, 28, 28) float32 from 0 to 1.
+        (N, 1, 28, 28) float32 from -1 to 1.
     """
     images = torch.empty(len(first), 1, SIDE, SIDE)
     end = OFFSET + SIDE
@@ -166,6 +166,6 @@ def overlay(first: Tensor, second: Tensor) -> Tensor:
 
         # smoothed as Pillow does it: without, thin strokes would break up
         images[rows] = F.interpolate(
-            canvas[:, None].float() / 255, size=(SIDE, SIDE), mode="bilinear", antialias=True
+            canvas[:, None].float(), size=(SIDE, SIDE), mode="bilinear", antialias=True
         )
-    return images
+    return images.div_(127.5).sub_(1)

@@ -49,7 +49,7 @@ def test_splits_and_labels(tmp_path):
     assert data.tasks["bottom_right"].width == 50
 
     train = data.split("train").inputs
-    assert train.min() == 0
+    assert train.min() == -1
     assert 0.5 < train.max() <= 1
 
 
@@ -73,7 +73,7 @@ def test_two_digits_in_one_image():
         canvas[:28, :28] = first[k].numpy()
         canvas[6:34, 6:34] = np.maximum(canvas[6:34, 6:34], second[k].numpy())
         resized = Image.fromarray(canvas).resize((28, 28), Image.Resampling.BILINEAR)
-        assert np.abs(images[k, 0].numpy() * 255 - np.asarray(resized)).max() <= 1
+        assert np.abs((images[k, 0].numpy() + 1) * 127.5 - np.asarray(resized)).max() <= 1
 
 
 def test_a_fingerprint_names_the_four_files(tmp_path):
