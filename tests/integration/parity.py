@@ -29,7 +29,8 @@ Largest relative difference from one process, of the losses of all {steps} steps
 weights: every balancer at each of its levels, and every sharing architecture without and with task
 gradients (PCGrad), on each topology. Eight tasks of all kinds with labels missing unevenly, one
 absent from most batches; dropout, gradient clipping, SGD; fp32 on CPUs; the goal is 1e-5. Of a loss
-or a tensor of norm below 0.01 the difference counts relative to 0.01.
+or a tensor of norm below 0.01 the difference counts relative to 0.01. The last rows are of other
+forms of data and kinds of tasks, with plain training and with PCGrad.
 
 Made by `make parity` on {date}: {versions}.
 """
