@@ -61,6 +61,38 @@ EXPERIMENTS = {
         "scikit-learn's gradient boosting, one model a task",
         published={"": (0.886, 0.885, 0.868, 0.261)},
     ),
+    "treebank": Experiment(
+        "ud_ewt",
+        {
+            "UPOS": "test/upos/accuracy",
+            "XPOS": "test/xpos/accuracy",
+            "FEATS": "test/feats/accuracy",
+            "DEPREL": "test/deprel/accuracy",
+            "NER, span F1": "test/ner/span_f1_iob2_strict",
+            "genre": "test/genre/accuracy",
+        },
+        "linear models on windows of words; a pretrained transformer has 0.969, 0.964, 0.969",
+        published={"": (0.939, 0.934, None, 0.801, None, None)},
+        seeds=2,
+    ),
+    "nuclei": Experiment(
+        "dsb2018",
+        {
+            "foreground IoU": "test/foreground/iou_nucleus",
+            "boundary Dice": "test/boundary/dice",
+            "distance MAE, pixels": "test/distance/mae",
+            "count MAE": "test/count/mae",
+        },
+        "a threshold for each image, by Otsu",
+        published={"": (0.799, None, None, None)},
+        seeds=2,
+    ),
+    "tox21": Experiment(
+        "tox21",
+        {"mean AUROC of 12 assays": "test/score"},
+        "a random forest on ECFP4",
+        published={"": (0.811,)},
+    ),
     "multi-mnist": Experiment(
         "mnist",
         {"top left": "test/top_left/accuracy", "bottom right": "test/bottom_right/accuracy"},
