@@ -63,7 +63,7 @@ def entities(scheme, texts):
     return found
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(sentences=SENTENCES)
 @pytest.mark.parametrize("scheme", ["IOB2-strict", "conlleval"])
 def test_against_seqeval(scheme, sentences):
