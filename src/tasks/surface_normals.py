@@ -59,8 +59,8 @@ class SurfaceNormals(PixelLabels, Task):
         if values.shape[-1] != 3:
             raise UserError(f"has {values.shape[-1]} numbers for each pixel, where a normal has 3")
         vectors = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-        x, y, z = vectors.unbind(-1)
-        length = (x * x + y * y + z * z).sqrt().unsqueeze(-1)
+        # a product with ones is a sum, and several times as fast
+        length = (vectors.square() @ torch.ones(3, 1)).sqrt()
         if length.isinf().any():
             index = np.argwhere(np.isinf(values))[0]
             raise BadLabel(
