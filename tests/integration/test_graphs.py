@@ -30,8 +30,12 @@ GRAPHS = (
 RUNS: dict[str, tuple[object, ...]] = {
     "plain": (),
     "PCGrad": ("--model.balancer", "PCGrad"),
-    "gat": ("--model.encoder.layer", "gat", "--model.encoder.pool", "sum", "--lr", 0.01),
-    "PLE": ("--model.sharing", "PLE", "--model.balancer", "UPGrad"),
+    "gat": ("--model.encoder.layer", "gat"),
+    "sum": ("--model.encoder.pool", "sum", "--lr", 0.001),
+    "PLE": (
+        *("--model.sharing", "PLE", "--model.balancer", "PCGrad"),
+        *("--model.balancer.level", "parameters"),
+    ),
     "MTAN": ("--model.sharing", "MTAN"),
 }
 PLACES: dict[str, tuple[object, ...]] = {
@@ -76,7 +80,8 @@ def test_topologies_agree(runs: dict[str, Path], tmp_path: Path, kind: str, plac
     for stage in ("validation", "test"):
         values = read_json(one / "metrics.json")[stage]
         found = read_json(other / "metrics.json")[stage]
-        assert found == pytest.approx(values, rel=1e-5, nan_ok=True)
+        # an R2 near 0 is a difference of numbers near 1
+        assert found == pytest.approx(values, rel=1e-5, abs=1e-6, nan_ok=True)
 
 
 @pytest.mark.slow
@@ -91,8 +96,9 @@ def test_molecules_with_two_processes_and_workers(tmp_path: Path) -> None:
     one = train(tmp_path, *words, name="one")
     two = train(tmp_path, *words, "--devices", 2, "--data.num_workers", 1, name="two")
     assert furthest(weights(two), weights(one)) < 1e-5
-    theirs = read_json(one / "metrics.json")["test"]
-    assert read_json(two / "metrics.json")["test"] == pytest.approx(theirs, rel=1e-5, nan_ok=True)
+    ours, theirs = (read_json(run / "metrics.json")["test"] for run in (two, one))
+    known = {key: value for key, value in theirs.items() if value is not None}
+    assert {key: ours[key] for key in known} == pytest.approx(known, rel=1e-5, abs=1e-6)
 
 
 def fit(resume: Path | None = None, *callbacks: L.Callback) -> L.Trainer:
