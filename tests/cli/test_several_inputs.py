@@ -11,6 +11,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from src.data import Table
+from src.models.encoders import Pretrained
 from tests.cli.calling import call, refused
 from tests.data.several_inputs import (
     BAD,
@@ -205,14 +207,25 @@ def backbone(tmp_path: Path) -> Path:
     return tmp_path / "backbone"
 
 
-@pytest.mark.slow
 def test_a_pretrained_backbone_reads_the_texts_by_its_own_tokenizer(
-    backbone: Path, table: Path, tmp_path: Path
+    backbone: Path, table: Path
 ) -> None:
-    own = ("--data.tokenizer", backbone, "--model.encoder", "Pretrained")
-    more = (*own, "--model.encoder.name", backbone, "--max_epochs", 30, "--lr", 0.01)
-    flags = ("--data.inputs", "[]", *TEXT, *more, "--logs", tmp_path / "logs")
-    ended = call("train", *words(table, "[mood]"), *flags)
-    assert ended.code == 0, ended.err
-    metrics = json.loads((only_run(tmp_path / "logs" / "table") / "metrics.json").read_text())
-    assert metrics["test"]["test/mood/auroc"] > 0.9
+    data = Table(str(table), targets=["mood"], text=["comment"], inputs=[], tokenizer=str(backbone))
+    batch = data.split("train")[torch.arange(9)]
+    assert isinstance(batch.inputs, dict)
+    encoder = Pretrained(data.input_shape, str(backbone)).eval()
+    z = encoder(batch.inputs)
+    assert z.shape == (9, 16)
+
+    # the model itself, which pads with token 1
+    ours = batch.inputs["tokens"]
+    theirs = ours.clone()
+    theirs[ours == 0] = 1
+    theirs[ours == 1] = 0
+    transformers = pytest.importorskip("transformers")
+    model = transformers.RobertaModel.from_pretrained(backbone).eval()
+    mask = (ours > 0).long()
+    with torch.no_grad():
+        last = model(input_ids=theirs, attention_mask=mask).last_hidden_state
+    mean = (last * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+    torch.testing.assert_close(z, mean, rtol=1e-5, atol=1e-5)
