@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from src.cli.hints import Hints, kinds_of
-from src.cli.settings import Setting, count_given, list_settings
+from src.cli.settings import Required, Setting, count_given, list_settings
 
 
 def state_defaults(value: Any, hints: Hints, default: Any = None) -> Any:
@@ -23,7 +23,8 @@ def state_defaults(value: Any, hints: Hints, default: Any = None) -> Any:
     """
     if isinstance(value, list):
         return [state_defaults(item, hints) for item in value]
-    if isinstance(value, str) and inspect.isclass(default):
+    # a setting without a default may be plain text
+    if isinstance(value, str) and inspect.isclass(default) and default is not Required:
         value = {"class_path": value}
     if not isinstance(value, dict) or "class_path" not in value:
         return value

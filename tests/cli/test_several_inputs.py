@@ -11,6 +11,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from src.cli.defaults import state_settings
+from src.cli.settings import list_settings
 from src.data import Table
 from src.models.encoders import Pretrained
 from tests.cli.calling import call, refused
@@ -229,3 +231,8 @@ def test_a_pretrained_backbone_reads_the_texts_by_its_own_tokenizer(
         last = model(input_ids=theirs, attention_mask=mask).last_hidden_state
     mean = (last * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
     torch.testing.assert_close(z, mean, rtol=1e-5, atol=1e-5)
+
+
+def test_a_text_setting_without_a_default_stays_text() -> None:
+    name = {"name": "/models/bert"}
+    assert state_settings(name, list_settings(Pretrained, 1), set()) == name
