@@ -71,7 +71,7 @@ class Dense(MultiTaskDataModule):
         crop: [height, width] of a section at a random place that trains; None trains whole images.
         partial: Whether an image may lack the file of a label, which is then missing.
         on_error: skip leaves out images whose files are broken, which takes two passes over all
-            files at the start, and says which; raise ends the run at the first.
+            files at the start, and says which; refuse ends the run at the first.
         schema_path: A run's schema.json.
         batch_size: Images per step over all devices together.
         eval_batch_size: Images per evaluation step over all devices.
@@ -96,7 +96,7 @@ class Dense(MultiTaskDataModule):
         turn: bool = False,
         crop: list[int] | None = None,
         partial: bool = False,
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: Literal["refuse", "skip"] = "refuse",
         schema_path: str | None = None,
         batch_size: int = 16,
         eval_batch_size: int = 32,
@@ -212,7 +212,7 @@ class Dense(MultiTaskDataModule):
         What the headers of files tell is checked for all images before the first is trained on.
         """
         partial = self.partial or self.is_new
-        if self.on_error == "raise":
+        if self.on_error == "refuse":
             check_headers(self._sides, self.parts, self._kinds, self.form, partial)
             return self._sides
         kept = {}

@@ -231,7 +231,7 @@ class Heads(nn.Module):
                     f"task '{group.names[0]}' has labels of shape {tuple(labels[1:-1])} for each "
                     "sample, but the encoder's features are of shape "
                     f"{tuple(output.shape[1:-2])}: use an encoder whose features are one for each "
-                    "label"
+                    "label, or set pooled true for a label of the whole sample"
                 )
             rows = group.stack_weights(weights, stacked) if weights else None
             sums.append(group.sum_per_task(group.task.losses(output, stacked), rows))

@@ -492,11 +492,11 @@ FLAGS: dict[str, tuple[str, list[str]]] = {
     ),
     "setting of another data": (
         "--data.path x.csv",
-        ["'data.path'", "Digits knows", "batch_size", "path is a setting of Table"],
+        ["'data.path'", "Digits knows", "batch_size", "path is a setting of", "Table"],
     ),
     "folds of data without": (
         "--data Synthetic --data.folds 5",
-        ["'data.folds'", "Synthetic knows", "folds is a setting of Adult, Digits, Table"],
+        ["'data.folds'", "Synthetic knows", "folds is a setting of Adult", "Digits", "Table"],
     ),
     "a fold that is not there": (
         "--data.folds 5 --data.fold 5",
