@@ -10,15 +10,15 @@ from src.cli.comparison import Comparison
 from src.cli.entrypoint import quiet
 from src.cli.flags import split_flags
 from src.cli.study_call import read_call
-from src.data.table import Table
+from src.data.tables.table import Table
 from src.train import train
-from tests.data.dense_files import write_folder, write_nuclei, write_published
-from tests.data.made_images import make_table
-from tests.data.molecules import write_molecules, write_qm9, write_tox21
+from tests.data.images.made_images import make_table
+from tests.data.images.test_celeba import write_celeba
+from tests.data.images.test_multi_mnist import write_mnist
+from tests.data.molecules.made_molecules import write_molecules, write_qm9, write_tox21
+from tests.data.pixels.dense_files import write_folder, write_nuclei, write_published
 from tests.data.several_inputs import write_table
-from tests.data.test_celeba import write_celeba
-from tests.data.test_multi_mnist import write_mnist
-from tests.data.treebanks import write_treebank
+from tests.data.treebanks.made_treebanks import write_treebank
 from tests.launching import ROOT, only_run, read_json
 
 ADULT = (

@@ -7,7 +7,7 @@ import torch
 
 from src.batch import InputShape
 from src.data.datamodule import MultiTaskDataModule, Split
-from src.data.graphs import pack_geometric
+from src.data.molecules.graphs import pack_geometric
 from src.data.rows import Rows, take_rows
 from src.tasks import Classification, Regression, Task
 

@@ -1,23 +1,23 @@
 """Data modules: the data sets of tasks, and the stream of global batches."""
 
-from src.data.adult import Adult
-from src.data.celeba import CelebA
-from src.data.cityscapes import Cityscapes
 from src.data.datamodule import MultiTaskDataModule, Rows, Split
-from src.data.dense import Dense
 from src.data.digits import Digits
-from src.data.image_table import ImageTable
-from src.data.molecules import Molecules
-from src.data.multi_mnist import MultiMNIST
-from src.data.nuclei import Nuclei
-from src.data.nyuv2 import NYUv2
-from src.data.qm9 import QM9
+from src.data.images.celeba import CelebA
+from src.data.images.image_table import ImageTable
+from src.data.images.multi_mnist import MultiMNIST
+from src.data.images.utkface import UTKFace
+from src.data.molecules.molecules import Molecules
+from src.data.molecules.qm9 import QM9
+from src.data.molecules.tox21 import Tox21
+from src.data.pixels.cityscapes import Cityscapes
+from src.data.pixels.dense import Dense
+from src.data.pixels.nuclei import Nuclei
+from src.data.pixels.nyuv2 import NYUv2
 from src.data.sources import Sources
 from src.data.synthetic import Synthetic
-from src.data.table import Table
-from src.data.tox21 import Tox21
-from src.data.treebank import Treebank
-from src.data.utkface import UTKFace
+from src.data.tables.adult import Adult
+from src.data.tables.table import Table
+from src.data.treebanks.treebank import Treebank
 
 __all__ = [
     "QM9",

@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 import torch
 
-from src.data.splits import SIDE, split_at_random, split_by_groups, split_by_strata
+from src.data.tables.splits import SIDE, split_at_random, split_by_groups, split_by_strata
 from src.errors import UserError
 from src.rng import GAMMA, hash_integers, make_generator
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from src.data import Rows
-from src.data.image_files import ImageFiles
-from src.data.image_table import ImageRows
-from src.data.images import ImageDecoder, find_centre
-from src.data.lazy_images import ImageSet, LazyImages
+from src.data.images.image_files import ImageFiles
+from src.data.images.image_table import ImageRows
+from src.data.images.images import ImageDecoder, find_centre
+from src.data.images.lazy_images import ImageSet, LazyImages
 from src.data.stream import Batches, GlobalBatches
 
 ROWS, FEATURES, BATCH = 100_000, 64, 256

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from src.data.record import compute_seal, read_schema
+from src.data.tables.record import compute_seal, read_schema
 from src.run.lock import Holder
 from tests.cli.calling import call, refused, table, words_for_table
 from tests.cli.damage import damaged

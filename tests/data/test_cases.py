@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from src.data import Table
-from src.data.columns import Categorical, Numeric
+from src.data.tables.columns import Categorical, Numeric
 
 N = 100
 NAN = float("nan")

@@ -16,7 +16,7 @@ from src.data.folds import (
     deal_by_strata,
     split_by_fold,
 )
-from src.data.splits import BLOCK
+from src.data.tables.splits import BLOCK
 from src.errors import UserError
 
 SIDES = ("train", "val", "test")

@@ -8,7 +8,7 @@ import torch
 
 from src.data import Dense
 from tests.cli.calling import call
-from tests.data.dense_files import write_folder
+from tests.data.pixels.dense_files import write_folder
 from tests.launching import curves, furthest, launch, only_run, read_json, train, weights
 from tests.toy import KillAt
 

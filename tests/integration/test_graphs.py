@@ -14,7 +14,7 @@ from src.models.encoders import MessagePassing
 from src.models.encoders.message_passing import Pool
 from src.models.sharing import MMoE
 from tests.cli.calling import call
-from tests.data.molecules import write_molecules
+from tests.data.molecules.made_molecules import write_molecules
 from tests.integration.grid import Cell, Losses, cells, model_of
 from tests.integration.test_resume import assert_same
 from tests.integration.test_sharing import SaveAt

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.calling import call, refused
-from tests.data.made_images import ROWS, make_table, zip_images
+from tests.data.images.made_images import ROWS, make_table, zip_images
 from tests.integration.test_resume import assert_same, checkpoint
 from tests.launching import curves, furthest, launch, only_run, read_json, train, weights
 from tests.toy import KillAt

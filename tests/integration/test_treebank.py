@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.calling import call
-from tests.data.treebanks import write_treebank
+from tests.data.treebanks.made_treebanks import write_treebank
 from tests.launching import curves, furthest, launch, only_run, read_json, train, weights
 from tests.toy import KillAt
 

@@ -3,6 +3,7 @@ those of its definition.
 """
 
 from functools import partial
+from typing import Any
 
 import lightning as L
 import pytest
@@ -108,7 +109,7 @@ MEMBERS = InputShape(
         ("photo", InputShape((2, 4, 4))),
     )
 )
-PARTS = {
+PARTS: dict[str, Any] = {
     "table": partial(MLP, width=4, depth=1),
     "text": partial(Transformer, width=4, depth=1, heads=2),
     "images": partial(ConvNet, width=4, depth=1),

@@ -5,7 +5,7 @@ import torch
 from src.monitoring.map_figures import collect_maps, draw_maps
 from src.tasks import DenseRegression, Regression, Segmentation, SurfaceNormals
 from tests.cli.calling import call
-from tests.data.dense_files import write_folder
+from tests.data.pixels.dense_files import write_folder
 from tests.launching import only_run
 
 IMAGES = torch.rand(2, 3, 4, 5)

@@ -1,0 +1,1 @@
+"""Molecules: fingerprints, descriptors and graphs."""

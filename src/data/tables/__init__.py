@@ -1,0 +1,1 @@
+"""Tables: columns, rows, splits, labels, texts and images of a table."""
