@@ -40,7 +40,7 @@ class Segmentation(PixelLabels, Classification):
         ignore_index: The id of pixels without a label, such as 255 or -1; None if there is none.
         background: A class that mIoU and Dice leave out, as in medicine; None counts all.
         dice_weight: Weight of the soft Dice loss beside the cross-entropy.
-        per_class: Whether the IoU of each class is logged as iou/<class>.
+        per_class: Whether the IoU of each class is logged, as iou/nucleus.
     """
 
     not_in_loss: ClassVar[tuple[str, ...]] = ("classes", "ignore_index", "background", "per_class")

@@ -73,7 +73,7 @@ def write_qm9(folder: Path, count: int = 60, excluded: tuple[int, ...] = (3, 7))
     Args:
         folder: Where to.
         count: Number of molecules.
-        excluded: Molecules, from 1, that uncharacterized.txt names.
+        excluded: Molecules, from 1, that uncharacterized.txt names; without any it is not there.
     """
     rng = np.random.default_rng(0)
     records, lines = [], [HEADER]
@@ -93,5 +93,6 @@ def write_qm9(folder: Path, count: int = 60, excluded: tuple[int, ...] = (3, 7))
     (folder / "gdb9.sdf.csv").write_text("\n".join(lines) + "\n")
     rows = [f"{number:8d}  CO  1.0  2.0" for number in excluded]
     text = [*["="] * 8, "Index  SMILES", *rows, f"{len(rows)} compounds"]
-    (folder / "uncharacterized.txt").write_text("\n".join(text) + "\n")
+    if excluded:
+        (folder / "uncharacterized.txt").write_text("\n".join(text) + "\n")
     return str(folder)
