@@ -83,7 +83,7 @@ EXPERIMENTS = {
             "distance MAE, pixels": "test/distance/mae",
             "count MAE": "test/count/mae",
         },
-        "a threshold for each image, by Otsu; the best one for each, chosen on its labels, has 0.851",
+        "a threshold for each image, by Otsu; the best one, chosen on its labels, has 0.851",
         published={"": (0.809, None, None, None)},
         seeds=1,  # a quarter of an hour each
     ),
