@@ -227,6 +227,9 @@ class Training:
             data.check_files()
             schema = data.schema()
             fingerprint = data.fingerprint()
+            if fingerprint is not None and schema is None:
+                # a run without schema.json has not lost it
+                fingerprint["schema"] = False
         except BaseException:
             # nothing has been written: a fresh run leaves no folder, and one that goes on is as it
             # was

@@ -147,7 +147,7 @@ class Run:
                 f"{self.best} is gone, the weights of the best validation: restore it, or add "
                 "--checkpoint last for others"
             )
-        if not self.schema.is_file() and self._knows_its_files():
+        if not self.schema.is_file() and self._had_schema():
             raise UserError(
                 f"{self.schema} is gone, which says what the run's rows are: restore it, or train "
                 "anew"
@@ -191,11 +191,12 @@ class Run:
                 "train anew; the last weights are for evaluate --checkpoint last"
             )
 
-    def _knows_its_files(self) -> bool:
-        """Returns whether the record has a fingerprint of data files."""
+    def _had_schema(self) -> bool:
+        """Returns whether the record is of data from files, and of a run that wrote a schema."""
         # a damaged record is refused where it is needed
         with suppress(OSError, ValueError):
-            return bool((self._read_record().get("data") or {}).get("files"))
+            data = self._read_record().get("data") or {}
+            return bool(data.get("files")) and data.get("schema", True)
         return False
 
     def read_config(self) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from PIL import Image
 from src.data import MultiMNIST
 from src.data.images.multi_mnist import overlay
 from src.errors import UserError
+from tests.cli.calling import call
 from tests.data.images.test_idx import write_idx
+from tests.launching import only_run, read_json
 
 REAL = Path(os.environ.get("MTL_DATA", "nothing")) / "mnist"
 
@@ -119,3 +121,19 @@ def test_gzipped_files_are_read_alike(tmp_path):
             path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
             path.unlink()
     assert torch.equal(MultiMNIST(str(tmp_path)).split("test").inputs, first)
+
+
+def test_a_run_is_evaluated_and_predicts_from_its_folder_alone(tmp_path):
+    write_mnist(tmp_path / "mnist")
+    logs = tmp_path / "logs"
+    words = ("--data", "MultiMNIST", "--data.root", tmp_path / "mnist", "--model.encoder", "LeNet")
+    ended = call("train", *words, "--max_epochs", 1, "--logs", logs, "--name", "digits")
+    assert ended.code == 0, ended.err
+    run = only_run(logs / "digits")
+    out = tmp_path / "test.json"
+    ended = call("evaluate", "--run", run, "--out", out)
+    assert ended.code == 0, ended.err
+    assert read_json(out) == read_json(run / "metrics.json")["test"]
+    ended = call("predict", "--run", run, "--split", "test", "--out", tmp_path / "digits.csv")
+    assert ended.code == 0, ended.err
+    assert len((tmp_path / "digits.csv").read_text().splitlines()) == 12
