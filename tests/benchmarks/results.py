@@ -56,7 +56,7 @@ EXPERIMENTS = {
         "adult",
         {
             "income AUC": "test/income/auroc",
-            "never-married AUC": "test/never_married/auroc",
+            "never-married AUC": "test/never-married/auroc",
             "college AUC": "test/college/auroc",
             "hours R2": "test/hours/r2",
         },
