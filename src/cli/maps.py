@@ -91,16 +91,13 @@ class MapWriter(L.Callback):
         """Writes the maps of some rows (B,), and puts columns in place of their outputs."""
         for name, task in self.model.chosen_tasks.items():
             if isinstance(task, HasMaps) and name in found:
-                self.write(name, ids, found[name])
+                if self.folder is not None:
+                    maps = task.decode_map(found[name].cpu())
+                    self.write(self.folder / name.replace("/", "_"), ids, maps)
                 found[name] = self.model.decode(name, found[name])
 
-    def write(self, name: str, ids: Tensor, outputs: Tensor) -> None:
-        """Writes the maps of some rows (B,) of a task, whose outputs are (B, H, W, O)."""
-        task = self.model.chosen_tasks[name]
-        if self.folder is None or not isinstance(task, HasMaps):
-            return
-        maps = task.decode_map(outputs.cpu())
-        place = self.folder / name.replace("/", "_")
+    def write(self, place: Path, ids: Tensor, maps: np.ndarray) -> None:
+        """Writes the maps (B, ...) of some rows (B,) to the folder of their task."""
         place.mkdir(parents=True, exist_ok=True)
         for row, values in zip(ids.tolist(), maps, strict=True):
             if row != PADDING:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from src.batch import InputShape, inputs_of
 from src.models.encoders.encoder import Encoder, State, map_state
 from src.models.encoders.stem import VectorStem, embedding_size
+from src.models.padding import find_real
 from src.models.sharing.sharing import EncoderFactory
 
 if TYPE_CHECKING:
@@ -78,16 +79,6 @@ class GateInput(nn.Module):
             assert isinstance(inputs, Tensor)
             inputs = F.adaptive_avg_pool2d(inputs, self.grid)
         return self.stem(inputs)
-
-
-def find_real(inputs: Tensor | dict[str, Tensor]) -> Tensor | None:
-    """Returns which tokens of sequences, or nodes of graphs, are real (B, S); None: all places."""
-    if isinstance(inputs, Tensor):
-        return None
-    if "node_mask" in inputs:
-        return inputs["node_mask"]
-    tokens = inputs.get("tokens")
-    return None if tokens is None else tokens > 0
 
 
 def average_real(x: Tensor, mask: Tensor) -> Tensor:

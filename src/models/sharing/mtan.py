@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.models.encoders.encoder import Inputs, State, top
-from src.models.sharing.gates import average_places, find_real, make_table
+from src.models.padding import find_real
+from src.models.sharing.gates import average_places, make_table
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_layers import stack_modules
 
