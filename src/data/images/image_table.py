@@ -15,12 +15,11 @@ from src.batch import Batch
 from src.data.images.augmentation import Augmentation
 from src.data.images.image_files import ImageFiles, holds_images
 from src.data.images.lazy_images import ImageSet, LazyImages, describe_repeats, remove_broken
-from src.data.rows import Rows, Split
+from src.data.rows import Rows
 from src.data.tables.columns import Column
 from src.data.tables.image_column import Image, find_image_column
 from src.data.tables.leaks import find_empty_classes, find_odd_shares, find_same_files
 from src.data.tables.notes import describe_table
-from src.data.tables.rows import find_rows
 from src.data.tables.settings import TEST_FRACTION
 from src.data.tables.table import Table
 from src.errors import UserError
@@ -228,22 +227,11 @@ class ImageTable(Table):
 
     # -- splits ------------------------------------------------------------------------------------
     def make_rows(self, role: str, rows: np.ndarray, labelled: bool = True) -> Rows:
-        """Returns some rows of a file, without the ones whose images are broken."""
-        usable = self._lazy_images(role).usable
-        made = super().make_rows(role, rows[usable[rows]], labelled)
+        made = super().make_rows(role, rows, labelled)
         return ImageRows(made.inputs, made.targets, made.extras, made.row_info, made.weights)
 
-    def truth(self, name: Split) -> dict[str, dict[str, list[Any]]]:
-        usable = []
-        for role, rows in find_rows(self, name).items():
-            usable += self._lazy_images(role).usable[rows].tolist()
-        found: dict[str, dict[str, list[Any]]] = {}
-        for task, columns in super().truth(name).items():
-            found[task] = {}
-            for suffix, values in columns.items():
-                pairs = zip(values, usable, strict=True)
-                found[task][suffix] = [value for value, is_usable in pairs if is_usable]
-        return found
+    def keep_usable(self, role: str, rows: np.ndarray) -> np.ndarray:
+        return rows[self._lazy_images(role).usable[rows]]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Changes training images, where they are."""
