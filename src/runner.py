@@ -182,6 +182,9 @@ class ShardableModel(Protocol):
     def parts(self) -> dict[str, nn.Module]:
         """Returns the modules that a strategy can place or shard, by path."""
 
+    def penalty(self) -> Tensor | None:
+        """Returns what a step minimises besides the losses; None for nothing."""
+
     def shared_and_private(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Returns the trained parameters of several tasks, and of one task alone, without heads."""
 

@@ -2,47 +2,36 @@
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
 from math import isnan
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torchmetrics import MetricCollection
 
 from src.balancing import Balancer, StaticWeights
-from src.balancing.gradients import CpuBalancer
 from src.batch import Batch, InputShape
 from src.checkpoint import choose_weights
-from src.models.backward.jacobian import keep_graph_buffers
-from src.models.cost import describe_cost
 from src.models.encoders import MLP, Encoder
-from src.models.encoders.encoder import check_each
 from src.models.evaluation import Evaluation
-from src.models.heads import Heads
+from src.models.network import MultiTaskNetwork
 from src.models.optimisation import optimizer_and_schedule, parameter_groups, refuse_bad_settings
-from src.models.own_weights import list_own_weights
 from src.models.padding import hide_padding
 from src.models.schedule import WarmupCosine
 from src.models.settings import check_network, check_same_tasks, check_settings, fixed_weights
-from src.models.sharing import EncoderFactory, HardSharing, Sharing, StackedEncoders, check_owners
+from src.models.sharing import EncoderFactory, HardSharing, Sharing
 from src.models.step import TrainingStep
 from src.models.stopped import drop_gradients
-from src.models.task_notes import describe_choices, describe_score
-from src.overhead import LeanModule
-from src.runner import Runner
 from src.tasks import Task
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    pass
 
 # sums over all ranks are taken before anything is logged at the end of an epoch
 warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
 
 
-class MultiTaskModel(LeanModule):
+class MultiTaskModel(MultiTaskNetwork):
     """A shared encoder, one head per task, and a balancer.
 
     Args:
@@ -82,70 +71,30 @@ class MultiTaskModel(LeanModule):
         weights: dict[str, float] | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         check_settings(tasks, lr_multipliers or {}, stage_decay)
         refuse_bad_settings(optimizer)
-        self.tasks = tasks
-        self.input_shape = input_shape
-        self.seed = seed
+        super().__init__(
+            tasks, input_shape, encoder, sharing, balancer, checkpoint_activations, seed
+        )
         self.lr_multipliers = lr_multipliers or {}
         self.stage_decay = stage_decay
         self.scheduler_interval = scheduler_interval
-        self.checkpoint_activations = checkpoint_activations
         self.weights = fixed_weights(tasks, weights or {})
-
-        self.make_encoder = check_each(encoder)
-        self.make_sharing = sharing
-        self.make_balancer = balancer
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
 
-        # a strategy that cuts the network over processes puts its own here
-        self.runner: Runner = Runner()
-        # the tasks with the thresholds that the latest validation chose; a checkpoint keeps them
-        self.chosen_tasks = dict(tasks)
-        # how much each task counts in val/score and test/score
-        self.score_weights = dict.fromkeys(tasks, 1.0)
         # tasks that train no longer
         self.stopped: tuple[str, ...] = ()
         # the optimizer step whose weights are taken of a checkpoint that holds several sets
         self.step_of_weights: int | None = None
 
-    # -- the network -------------------------------------------------------------------------------
+    # -- training ----------------------------------------------------------------------------------
     def configure_model(self) -> None:
-        """Builds the network once, from the seed alone."""
-        if hasattr(self, "heads"):
+        """Builds the network and its step once, from the seed alone."""
+        if hasattr(self, "step"):
             return
-        precision = torch.get_default_dtype()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            torch.set_default_dtype(torch.float32)  # a run in fp64 starts from the same numbers
-            make_encoder = partial(self.make_encoder, self.input_shape)
-            self.sharing = self.make_sharing(make_encoder, list(self.tasks))
-            self.heads = Heads(self.tasks, self.sharing.feature_sizes)
-            check_owners(self.sharing, self.input_shape.example())
-        torch.set_default_dtype(precision)
-        for module in self.sharing.modules():
-            if isinstance(module, Encoder | StackedEncoders):
-                module.recompute = self.checkpoint_activations
-
-        # the order of T
-        self.names = tuple(name for group in self.heads.groups for name in group.names)
-        self.balancer = self.make_balancer(
-            {name: self.tasks[name].likelihood for name in self.names}
-        )
-        if self.balancer.level == "parameters":
-            keep_graph_buffers()
-        if isinstance(self.balancer, CpuBalancer):
-            shared, _ = self.shared_and_private()
-            self.balancer.prepare(sum(p.numel() for p in shared))
-
-        metrics = {
-            self.heads.paths[name]: task.assemble_metrics() for name, task in self.tasks.items()
-        }
-        self.metrics = nn.ModuleDict(metrics)
+        super().configure_model()
         self.step = TrainingStep(self)
-        self.evaluation: Evaluation | None = None
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns {task: outputs (B, ..., O)}: logits, or standardised numbers.
@@ -155,32 +104,6 @@ class MultiTaskModel(LeanModule):
         self.configure_model()
         features = self.runner.features(self, inputs)
         return self.heads.split(self.runner.outputs(self, features))
-
-    def parts(self) -> dict[str, nn.Module]:
-        """Returns the modules that a strategy can place or shard, by path.
-
-        The encoders' stages come first, in the order in which they run, then the heads.
-        """
-        self.configure_model()
-        found: dict[str, nn.Module] = {}
-        for path, stage in self.sharing.parts().items():
-            found[f"sharing.{path}"] = stage
-        for name in self.tasks:
-            found[f"heads.{self.heads.paths[name]}"] = self.heads[name]
-        return found
-
-    def shared_and_private(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Returns the trained parameters of several tasks, and of one, in the architecture."""
-        shared = [p for p in self.sharing.shared_parameters() if p.requires_grad]
-        ids = {id(p) for p in shared}
-        trained = [p for p in self.sharing.parameters() if p.requires_grad]
-        return shared, [p for p in trained if id(p) not in ids]
-
-    def own_weights(self) -> dict[str, list[tuple[str, int | None]]] | None:
-        """Returns the entries of the state that belong to one task; None where tasks share any."""
-        if self.heads.factors:
-            return None
-        return list_own_weights(self.sharing, self.heads, self.heads.paths)
 
     def check(self, micro_batches: int) -> None:
         """Builds the network, and checks what can be known before it trains.
@@ -194,23 +117,6 @@ class MultiTaskModel(LeanModule):
         self.configure_model()
         check_network(self, micro_batches)
 
-    def notes(self) -> list[str]:
-        """Returns a line each on how the tasks share, how they are balanced, and the score."""
-        self.configure_model()
-        sharing = type(self.sharing).__name__
-        level = self.balancer.level
-        where = f", by gradients of the shared {level}" if level else ""
-        if level == "parameters" and not any(True for _ in self.sharing.shared_parameters()):
-            where += f"; {sharing} has none, so that each task follows its own gradient"
-        make = partial(self.make_encoder, self.input_shape)
-        cost = describe_cost(self.sharing, make, self.input_shape)
-        return [
-            f"sharing {sharing}: {cost}",
-            f"balancer {type(self.balancer).__name__}{where}",
-            describe_score(self.tasks, self.score_weights),
-        ]
-
-    # -- training ----------------------------------------------------------------------------------
     def on_fit_start(self) -> None:
         """Prepares the step, and checks the settings against the Trainer's."""
         self.check(self.trainer.accumulate_grad_batches)
@@ -265,10 +171,6 @@ class MultiTaskModel(LeanModule):
         return self.step.task_gramian(batch)
 
     # -- evaluation --------------------------------------------------------------------------------
-    def metrics_of(self, name: str) -> MetricCollection:
-        """Returns the metrics of a task in the current evaluation."""
-        return cast(MetricCollection, self.metrics[self.heads.paths[name]])
-
     @property
     def scores(self) -> dict[str, float]:
         """{task: score} of the latest evaluation; NaN where no label defines it."""
@@ -319,25 +221,6 @@ class MultiTaskModel(LeanModule):
         """Returns the row numbers (B,) and {task: outputs}, NaN at the padding of sequences."""
         return batch.ids, hide_padding(self(batch.inputs), batch.inputs)
 
-    def decode(self, name: str, outputs: Tensor) -> dict[str, Any]:
-        """Returns a task's outputs (B, O) for people, at the thresholds that validation chose."""
-        return self.chosen_tasks[name].decode(outputs)
-
-    def figures(self) -> "dict[str, DataFrame]":
-        """Returns {title: table} of the sharing architecture, as the latest evaluation saw it."""
-        with self.runner.gather_weights(self.sharing):
-            return self.sharing.figures(self._observed())
-
-    def summary(self) -> list[str]:
-        """Returns a line each on what was learnt and shown, and what validation has chosen."""
-        with self.runner.gather_weights(self.sharing):
-            lines = self.sharing.summary(self._observed())
-        lines += self.balancer.summary()
-        return [*lines, *describe_choices(self.tasks, self.chosen_tasks)]
-
-    def _observed(self) -> dict[str, Tensor]:
-        return self.evaluation.observed if self.evaluation is not None else {}
-
     # -- optimisation ------------------------------------------------------------------------------
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Returns the optimizer's groups by name, for a learning rate."""
@@ -362,13 +245,6 @@ class MultiTaskModel(LeanModule):
             super().lr_scheduler_step(scheduler, metric)
 
     # -- checkpoints -------------------------------------------------------------------------------
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Loads weights, into a network that is built now if it is not."""
-        self.configure_model()
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what identifies the tasks, and the latest validation metrics."""
         metrics = self.trainer.callback_metrics

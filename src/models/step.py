@@ -58,7 +58,7 @@ class TrainingStep:
         losses_T: The losses of the latest step over the global batch; None before the first.
         weights_T: The weights of the losses, or of the tasks' gradients in what they share, in the
             latest step; None where the balancer has none.
-        penalty: The penalty of the sharing architecture in the latest step; None where it has none.
+        penalty: The sum of all penalties in the latest step; None where there is none.
         sums_2T: (2, T) Sums of losses and counts of labels over all ranks, in float64, since
             somebody last set them to zero.
     """
@@ -107,7 +107,7 @@ class TrainingStep:
                 loss, totals_2T = self._balance_gradients(features, batch, last)
         self.sums_2T.add_(totals_2T)
 
-        penalty = model.sharing.penalty()
+        penalty = model.penalty()
         if penalty is None:
             return loss
         self.penalty = penalty.detach()

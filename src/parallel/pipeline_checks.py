@@ -54,7 +54,7 @@ def check_model(model: ShardableModel, schedule: str, precision: object) -> None
             f"--strategy pipeline runs one chain of stages, which {kind} with these settings is "
             f"not: set --model.sharing HardSharing without until, or {WAY_OUT}"
         )
-    if model.sharing.penalty() is not None:
+    if model.penalty() is not None:
         raise UserError(
             f"{kind} has a penalty on weights, but a process of a pipeline has only its own: "
             f"{WAY_OUT}"

@@ -1,0 +1,188 @@
+"""The network of a model: encoder, sharing architecture, heads and balancer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from src.balancing import Balancer
+from src.balancing.gradients import CpuBalancer
+from src.batch import InputShape
+from src.models.backward.jacobian import keep_graph_buffers
+from src.models.cost import describe_cost
+from src.models.encoders import Encoder
+from src.models.encoders.encoder import check_each
+from src.models.evaluation import Evaluation
+from src.models.heads import Heads
+from src.models.own_weights import list_own_weights
+from src.models.sharing import EncoderFactory, Sharing, StackedEncoders, check_owners
+from src.models.task_notes import describe_choices, describe_score
+from src.overhead import LeanModule
+from src.runner import Runner
+from src.tasks import Task
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class MultiTaskNetwork(LeanModule):
+    """A shared encoder, one head per task, and a balancer: all of a model but its training.
+
+    Args:
+        tasks: {name: task}, as the data module declares them.
+        input_shape: The shape of one sample, as the data module says.
+        encoder: Makes an encoder from the input shape.
+        sharing: Makes the sharing architecture from an encoder factory and the task names.
+        balancer: Makes the balancer from {task: likelihood of its loss}.
+        checkpoint_activations: Whether stages keep their inputs alone for the backward pass.
+        seed: Seed of the initial weights.
+
+    Attributes:
+        penalties: Further scalars of the parameters that each step minimises besides the losses,
+            such as the distance to the weights that a run started from.
+        runner: Runs the network; a strategy that cuts it over processes puts its own here.
+        chosen_tasks: The tasks with the thresholds that the latest validation chose; a checkpoint
+            keeps them.
+        score_weights: {task: how much it counts in val/score and test/score}.
+    """
+
+    def __init__(
+        self,
+        tasks: dict[str, Task],
+        input_shape: InputShape,
+        encoder: Callable[[InputShape], Encoder],
+        sharing: Callable[[EncoderFactory, Sequence[str]], Sharing],
+        balancer: Callable[[Mapping[str, str]], Balancer],
+        checkpoint_activations: bool,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.input_shape = input_shape
+        self.seed = seed
+        self.checkpoint_activations = checkpoint_activations
+        self.make_encoder = check_each(encoder)
+        self.make_sharing = sharing
+        self.make_balancer = balancer
+        self.penalties: list[Callable[[], Tensor | None]] = []
+        self.runner: Runner = Runner()
+        self.chosen_tasks = dict(tasks)
+        self.score_weights = dict.fromkeys(tasks, 1.0)
+
+    def configure_model(self) -> None:
+        """Builds the network once, from the seed alone."""
+        if hasattr(self, "heads"):
+            return
+        precision = torch.get_default_dtype()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            torch.set_default_dtype(torch.float32)  # a run in fp64 starts from the same numbers
+            make_encoder = partial(self.make_encoder, self.input_shape)
+            self.sharing = self.make_sharing(make_encoder, list(self.tasks))
+            self.heads = Heads(self.tasks, self.sharing.feature_sizes)
+            check_owners(self.sharing, self.input_shape.example())
+        torch.set_default_dtype(precision)
+        for module in self.sharing.modules():
+            if isinstance(module, Encoder | StackedEncoders):
+                module.recompute = self.checkpoint_activations
+
+        # the order of T
+        self.names = tuple(name for group in self.heads.groups for name in group.names)
+        self.balancer = self.make_balancer(
+            {name: self.tasks[name].likelihood for name in self.names}
+        )
+        if self.balancer.level == "parameters":
+            keep_graph_buffers()
+        if isinstance(self.balancer, CpuBalancer):
+            shared, _ = self.shared_and_private()
+            self.balancer.prepare(sum(p.numel() for p in shared))
+
+        metrics = {
+            self.heads.paths[name]: task.assemble_metrics() for name, task in self.tasks.items()
+        }
+        self.metrics = nn.ModuleDict(metrics)
+        self.evaluation: Evaluation | None = None
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Returns the modules that a strategy can place or shard, by path.
+
+        The encoders' stages come first, in the order in which they run, then the heads.
+        """
+        self.configure_model()
+        found: dict[str, nn.Module] = {}
+        for path, stage in self.sharing.parts().items():
+            found[f"sharing.{path}"] = stage
+        for name in self.tasks:
+            found[f"heads.{self.heads.paths[name]}"] = self.heads[name]
+        return found
+
+    def shared_and_private(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Returns the trained parameters of several tasks, and of one, in the architecture."""
+        shared = [p for p in self.sharing.shared_parameters() if p.requires_grad]
+        ids = {id(p) for p in shared}
+        trained = [p for p in self.sharing.parameters() if p.requires_grad]
+        return shared, [p for p in trained if id(p) not in ids]
+
+    def penalty(self) -> Tensor | None:
+        """Returns the sum of all that a step minimises besides the losses; None for none."""
+        found = [source() for source in (self.sharing.penalty, *self.penalties)]
+        terms = [term for term in found if term is not None]
+        if not terms:
+            return None
+        # parts of the network may lie on several devices
+        return torch.stack([term.to(terms[0].device) for term in terms]).sum()
+
+    def own_weights(self) -> dict[str, list[tuple[str, int | None]]] | None:
+        """Returns the entries of the state that belong to one task; None where tasks share any."""
+        if self.heads.factors:
+            return None
+        return list_own_weights(self.sharing, self.heads, self.heads.paths)
+
+    def notes(self) -> list[str]:
+        """Returns a line each on how the tasks share, how they are balanced, and the score."""
+        self.configure_model()
+        sharing = type(self.sharing).__name__
+        level = self.balancer.level
+        where = f", by gradients of the shared {level}" if level else ""
+        if level == "parameters" and not any(True for _ in self.sharing.shared_parameters()):
+            where += f"; {sharing} has none, so that each task follows its own gradient"
+        make = partial(self.make_encoder, self.input_shape)
+        cost = describe_cost(self.sharing, make, self.input_shape)
+        return [
+            f"sharing {sharing}: {cost}",
+            f"balancer {type(self.balancer).__name__}{where}",
+            describe_score(self.tasks, self.score_weights),
+        ]
+
+    def metrics_of(self, name: str) -> MetricCollection:
+        """Returns the metrics of a task in the current evaluation."""
+        return cast(MetricCollection, self.metrics[self.heads.paths[name]])
+
+    def decode(self, name: str, outputs: Tensor) -> dict[str, Any]:
+        """Returns a task's outputs (B, O) for people, at the thresholds that validation chose."""
+        return self.chosen_tasks[name].decode(outputs)
+
+    def figures(self) -> "dict[str, DataFrame]":
+        """Returns {title: table} of the sharing architecture, as the latest evaluation saw it."""
+        with self.runner.gather_weights(self.sharing):
+            return self.sharing.figures(self._observed())
+
+    def summary(self) -> list[str]:
+        """Returns a line each on what was learnt and shown, and what validation has chosen."""
+        with self.runner.gather_weights(self.sharing):
+            lines = self.sharing.summary(self._observed())
+        lines += self.balancer.summary()
+        return [*lines, *describe_choices(self.tasks, self.chosen_tasks)]
+
+    def _observed(self) -> dict[str, Tensor]:
+        return self.evaluation.observed if self.evaluation is not None else {}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Loads weights, into a network that is built now if it is not."""
+        self.configure_model()
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
