@@ -15,9 +15,13 @@ from src.checkpoint import choose_weights
 from src.models.encoders import MLP, Encoder
 from src.models.evaluation import Evaluation
 from src.models.network import MultiTaskNetwork
-from src.models.optimisation import optimizer_and_schedule, parameter_groups, refuse_bad_settings
+from src.models.optimisation import (
+    WarmupCosine,
+    optimizer_and_schedule,
+    parameter_groups,
+    refuse_bad_settings,
+)
 from src.models.padding import hide_padding
-from src.models.schedule import WarmupCosine
 from src.models.settings import check_network, check_same_tasks, check_settings, fixed_weights
 from src.models.sharing import EncoderFactory, HardSharing, Sharing
 from src.models.step import TrainingStep

@@ -211,7 +211,7 @@ def test_the_config_of_a_run_gives_the_same_config(tmp_path: Path) -> None:
         ("model.sharing", "HardSharing", "src.models.sharing.hard.HardSharing"),
         ("model.balancer", "StaticWeights", "src.balancing.static.StaticWeights"),
         ("model.optimizer", "SGD", "torch.optim.SGD"),
-        ("model.scheduler", "WarmupCosine", "src.models.schedule.WarmupCosine"),
+        ("model.scheduler", "WarmupCosine", "src.models.optimisation.warmup_cosine.WarmupCosine"),
     ],
 )
 def test_a_class_goes_by_its_short_name(tmp_path: Path, key: str, short: str, path: str) -> None:

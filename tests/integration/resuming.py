@@ -23,7 +23,7 @@ from torch.optim import AdamW
 from src.checkpoint import SafeCheckpointIO
 from src.cli.entrypoint import quiet
 from src.data import MultiTaskDataModule, Sources
-from src.models.schedule import WarmupCosine
+from src.models.optimisation import WarmupCosine
 from src.monitoring.checkpoints import LastCheckpoint
 from src.parallel import FSDP, MultiTaskStrategy
 from tests.integration import grid

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, ExponentialLR, LRScheduler, OneCycleLR
 
-from src.models.schedule import WarmupCosine
+from src.models.optimisation import WarmupCosine
 from src.monitoring.learning_rate import continue_from
 from tests.cli.calling import call, refused
 from tests.launching import curves, only_run

@@ -10,7 +10,7 @@ from torch.optim import SGD
 from src.balancing import StaticWeights, UPGrad
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
-from src.models.optimisation import stage_of
+from src.models.optimisation.groups import stage_of
 from src.models.sharing import (
     MTAN,
     PLE,
