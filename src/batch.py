@@ -25,6 +25,9 @@ class InputShape:
         edges: Number of features of an edge of a graph.
         members: (name, shape) of each of several inputs that a sample consists of; the other
             attributes are empty then.
+        columns: The column of the table behind each number of ``dense``, then behind each of
+            ``categories``; empty where inputs have no names. A number and the indicator of its
+            missing values have one column. Shapes that differ in it alone are equal.
     """
 
     dense: tuple[int, ...] = ()
@@ -34,6 +37,7 @@ class InputShape:
     nodes: int = 0
     edges: int = 0
     members: tuple[tuple[str, "InputShape"], ...] = ()
+    columns: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def example(self, rows: int = 2, length: int = 5) -> Tensor | dict[str, Tensor]:
         """Returns inputs of this shape, always the same, to try out a network before training.

@@ -68,6 +68,7 @@ class Adult(Table):
         folds: Number of folds of adult.data; one fold tests, and adult.test is left out.
         fold: The fold that tests, from 0.
         tasks: {task: settings}, as in Table.
+        inputs: Columns to learn from; None for all that do not leak.
         schema_path: A run's schema.json.
         batch_size: Rows per step over all devices together.
         eval_batch_size: Rows per evaluation step over all devices.
@@ -84,6 +85,7 @@ class Adult(Table):
         folds: int | None = None,
         fold: int = 0,
         tasks: dict[str, Any] | None = None,
+        inputs: list[str] | None = None,
         schema_path: str | None = None,
         batch_size: int = 256,
         eval_batch_size: int = 4096,
@@ -99,6 +101,7 @@ class Adult(Table):
             test_path=test_path,
             targets={name: name for name in ("income", "never-married", "college", "hours")},
             tasks=tasks,
+            inputs=inputs,
             drop=LEAKING,
             # nearly all amounts are 0, and the others are about a hundred different ones
             categorical=["capital-gain", "capital-loss"],

@@ -187,8 +187,12 @@ def measure_columns(columns: Sequence[Column]) -> InputShape:
     members = [(name_member(c), c.shape) for c in columns if isinstance(c, MemberColumn)]
     if len(members) < len(columns):
         numeric = [column for column in columns if isinstance(column, Numeric)]
-        sizes = tuple(column.size for column in columns if isinstance(column, Categorical))
-        shape = InputShape((sum(1 + column.indicator for column in numeric),), sizes)
+        categorical = [column for column in columns if isinstance(column, Categorical)]
+        sizes = tuple(column.size for column in categorical)
+        # a part of a date belongs to the column of the date
+        names = [column.source for column in numeric for _ in range(1 + column.indicator)]
+        names += [column.source for column in categorical]
+        shape = InputShape((len(names) - len(sizes),), sizes, columns=tuple(names))
         members.insert(0, (TABLE, shape))
     return members[0][1] if len(members) == 1 else InputShape(members=tuple(members))
 

@@ -7,7 +7,7 @@ from src.errors import UserError
 from src.models.dropout import Dropout
 from src.models.encoders.convnet import describe, suggest_encoder
 from src.models.encoders.encoder import Encoder
-from src.models.encoders.stem import VectorStem
+from src.models.encoders.stem import LinearStem
 
 
 class Block(nn.Module):
@@ -59,9 +59,8 @@ class MLP(Encoder):
                 f"{suggest_encoder(shape)}"
             )
 
-        stem = VectorStem(shape)
         self.stages = nn.Sequential(
-            nn.Sequential(stem, nn.Linear(stem.features, width)),
+            LinearStem(shape, width),
             *(Block(width, dropout) for _ in range(depth)),
         )
         # residual blocks leave their sum unscaled: the last stage normalises it for the heads

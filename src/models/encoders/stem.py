@@ -27,7 +27,7 @@ class VectorStem(nn.Module):
     """Inputs as one vector per sample (B, features).
 
     Inputs are a tensor (B, *shape), or {'dense': (B, F), 'categorical': (B, C) positions}: each
-    category becomes a learned vector.
+    category becomes a learned vector. With 'gates' (B, C) among them, it is multiplied by its gate.
     """
 
     def __init__(self, shape: InputShape) -> None:
@@ -46,8 +46,24 @@ class VectorStem(nn.Module):
             return inputs.flatten(1)
         categories = inputs["categorical"].unbind(1)
         columns = [e(c) for e, c in zip(self.embeddings, categories, strict=True)]
+        if "gates" in inputs:
+            gates = inputs["gates"].split(1, 1)
+            columns = [column * gate for column, gate in zip(columns, gates, strict=True)]
         dense = inputs["dense"]
         if columns:
             # the embeddings of several stacked encoders give (K, B, ...)
             dense = dense.expand(*columns[0].shape[:-1], -1)
         return torch.cat([dense, *columns], dim=-1)
+
+
+class LinearStem(nn.Sequential):
+    """Inputs as one vector, then a linear layer: (B, width).
+
+    Args:
+        shape: The shape of one sample.
+        width: Size of the output.
+    """
+
+    def __init__(self, shape: InputShape, width: int) -> None:
+        stem = VectorStem(shape)
+        super().__init__(stem, nn.Linear(stem.features, width))

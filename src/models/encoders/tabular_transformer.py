@@ -15,7 +15,8 @@ from src.models.encoders.transformer import Block, Finish, check_sizes
 class Tokenizer(nn.Module):
     """A row as a [CLS] token and one token per column.
 
-    A number x_j becomes x_j w_j + b_j, a category e_j(x_j) + b_j. All weights are uniform in
+    A number x_j becomes x_j w_j + b_j, a category e_j(x_j) + b_j, and with a gate g_j among the
+    inputs ('gates', of categories) g_j e_j(x_j) + b_j. All weights are uniform in
     +-width^-0.5 at first, as in the authors' package, which the two kinds of columns come from.
     """
 
@@ -37,6 +38,10 @@ class Tokenizer(nn.Module):
         """(B, F), or {'dense': (B, F), 'categorical': (B, C)}, -> (B, 1 + F + C, width)."""
         table = {"dense": inputs} if isinstance(inputs, Tensor) else inputs
         tokens = [embeddings(table[name]) for name, embeddings in self.columns.items()]
+        if "gates" in table:
+            # the gate is of the category, not of the bias that marks the column
+            bias = self.columns["categorical"].bias
+            tokens[-1] = table["gates"][..., None] * (tokens[-1] - bias) + bias
         return torch.cat([self.cls.expand(len(tokens[0]), 1, -1), *tokens], 1)
 
 
