@@ -20,7 +20,7 @@ def measure_affinities(args: list[str]) -> None:
     Raises:
         UserError: A setting is wrong, a training has failed, or nothing was measured.
     """
-    pairs = split_flags(args)
+    pairs = split_flags(args, several=False)
     if any(asks_for_help(key) for key, _ in pairs):
         CLI(args, own=(*OWN, *(flag for flag in OF_TRAINING if flag.name in SHARED)), trains=True)
     call = read_call(pairs)

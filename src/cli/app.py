@@ -83,8 +83,7 @@ class CLI(LightningCLI):
         pages = [pair for pair in pairs if asks_for_help(pair[0])]
         prints = [pair for pair in pairs if pair[0] == "print_config"]
         others = [pair for pair in pairs if pair not in (*pages, *prints)]
-        settings = merge_all(others, base if base is not None else read(DEFAULTS))
-        settings.own = frozenset(flag.name for flag in own)
+        settings = merge_all(others, base if base is not None else read(DEFAULTS), own)
         if pages:
             page = Help(TYPES, settings.tree, own, trains)
             print("\n\n".join(page.answer(key, value) for key, value in pages))

@@ -44,7 +44,7 @@ def compare(args: list[str]) -> None:
     Raises:
         UserError: The study has a mistake, or another process runs it.
     """
-    pairs = split_flags(args)
+    pairs = split_flags(args, several=False)
     if any(asks_for_help(key) for key, _ in pairs):
         CLI(args, own=OWN, trains=True)
     call = read_call(pairs)

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from lightning.pytorch.strategies import Strategy
 
 from src.cli.classes import choices, find_ours, names_of
 from src.cli.defaults import state_settings
-from src.cli.flags import Flags, put, read_value
-from src.cli.hints import Hints, hints_at
+from src.cli.flags import Flag, Flags, put, read_value, refuse_words
+from src.cli.hints import Hints, hints_at, members
 from src.cli.layers import ConfigError, list_keys, merge, read, write_out
 from src.cli.settings import list_settings
 from src.cli.short_names import write_paths
@@ -57,19 +58,24 @@ class Configuration:
         return json.dumps(self.tree, default=str, ensure_ascii=False)
 
 
-def merge_all(pairs: Flags, base: dict[str, Any]) -> Configuration:
+def merge_all(pairs: Flags, base: dict[str, Any], own: Sequence[Flag] = ()) -> Configuration:
     """Merges the base, the files that flags name, and the other flags.
 
     Args:
         pairs: The flags.
         base: The layer under all others.
+        own: The flags that the command alone knows.
 
     Raises:
         ConfigError: A file cannot be read, or a flag cannot be meant as it stands.
     """
     result = Configuration(base, stated=frozenset(list_keys(base)))
+    result.own = frozenset(flag.name for flag in own)
+    of_own = {flag.name: members(flag.type) for flag in own}
     flags: Flags = []
     for key, value in pairs:
+        if key == "config":
+            refuse_words(value, (str,))
         names_a_file = key in SECTIONS and str(value).endswith((".yaml", ".yml"))
         if not names_a_file and key != "config":
             flags.append((key, value))
@@ -86,6 +92,7 @@ def merge_all(pairs: Flags, base: dict[str, Any]) -> Configuration:
     for key, value in sorted(flags, key=lambda pair: pair[0].count(".")):
         check_flag(key, value)
         hints = hints_at(key.removesuffix("+"), TYPES, result.tree)
+        refuse_words(value, hints or of_own.get(key, ()))
         content = read_value(key, value, hints)
         result.tree = put(result.tree, key.split("."), content, hints)
         result.origins[key] = ""

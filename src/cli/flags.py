@@ -1,5 +1,7 @@
 """Flags: a command line as pairs of keys and values, and each pair put into the settings."""
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import NoneType
@@ -39,10 +41,33 @@ class Flag:
     required: bool = False
 
 
-def split_flags(args: Sequence[str]) -> Flags:
+class Words(str):
+    """Several words behind one flag, as in ``--key a b``: the text of a list of them.
+
+    Attributes:
+        words: The words.
+    """
+
+    words: tuple[str, ...]
+
+    def __new__(cls, words: Sequence[str]) -> "Words":
+        """Writes the words as a list in YAML."""
+        # numbers and plain words stay as they are, anything else is quoted
+        quoted = [w if re.fullmatch(r"[\w./+-]+", w) else json.dumps(w) for w in words]
+        text = super().__new__(cls, f"[{', '.join(quoted)}]")
+        text.words = tuple(words)
+        return text
+
+
+def split_flags(args: Sequence[str], several: bool = True) -> Flags:
     """Splits a command line into (key, value) pairs, aliases written out.
 
-    A flag that stands alone has the value None.
+    A flag that stands alone has the value None, and one with several words has :class:`Words`.
+
+    Args:
+        args: The words of the command line.
+        several: Whether several words may stand behind a flag; the caller then refuses them where
+            the flag is no list, see :func:`refuse_words`.
 
     Raises:
         ConfigError: A word belongs to no flag.
@@ -57,7 +82,7 @@ def split_flags(args: Sequence[str]) -> Flags:
         if word.startswith("-c="):
             word = word.replace("-c=", "--config=", 1)
         if not word.startswith("--"):
-            raise ConfigError(f"'{word}' belongs to no flag; flags are written --key value")
+            raise ConfigError(say_stray(word))
 
         key, equals, value = word[2:].partition("=")
         first, dot, inner = key.partition(".")
@@ -66,11 +91,39 @@ def split_flags(args: Sequence[str]) -> Flags:
             raise ConfigError(f"--{key} needs a value")
         if equals:
             pairs.append((key, value))
-        elif rest and not rest[0].startswith("--") and rest[0] not in ("-h", "-c"):
-            pairs.append((key, rest.pop(0)))
         else:
-            pairs.append((key, WITHOUT_VALUE.get(key)))
+            values = []
+            while rest and not is_flag(rest[0]) and (several or not values):
+                values.append(rest.pop(0))
+            if len(values) > 1:
+                pairs.append((key, Words(values)))
+            else:
+                pairs.append((key, values[0] if values else WITHOUT_VALUE.get(key)))
     return pairs
+
+
+def is_flag(word: str) -> bool:
+    """Returns whether a word begins a flag."""
+    return word.startswith(("--", "-c=")) or word in ("-h", "-c")
+
+
+def say_stray(word: str) -> str:
+    """Says that a word is no value of a flag."""
+    return f"'{word}' belongs to no flag; flags are written --key value"
+
+
+def refuse_words(value: str | None, hints: Hints) -> None:
+    """Refuses several words behind a flag whose value is no list.
+
+    Args:
+        value: The value of the flag.
+        hints: The types that it may have.
+
+    Raises:
+        ConfigError: There are several, and one is expected.
+    """
+    if isinstance(value, Words) and not any(elements(hint) for hint in hints):
+        raise ConfigError(say_stray(value.words[1]))
 
 
 def read_value(key: str, value: str | None, hints: Hints) -> Any:

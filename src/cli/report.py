@@ -37,7 +37,7 @@ def report_study(args: list[str]) -> None:
     # the folder may stand alone, wherever flags are written --key value
     if words and not words[0].startswith("-"):
         words.insert(0, "--study")
-    pairs = split_flags(words)
+    pairs = split_flags(words, several=False)
     if any(asks_for_help(key) for key, _ in pairs):
         print("usage: python -m src.report STUDY [--KEY VALUE ...]\n")
         print(format_block("flags", FLAGS))

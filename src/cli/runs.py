@@ -7,7 +7,7 @@ from typing import Any, Literal
 from src.checkpoint import SafeCheckpointIO, choose_weights, group_tasks, load_checkpoint
 from src.cli.app import CLI, DEFAULTS, OF_A_CALL
 from src.cli.classes import import_every_class
-from src.cli.flags import Flag, Flags, split_flags
+from src.cli.flags import Flag, Flags, Words, refuse_words, split_flags
 from src.cli.help import asks_for_help
 from src.cli.layers import ConfigError, read
 from src.cli.terminal import remark
@@ -204,8 +204,14 @@ def read_trusted(args: list[str]) -> list[str]:
 
 
 def find_value(key: str, args: list[str]) -> str | None:
-    """Returns the value of a flag, read before the parser runs."""
-    return next((value for name, value in split_flags(args) if name == key), None)
+    """Returns the value of a flag, read before the parser runs.
+
+    Raises:
+        ConfigError: Several words stand behind it.
+    """
+    value = next((value for name, value in split_flags(args) if name == key), None)
+    refuse_words(value, (str,))
+    return value
 
 
 def drop_flags(args: list[str], section: str) -> list[str]:
@@ -215,6 +221,8 @@ def drop_flags(args: list[str], section: str) -> list[str]:
         if key.partition(".")[0] != section or asks_for_help(key):
             if value is None:
                 kept.append(f"--{key}")
+            elif isinstance(value, Words):
+                kept += [f"--{key}", *value.words]
             elif value.startswith("-"):
                 kept.append(f"--{key}={value}")
             else:

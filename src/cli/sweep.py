@@ -36,7 +36,7 @@ def sweep(args: list[str]) -> None:
     Raises:
         UserError: A setting is wrong, another process runs the sweep, or every trial has failed.
     """
-    pairs = split_flags(args)
+    pairs = split_flags(args, several=False)
     if any(asks_for_help(key) for key, _ in pairs):
         CLI(args, own=OWN, trains=True)
     Sweep(read_call(pairs)).run()
