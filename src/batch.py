@@ -120,6 +120,8 @@ class Batch:
         extras: Other columns that belong to the rows, such as groups.
         weights: {task: (B,)} The weights of its rows, at least 0; a task that is not there has
             weight 1 in each row. Rows that only fill up the batch have weight 0.
+        taught: {task: (B, ..., O)} Outputs of an earlier network, which stand for labels that are
+            missing; NaN where they do not.
     """
 
     inputs: Tensor | dict[str, Tensor]
@@ -127,6 +129,7 @@ class Batch:
     ids: Tensor
     extras: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
+    taught: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

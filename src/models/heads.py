@@ -7,7 +7,7 @@ heads, and only the arithmetic is batched.
 """
 
 from collections import defaultdict
-from collections.abc import Container, Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 
@@ -68,6 +68,39 @@ class Group:
             columns.append((own.float() if own.dtype in HALVES else own).to(like.device))
         return torch.stack(columns, -1)
 
+    def fill_in(
+        self,
+        elements: Tensor,
+        targets: Tensor,
+        outputs: Tensor,
+        taught: Mapping[str, Tensor],
+        temperature: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Lets a teacher's outputs stand for missing labels.
+
+        Args:
+            elements: The losses of the known labels, of the shape of the targets.
+            targets: (B, ..., K) or (B, ..., K, L).
+            outputs: (B, ..., K, O).
+            taught: {task: (B, ..., O)} The teacher's outputs, NaN where there are none.
+            temperature: See :meth:`src.tasks.distilling.Distilling.distil`.
+
+        Returns:
+            The losses with those of the teacher's, and where there is a label of either kind.
+        """
+        known = is_labelled(targets)
+        columns = []
+        for k, name in enumerate(self.names):
+            none = torch.full_like(outputs[..., k, :], torch.nan)
+            columns.append(taught[name].to(none) if name in taught else none)
+        teacher = torch.stack(columns, -2).detach()
+
+        is_taught = ~teacher.isnan().any(-1)
+        is_taught = is_taught.view(*is_taught.shape, *[1] * self.task.event_dims)
+        filled = is_taught & ~known
+        distances = self.task.distil(outputs, teacher.nan_to_num(), targets, temperature)
+        return torch.where(filled, distances, elements), known | filled
+
 
 class Heads(nn.Module):
     """One head per task.
@@ -82,15 +115,16 @@ class Heads(nn.Module):
         paths: {task: the name of its head as a module}.
         factors: {task: the task whose probability is a factor of its own}, each behind the tasks
             that it depends on; its output is the logit of the product.
+        temperature: The temperature at which a teacher's outputs stand for labels.
     """
+
+    temperature: float = 1.0
 
     def __init__(self, tasks: Mapping[str, Task], feature_sizes: Mapping[str, int]) -> None:
         super().__init__()
         heads = {name: task.head(feature_sizes[name]) for name, task in tasks.items()}
 
-        # no module can have the name of an attribute
-        taken = {*dir(self), *dir(nn.ModuleDict()), "paths", "groups", "tasks", "factors"}
-        self.paths = {name: free_name(name, taken, tasks) for name in heads}
+        self.paths = name_heads(tasks)
         for name, head in heads.items():
             self.add_module(self.paths[name], head)
 
@@ -206,6 +240,7 @@ class Heads(nn.Module):
         outputs: list[Tensor],
         targets: Mapping[str, Tensor],
         weights: Mapping[str, Tensor] | None = None,
+        taught: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Returns the sums of the element losses and the counts of known labels, both (T,).
 
@@ -216,6 +251,7 @@ class Heads(nn.Module):
             outputs: The outputs of the groups, for rows of this process.
             targets: {task: targets} of the same rows.
             weights: {task: (B,)} weights of these rows; a task that is not there has weight 1.
+            taught: {task: (B, ..., O)} A teacher's outputs, which stand for missing labels.
 
         Raises:
             UserError: The encoder gives features for each pixel or token, and the data one label
@@ -234,8 +270,12 @@ class Heads(nn.Module):
                     "label, or set pooled true for a label of the whole sample"
                 )
             rows = group.stack_weights(weights, stacked) if weights else None
-            sums.append(group.sum_per_task(group.task.losses(output, stacked), rows))
-            counts.append(group.sum_per_task(is_labelled(stacked), rows))
+            elements = group.task.losses(output, stacked)
+            known = is_labelled(stacked)
+            if taught and any(name in taught for name in group.names):
+                elements, known = group.fill_in(elements, stacked, output, taught, self.temperature)
+            sums.append(group.sum_per_task(elements, rows))
+            counts.append(group.sum_per_task(known, rows))
         return torch.cat(sums), torch.cat(counts)
 
     def label_counts(
@@ -253,6 +293,13 @@ class Heads(nn.Module):
             rows = group.stack_weights(weights, stacked) if weights else None
             counts.append(group.sum_per_task(is_labelled(stacked), rows))
         return torch.cat(counts)
+
+
+def name_heads(tasks: Iterable[str]) -> dict[str, str]:
+    """Returns {task: the name of its head as a module}: no module has that of an attribute."""
+    names = list(tasks)
+    taken = {*dir(Heads), *dir(nn.ModuleDict()), "paths", "groups", "tasks", "factors"}
+    return {name: free_name(name, taken, names) for name in names}
 
 
 def free_name(name: str, taken: Container[str], others: Container[str]) -> str:

@@ -93,7 +93,10 @@ class TrainingStep:
         if model.balancer.needs_lookahead:
             self._look_ahead(batch)
 
-        scheduled = model.runner.take_gradients(model, batch)
+        if model.meta is not None:
+            scheduled = model.meta.take_gradients(model, batch)
+        else:
+            scheduled = model.runner.take_gradients(model, batch)
         if scheduled is not None:
             totals_2T = scheduled.totals_2T
             loss = SurrogateLoss.apply(scheduled.value, scheduled.gradients, *scheduled.parameters)
@@ -115,10 +118,8 @@ class TrainingStep:
 
     def _loss_sums(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Runs the network; returns sums of losses and counts of labels on this rank, both (T,)."""
-        model = self.model
-        features = model.runner.features(model, batch.inputs)
-        outputs = model.runner.outputs(model, features)
-        return model.heads.loss_sums(outputs, batch.targets, batch.weights)
+        outputs, rows = self.model.run(batch)
+        return self.model.heads.loss_sums(outputs, rows.targets, rows.weights, rows.taught)
 
     def weigh_losses(self, sums_T: Tensor, counts_T: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Weighs the losses by a balancer that looks at their values.
@@ -180,7 +181,9 @@ class TrainingStep:
 
         activations = HeadActivations(copies_weights=model.runner.frees_weights)
         outputs, _ = model.heads.record(model.runner.cast_features(model, apart), activations)
-        sums_T, counts_T = model.heads.loss_sums(outputs, batch.targets, batch.weights)
+        sums_T, counts_T = model.heads.loss_sums(
+            outputs, batch.targets, batch.weights, batch.taught
+        )
         totals_2T = torch.stack([sums_T.detach(), counts_T])
         return activations.backward(sums_T.sum()), totals_2T
 

@@ -23,6 +23,7 @@ def remove_labels(batch: Batch, names: Iterable[str]) -> None:
     for name in names:
         target = batch.targets[name]
         missing[name] = torch.full_like(target, nan if target.is_floating_point() else MISSING)
+        batch.taught.pop(name, None)
     batch.targets = batch.targets | missing
 
 

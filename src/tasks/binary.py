@@ -1,6 +1,6 @@
 """One of two classes."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -12,6 +12,7 @@ from torchmetrics import MetricCollection
 
 from src.errors import UserError
 from src.tasks.decisions import MIDDLE, Scores, compute_decision_metrics, find_best_thresholds
+from src.tasks.distilling import compare_probabilities
 from src.tasks.ensembling import mix_logits, name_spread
 from src.tasks.label_count import LabelCount
 from src.tasks.labels import (
@@ -99,8 +100,17 @@ class BinaryClassification(Task):
     def out_features(self) -> int:
         return 1
 
+    @property
+    def output_names(self) -> tuple[Hashable, ...]:
+        return (f"{self.classes[1]}, not {self.classes[0]}",)
+
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return binary_losses(outputs.squeeze(-1), targets, self.pos_weight)
+
+    def distil(
+        self, outputs: Tensor, taught: Tensor, targets: Tensor, temperature: float
+    ) -> Tensor:
+        return compare_probabilities(outputs, taught, temperature).squeeze(-1)
 
     # -- metrics -----------------------------------------------------------------------------------
     def build_metrics(self) -> MetricCollection:

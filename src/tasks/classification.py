@@ -1,6 +1,6 @@
 """One of several classes."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from src.errors import UserError
+from src.tasks.distilling import compare_classes
 from src.tasks.ensembling import mix_log_probabilities, name_spread
 from src.tasks.label_count import LabelCount
 from src.tasks.labels import (
@@ -83,6 +84,10 @@ class Classification(Task):
     def out_features(self) -> int:
         return len(self.classes)
 
+    @property
+    def output_names(self) -> tuple[Hashable, ...]:
+        return self.classes
+
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         weights = None
         if self.class_weights:
@@ -95,6 +100,13 @@ class Classification(Task):
             reduction="none",
             label_smoothing=self.label_smoothing,
         ).view_as(targets)
+
+    def distil(
+        self, outputs: Tensor, taught: Tensor, targets: Tensor, temperature: float
+    ) -> Tensor:
+        if not self._has_probabilities:
+            return super().distil(outputs, taught, targets, temperature)
+        return compare_classes(outputs, taught, temperature)
 
     # -- metrics -----------------------------------------------------------------------------------
     def build_metrics(self) -> MetricCollection:

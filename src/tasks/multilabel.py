@@ -1,6 +1,6 @@
 """Several yes-or-no labels at once."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -19,6 +19,7 @@ from src.tasks.decisions import (
     find_best_thresholds,
     weigh_labels,
 )
+from src.tasks.distilling import compare_probabilities
 from src.tasks.ensembling import mix_logits, name_spread
 from src.tasks.label_count import LabelCount
 from src.tasks.labels import (
@@ -115,8 +116,17 @@ class MultilabelClassification(Task):
     def out_features(self) -> int:
         return len(self.labels)
 
+    @property
+    def output_names(self) -> tuple[Hashable, ...]:
+        return self.labels
+
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return binary_losses(outputs, targets, self.pos_weight)
+
+    def distil(
+        self, outputs: Tensor, taught: Tensor, targets: Tensor, temperature: float
+    ) -> Tensor:
+        return compare_probabilities(outputs, taught, temperature)
 
     # -- metrics -----------------------------------------------------------------------------------
     def build_metrics(self) -> MetricCollection:

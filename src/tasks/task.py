@@ -19,6 +19,7 @@ from torchmetrics import MetricCollection
 
 from src.errors import UserError
 from src.tasks.added_metrics import EvaluationRows, MetricSpec
+from src.tasks.distilling import Distilling
 from src.tasks.ensembling import Ensembling
 from src.tasks.head import Head, PooledHead
 from src.tasks.keys import to_key
@@ -46,7 +47,7 @@ def make_constant(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Ensembling, WithAddedMetrics, ABC):
+class Task(Ensembling, Distilling, WithAddedMetrics, ABC):
     """Base of all task kinds: a frozen description that builds the modules a model needs.
 
     A class that defines ``losses`` may list in ``not_in_loss`` which fields that method does not
@@ -91,6 +92,8 @@ class Task(Ensembling, WithAddedMetrics, ABC):
     # metrics of the kind, and those of them where less is better
     metric_names: ClassVar[tuple[str, ...]] = ()
     minimised: ClassVar[tuple[str, ...]] = ()
+    # fields that training labels set, and by which outputs are scaled
+    scale_fields: ClassVar[tuple[str, ...]] = ()
     # fields that a validation sets where nobody has
     set_by_validation: ClassVar[tuple[str, ...]] = ()
 
@@ -163,6 +166,11 @@ class Task(Ensembling, WithAddedMetrics, ABC):
     @abstractmethod
     def out_features(self) -> int:
         """Width O of the head's output."""
+
+    @property
+    def output_names(self) -> tuple[Hashable, ...]:
+        """Names of the outputs: in two tasks of a kind, outputs of one name mean the same."""
+        return tuple(range(self.out_features))
 
     def head(self, features: int) -> Head:
         """Builds the head: (..., features) -> (..., O); of a pooled task (B, ..., features)."""
