@@ -2,9 +2,9 @@
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from math import isnan
 from typing import TYPE_CHECKING, Any, Literal
 
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -14,18 +14,25 @@ from src.batch import Batch, InputShape
 from src.checkpoint import choose_weights
 from src.models.encoders import MLP, Encoder
 from src.models.evaluation import Evaluation
+from src.models.feature_selection import Selection
+from src.models.meta import Meta
 from src.models.network import MultiTaskNetwork
 from src.models.optimisation import (
+    AT_VALIDATION,
+    EvaluationWeights,
     WarmupCosine,
+    choose_training_weights,
     optimizer_and_schedule,
     parameter_groups,
-    refuse_bad_settings,
+    show_scores,
+    try_settings,
 )
 from src.models.padding import hide_padding
 from src.models.settings import check_network, check_same_tasks, check_settings, fixed_weights
 from src.models.sharing import EncoderFactory, HardSharing, Sharing
 from src.models.step import TrainingStep
 from src.models.stopped import drop_gradients
+from src.models.transfer.retention import Retention
 from src.tasks import Task
 
 if TYPE_CHECKING:
@@ -44,6 +51,8 @@ class MultiTaskModel(MultiTaskNetwork):
         encoder: Makes an encoder from the input shape.
         sharing: Makes the sharing architecture from an encoder factory and the task names.
         balancer: Makes the balancer from {task: likelihood of its loss}.
+        select: Makes what learns which inputs each task needs, such as StochasticGates; None for
+            none.
         optimizer: Makes the optimizer from parameter groups; any torch optimizer.
         scheduler: Makes the learning-rate schedule from the optimizer; any torch scheduler, or None
             for a constant rate.
@@ -55,6 +64,8 @@ class MultiTaskModel(MultiTaskNetwork):
         checkpoint_activations: Keep of each stage its inputs alone, and compute it once more in the
             backward pass: less memory.
         weights: {task: fixed weight}, in place of what the task says.
+        meta: Learns from episodes of a few rows each, as the data Episodes gives them: MAML, ANIL,
+            Reptile or Prototypes; None learns from rows.
         seed: Seed of the initial weights and of dropout; the command line links it to
             --seed_everything.
     """
@@ -66,6 +77,7 @@ class MultiTaskModel(MultiTaskNetwork):
         encoder: Callable[[InputShape], Encoder] = MLP,
         sharing: Callable[[EncoderFactory, Sequence[str]], Sharing] = HardSharing,
         balancer: Callable[[Mapping[str, str]], Balancer] = StaticWeights,
+        select: Callable[[Sharing, InputShape], Selection] | None = None,
         optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
         scheduler: Callable[[Optimizer], LRScheduler | ReduceLROnPlateau] | None = WarmupCosine,
         scheduler_interval: Literal["step", "epoch"] | None = None,
@@ -73,12 +85,14 @@ class MultiTaskModel(MultiTaskNetwork):
         stage_decay: float = 1.0,
         checkpoint_activations: bool = False,
         weights: dict[str, float] | None = None,
+        meta: Callable[[Mapping[str, Task]], Meta] | None = None,
         seed: int = 0,
     ) -> None:
         check_settings(tasks, lr_multipliers or {}, stage_decay)
-        refuse_bad_settings(optimizer)
+        multipliers = lr_multipliers or {}
+        grouping = try_settings(optimizer, scheduler, multipliers, stage_decay, tasks)
         super().__init__(
-            tasks, input_shape, encoder, sharing, balancer, checkpoint_activations, seed
+            tasks, input_shape, encoder, sharing, balancer, select, checkpoint_activations, seed
         )
         self.lr_multipliers = lr_multipliers or {}
         self.stage_decay = stage_decay
@@ -86,7 +100,11 @@ class MultiTaskModel(MultiTaskNetwork):
         self.weights = fixed_weights(tasks, weights or {})
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
+        self.grouping = grouping
+        self.evaluation_weights = EvaluationWeights()
 
+        # what keeps a run that starts from another from forgetting
+        self.retention: Retention | None = None
         # tasks that train no longer
         self.stopped: tuple[str, ...] = ()
         # the optimizer step whose weights are taken of a checkpoint that holds several sets
@@ -125,10 +143,31 @@ class MultiTaskModel(MultiTaskNetwork):
         """Prepares the step, and checks the settings against the Trainer's."""
         self.check(self.trainer.accumulate_grad_batches)
         self.step.start()
+        if self.retention is not None:
+            self.retention.prepare(self)
+
+    def on_train_start(self) -> None:
+        """Begins with the weights that train."""
+        self.evaluation_weights.start(self.trainer)
+
+    def on_train_end(self) -> None:
+        """Ends with the weights that count."""
+        self.evaluation_weights.put_in(self.trainer)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Makes the randomness of the step a function of (seed, step)."""
+        """Lets a teacher see the batch, and makes the step's randomness one of (seed, step)."""
+        if self.retention is not None:
+            self.retention.teach(batch)
         self.step.seed_randomness(batch)
+        if self.selection is not None:
+            batches = self.trainer.num_training_batches
+            self.selection.begin_step(self.current_epoch + batch_idx / batches)
+
+    def retain(self, retention: Retention) -> None:
+        """Keeps from now on what the run started from, see ``Retention``."""
+        self.retention = retention
+        if retention.anchor is not None:
+            self.penalties.append(retention.anchor.penalty)
 
     def stop_tasks(self, names: Collection[str]) -> None:
         """Trains these tasks no longer: their heads stay, and their losses do not count."""
@@ -147,6 +186,10 @@ class MultiTaskModel(MultiTaskNetwork):
     ) -> None:
         """Steps; a balancer that asks for it then sees the losses of the same batch once more."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.selection is not None:
+            groups = optimizer.param_groups
+            rates = {id(p): float(group["lr"]) for group in groups for p in group["params"]}
+            self.selection.finish_step(rates, self.runner.shards)
         self.step.finish()
 
     def configure_gradient_clipping(
@@ -180,6 +223,14 @@ class MultiTaskModel(MultiTaskNetwork):
         """{task: score} of the latest evaluation; NaN where no label defines it."""
         return self.evaluation.scores if self.evaluation is not None else {}
 
+    def on_validation_start(self) -> None:
+        """Puts the weights that count in place, where these are not the ones that train."""
+        self.evaluation_weights.put_in(self.trainer)
+
+    def on_validation_end(self) -> None:
+        """Puts the weights that train back, once callbacks have saved those that count."""
+        self.evaluation_weights.take_out(self.trainer)
+
     def on_validation_epoch_start(self) -> None:
         """Begins an evaluation."""
         self.evaluation = Evaluation(self)
@@ -193,19 +244,20 @@ class MultiTaskModel(MultiTaskNetwork):
         """Logs val/<task>/loss, val/<task>/<metric> and val/score, a mean of the tasks' scores.
 
         Thresholds of tasks are chosen here, from the rows of all ranks; accuracy and F1 are taken
-        at those thresholds, and flattered by the choice. A plateau schedule sees the score.
+        at those thresholds, and flattered by the choice. Plateau schedules see the scores.
         """
         assert self.evaluation is not None
         checking = self.trainer.sanity_checking
         values = self.evaluation.finish("val", choose=not checking)
 
+        if self.selection is not None:
+            with self.runner.gather_weights(self.sharing):
+                values |= self.selection.measure_tasks()
+
         # Lightning draws them at 'step': beside the losses of the same weights
         self.log_dict({**values, "step": self.trainer.global_step}, rank_zero_only=False)
-        if checking or isnan(values["val/score"]):
-            return
-        for config in self.trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, ReduceLROnPlateau):
-                config.scheduler.step(values["val/score"])
+        if not checking:
+            show_scores(self.trainer, self.scores, values["val/score"])
 
     def on_test_epoch_start(self) -> None:
         """Begins an evaluation."""
@@ -223,29 +275,22 @@ class MultiTaskModel(MultiTaskNetwork):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the row numbers (B,) and {task: outputs}, NaN at the padding of sequences."""
-        return batch.ids, hide_padding(self(batch.inputs), batch.inputs)
+        outputs, rows = self.run(batch)
+        return rows.ids, hide_padding(self.heads.split(outputs), rows.inputs)
 
     # -- optimisation ------------------------------------------------------------------------------
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Returns the optimizer's groups by name, for a learning rate."""
-        encoder = dict(self.sharing.named_parameters())
-        heads = {name: list(self.heads[name].parameters()) for name in self.tasks}
-        balancer = list(self.balancer.parameters())
-        return parameter_groups(encoder, heads, balancer, self.lr_multipliers, self.stage_decay, lr)
+        found = parameter_groups(self, lr, self.grouping)
+        return found if self.meta is None else [*found, *self.meta.parameter_groups(lr)]
 
     def configure_optimizers(self) -> Any:
         """Builds the optimizer on named groups, and the schedule."""
-        return optimizer_and_schedule(
-            self.parameter_groups,
-            self.make_optimizer,
-            self.make_scheduler,
-            self.scheduler_interval,
-            lambda: self.trainer.estimated_stepping_batches,
-        )
+        return optimizer_and_schedule(self)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Moves the schedule; one that waits for a plateau moves when a validation ends."""
-        if not isinstance(scheduler, ReduceLROnPlateau):
+        if not isinstance(scheduler, AT_VALIDATION):
             super().lr_scheduler_step(scheduler, metric)
 
     # -- checkpoints -------------------------------------------------------------------------------
@@ -258,6 +303,8 @@ class MultiTaskModel(MultiTaskNetwork):
         # of a task whose best epoch came earlier, a callback has put in the values of that epoch
         checkpoint["metrics"] = latest | checkpoint.get("metrics", {})
         checkpoint["tasks"] = described | checkpoint.get("tasks", {})
+        names = (name for name, _ in self.named_parameters())
+        self.evaluation_weights.add_to(checkpoint, self.trainer, names)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over the thresholds that validation chose; refuses a checkpoint of other tasks.
@@ -271,3 +318,5 @@ class MultiTaskModel(MultiTaskNetwork):
         }
         if self.step_of_weights is not None:
             checkpoint["state_dict"] = choose_weights(checkpoint, self.step_of_weights)
+        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            choose_training_weights(checkpoint)

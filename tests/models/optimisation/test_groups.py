@@ -31,8 +31,8 @@ def built(sharing=HardSharing, balancer=StaticWeights, encoder=MLP, **settings):
         partial(encoder, width=8, depth=2),
         sharing,
         balancer,
-        partial(SGD, lr=0.5),
-        None,
+        optimizer=partial(SGD, lr=0.5),
+        scheduler=None,
         **settings,
     )
     model._trainer = L.Trainer(
