@@ -330,6 +330,9 @@ def run_together(
     else:
         x = batched_linear(torch.stack(list(features), -2).to(weight.device), weight, bias)
     if activations is not None:
+        if not x.requires_grad:
+            # these heads are frozen, and the encoder still needs the gradients at their outputs
+            x = x.detach().requires_grad_()
         activations.add_first_layer(x, weight)
     for layer in layers[1:]:
         weight, bias = stack_layers(layer)

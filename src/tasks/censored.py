@@ -49,6 +49,7 @@ class CensoredRegression(Standardised, Task):
 
     label_forms: ClassVar[tuple[str, ...]] = ("bound",)
     not_in_loss: ClassVar[tuple[str, ...]] = ("mean", "std")
+    scale_fields: ClassVar[tuple[str, ...]] = ("mean", "std")
     event_dims: ClassVar[int] = 1
     metric_names: ClassVar[tuple[str, ...]] = (*ERRORS, "right_side")
     minimised: ClassVar[tuple[str, ...]] = ("mae", "rmse")

@@ -55,6 +55,7 @@ class Counts(Task):
 
     column_settings: ClassVar[tuple[str, ...]] = ("offset",)
     not_in_loss: ClassVar[tuple[str, ...]] = ("offset", "rate", "mean")
+    scale_fields: ClassVar[tuple[str, ...]] = ("rate", "mean")
     event_dims: ClassVar[int] = 1
     metric_names: ClassVar[tuple[str, ...]] = ("poisson_deviance", "mae", "d2")
     minimised: ClassVar[tuple[str, ...]] = ("poisson_deviance", "mae")

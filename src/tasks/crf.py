@@ -33,6 +33,9 @@ class CrfHead(Head):
         self.starts = nn.Parameter(torch.zeros(classes))
         self.transitions = nn.Parameter(torch.zeros(classes, classes))
 
+    def output_axes(self) -> dict[str, tuple[int, ...]]:
+        return super().output_axes() | {"starts": (0,), "transitions": (0, 1)}
+
     def forward(self, features: Tensor) -> Tensor:
         """Returns the log potentials, in fp32 at least."""
         emissions = super().forward(features)

@@ -23,6 +23,11 @@ class Head(nn.Sequential):
         """The linear layers, input side first."""
         return [layer for layer in self if isinstance(layer, nn.Linear)]
 
+    def output_axes(self) -> dict[str, tuple[int, ...]]:
+        """Returns {entry of the state: its dimensions along which each output has a place}."""
+        last = len(self) - 1
+        return {f"{last}.weight": (0,), f"{last}.bias": (0,)}
+
 
 class PooledHead(Head):
     """A head that reads the mean over the places of a sample: (B, ..., features) -> (B, outputs).

@@ -1,6 +1,6 @@
 """One of several classes that have an order, such as grades."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -80,6 +80,10 @@ class Ordinal(Classification):
     @property
     def out_features(self) -> int:
         return len(self.classes) - 1
+
+    @property
+    def output_names(self) -> tuple[Hashable, ...]:
+        return tuple(f"{self.method} above {label}" for label in self.classes[:-1])
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         mask = is_labelled(targets)

@@ -1,6 +1,6 @@
 """Several quantiles of a number, so that a prediction comes with an interval."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Self
@@ -45,6 +45,7 @@ class Quantiles(Standardised, Task):
     """
 
     not_in_loss: ClassVar[tuple[str, ...]] = ("mean", "std")
+    scale_fields: ClassVar[tuple[str, ...]] = ("mean", "std")
     likelihood: ClassVar[str] = "laplace"
     minimised: ClassVar[tuple[str, ...]] = ("pinball", "mae")
 
@@ -97,6 +98,10 @@ class Quantiles(Standardised, Task):
     @property
     def out_features(self) -> int:
         return len(self.levels)
+
+    @property
+    def output_names(self) -> tuple[Hashable, ...]:
+        return self.levels
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         mask = is_labelled(targets)

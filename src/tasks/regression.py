@@ -1,6 +1,6 @@
 """One or several numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -50,6 +50,7 @@ class Regression(Task):
     """
 
     not_in_loss: ClassVar[tuple[str, ...]] = ("names", "mean", "std")
+    scale_fields: ClassVar[tuple[str, ...]] = ("mean", "std")
     minimised: ClassVar[tuple[str, ...]] = ("mae", "rmse")
     metric_names: ClassVar[tuple[str, ...]] = ("mae", "rmse", "r2")
 
@@ -125,6 +126,10 @@ class Regression(Task):
     @property
     def out_features(self) -> int:
         return self.values_per_label
+
+    @property
+    def output_names(self) -> tuple[Hashable, ...]:
+        return self.names or ("",)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         mask = is_labelled(targets)

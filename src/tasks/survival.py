@@ -1,6 +1,6 @@
 """The time until an event, which for some rows is only known to be later than a time."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Self
@@ -139,6 +139,10 @@ class Survival(Task):
     @property
     def out_features(self) -> int:
         return len(self.ends)
+
+    @property
+    def output_names(self) -> tuple[Hashable, ...]:
+        return tuple(pairwise((0.0, *self.ends)))
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         mask = is_labelled(targets)

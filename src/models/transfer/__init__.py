@@ -1,0 +1,1 @@
+"""Starting a model from a trained one, and training parts of it."""

@@ -1,0 +1,200 @@
+"""The architecture of a model from that of a trained one, with other tasks or another encoder."""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from src.errors import UserError
+from src.models.network import MultiTaskNetwork
+from src.models.sharing.sharing import owner_names
+from src.models.transfer.named_tensors import Copied, NamedTensor, copy_by_name, fits, name_all
+from src.models.transfer.report import PartReport
+from src.models.transfer.source import Source
+from src.models.transfer.task_axes import Key, TaskAxes, find_task_axes
+
+Entries = dict[Key, NamedTensor]
+ENCODER = "encoder"
+
+
+def name_part(key: Key) -> str:
+    """Returns the part that an entry of an architecture belongs to."""
+    return ENCODER if key[0] == ENCODER else f"sharing.{key[0]}"
+
+
+def start_sharing(
+    model: MultiTaskNetwork, source: Source, wanted: Sequence[str] | None
+) -> list[PartReport]:
+    """Fills the parts of an architecture from a source.
+
+    Args:
+        model: The model, built.
+        source: The source.
+        wanted: The parts that are to be filled; None for all.
+
+    Raises:
+        UserError: A part differs from that of the source in more than its tasks.
+    """
+    ours, theirs = name_states(model, source)
+    parts = list(dict.fromkeys(map(name_part, ours)))
+    others = list(dict.fromkeys(map(name_part, theirs)))
+    reports = []
+    matched: dict[str, list[Key]] = {}
+    for part in parts:
+        if wanted is not None and part not in wanted:
+            reports.append(PartReport(part, "fresh", "not among init_from.parts"))
+        elif part not in others:
+            reports.append(PartReport(part, "fresh", describe_lack(model, source)))
+        else:
+            matched[part] = match_part(part, ours, theirs, model, source)
+
+    # every part fits before any is changed
+    for part, keys in matched.items():
+        reports.append(copy_part(part, keys, ours, theirs, model, source))
+    if not matched and (wanted is None or set(wanted) & set(parts)):
+        raise UserError(
+            f"{source.path}: shares by {source.sharing or 'another architecture'}, and this run by "
+            f"{type(model.sharing).__name__}, which has no part of the same kind: take the same "
+            "--model.sharing, or one with a single encoder as HardSharing, MTAN and TaskAdapters"
+        )
+    reports += [PartReport(p, "dropped", "this run has none") for p in others if p not in parts]
+    return sorted(reports, key=lambda report: [*parts, *others].index(report.part))
+
+
+def describe_lack(model: MultiTaskNetwork, source: Source) -> str:
+    """Says why a part is not among those of the source."""
+    if source.sharing is None or source.sharing == type(model.sharing).__name__:
+        return "the source has none"
+    return f"the source shares by {source.sharing}"
+
+
+def name_states(model: MultiTaskNetwork, source: Source) -> tuple[Entries, Entries]:
+    """Names the entries of the architectures of a model and of a source, after tasks."""
+    state = model.sharing.state_dict()
+    there = source.entries("sharing.")
+    if source.sharing not in (None, type(model.sharing).__name__):
+        return name_plainly(state), name_other_encoder(state, there)
+    if model.sharing.one_feature or list(source.tasks) == list(model.tasks):
+        return name_plainly(state), name_plainly(there)
+    axes = find_axes(model, source)
+    return axes.describe(state, list(model.tasks)), axes.describe(there, list(source.tasks))
+
+
+def name_plainly(state: Mapping[str, Tensor]) -> Entries:
+    """Names entries as they are."""
+    return {tuple(name.split(".")): NamedTensor(tensor) for name, tensor in state.items()}
+
+
+def name_other_encoder(state: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> Entries:
+    """Names the entries of another architecture, whose one encoder may stand in for that of ours.
+
+    An architecture that changes the weights of its encoder as it runs has them with a dimension of
+    length 1 in front.
+    """
+    found: Entries = {}
+    for name, tensor in there.items():
+        ours = state.get(name)
+        if ours is not None and name.startswith(f"{ENCODER}."):
+            if ours.shape == (1, *tensor.shape):
+                tensor = tensor[None]
+            elif tensor.shape == (1, *ours.shape):
+                tensor = tensor[0]
+        found[tuple(name.split("."))] = NamedTensor(tensor)
+    return found
+
+
+def find_axes(model: MultiTaskNetwork, source: Source) -> TaskAxes:
+    """Finds where tasks lie in the architecture.
+
+    Raises:
+        UserError: Its settings are for the model's tasks alone.
+    """
+    make_encoder = partial(model.make_encoder, model.input_shape)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return find_task_axes(partial(model.make_sharing, make_encoder))
+    except UserError:
+        raise UserError(
+            f"{source.path}: has the tasks {name_all(list(source.tasks))}, and this run "
+            f"{name_all(list(model.tasks))}; the settings of {type(model.sharing).__name__} name "
+            "tasks, so that its weights cannot move to others: keep the tasks and their order"
+        ) from None
+
+
+def find_tasks(labels: Iterable[Hashable]) -> list[str]:
+    """Returns the tasks that labels of positions name."""
+    tasks = [label[0] for label in labels if isinstance(label, tuple) and label[0]]
+    return [str(task) for task in dict.fromkeys(tasks)]
+
+
+def match_part(
+    part: str, ours: Entries, theirs: Entries, model: MultiTaskNetwork, source: Source
+) -> list[Key]:
+    """Returns the entries of a part that both have.
+
+    Raises:
+        UserError: They differ in more than their tasks.
+    """
+    here = [key for key in ours if name_part(key) == part]
+    there = [key for key in theirs if name_part(key) == part]
+    alone = [(key, "this run has", source.path) for key in here if key not in theirs]
+    alone += [(key, f"{source.path} has", "this run") for key in there if key not in ours]
+    for key, has, lacks in alone:
+        # modules of a task come and go with it
+        if not find_tasks(key):
+            raise UserError(
+                f"{source.path}: does not fit this run: {has} {spell(key)}, and {lacks} has none: "
+                "take the same encoder, as deep as there"
+            )
+    both = [key for key in here if key in theirs]
+    for key in both:
+        if not fits(ours[key], theirs[key]):
+            raise UserError(
+                f"{source.path}: does not fit this run: {spell(key)} is of shape "
+                f"{tuple(theirs[key].tensor.shape)} there, and "
+                f"{tuple(ours[key].tensor.shape)} here"
+            )
+    return both
+
+
+def spell(key: Key) -> str:
+    """Returns the name of an entry for people."""
+    return ".".join(str(part[0]) if isinstance(part, tuple) else str(part) for part in key)
+
+
+def copy_part(
+    part: str,
+    keys: Sequence[Key],
+    ours: Entries,
+    theirs: Entries,
+    model: MultiTaskNetwork,
+    source: Source,
+) -> PartReport:
+    """Fills the entries of a part, and says what is new in it and what is gone."""
+    # entries are in the order of the state
+    names = dict(zip(ours, model.sharing.state_dict(), strict=True))
+    owners = owner_names(model.sharing)
+    new: set[str] = set()
+    gone: set[str] = set()
+    crosses = False
+    for key in keys:
+        copied = copy_by_name(ours[key], theirs[key])
+        new |= set(find_tasks(copied.new))
+        gone |= set(find_tasks(copied.gone))
+        is_shared = len(owners.get(names[key], ())) > 1
+        crosses |= is_shared and copied != Copied()
+    for entries, others, tasks in ((ours, theirs, new), (theirs, ours, gone)):
+        for key in entries:
+            if name_part(key) == part and key not in others:
+                tasks |= set(find_tasks(key))
+                crosses |= len(owners.get(names.get(key, ""), ())) > 1
+
+    why = []
+    if new:
+        why.append(f"new: {name_all([task for task in model.tasks if task in new])}")
+    if gone:
+        why.append(f"gone: {name_all([task for task in source.tasks if task in gone])}")
+    if crosses:
+        why.append("tasks read each other here, so that predictions change")
+    return PartReport(part, "grown" if new else "kept", "; ".join(why))
