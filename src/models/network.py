@@ -16,6 +16,7 @@ from src.models.cost import describe_cost
 from src.models.encoders import Encoder
 from src.models.encoders.encoder import check_each
 from src.models.evaluation import Evaluation
+from src.models.feature_selection import Selection, check_closing
 from src.models.heads import Heads
 from src.models.own_weights import list_own_weights
 from src.models.sharing import EncoderFactory, Sharing, StackedEncoders, check_owners
@@ -37,6 +38,8 @@ class MultiTaskNetwork(LeanModule):
         encoder: Makes an encoder from the input shape.
         sharing: Makes the sharing architecture from an encoder factory and the task names.
         balancer: Makes the balancer from {task: likelihood of its loss}.
+        select: Makes what learns which inputs a task needs, around the sharing architecture; None
+            for none.
         checkpoint_activations: Whether stages keep their inputs alone for the backward pass.
         seed: Seed of the initial weights.
 
@@ -56,6 +59,7 @@ class MultiTaskNetwork(LeanModule):
         encoder: Callable[[InputShape], Encoder],
         sharing: Callable[[EncoderFactory, Sequence[str]], Sharing],
         balancer: Callable[[Mapping[str, str]], Balancer],
+        select: Callable[[Sharing, InputShape], Selection] | None,
         checkpoint_activations: bool,
         seed: int,
     ) -> None:
@@ -67,6 +71,7 @@ class MultiTaskNetwork(LeanModule):
         self.make_encoder = check_each(encoder)
         self.make_sharing = sharing
         self.make_balancer = balancer
+        self.make_selection = select
         self.penalties: list[Callable[[], Tensor | None]] = []
         self.runner: Runner = Runner()
         self.chosen_tasks = dict(tasks)
@@ -82,6 +87,10 @@ class MultiTaskNetwork(LeanModule):
             torch.set_default_dtype(torch.float32)  # a run in fp64 starts from the same numbers
             make_encoder = partial(self.make_encoder, self.input_shape)
             self.sharing = self.make_sharing(make_encoder, list(self.tasks))
+            if self.make_selection is not None:
+                selection = self.make_selection(self.sharing, self.input_shape)
+                check_closing(selection, self.input_shape)
+                self.sharing = selection
             self.heads = Heads(self.tasks, self.sharing.feature_sizes)
             check_owners(self.sharing, self.input_shape.example())
         torch.set_default_dtype(precision)
@@ -105,6 +114,11 @@ class MultiTaskNetwork(LeanModule):
         }
         self.metrics = nn.ModuleDict(metrics)
         self.evaluation: Evaluation | None = None
+
+    @property
+    def selection(self) -> Selection | None:
+        """What learns which inputs each task needs; None where nothing does."""
+        return self.sharing if isinstance(self.sharing, Selection) else None
 
     def parts(self) -> dict[str, nn.Module]:
         """Returns the modules that a strategy can place or shard, by path.
@@ -144,7 +158,10 @@ class MultiTaskNetwork(LeanModule):
     def notes(self) -> list[str]:
         """Returns a line each on how the tasks share, how they are balanced, and the score."""
         self.configure_model()
-        sharing = type(self.sharing).__name__
+        selection = self.selection
+        sharing = type(selection.architecture if selection else self.sharing).__name__
+        if selection is not None:
+            sharing += f" behind {type(selection).__name__}"
         level = self.balancer.level
         where = f", by gradients of the shared {level}" if level else ""
         if level == "parameters" and not any(True for _ in self.sharing.shared_parameters()):
