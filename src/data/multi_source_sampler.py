@@ -10,7 +10,7 @@ from torch import Tensor
 from src.data.stream import GlobalBatches
 from src.rng import make_generator
 
-Sampler = Literal["proportional", "temperature", "round_robin", "min_cycle", "max_cycle"]
+Sampler = Literal["proportional", "temperature", "shares", "round_robin", "min_cycle", "max_cycle"]
 TOGETHER = ("min_cycle", "max_cycle")  # each step holds a batch of every source
 
 
@@ -25,6 +25,7 @@ class MultiSourceBatches(GlobalBatches):
         sizes: Batch size of each source.
         sampler: How sources take turns, as in :class:`~src.data.sources.Sources`.
         temperature: T of the sampler ``temperature``, as in :class:`~src.data.sources.Sources`.
+        shares: The share of each source in the steps, of the sampler ``shares``.
         shuffle: Whether each epoch has new orders; otherwise rows come in order, and the turns of
             the sources are spread evenly.
         seed: Seed of the orders.
@@ -38,6 +39,7 @@ class MultiSourceBatches(GlobalBatches):
         temperature: float,
         shuffle: bool,
         seed: int = 0,
+        shares: Sequence[float] = (),
     ) -> None:
         super().__init__(sum(rows), max(sizes), shuffle, seed)
         starts = accumulate(rows, initial=0)
@@ -51,6 +53,11 @@ class MultiSourceBatches(GlobalBatches):
         elif sampler == "temperature":
             weights = [(n / max(rows)) ** (1 / temperature) for n in rows]
             self.turns = apportion(sum(batches), weights)
+        elif sampler == "shares":
+            # an epoch has each row of the largest share once
+            largest = max(range(len(rows)), key=lambda i: shares[i])
+            steps = batches[largest] / shares[largest]
+            self.turns = [round(steps * share) for share in shares]
         else:
             turns = min(batches) if sampler == "min_cycle" else max(batches)
             self.turns = [turns] * len(rows)

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ from src.data.datamodule import MultiTaskDataModule
 from src.data.multi_source_sampler import TOGETHER, MultiSourceBatches, Sampler
 from src.data.rows import BatchDataset, Split
 from src.data.stream import GlobalBatches
-from src.errors import UserError
+from src.errors import UserError, suggest_or_list
 from src.tasks import Task
 from src.tasks.dependence import rename_dependence
 
@@ -31,6 +32,9 @@ class Sources(MultiTaskDataModule):
     - ``temperature``: as many steps, where source i has the share n_i^(1/T) / sum_j n_j^(1/T), but
       at least one, in random order: the larger T, the more equal the shares (temperature-scaled
       mixing; Raffel et al., JMLR 2020);
+    - ``shares``: the steps of a source have the share that ``shares`` states, in random order; an
+      epoch has each row of the source with the largest share once, and a source of share 0 trains
+      nothing, but validates and tests;
     - ``round_robin``: the sources in turn, max_i B_i rounds;
     - ``min_cycle``: all sources in each step, min_i B_i steps;
     - ``max_cycle``: all sources in each step, max_i B_i steps.
@@ -42,6 +46,8 @@ class Sources(MultiTaskDataModule):
         sources: {name: data module}, each with its own batch size.
         sampler: How sources take turns in training.
         temperature: T of the sampler ``temperature``; other samplers have none.
+        shares: {source: its share of the steps} of the sampler ``shares``, which sum to 1; a source
+            that is not named has what the others leave.
         prefix: Whether each task's name begins with that of its source, for sources that have tasks
             of the same name.
         schema_path: A run's schema.json; the sources must read their columns as that run did.
@@ -55,6 +61,7 @@ class Sources(MultiTaskDataModule):
         sources: dict[str, MultiTaskDataModule],
         sampler: Sampler = "proportional",
         temperature: float = 2.0,
+        shares: dict[str, float] | None = None,
         prefix: bool = False,
         schema_path: str | None = None,
         eval_batch_size: int = 1024,
@@ -71,6 +78,8 @@ class Sources(MultiTaskDataModule):
             rank_zero_warn(
                 f"data.temperature has no effect: data.sampler is {sampler}, not temperature"
             )
+        if shares and sampler != "shares":
+            rank_zero_warn(f"data.shares has no effect: data.sampler is {sampler}, not shares")
 
         # a step holds a batch of each source, or of one of them
         sizes = [source.batch_size for source in sources.values()]
@@ -79,6 +88,7 @@ class Sources(MultiTaskDataModule):
         self.sources = sources
         self.sampler = sampler
         self.temperature = temperature
+        self.shares = complete_shares(shares or {}, list(sources)) if sampler == "shares" else []
         self.schema_path = schema_path
         self.prefixes = {name: f"{name}-" if prefix else "" for name in sources}
 
@@ -155,12 +165,13 @@ class Sources(MultiTaskDataModule):
     def training_batches(self, rows: BatchDataset, shuffle: bool) -> GlobalBatches:
         """Returns the sampler that lets the sources take turns."""
         assert isinstance(rows, MultiSourceDataset)
-        for name, number in zip(self.sources, rows.rows, strict=True):
-            if not number:
+        shares = self.shares or [1.0] * len(self.sources)
+        for name, number, share in zip(self.sources, rows.rows, shares, strict=True):
+            if not number and share:
                 raise UserError(f"data.sources.{name} has no rows to train on")
         sizes = [source.batch_size for source in self.sources.values()]
         return MultiSourceBatches(
-            rows.rows, sizes, self.sampler, self.temperature, shuffle, self.seed
+            rows.rows, sizes, self.sampler, self.temperature, shuffle, self.seed, self.shares
         )
 
     def notes(self) -> list[str]:
@@ -235,6 +246,25 @@ class Sources(MultiTaskDataModule):
                     f"{self.schema_path}: a run on several sources is opened on the files that it "
                     "was trained on, not on new or changed ones"
                 )
+
+
+def complete_shares(shares: Mapping[str, float], sources: Sequence[str]) -> list[float]:
+    """Returns the share of each source in the steps; one that is not named has what is left.
+
+    Raises:
+        UserError: Shares are of no source, or do not sum to 1.
+    """
+    for name, share in shares.items():
+        if name not in sources:
+            hint = suggest_or_list(name, sources)
+            raise UserError(f"data.shares names '{name}', which is no source; {hint}")
+        if not 0 <= share <= 1:
+            raise UserError(f"data.shares.{name} is {share}; a share is from 0 to 1")
+    left = 1 - sum(shares.values())
+    others = [name for name in sources if name not in shares]
+    if left < -1e-9 or (left > 1e-9 and not others):
+        raise UserError(f"data.shares sum to {1 - left:g}; shares of all sources sum to 1")
+    return [shares.get(name, max(left, 0) / max(len(others), 1)) for name in sources]
 
 
 def check_source(name: str, source: MultiTaskDataModule) -> None:

@@ -14,6 +14,7 @@ from src.data import MultiTaskDataModule, Rows, Table
 from src.data.concat import MultiSourceDataset
 from src.data.multi_source_sampler import MultiSourceBatches, apportion
 from src.data.sources import Sources
+from src.errors import UserError
 from src.rng import make_generator
 from src.tasks import MISSING, Classification, MultilabelClassification, Regression
 from tests.data.test_stream import as_rank, without_padding
@@ -228,6 +229,51 @@ def test_steps_by_temperature(temperature, counts):
         ).turns
         == counts
     )
+
+
+@pytest.mark.parametrize(
+    ("shares", "turns"),
+    [([0.8, 0.2], [20, 5]), ([1.0, 0.0], [20, 0]), ([0.25, 0.75], [30, 90])],
+)
+def test_an_epoch_by_shares_has_each_row_of_the_largest_share_once(shares, turns):
+    """200 rows in 20 batches beside 900 in 90."""
+    batches = MultiSourceBatches([200, 900], [10, 10], "shares", 2.0, True, 0, shares)
+    assert batches.turns == turns
+    steps = [batch.tolist() for batch in batches]
+    assert len(steps) == len(batches) == sum(turns)
+    largest = range(200) if turns[0] > turns[1] else range(200, 1100)
+    found = [row for step in steps for row in step if row in largest]
+    assert sorted(found) == list(largest)
+
+
+def test_a_source_of_share_0_only_validates_and_tests():
+    data = two(sampler="shares", shares={"b": 0.0})
+    rows = data.split("train")
+    assert data.shares == [1.0, 0.0]
+    batches = data.training_batches(rows, shuffle=True)
+    assert {int(row) for batch in batches for row in batch} == set(range(rows.rows[0]))
+    assert len(data.split("val")) == sum(data.split("val").rows)
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"c": 0.5}, "data.shares names 'c', which is no source"),
+        ({"a": 1.5}, "data.shares.a is 1.5; a share is from 0 to 1"),
+        ({"a": math.nan}, "data.shares.a is nan"),
+        ({"a": 0.5, "b": 0.2}, "data.shares sum to 0.7"),
+        ({"a": 0.8, "b": 0.4}, "data.shares sum to 1.2"),
+    ],
+)
+def test_bad_shares_are_named(shares, message):
+    with pytest.raises(UserError, match=message):
+        two(sampler="shares", shares=shares)
+
+
+def test_shares_that_are_not_named_have_what_is_left():
+    sources = {name: Line(name) for name in "abc"}
+    shares = Sources(sources, sampler="shares", shares={"b": 0.5}).shares
+    assert shares == [0.25, 0.5, 0.25]
 
 
 @settings(deadline=None)
@@ -560,6 +606,8 @@ def test_settings_without_effect_are_named():
     with pytest.warns(UserWarning, match=r"data.sources.a.num_workers has no effect"):
         Sources({"a": Line(num_workers=1)})
     two(temperature=3.0, sampler="temperature")
+    with pytest.warns(UserWarning, match=r"data.shares has no effect: data.sampler is min_cycle"):
+        two(shares={"a": 0.5}, sampler="min_cycle")
 
 
 def test_notes():
