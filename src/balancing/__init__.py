@@ -6,6 +6,7 @@ from src.balancing.autoscale import AutoScale
 from src.balancing.balancer import Balancer, LossBalancer, TaskLosses
 from src.balancing.cagrad import CAGrad
 from src.balancing.conflictfree import ConFIG
+from src.balancing.cosmos import COSMOS
 from src.balancing.dualbalance import DualBalance
 from src.balancing.dualproj import DualProj
 from src.balancing.dwa import DynamicWeightAverage
@@ -26,6 +27,7 @@ from src.balancing.imtl import ImpartialGradients, ImpartialLoss
 from src.balancing.mgda import MGDA
 from src.balancing.moco import MoCo
 from src.balancing.nash import FairGrad, NashMTL
+from src.balancing.pcd import PCD
 from src.balancing.pcgrad import PCGrad
 from src.balancing.random import RandomWeights
 from src.balancing.sdmgrad import SDMGrad
@@ -33,10 +35,14 @@ from src.balancing.static import StaticWeights
 from src.balancing.tchebycheff import SmoothTchebycheff
 from src.balancing.uncertainty import UncertaintyWeights
 from src.balancing.upgrad import UPGrad
+from src.balancing.uwso import UWSO
 
 __all__ = [
+    "COSMOS",
     "FAMO",
     "MGDA",
+    "PCD",
+    "UWSO",
     "AlignedMTL",
     "AutoLambda",
     "AutoScale",

@@ -47,12 +47,22 @@ class TaskLosses:
             task has loss 0.
         key: A number that is a function of (seed, step). A method seeds its random draws with it,
             so that all ranks, and a resumed run, draw the same.
+        preference_T: (T,) How much this step prefers each task, with sum 1, where the sharing
+            architecture takes a preference; else None.
     """
 
     local_T: Tensor
     global_T: Tensor
     present_T: Tensor
     key: int = 0
+    preference_T: Tensor | None = None
+
+    def prefer(self, weights_T: Tensor) -> Tensor:
+        """Returns weights (T, ...) times T and the preference, so that an even one leaves them."""
+        if self.preference_T is None:
+            return weights_T
+        factors_T = (len(weights_T) * self.preference_T).to(weights_T)
+        return weights_T * factors_T.view(-1, *[1] * (weights_T.ndim - 1))
 
 
 def make_example_losses(tasks: int) -> TaskLosses:
@@ -116,6 +126,8 @@ class Balancer(nn.Module, ABC):
             batch after the optimizer's step. Only a LossBalancer may ask for it.
         needs_lookahead: Whether :meth:`learn_from_lookahead` must be called before each step.
         lookahead_batches: The split that provides the other batch of a look ahead.
+        reads_preference: Whether the method itself weighs by the preference of a step. What the
+            others weigh is multiplied by it, in what tasks share and in their heads.
     """
 
     level: Level | None = None
@@ -124,6 +136,7 @@ class Balancer(nn.Module, ABC):
     needs_reevaluation: ClassVar[bool] = False
     needs_lookahead: ClassVar[bool] = False
     lookahead_batches: Literal["train", "val"] = "train"
+    reads_preference: ClassVar[bool] = False
 
     def __init__(self, tasks: Mapping[str, str]) -> None:
         super().__init__()
@@ -190,6 +203,8 @@ class LossBalancer(Balancer):
         weights_T = self.weigh(losses)
         shape = losses.local_T.shape
         weights_T = check_shape(self, "weigh", weights_T, shape, WEIGHT_OF_EACH)
+        if not self.reads_preference:
+            weights_T = losses.prefer(weights_T)
         weights_T = weights_T.to(losses.local_T)
         total = check_shape(self, "total", self.total(losses, weights_T), ())
         return total, weights_T.detach()

@@ -156,7 +156,7 @@ class GramianBalancer(CpuBalancer):
             G = G[places[:, None], places]
         problem = Problem(G, values[places], places, losses.key)
         shared = check_shape(self, "weigh", self.weigh(problem), places.shape, WEIGHT_OF_EACH)
-        shared_T = scatter(shared, places, T, 0.0).to(gram_TT)
+        shared_T = losses.prefer(scatter(shared, places, T, 0.0).to(gram_TT))
 
         own = self.head_weights(problem, shared)
         if own is None:
@@ -207,5 +207,5 @@ class GradientBalancer(CpuBalancer):
         self, rows_TN: Tensor, losses: TaskLosses, where: Coordinates = Coordinates()
     ) -> Tensor:
         """Returns the direction (N,)."""
-        direction_N = self.combine(rows_TN, losses, where)
+        direction_N = self.combine(losses.prefer(rows_TN), losses, where)
         return check_shape(self, "combine", direction_N, rows_TN.shape[1:])

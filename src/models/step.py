@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -59,6 +60,8 @@ class TrainingStep:
         weights_T: The weights of the losses, or of the tasks' gradients in what they share, in the
             latest step; None where the balancer has none.
         penalty: The sum of all penalties in the latest step; None where there is none.
+        preference_T: How much the latest step prefers each task, (T,); None where the sharing
+            architecture takes no preference.
         sums_2T: (2, T) Sums of losses and counts of labels over all ranks, in float64, since
             somebody last set them to zero.
     """
@@ -68,6 +71,7 @@ class TrainingStep:
         self.losses_T: Tensor | None = None
         self.weights_T: Tensor | None = None
         self.penalty: Tensor | None = None
+        self.preference_T: Tensor | None = None
         self.sums_2T = torch.zeros(2, len(model.names), dtype=torch.float64)
         self.micro_batches: MicroBatches | None = None
         self._before: tuple[Batch, TaskLosses] | None = None
@@ -204,8 +208,27 @@ class TrainingStep:
             inverse_T = inverse_T * fixed_T
             present_T = present_T & (fixed_T > 0)
         global_T = totals_2T[0] * inverse_T
-        key = (self.model.seed * LARGE_PRIME + self.model.trainer.global_step) % 2**63
-        return TaskLosses(global_T, global_T, present_T, key), inverse_T * replica()[1]
+        losses = TaskLosses(global_T, global_T, present_T, self.key, self.preference_T)
+        return losses, inverse_T * replica()[1]
+
+    @property
+    def key(self) -> int:
+        """A number that is a function of (seed, step), the same for all batches of a step."""
+        return (self.model.seed * LARGE_PRIME + self.model.trainer.global_step) % 2**63
+
+    def _draw_preference(self) -> None:
+        """Draws how much this step prefers each task."""
+        model = self.model
+        drawn = model.sharing.draw_preference(self.key, self._measure_progress)
+        # from the order of the architecture to the order of T
+        places = [model.sharing.tasks.index(name) for name in model.names]
+        self.preference_T = drawn[places].to(model.device)
+
+    def _measure_progress(self) -> float:
+        """Returns the share of the training's steps that are over; 1 where nobody knows."""
+        trainer = self.model.trainer
+        steps = trainer.estimated_stepping_batches
+        return min(trainer.global_step / steps, 1.0) if 0 < steps < inf else 1.0
 
     @cached_property
     def jacobian(self) -> ParameterJacobian:
@@ -245,8 +268,8 @@ class TrainingStep:
             self.seed_randomness(batch)  # the same units are dropped each time
             sums_T, counts_T = self._loss_sums(rows)
             totals_2T = global_sum(torch.stack([sums_T.detach(), counts_T]))
-            _, scale_T = self.normalise(totals_2T)
-            return sums_T * (scale_T / replica()[1])
+            weighted, scale_T = self.normalise(totals_2T)
+            return sums_T * weighted.prefer(scale_T / replica()[1])
 
         every = (*model.sharing.parameters(), *model.heads.parameters())
         trained = [p for p in every if p.requires_grad]

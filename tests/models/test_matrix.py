@@ -47,7 +47,14 @@ from src.models.sharing import (
     WeightedSharing,
 )
 from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression
-from tests.models.backward.test_levels import QUIET, Bent, Halves, reference, task_losses
+from tests.models.backward.test_levels import (
+    QUIET,
+    Bent,
+    Halves,
+    factors,
+    reference,
+    task_losses,
+)
 
 
 def three_groups(encoder, tasks):
@@ -221,7 +228,8 @@ def test_gradients_of_a_step(sharing, encoder, request):
         torch.manual_seed(3)
         if level is None:
             features = model.sharing(batch.inputs)
-            total = sum(task_losses(model, batch, features))
+            losses = task_losses(model, batch, features)
+            total = sum(f * loss for f, loss in zip(factors(model), losses, strict=True))
             expected = gradients_of(total, model)
         else:
             expected = reference(model, batch, level)

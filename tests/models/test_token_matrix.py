@@ -13,7 +13,7 @@ from src.balancing import StaticWeights
 from src.models import MultiTaskModel
 from src.models.encoders import Transformer
 from tests.integration.grid import Losses, cells, model_of
-from tests.models.backward.test_levels import QUIET, Halves, reference, task_losses
+from tests.models.backward.test_levels import QUIET, Halves, factors, reference, task_losses
 from tests.models.test_matrix import SHARINGS, gradients_of
 from tests.toy import bare_trainer
 from tests.toy_words import ToyWords
@@ -53,7 +53,8 @@ def test_gradients_of_a_step(sharing):
         model.training_step(batch, 0).backward()
         torch.manual_seed(3)
         if level == "losses":
-            total = sum(task_losses(model, batch, model.sharing(batch.inputs)))
+            losses = task_losses(model, batch, model.sharing(batch.inputs))
+            total = sum(f * loss for f, loss in zip(factors(model), losses, strict=True))
             expected = gradients_of(total, model)
         else:
             expected = reference(model, batch, level)

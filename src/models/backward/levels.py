@@ -88,6 +88,7 @@ class FeatureLevel:
             value = losses.global_T.sum()
 
         own_scale_T = scale_T if own_T is None else own_T.to(scale_T) * scale_T
+        own_scale_T = losses.prefer(own_scale_T)
         places, gradients = self.heads.of_heads(own_scale_T)
         loss = SurrogateLoss.apply(value, [dz.view_as(self.z), *gradients], self.z, *places)
         return loss, weights_T
@@ -176,6 +177,7 @@ class ParameterLevel:
         """
         wanted, weights_T, own_T = self._decide(losses, scale_T)
         own_scale_T = scale_T if own_T is None else own_T.to(scale_T) * scale_T
+        own_scale_T = losses.prefer(own_scale_T)
         places, gradients = self.heads.of_heads(own_scale_T)
         if self.jacobian.private:
             ups = [

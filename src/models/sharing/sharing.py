@@ -46,6 +46,7 @@ class Sharing(nn.Module, ABC):
         one_feature: Whether all tasks read the same features.
         reads_weights: Whether the architecture reads parameters of its encoders besides running
             them, so that a strategy cannot place stages elsewhere.
+        takes_preference: Whether it is one network for all preferences among the tasks.
 
     Args:
         encoder: Makes a fresh encoder at each call.
@@ -55,6 +56,7 @@ class Sharing(nn.Module, ABC):
     feature_sizes: dict[str, int]
     one_feature: bool = False
     reads_weights: bool = False
+    takes_preference: bool = False
 
     def __init__(self, encoder: EncoderFactory, tasks: Sequence[str]) -> None:
         super().__init__()
@@ -102,6 +104,22 @@ class Sharing(nn.Module, ABC):
         devices.
         """
         return None
+
+    def draw_preference(self, key: int, progress: Callable[[], float]) -> Tensor:
+        """Draws how much the next training step prefers each task, and runs by it from then on.
+
+        Args:
+            key: A number that is a function of (seed, step).
+            progress: Returns the share of the training that is over.
+
+        Returns:
+            (T,) with sum 1, on the CPU.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no preference")
+
+    def prefer(self, preference: Mapping[str, float]) -> None:
+        """Runs evaluation by a preference from now on, {task: a number}, with sum 1."""
+        raise NotImplementedError(f"{type(self).__name__} takes no preference")
 
     def on_epoch_end(self) -> None:
         """Runs at the end of each epoch of training, for architectures with a temperature."""

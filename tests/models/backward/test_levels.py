@@ -137,6 +137,12 @@ def task_losses(model, batch, features):
     return losses
 
 
+def factors(model):
+    """T times the preference of the step, by which what tasks share and their heads are weighed."""
+    preference = model.step.preference_T
+    return torch.ones(len(model.names)) if preference is None else len(preference) * preference
+
+
 def reference(model, batch, level):
     """{parameter: gradient} by one backward pass per task over everything."""
     features = model.sharing(batch.inputs)
@@ -152,7 +158,12 @@ def reference(model, batch, level):
         id(p): g
         for p, g in zip(
             own,
-            torch.autograd.grad(sum(losses), own, retain_graph=True, allow_unused=True),
+            torch.autograd.grad(
+                sum(f * loss for f, loss in zip(factors(model), losses, strict=True)),
+                own,
+                retain_graph=True,
+                allow_unused=True,
+            ),
             strict=True,
         )
     }
@@ -174,7 +185,7 @@ def reference(model, batch, level):
         here = present.numpy() & (G.diagonal() > 0)
         w = torch.zeros(len(J), dtype=torch.float64)
         w[here] = torch.from_numpy(0.5 + np.tanh(G[np.ix_(here, here)]).sum(1))
-        d = w @ J
+        d = (factors(model) * w) @ J
     if level == "features":
         found = torch.autograd.grad(places[0], shared, d.view_as(places[0]))
     else:
