@@ -102,7 +102,8 @@ class BinaryClassification(Task):
 
     @property
     def output_names(self) -> tuple[Hashable, ...]:
-        return (f"{self.classes[1]}, not {self.classes[0]}",)
+        condition = f" where {self.depends_on}" if self.entire_space else ""
+        return (f"{self.classes[1]}, not {self.classes[0]}{condition}",)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return binary_losses(outputs.squeeze(-1), targets, self.pos_weight)

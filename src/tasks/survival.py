@@ -62,6 +62,7 @@ class Survival(Task):
 
     label_forms: ClassVar[tuple[str, ...]] = ("number", "class")
     not_in_loss: ClassVar[tuple[str, ...]] = ("intervals", "ends", "names")
+    scale_fields: ClassVar[tuple[str, ...]] = ("ends",)
     event_dims: ClassVar[int] = 1
     metric_names: ClassVar[tuple[str, ...]] = ("concordance", "integrated_brier")
     minimised: ClassVar[tuple[str, ...]] = ("integrated_brier",)

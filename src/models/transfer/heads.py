@@ -1,13 +1,11 @@
 """Heads from the heads of a trained model: outputs are matched by name, whatever their order."""
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from src.errors import UserError
 from src.models.transfer.named_tensors import (
     Axis,
     Copied,
@@ -19,6 +17,7 @@ from src.models.transfer.named_tensors import (
 from src.models.transfer.report import PartReport
 from src.tasks import Regression, Task
 from src.tasks.head import Head
+from src.tasks.scale import restore_task
 
 
 def start_head(
@@ -34,23 +33,22 @@ def start_head(
         state: The state of the source's head.
     """
     part = f"heads.{name}"
-    kind = str(described.get("kind")).rpartition(".")[2]
-    if kind != type(task).__name__:
+    there = restore_task(task, described)
+    if there is None:
+        kind = str(described.get("kind")).rpartition(".")[2]
         return PartReport(part, "fresh", f"it was a {kind}, and is a {type(task).__name__}")
-    try:
-        there = restore_task(task, described)
-    except (UserError, TypeError, ValueError):
-        return PartReport(part, "fresh", f"the source's settings are of no {kind}")
 
     ours = name_entries(head, head.state_dict(), task)
     theirs = name_entries(head, state, there)
     if ours.keys() != theirs.keys() or not all(fits(ours[key], theirs[key]) for key in ours):
         return PartReport(part, "fresh", f"{describe_size(task)}, and was {describe_size(there)}")
     if not set(task.output_names) & set(there.output_names):
-        now, before = name_all(task.output_names), name_all(there.output_names)
-        return PartReport(part, "fresh", f"its outputs are {now}, and were {before}")
-    if read_scale(task) != read_scale(there) and not is_linear(task):
-        return PartReport(part, "fresh", f"its labels are scaled by {describe_scale(task, there)}")
+        names = [name_all(each.output_names) for each in (task, there)]
+        return PartReport(part, "fresh", f"its outputs are {names[0]}, and were {names[1]}")
+    both = set(task.output_names) & set(there.output_names)
+    now, before = read_scale(task, both), read_scale(there, both)
+    if now != before and not is_linear(task):
+        return PartReport(part, "fresh", f"its labels are scaled by {describe_scale(now, before)}")
 
     copied = Copied()
     for key, entry in ours.items():
@@ -60,21 +58,10 @@ def start_head(
         why.append(f"new: {name_all([o for o in task.output_names if o in copied.new])}")
     if copied.gone:
         why.append(f"gone: {name_all([o for o in there.output_names if o in copied.gone])}")
-    if read_scale(task) != read_scale(there):
+    if now != before:
         rescale(head, cast(Regression, task), cast(Regression, there))
-        why.append(f"its last layer is rescaled: {describe_scale(task, there)}")
+        why.append(f"rescaled, since labels are scaled by {describe_scale(now, before)}")
     return PartReport(part, "grown" if copied.new else "kept", "; ".join(why))
-
-
-def restore_task(task: Task, described: Mapping[str, Any]) -> Task:
-    """Returns a task of the same kind, with settings as a source describes them."""
-    known = {field.name for field in fields(task)} - {"metrics", "monitor"}
-    settings = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in described.items()
-        if key in known
-    }
-    return type(task)(**settings)
 
 
 def name_entries(head: Head, state: Mapping[str, Tensor], task: Task) -> dict[str, NamedTensor]:
@@ -94,23 +81,30 @@ def describe_size(task: Task) -> str:
     return f"{hidden} with {task.out_features} outputs"
 
 
-def read_scale(task: Task) -> dict[str, Any]:
-    """Returns {field: {output: value}} of the fields by which a task's outputs are scaled."""
-    return {field: getattr(task, field) for field in task.scale_fields}
+def read_scale(task: Task, outputs: Collection[Hashable]) -> dict[str, Any]:
+    """Returns {field: numbers} by which outputs are scaled, for some outputs of a task."""
+    found = {}
+    for key in task.scale_fields:
+        value = getattr(task, key)
+        if isinstance(value, tuple) and len(value) == len(task.output_names):
+            pairs = zip(task.output_names, value, strict=True)
+            value = {name: number for name, number in pairs if name in outputs}
+        found[key] = value
+    return found
 
 
-def describe_scale(task: Task, there: Task) -> str:
-    """Says how the scale of a task's labels differs from that in the source."""
-    now, before = (
-        ", ".join(f"{key} {format_scale(value)}" for key, value in read_scale(each).items())
-        for each in (task, there)
-    )
-    return f"{now}, and were by {before}"
+def describe_scale(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """Says how the scale of labels differs from that in the source."""
+    words = [
+        ", ".join(f"{key} {format_scale(value)}" for key, value in scale.items())
+        for scale in (now, before)
+    ]
+    return f"{words[0]}, and by {words[1]} there"
 
 
 def format_scale(value: Any) -> str:
     """Returns the numbers of a scale, each with four digits."""
-    numbers = value if isinstance(value, tuple) else (value,)
+    numbers = value.values() if isinstance(value, dict) else [value]
     return " ".join("none" if number is None else f"{number:.4g}" for number in numbers)
 
 
