@@ -30,6 +30,8 @@ class Evaluation:
         self.model = model
         self.observed: dict[str, Tensor] = {}
         shape = 2, len(model.names)
+        if model.meta is not None:
+            model.meta.begin_scores()
         self._totals_2T = torch.zeros(*shape, dtype=torch.float64, device=model.device)
         self._sums: dict[str, tuple[Tensor, torch.Size]] = {}
 
@@ -48,11 +50,9 @@ class Evaluation:
 
     def add(self, batch: Batch) -> dict[str, Tensor]:
         """Adds a batch of this process's rows; returns {task: outputs}."""
-        model = self.model
-        features = model.runner.features(model, batch.inputs)
-        grouped = model.runner.outputs(model, features)
-        self._observe(batch)
-        return self._add_grouped(batch, grouped)
+        grouped, rows = self.model.run(batch)
+        self._observe(rows)
+        return self._add_grouped(rows, grouped)
 
     def add_outputs(self, batch: Batch, outputs: Mapping[str, Tensor]) -> None:
         """Adds a batch whose outputs are known: {task: (B, ..., O)}; the network does not run."""
@@ -92,4 +92,7 @@ class Evaluation:
             self.observed[name] = (total[:-1] / total[-1]).view(shape)
 
         losses = dict(zip(self.model.names, zip(sums_T, counts_T, strict=True), strict=True))
-        return self._of_tasks.finish(stage, losses, choose)
+        found = self._of_tasks.finish(stage, losses, choose)
+        if self.model.meta is not None:
+            found |= self.model.meta.finish_scores(stage)
+        return found

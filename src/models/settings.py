@@ -79,6 +79,8 @@ def check_network(model: "MultiTaskModel", micro_batches: int) -> None:
             shared feature, or each micro-batch by itself.
     """
     check_losses(model.heads.groups)
+    if model.meta is not None:
+        model.meta.check(model)
     balancer = model.balancer
     method = type(balancer).__name__
     if balancer.level is not None:
