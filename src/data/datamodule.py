@@ -101,6 +101,20 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """
         return None
 
+    def start_from(self, schema: str, source: str) -> None:
+        """Reads data as the run did that the model starts from, before anything is read.
+
+        A subclass that learns from its training rows how to read inputs or labels, such as a mean
+        or a vocabulary, takes it over for the inputs and tasks that the run has, too.
+
+        Args:
+            schema: The schema.json of the run.
+            source: The run, for messages.
+
+        Raises:
+            UserError: The schema is damaged, or of other data.
+        """
+
     @property
     def is_new(self) -> bool:
         """Whether the rows are others than those of the run whose schema is given."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -329,8 +329,23 @@ def counts_rows(series: pd.Series, form: NumberFormat) -> bool:
     return bool(steps[0] != 0 and (steps == steps[0]).all())
 
 
-def read_inputs(table: Table) -> tuple[InputReader, list[Column]]:
+def list_candidates(table: Table) -> list[str]:
+    """Returns the columns of a table's first file that may be inputs."""
+    taken = {table.id, table.group, table.split_column, *list_weight_columns(table), *table.drop}
+    for columns in table.targets.values():
+        taken.update(columns)
+    wanted = table.inputs
+    if wanted is None:
+        wanted = [str(name) for name in table.main.columns if name not in taken]
+    return [name for name in wanted if name not in table.drop]
+
+
+def read_inputs(table: Table, read: Collection[str] = ()) -> tuple[InputReader, list[Column]]:
     """Reads the input columns of a table's first file.
+
+    Args:
+        table: The table.
+        read: Columns that have an encoder already.
 
     Returns:
         The reader, with its notes and the dropped columns; and the encoder of each input column.
@@ -338,13 +353,7 @@ def read_inputs(table: Table) -> tuple[InputReader, list[Column]]:
     Raises:
         UserError: A column cannot be read, or may be meant in two ways.
     """
-    taken = {table.id, table.group, table.split_column, *list_weight_columns(table)}
-    for columns in table.targets.values():
-        taken.update(columns)
-    wanted = table.inputs
-    if wanted is None:
-        wanted = [str(name) for name in table.main.columns if name not in taken]
-    others = {*table.drop, *table.text, *table.images}
+    others = {*read, *table.text, *table.images}
     rows = table.rows["train"]
     reader = InputReader(
         frame=table.main,
@@ -356,7 +365,9 @@ def read_inputs(table: Table) -> tuple[InputReader, list[Column]]:
         date_format=table.date_format,
     )
     try:
-        return reader, reader.columns([name for name in wanted if name not in others])
+        return reader, reader.columns(
+            [name for name in list_candidates(table) if name not in others]
+        )
     except BadColumn as error:
         place = (
             table.path

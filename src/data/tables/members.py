@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
@@ -65,8 +65,12 @@ def check_member_settings(table: TableSettings) -> None:
         rank_zero_warn("data.image_root has no effect: data.images names no column")
 
 
-def read_members(table: Table) -> list[MemberColumn]:
+def read_members(table: Table, read: Collection[str] = ()) -> list[MemberColumn]:
     """Learns how texts and images become inputs from the training rows of a table.
+
+    Args:
+        table: The table.
+        read: Columns that have an encoder already.
 
     Raises:
         UserError: A column holds something else.
@@ -74,6 +78,8 @@ def read_members(table: Table) -> list[MemberColumn]:
     train = table.main.iloc[table.rows["train"]]
     columns: list[MemberColumn] = []
     for name in table.text:
+        if name in read:
+            continue
         with name_column(table, name, train):
             columns.append(read_text(table, name, train[name]))
     for name in table.images:

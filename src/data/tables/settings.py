@@ -27,6 +27,7 @@ from src.errors import UserError, suggest_or_list
 if TYPE_CHECKING:
     import pandas as pd
 
+    from src.data.tables.carried import Carried
     from src.data.tables.table import Table
 
 TEST_FRACTION = 0.15
@@ -192,6 +193,8 @@ class TableSettings(MultiTaskDataModule):
             # impossible names are refused before a file is read
             refuse_unknown_settings(self.settings, find_columns_of_tasks(self.targets_given, None))
 
+        # of the run that the model starts from
+        self.carried: Carried | None = None
         self.dropped: dict[str, str] = {}
         self.column_notes: list[str] = []
 

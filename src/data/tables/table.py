@@ -19,11 +19,12 @@ import torch
 from src.batch import InputShape
 from src.data.dependent_labels import describe_dependence
 from src.data.rows import Inputs, Rows, Split, take_rows
+from src.data.tables.carried import Carried, carry_statistics, describe_carried, keep_columns
 from src.data.tables.columns import Column, from_plain, measure_columns
 from src.data.tables.files import ROLES, TableFiles
 from src.data.tables.image_column import Image
 from src.data.tables.input_encoding import encode_inputs
-from src.data.tables.inputs import read_inputs
+from src.data.tables.inputs import list_candidates, read_inputs
 from src.data.tables.labels import Labels
 from src.data.tables.leaks import find_suspicions
 from src.data.tables.members import (
@@ -150,13 +151,17 @@ class Table(TableSettings):
         return self.task_columns.encode(role, name)
 
     # -- inputs ------------------------------------------------------------------------------------
+    def start_from(self, schema: str, source: str) -> None:
+        if self.saved is None:
+            self.carried = Carried.read(schema, source, self.column_kinds)
+
     @cached_property
     def columns(self) -> list[Column]:
         """The encoder of each input column."""
         if self.saved is not None:
             saved = [from_plain(values, self.column_kinds) for values in self.saved["inputs"]]
             return [place_images(self, c) if isinstance(c, Image) else c for c in saved]
-        columns = self.read_columns()
+        columns = carry_statistics(self.carried, self.read_columns())
         if not columns:
             dropped = ", ".join(self.dropped) or "none"
             raise UserError(f"{self.path}: no input column is left; dropped: {dropped}")
@@ -164,10 +169,12 @@ class Table(TableSettings):
 
     def read_columns(self) -> list[Column]:
         """Learns the encoder of each input column from the training rows of a new run."""
-        reader, columns = read_inputs(self)
+        kept = keep_columns(self, list_candidates(self))
+        read = [column.source for column in kept]
+        reader, columns = read_inputs(self, read)
         self.dropped |= reader.dropped
         self.column_notes += reader.notes
-        return [*columns, *read_members(self)]
+        return [*kept, *columns, *read_members(self, read)]
 
     @cached_property
     def input_shape(self) -> InputShape:
@@ -263,6 +270,8 @@ class Table(TableSettings):
         counts = notes.pop()
         dependence = describe_dependence(self.tasks, self.split("train").targets)
         further = [*reader.notes, *dependence, *describe_weights(self), *self.column_notes]
+        if self.carried is not None:
+            further.append(describe_carried(self.carried, self.columns))
         if self.skips_images:
             further += self.remarks
         return [*notes, *further, counts, *find_suspicions(self)]

@@ -24,6 +24,7 @@ from src.data.tables.reading import number_row
 from src.errors import UserError, suggest_or_list
 from src.tasks import BadLabel, BinaryClassification, Task
 from src.tasks.labels import is_known
+from src.tasks.scale import carry_scale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,6 +121,7 @@ class TargetReader:
         rows: The numbers of the training rows.
         written: How the numbers of each column are written.
         settings: {task: its kind or settings}, as the user gives them.
+        carried: {task: its description} of the run that the model starts from.
 
     Attributes:
         labels: {task: how its labels are read}.
@@ -134,7 +136,9 @@ class TargetReader:
         rows: np.ndarray,
         written: Mapping[str, Written],
         settings: Mapping[str, Any],
+        carried: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        self.carried = carried or {}
         self.path = path
         self.frame = frame
         self.rows = rows
@@ -169,7 +173,10 @@ class TargetReader:
             labels = self._choose_reading(task, columns, single)
             self.labels[name] = labels
             values = read_values(task, labels, self.train)
+            unfitted = task
             task = task.fit(values, columns)
+            if name in self.carried:
+                task = carry_scale(task, unfitted, self.carried[name])
             positive = describe_positive_class(task, values)
         except (BadLabel, BadValue) as error:
             row = number_row(self.train, error.row)

@@ -71,7 +71,12 @@ class TableTasks:
         """Finds the tasks of a new run in the training rows."""
         table = self.table
         return TargetReader(
-            table.path, table.main, table.rows["train"], table.written, table.settings
+            table.path,
+            table.main,
+            table.rows["train"],
+            table.written,
+            table.settings,
+            None if table.carried is None else table.carried.tasks,
         )
 
     @cached_property
