@@ -8,7 +8,7 @@ takes it away again when the run ends; no method of a model is replaced.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -120,6 +120,26 @@ class ShardableBalancer(Protocol):
         """Yields all buffers with their names."""
 
 
+class ShardableFreezing(Protocol):
+    """The parameters of a model that do not train, or not yet, as far as strategies read it."""
+
+    @property
+    def version(self) -> int:
+        """Counts how often the set of parameters that train has changed."""
+
+    @property
+    def thaws(self) -> bool:
+        """Whether something begins to train in a later epoch."""
+
+
+@runtime_checkable
+class FollowsThaw(Protocol):
+    """A strategy that averages the gradients of parameters which begin to train during a run."""
+
+    def follow_thaw(self) -> None:
+        """Takes note of the parameters that train by now; called before the step's forward pass."""
+
+
 class ShardableStep(Protocol):
     """The training step of a model, as far as strategies use it."""
 
@@ -171,6 +191,10 @@ class ShardableModel(Protocol):
     @property
     def balancer(self) -> ShardableBalancer:
         """Turns the losses of tasks into one step."""
+
+    @property
+    def freezing(self) -> ShardableFreezing:
+        """Says which parameters train."""
 
     @property
     def step(self) -> ShardableStep:

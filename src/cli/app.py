@@ -32,6 +32,7 @@ from src.files.yaml12 import dump, load
 from src.launch.network import choose_interface, renew_meeting_place
 from src.launch.topology import find_main_address, refuse_lone_ranks, resolve_topology
 from src.models import MultiTaskModel
+from src.models.transfer.finetune import Finetune
 from src.monitoring import Budget, Limits, Watch, has_limit
 from src.parallel import DDP, MultiTaskStrategy
 from src.planning.auto_strategy import choose_strategy
@@ -158,6 +159,7 @@ class CLI(LightningCLI):
         parser.add_argument("--logs", type=str, default="logs", help="Where run folders go.")
         parser.add_class_arguments(Watch, "watch")
         parser.add_class_arguments(Budget, "budget")
+        parser.add_class_arguments(Finetune, "finetune")
         for flag in self.own:
             required = {"required": True} if flag.required else {"default": flag.default}
             parser.add_argument(f"--{flag.name}", type=flag.type, help=flag.help, **required)
@@ -169,6 +171,7 @@ class CLI(LightningCLI):
         )
         self.datamodule = self.config_init["data"]
         self.model = self.config_init["model"]
+        self.model.finetune = self.config_init["finetune"]
         score = self.config_init["watch"].score
         self.model.score_weights = read_score_weights(score, self.model.tasks)
         self.trainer = self.instantiate_trainer()

@@ -20,15 +20,17 @@ from src.cli.short_names import write_paths
 from src.cli.texts import settle
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
+from src.models.transfer.finetune import Finetune
 from src.monitoring import Budget, Watch
 
-SECTIONS = ("data", "model", "trainer", "watch", "budget")  # of a config file, each a mapping
+SECTIONS = ("data", "model", "trainer", "watch", "budget", "finetune")  # of a config file, each a mapping
 TYPES: dict[str, Hints] = {  # of the topmost keys
     "data": (MultiTaskDataModule,),
     "model": (MultiTaskModel,),
     "trainer": (L.Trainer,),
     "watch": (Watch,),
     "budget": (Budget,),
+    "finetune": (Finetune,),
     "seed_everything": (int,),
     **dict.fromkeys(("name", "logs", "run", "resume", "checkpoint", "out", "split"), (str,)),
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 from jsonargparse import ArgumentError
 
 from src.cli.aliases import ALIASES
-from src.cli.classes import choices, hint_at
+from src.cli.classes import choices, hint_at, hint_at_optional
 from src.cli.configuration import TYPES, Configuration
 from src.cli.hints import hints_at, import_class, kinds_of, value_at
 from src.cli.settings import NOT_TO_BE_SET, count_given, list_settings
@@ -177,6 +177,7 @@ class Mistake:
             return f"'{name}' is a file, not a class; write --data Table --data.path {name}"
         names = choices(key)
         hint = hint_at(name, [*names, "any class path"]) if names else "give a class path"
+        hint += hint_at_optional(key)
         return f"unknown class '{name}'{reason}; {hint}"
 
     def say_unknown(self, key: str) -> str:
@@ -213,7 +214,7 @@ class Mistake:
     def list_keys(self) -> list[str]:
         """Returns the keys of the whole command."""
         found = {*TYPES, *ALIASES, *self.settings.stated, *self.settings.own}
-        for section in ("trainer", "model", "watch", "budget"):
+        for section in ("trainer", "model", "watch", "budget", "finetune"):
             names = [setting.name for setting in list_settings(TYPES[section][0])]
             found |= {f"{section}.{name}" for name in names}
         return sorted(found)

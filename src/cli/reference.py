@@ -22,7 +22,7 @@ OWN = (
     Flag("no_test", bool, False, "Leave the test out, as in tuning."),
 )
 # sections that a network alone reads, and what of them says which rows and tasks count
-OF_NETWORKS = ("model", "trainer", "budget", "watch")
+OF_NETWORKS = ("model", "trainer", "budget", "watch", "finetune")
 READ = ("watch.score",)
 
 

@@ -29,6 +29,7 @@ TRAINING = (
     "logs",
     "watch",
     "budget",
+    "finetune",
 )
 # settings of the data that say where a run's rows are now, or how a file of new rows is laid out;
 # all else is as in the run
@@ -95,7 +96,8 @@ def open_run(args: list[str], own: Sequence[Flag], says: bool = True) -> tuple[P
         remark(f"{', '.join(ignored)} has no effect here: the run has settled that")
 
     # what the score is, and which weights are whose, the checkpoint depends on
-    args = drop_flags(args, "watch")
+    for section in ("watch", "finetune"):
+        args = drop_flags(args, section)
     base = read_settings(run, read_trusted(args), own)
     cli = CLI(args, base=base, own=own, trainer_settings=add_trainer_settings)
     cli.datamodule.new_rows = any(key in ("data.path", "data.root") for key in given)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch.trainer.states import TrainerFn
@@ -14,7 +15,7 @@ from src.batch import Batch, InputShape
 from src.checkpoint import choose_weights
 from src.models.encoders import MLP, Encoder
 from src.models.evaluation import Evaluation
-from src.models.feature_selection import Selection
+from src.models.feature_selection import Selection, StepSizes
 from src.models.meta import Meta
 from src.models.network import MultiTaskNetwork
 from src.models.optimisation import (
@@ -92,7 +93,15 @@ class MultiTaskModel(MultiTaskNetwork):
         multipliers = lr_multipliers or {}
         grouping = try_settings(optimizer, scheduler, multipliers, stage_decay, tasks)
         super().__init__(
-            tasks, input_shape, encoder, sharing, balancer, select, checkpoint_activations, seed
+            tasks,
+            input_shape,
+            encoder,
+            sharing,
+            balancer,
+            select,
+            checkpoint_activations,
+            seed,
+            meta,
         )
         self.lr_multipliers = lr_multipliers or {}
         self.stage_decay = stage_decay
@@ -142,6 +151,7 @@ class MultiTaskModel(MultiTaskNetwork):
     def on_fit_start(self) -> None:
         """Prepares the step, and checks the settings against the Trainer's."""
         self.check(self.trainer.accumulate_grad_batches)
+        self.freezing.check(self.trainer)
         self.step.start()
         if self.retention is not None:
             self.retention.prepare(self)
@@ -156,6 +166,7 @@ class MultiTaskModel(MultiTaskNetwork):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Lets a teacher see the batch, and makes the step's randomness one of (seed, step)."""
+        self.freezing.enter(self, self.current_epoch)
         if self.retention is not None:
             self.retention.teach(batch)
         self.step.seed_randomness(batch)
@@ -187,9 +198,7 @@ class MultiTaskModel(MultiTaskNetwork):
         """Steps; a balancer that asks for it then sees the losses of the same batch once more."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.selection is not None:
-            groups = optimizer.param_groups
-            rates = {id(p): float(group["lr"]) for group in groups for p in group["params"]}
-            self.selection.finish_step(rates, self.runner.shards)
+            self.selection.finish_step(StepSizes(optimizer, self.runner.shards))
         self.step.finish()
 
     def configure_gradient_clipping(
@@ -281,7 +290,7 @@ class MultiTaskModel(MultiTaskNetwork):
     # -- optimisation ------------------------------------------------------------------------------
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Returns the optimizer's groups by name, for a learning rate."""
-        found = parameter_groups(self, lr, self.grouping)
+        found = self.freezing.drop_frozen(self, parameter_groups(self, lr, self.grouping))
         return found if self.meta is None else [*found, *self.meta.parameter_groups(lr)]
 
     def configure_optimizers(self) -> Any:
@@ -304,6 +313,8 @@ class MultiTaskModel(MultiTaskNetwork):
         checkpoint["metrics"] = latest | checkpoint.get("metrics", {})
         checkpoint["tasks"] = described | checkpoint.get("tasks", {})
         names = (name for name, _ in self.named_parameters())
+        if self.finetune.lora is not None:
+            checkpoint["lora"] = asdict(self.finetune.lora)
         self.evaluation_weights.add_to(checkpoint, self.trainer, names)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

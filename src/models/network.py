@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torchmetrics import MetricCollection
 
 from src.balancing import Balancer
 from src.balancing.gradients import CpuBalancer
-from src.batch import InputShape
+from src.batch import Batch, InputShape
 from src.models.backward.jacobian import keep_graph_buffers
 from src.models.cost import describe_cost
 from src.models.encoders import Encoder
@@ -18,9 +18,13 @@ from src.models.encoders.encoder import check_each
 from src.models.evaluation import Evaluation
 from src.models.feature_selection import Selection, check_closing
 from src.models.heads import Heads
+from src.models.meta import Meta
 from src.models.own_weights import list_own_weights
 from src.models.sharing import EncoderFactory, Sharing, StackedEncoders, check_owners
 from src.models.task_notes import describe_choices, describe_score
+from src.models.transfer.finetune import Finetune
+from src.models.transfer.freezing import Freezing
+from src.models.transfer.lora import add_adapters, check_sharing
 from src.overhead import LeanModule
 from src.runner import Runner
 from src.tasks import Task
@@ -42,6 +46,7 @@ class MultiTaskNetwork(LeanModule):
             for none.
         checkpoint_activations: Whether stages keep their inputs alone for the backward pass.
         seed: Seed of the initial weights.
+        meta: Makes the way to learn from episodes from the tasks; None learns from rows.
 
     Attributes:
         penalties: Further scalars of the parameters that each step minimises besides the losses,
@@ -50,7 +55,11 @@ class MultiTaskNetwork(LeanModule):
         chosen_tasks: The tasks with the thresholds that the latest validation chose; a checkpoint
             keeps them.
         score_weights: {task: how much it counts in val/score and test/score}.
+        finetune: Which parts train; it is read when the network is built.
+        freezing: The parameters that do not train, or not yet.
     """
+
+    freezing: Freezing
 
     def __init__(
         self,
@@ -62,6 +71,7 @@ class MultiTaskNetwork(LeanModule):
         select: Callable[[Sharing, InputShape], Selection] | None,
         checkpoint_activations: bool,
         seed: int,
+        meta: Callable[[Mapping[str, Task]], Meta] | None = None,
     ) -> None:
         super().__init__()
         self.tasks = tasks
@@ -71,11 +81,13 @@ class MultiTaskNetwork(LeanModule):
         self.make_encoder = check_each(encoder)
         self.make_sharing = sharing
         self.make_balancer = balancer
+        self.meta = meta(tasks) if meta is not None else None
         self.make_selection = select
         self.penalties: list[Callable[[], Tensor | None]] = []
         self.runner: Runner = Runner()
         self.chosen_tasks = dict(tasks)
         self.score_weights = dict.fromkeys(tasks, 1.0)
+        self.finetune = Finetune()
 
     def configure_model(self) -> None:
         """Builds the network once, from the seed alone."""
@@ -85,7 +97,9 @@ class MultiTaskNetwork(LeanModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             torch.set_default_dtype(torch.float32)  # a run in fp64 starts from the same numbers
-            make_encoder = partial(self.make_encoder, self.input_shape)
+            make_encoder: EncoderFactory = partial(self.make_encoder, self.input_shape)
+            if self.finetune.lora is not None:
+                make_encoder = add_adapters(make_encoder, self.finetune.lora)
             self.sharing = self.make_sharing(make_encoder, list(self.tasks))
             if self.make_selection is not None:
                 selection = self.make_selection(self.sharing, self.input_shape)
@@ -93,6 +107,9 @@ class MultiTaskNetwork(LeanModule):
                 self.sharing = selection
             self.heads = Heads(self.tasks, self.sharing.feature_sizes)
             check_owners(self.sharing, self.input_shape.example())
+            if self.finetune.lora is not None:
+                check_sharing(self.sharing)
+            self.freezing = Freezing(self, self.finetune)
         torch.set_default_dtype(precision)
         for module in self.sharing.modules():
             if isinstance(module, Encoder | StackedEncoders):
@@ -108,6 +125,9 @@ class MultiTaskNetwork(LeanModule):
         if isinstance(self.balancer, CpuBalancer):
             shared, _ = self.shared_and_private()
             self.balancer.prepare(sum(p.numel() for p in shared))
+
+        if self.meta is not None:
+            self.meta.prepare(self)
 
         metrics = {
             self.heads.paths[name]: task.assemble_metrics() for name, task in self.tasks.items()
@@ -134,11 +154,22 @@ class MultiTaskNetwork(LeanModule):
         return found
 
     def shared_and_private(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Returns the trained parameters of several tasks, and of one, in the architecture."""
-        shared = [p for p in self.sharing.shared_parameters() if p.requires_grad]
-        ids = {id(p) for p in shared}
-        trained = [p for p in self.sharing.parameters() if p.requires_grad]
-        return shared, [p for p in trained if id(p) not in ids]
+        """Returns the parameters of several tasks, and of one, in the architecture.
+
+        They are those that train, now or in a later epoch.
+        """
+        trained = self.freezing.select_trained(self.sharing.named_parameters(), "sharing.")
+        ids = {id(p) for p in trained}
+        shared = [p for p in self.sharing.shared_parameters() if id(p) in ids]
+        ids -= {id(p) for p in shared}
+        return shared, [p for p in trained if id(p) in ids]
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; frozen modules stay in evaluation."""
+        super().train(mode)
+        if mode and hasattr(self, "freezing"):
+            self.freezing.hold_modes(self)
+        return self
 
     def penalty(self) -> Tensor | None:
         """Returns the sum of all that a step minimises besides the losses; None for none."""
@@ -172,7 +203,18 @@ class MultiTaskNetwork(LeanModule):
             f"sharing {sharing}: {cost}",
             f"balancer {type(self.balancer).__name__}{where}",
             describe_score(self.tasks, self.score_weights),
+            *self.freezing.describe(self),
         ]
+
+    def run(self, batch: Batch) -> tuple[list[Tensor], Batch]:
+        """Returns the outputs of each group of heads, and the rows that they are of.
+
+        These are the rows of the batch, or the query rows of its episodes.
+        """
+        if self.meta is not None:
+            return self.meta.run(self, batch)
+        features = self.runner.features(self, batch.inputs)
+        return self.runner.outputs(self, features), batch
 
     def metrics_of(self, name: str) -> MetricCollection:
         """Returns the metrics of a task in the current evaluation."""
@@ -192,6 +234,8 @@ class MultiTaskNetwork(LeanModule):
         with self.runner.gather_weights(self.sharing):
             lines = self.sharing.summary(self._observed())
         lines += self.balancer.summary()
+        if self.meta is not None:
+            lines += self.meta.summary()
         return [*lines, *describe_choices(self.tasks, self.chosen_tasks)]
 
     def _observed(self) -> dict[str, Tensor]:

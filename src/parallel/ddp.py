@@ -1,6 +1,7 @@
 """Data parallelism: each process has a copy of the model, and gradients are averaged."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
@@ -41,10 +42,13 @@ class DDP(ProcessStrategy):
         self.static_graph = static_graph
         self.gradient_as_bucket_view = gradient_as_bucket_view
         self.find_unused_parameters = find_unused_parameters
+        # of the set of parameters whose gradients are averaged
+        self._version = 0
 
     def configure_ddp(self) -> None:
         """Wraps the model, so that its gradients are averaged while they are computed."""
         assert self.model is not None
+        self._version = self.network.freezing.version
         # a balancer decides alike on every rank: its state need not be sent before each step
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
             self.model, name_balancer_buffers(self.network)
@@ -60,6 +64,22 @@ class DDP(ProcessStrategy):
                 gradient_as_bucket_view=self.gradient_as_bucket_view,
                 find_unused_parameters=self.find_unused_parameters,
             )
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Looks whether other parameters train by now."""
+        if self.network.freezing.version != self._version:
+            self.follow_thaw()
+
+    def follow_thaw(self) -> None:
+        """Wraps the model anew, so that the gradients of all that trains by now are averaged."""
+        assert isinstance(self.model, DistributedDataParallel)
+        # the old wrapper would average once more, for as long as it is there
+        self.model._remove_autograd_hooks()
+        assert self.lightning_module is not None
+        self.model = self.lightning_module
+        for p in self.model.parameters():
+            p.grad = None
+        self.configure_ddp()
 
     def _accumulates(self) -> bool:
         """Returns whether a step has several batches, now or in a later epoch."""

@@ -97,6 +97,8 @@ class FSDP(SplitModelStrategy):
         self.cpu_offload = cpu_offload
         self.checkpoint = checkpoint
         self.mesh: DeviceMesh | None = None
+        # of the set of parameters that train
+        self._version = 0
 
     # -- what is known before any process starts ---------------------------------------------------
     @property
@@ -264,6 +266,17 @@ class FSDP(SplitModelStrategy):
         assert self.lightning_module is not None
         reshard(self.lightning_module)
         _ = self.network.step.jacobian
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Looks whether other parameters train by now."""
+        if self.network.freezing.version != self._version:
+            self.follow_thaw()
+
+    def follow_thaw(self) -> None:
+        """Lets the shards take note of what trains by now: FSDP asks them in each step."""
+        assert self.lightning_module is not None
+        reshard(self.lightning_module)
+        self._version = self.network.freezing.version
 
     def on_validation_start(self) -> None:
         """Sends the first process's buffers to all, so that they evaluate alike, as under ddp."""

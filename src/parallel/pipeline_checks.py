@@ -59,6 +59,11 @@ def check_model(model: ShardableModel, schedule: str, precision: object) -> None
             f"{kind} has a penalty on weights, but a process of a pipeline has only its own: "
             f"{WAY_OUT}"
         )
+    if model.freezing.thaws:
+        raise UserError(
+            "--strategy pipeline prepares its schedule for the parameters that train at first, and "
+            f"finetune.thaw_at adds others later: {WAY_OUT}"
+        )
     if precision == "16-mixed":
         raise UserError(
             "--precision 16-mixed scales losses that a pipeline's schedule does not see: use "

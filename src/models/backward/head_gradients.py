@@ -48,7 +48,7 @@ class HeadActivations:
 
     def add_later_layer(self, weight: Tensor, bias: Tensor) -> None:
         """Continues the group with a layer behind the first."""
-        self.later[-1] += [weight, bias]
+        self.later[-1] += [p for p in (weight, bias) if p.requires_grad]
 
     def copy_features(self, features: Tensor, parameters: list[nn.Parameter]) -> Tensor:
         """Begins a group of one head of another class, and returns the features that it reads."""
@@ -176,8 +176,8 @@ class HeadGradients:
             self.activations.first, self.activations.later, scaled, weights_of_groups, strict=True
         )
         for (output, weight), parameters, delta, w_K in groups:
-            if weight is not None:
-                # the first layers' own parameters follow from their outputs
+            # the first layers' own parameters follow from their outputs; frozen ones have none
+            if weight is not None and not output.is_leaf:
                 places.append(output)
                 gradients.append(delta.reshape(output.shape))
             for parameter in parameters:

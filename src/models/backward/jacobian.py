@@ -18,6 +18,8 @@ from src.runner import Shards
 class ParameterJacobian:
     """The gradients of all tasks in the shared parameters, from one backward pass per task.
 
+    Parameters that do not train yet have columns of zeros, which are neither computed nor sent.
+
     Attributes:
         shared: The trained parameters that several tasks share.
         private: The trained parameters of the sharing architecture that belong to one task; they
@@ -49,25 +51,41 @@ class ParameterJacobian:
                 class always gives whole rows.
         """
         dtype = self.shared[0].dtype if self.shared else totals_2T.dtype
-        width = sum(self.sizes) + 2
+        trained = [p for p in self.shared if p.requires_grad]
+        width = sum(p.numel() for p in trained) + 2
         rows = torch.empty(len(features), width, device=totals_2T.device, dtype=dtype)
-        if self.shared:
+        if trained:
             for row, z, dz in zip(rows, features, gradients, strict=True):
-                self._fill(row[:-2], z, dz)
+                self._fill(row[:-2], z, dz, trained)
 
         # the totals travel in the last two columns
         rows[:, -2:] = totals_2T.T
         totals_2T.copy_(global_sum(rows)[:, -2:].T)
-        return rows[:, :-2]
+        return self._widen(rows[:, :-2], trained)
 
-    def _fill(self, row_P: Tensor, z: Tensor, dz: Tensor) -> None:
-        """Writes one task's gradient into its row."""
+    def _widen(self, rows: Tensor, trained: Sequence[nn.Parameter]) -> Tensor:
+        """Returns rows (T, P), given the columns of the parameters that train."""
+        if len(trained) == len(self.shared):
+            return rows
+        wide = rows.new_zeros(len(rows), sum(self.sizes))
+        blocks = iter(rows.split([p.numel() for p in trained], 1))
+        for place, p in zip(wide.split(self.sizes, 1), self.shared, strict=True):
+            if p.requires_grad:
+                place.copy_(next(blocks))
+        return wide
+
+    def _fill(self, row: Tensor, z: Tensor, dz: Tensor, trained: Sequence[nn.Parameter]) -> None:
+        """Writes one task's gradient in the parameters that train into its row."""
+        if not z.requires_grad:
+            row.zero_()
+            return
         # small gradients would drown in 16 bits on their way through the encoder
         scale = scale_for_half(dz) if z.dtype == torch.float16 else 1.0
         found = torch.autograd.grad(
-            z, self.shared, (dz * scale).to(z.dtype), retain_graph=True, allow_unused=True
+            z, trained, (dz * scale).to(z.dtype), retain_graph=True, allow_unused=True
         )
-        for place, gradient in zip(row_P.split(self.sizes), found, strict=True):
+        sizes = [p.numel() for p in trained]
+        for place, gradient in zip(row.split(sizes), found, strict=True):
             if gradient is None:
                 place.zero_()
                 continue
@@ -86,8 +104,13 @@ class ParameterJacobian:
 
     def of_private(self, features: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
         """Returns the gradients in the private parameters, from gradients at the features."""
-        found = torch.autograd.grad(features, self.private, gradients, allow_unused=True)
-        pairs = zip(self.private, found, strict=True)
+        trained = [p for p in self.private if p.requires_grad]
+        found: dict[int, Tensor | None] = {}
+        if trained:
+            tops, at_tops = select_graph(features, gradients)
+            taken = torch.autograd.grad(tops, trained, at_tops, allow_unused=True)
+            found = {id(p): gradient for p, gradient in zip(trained, taken, strict=True)}
+        pairs = [(p, found.get(id(p))) for p in self.private]
         return [torch.zeros_like(p) if gradient is None else gradient for p, gradient in pairs]
 
 
@@ -134,6 +157,9 @@ class ShardedJacobian(ParameterJacobian):
             return rows
         blocks = []
         for block, p in zip(rows.split(self.local_sizes, 1), self.shared, strict=True):
+            if not p.requires_grad:
+                blocks.append(block.new_zeros(len(block), p.numel()))
+                continue
             local = self.shards.local(p)
             of_tasks = [
                 self.shards.full_tensor(self.shards.as_shard(row.view_as(local), p))
@@ -158,7 +184,9 @@ class ShardedJacobian(ParameterJacobian):
         for row, (features, gradients) in zip(rows, passes, strict=True):
             for p in everything:
                 p.grad = None
-            torch.autograd.backward(features, gradients, retain_graph=True)
+            tops, at_tops = select_graph(features, gradients)
+            if tops:
+                torch.autograd.backward(tops, at_tops, retain_graph=True)
             for place, p in zip(row.split(sizes), wanted, strict=True):
                 if p.grad is not None:
                     place.copy_(self.shards.local(p.grad).flatten())
@@ -199,6 +227,14 @@ class ShardedJacobian(ParameterJacobian):
         for piece, local, p in zip(pieces, locals_, parameters, strict=True):
             found.append(self.shards.as_shard(piece.view_as(local), p))
         return found
+
+
+def select_graph(
+    features: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Returns the features that something below them trains for, and the gradients there."""
+    places = [k for k, z in enumerate(features) if z.requires_grad]
+    return [features[k] for k in places], [gradients[k] for k in places]
 
 
 def scale_for_half(x: Tensor) -> float:

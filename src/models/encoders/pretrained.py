@@ -130,6 +130,11 @@ class Pretrained(Encoder):
         freeze: Number of stages, from the first, that do not train; -1: all.
         pool: mean: over the real tokens, or pixels, (B, D); first: the first token, in most [CLS],
             (B, D); none: features of each token (B, S, D) or pixel (B, H, W, D).
+
+    Attributes:
+        name: The model's name.
+        loaded: Whether it has the weights that come with the name.
+        names_in_backbone: {name of a module here: its name in the model of transformers}.
     """
 
     def __init__(
@@ -194,6 +199,12 @@ class Pretrained(Encoder):
         for stage in list(self.stages)[: freeze if freeze >= 0 else None]:
             stage.requires_grad_(False)
         self.features = theirs.shape[-1]
+
+        self.name = name
+        self.loaded = weights
+        there = {id(module): path for path, module in model.named_modules()}
+        ours = [(path, id(module)) for path, module in self.named_modules()]
+        self.names_in_backbone = {path: there[key] for path, key in ours if key in there}
 
     def _replace_layers(self, weights: bool, title: str) -> None:
         """Replaces layers whose results depend on the number of devices."""
