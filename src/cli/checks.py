@@ -20,12 +20,26 @@ from src.cli.hints import settings_of
 from src.errors import UserError
 from src.monitoring import Watch
 
-# optimizers that torch has, and that cannot train any of our models
+# optimizers that cannot train any of our models, and why
+MATRICES = "takes matrices alone, and a model here has biases, too: use MuonAdamW"
+CURVATURE = "takes derivatives of gradients, and a step here has none: use AdamW, Adam or SGD"
 UNFIT = {
-    "SparseAdam": "takes sparse gradients alone, and those of a model here are dense",
-    "LBFGS": "takes one group of parameters alone, and a model here has several",
-    "Muon": "takes matrices alone, and a model here has biases, too",
-    "Optimizer": "is a contract, no class to use",
+    "torch": {
+        "SparseAdam": (
+            "takes sparse gradients alone, and those of a model here are dense; use AdamW, Adam or "
+            "SGD"
+        ),
+        "LBFGS": (
+            "takes one group of parameters alone, and a model here has several; use AdamW, Adam or "
+            "SGD"
+        ),
+        "Muon": MATRICES,
+        "Optimizer": "is a contract, no class to use; use AdamW, Adam or SGD",
+    },
+    "pytorch_optimizer": {
+        **dict.fromkeys(("Muon", "AdaMuon", "NorMuon", "DistributedMuon", "MuonClip"), MATRICES),
+        **dict.fromkeys(("AdaHessian", "SophiaH"), CURVATURE),
+    },
 }
 
 
@@ -40,9 +54,10 @@ def refuse_unfit_optimizer(model: Mapping[str, Any]) -> None:
     rate = (optimizer.get("init_args") or {}).get("lr")
     if isinstance(rate, float) and not math.isfinite(rate):
         raise UserError(f"model.optimizer.lr is {rate}; it must be a finite number")
+    package = path.partition(".")[0]
     name = path.rpartition(".")[2]
-    if path.startswith("torch.optim.") and name in UNFIT:
-        raise UserError(f"model.optimizer: {name} {UNFIT[name]}; use AdamW, Adam or SGD")
+    if name in UNFIT.get(package, {}):
+        raise UserError(f"model.optimizer: {name} {UNFIT[package][name]}")
 
 
 def refuse_trainer_settings(settings: Mapping[str, Any], callbacks: Sequence[Any]) -> None:
@@ -187,8 +202,8 @@ def refuse_tuners(callbacks: Sequence[L.Callback]) -> None:
         if isinstance(callback, LearningRateFinder):
             raise UserError(
                 "trainer.callbacks LearningRateFinder sets a model's lr, but here the optimizer "
-                "has it: compare short runs, such as --lr 0.001 --max_epochs 3 --no_test --name "
-                "rates"
+                "has it, for several groups of parameters: python -m src.lr_find tries rates for "
+                "each"
             )
         if isinstance(callback, BatchSizeFinder):
             raise UserError(

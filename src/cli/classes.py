@@ -4,6 +4,8 @@ import importlib
 import inspect
 import pkgutil
 import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import lightning as L
@@ -22,6 +24,7 @@ from src.balancing import Balancer
 from src.data import MultiTaskDataModule
 from src.errors import BrokenFile, suggest, where_broken
 from src.models.encoders import Encoder
+from src.models.meta import Meta
 from src.models.sharing import Sharing
 from src.tasks import Task
 
@@ -31,17 +34,21 @@ CHOICES: dict[str, type] = {
     "encoder": Encoder,
     "sharing": Sharing,
     "balancer": Balancer,
+    "meta": Meta,
     "strategy": Strategy,
     "tasks": Task,
 }
 OTHERS: dict[str, type] = {
     "sources": MultiTaskDataModule,
+    "source": MultiTaskDataModule,
     "backbone": Encoder,
     "optimizer": Optimizer,
     "scheduler": LRScheduler,
     "callbacks": L.Callback,
     "logger": Logger,
 }
+# packages that are imported when a class of theirs is named, and the classes that are looked for
+OPTIONAL: dict[str, type] = {"pytorch_optimizer": Optimizer}
 
 
 def subclasses(base: type) -> list[type]:
@@ -51,10 +58,41 @@ def subclasses(base: type) -> list[type]:
     for child in children:
         found += [child, *subclasses(child)]
     found = list(dict.fromkeys(found))  # a class may have two bases that have one in common
-    # those of Lightning's own command line stand beside torch's under the same names
+    # those of Lightning's own command line, and of optional packages, stand beside torch's under
+    # the same names
+    hidden = ("lightning.pytorch.cli.", *(f"{package}." for package in OPTIONAL))
     return [
-        c for c in found if not inspect.isabstract(c) and c.__module__ != "lightning.pytorch.cli"
+        kind
+        for kind in found
+        if not inspect.isabstract(kind) and not f"{kind.__module__}.".startswith(hidden)
     ]
+
+
+def find_optional(name: str, kinds: Sequence[type]) -> list[type]:
+    """Returns the class of an optional package that goes by a name, imported now; none for none.
+
+    Args:
+        name: The name of a class, without its path.
+        kinds: The classes that are asked for.
+    """
+    for package, base in OPTIONAL.items():
+        if base in kinds and name.isidentifier() and find_spec(package) is not None:
+            kind = getattr(importlib.import_module(package), name, None)
+            if inspect.isclass(kind) and issubclass(kind, base):
+                return [kind]
+    return []
+
+
+def hint_at_optional(key: str) -> str:
+    """Returns words that name the optional package in which a key may choose more classes."""
+    base = (CHOICES | OTHERS).get(key.rpartition(".")[2])
+    for package, offered in OPTIONAL.items():
+        if base is offered:
+            installed = find_spec(package) is not None
+            return (
+                f"; {package} has more" if installed else f"; more come with pip install {package}"
+            )
+    return ""
 
 
 def find_ours(base: type) -> list[type]:
@@ -93,7 +131,7 @@ def choices(key: str) -> list[str]:
     kinds = subclasses(base)
     if key == "strategy":
         kinds = [kind for kind in find_ours(base) if "strategy_name" in kind.__dict__]
-    return sorted({names_of(kind)[0] for kind in kinds})
+    return sorted({name for name, *_ in map(names_of, kinds) if not name.startswith("_")})
 
 
 def hint_at(name: str, known: list[str]) -> str:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from src.cli.classes import names_of, path_of, subclasses
+from src.cli.classes import find_optional, names_of, path_of, subclasses
 from src.data import MultiTaskDataModule
 from src.tasks import Task
 
@@ -81,7 +81,8 @@ def known_kinds(hints: Hints) -> list[Any]:
 
 def find_by_name(path: str, kinds: list[Any]) -> list[Any]:
     """Returns the classes that go by a name, or by the path of a class."""
-    return [kind for kind in kinds if path in (*names_of(kind), path_of(kind))]
+    found = [kind for kind in kinds if path in (*names_of(kind), path_of(kind))]
+    return found or find_optional(path, kinds)
 
 
 def import_class(path: str) -> list[Any]:

@@ -3,7 +3,7 @@
 A configuration is as good as code: the parser imports what a class path names and calls it. So each
 class path of a run folder is looked at before anything is imported or called. It must be a class,
 of the kind that its key expects, from a trusted package: this project, torch, lightning,
-torchmetrics, and the packages of ``--trust``. Nothing in the folder itself is imported.
+torchmetrics, pytorch_optimizer, and the packages of ``--trust``. Nothing in the folder itself is imported.
 """
 
 import inspect
@@ -30,7 +30,7 @@ from src.cli.hints import (
 )
 from src.cli.layers import ConfigError
 
-PACKAGES = ("src", "tests", "torch", "lightning", "torchmetrics")
+PACKAGES = ("src", "tests", "torch", "lightning", "torchmetrics", "pytorch_optimizer")
 PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")  # of a class, or the name of one
 # settings that say where to write
 PLACE = re.compile(r"(^|_)(dir|path|root|folder|uri|url)|(dir|path)$")
