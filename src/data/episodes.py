@@ -296,11 +296,10 @@ class Episodes(EpisodicData):
 
     # -- the source's record -----------------------------------------------------------------------
     def notes(self) -> list[str]:
-        """Returns what episodes are drawn from, and the source's notes."""
+        """Returns what episodes are of, and from what they are drawn."""
         counts = ", ".join(f"{len(self.members[side])} {side}" for side in SIDES)
         word = f"groups of '{self.group}'" if self.group else f"classes of '{self.target}'"
-        lines = [f"episodes over {word}: {counts}"]
-        return [*lines, *self.source.notes()]
+        return [*super().notes(), f"episodes over {word}: {counts}"]
 
     def files(self) -> list[str]:
         return self.source.files()

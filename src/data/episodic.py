@@ -12,7 +12,7 @@ from src.data.datamodule import MultiTaskDataModule
 from src.data.rows import BatchDataset, Split
 from src.data.stream import GlobalBatches
 from src.errors import UserError
-from src.tasks.labels import get_missing
+from src.tasks.labels import remove_rows
 
 SIDES = {"train": 0, "val": 1, "test": 2}
 
@@ -35,9 +35,10 @@ class EpisodeBatches(GlobalBatches):
 class EpisodeRows(BatchDataset):
     """A data set of episodes; asked for some episodes, it returns all of their rows.
 
-    The rows of an episode stand together, support rows first. ``extras`` has for each row
-    'episode', the number of its episode in the batch, and 'support', whether it is a support row.
-    The id of row i of episode e is e x (rows of an episode) + i.
+    The rows of an episode stand together, support rows first. The labels of support rows are no
+    targets, so that they count in no loss and no metric. ``extras`` has for each row 'episode', the
+    number of its episode in the batch; 'support', whether it is a support row; and 'label', the
+    label that a support row shows. The id of row i of episode e is e x (rows of an episode) + i.
 
     Args:
         episodes: Number of episodes, of an epoch where they are drawn without end.
@@ -55,7 +56,7 @@ class EpisodeRows(BatchDataset):
 
     @abstractmethod
     def read(self, numbers: list[int]) -> Batch:
-        """Returns the rows of some episodes, with any ids and no extras.
+        """Returns the rows of some episodes with all labels of one task, any ids and no extras.
 
         Args:
             numbers: The numbers of the episodes, from 0, across epochs.
@@ -67,14 +68,15 @@ class EpisodeRows(BatchDataset):
         rows = ids[:, None] * self.size + torch.arange(self.size)
         padding = (ids == PADDING)[:, None].expand_as(rows)
         batch.ids = rows.masked_fill(padding, PADDING).flatten()
-        if padding.any():
-            for target in batch.targets.values():
-                target[padding.flatten()] = get_missing(target)
+        support = (torch.arange(self.size) < self.supports).repeat(len(ids))
 
-        support = torch.arange(self.size) < self.supports
+        (task,) = batch.targets
+        labels = remove_rows(batch.targets[task], padding.flatten())
+        batch.targets[task] = remove_rows(labels, support)
         batch.extras = {
             "episode": torch.arange(len(ids)).repeat_interleave(self.size),
-            "support": support.repeat(len(ids)),
+            "support": support,
+            "label": remove_rows(labels, ~support),
         }
         return batch
 

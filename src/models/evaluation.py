@@ -50,9 +50,9 @@ class Evaluation:
 
     def add(self, batch: Batch) -> dict[str, Tensor]:
         """Adds a batch of this process's rows; returns {task: outputs}."""
-        grouped, rows = self.model.run(batch)
-        self._observe(rows)
-        return self._add_grouped(rows, grouped)
+        grouped = self.model.run(batch)
+        self._observe(batch)
+        return self._add_grouped(batch, grouped)
 
     def add_outputs(self, batch: Batch, outputs: Mapping[str, Tensor]) -> None:
         """Adds a batch whose outputs are known: {task: (B, ..., O)}; the network does not run."""

@@ -284,8 +284,11 @@ class MultiTaskModel(MultiTaskNetwork):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the row numbers (B,) and {task: outputs}, NaN at the padding of sequences."""
-        outputs, rows = self.run(batch)
-        return rows.ids, hide_padding(self.heads.split(outputs), rows.inputs)
+        outputs = hide_padding(self.heads.split(self.run(batch)), batch.inputs)
+        if self.meta is None:
+            return batch.ids, outputs
+        queries = ~batch.extras["support"]
+        return batch.ids[queries], {name: output[queries] for name, output in outputs.items()}
 
     # -- optimisation ------------------------------------------------------------------------------
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:

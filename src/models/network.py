@@ -206,15 +206,14 @@ class MultiTaskNetwork(LeanModule):
             *self.freezing.describe(self),
         ]
 
-    def run(self, batch: Batch) -> tuple[list[Tensor], Batch]:
-        """Returns the outputs of each group of heads, and the rows that they are of.
+    def run(self, batch: Batch) -> list[Tensor]:
+        """Returns the outputs of each group of heads, (B, ..., K, O), for the rows of a batch.
 
-        These are the rows of the batch, or the query rows of its episodes.
+        With ``meta``, an episode's query rows are predicted from its support rows.
         """
         if self.meta is not None:
             return self.meta.run(self, batch)
-        features = self.runner.features(self, batch.inputs)
-        return self.runner.outputs(self, features), batch
+        return self.runner.outputs(self, self.runner.features(self, batch.inputs))
 
     def metrics_of(self, name: str) -> MetricCollection:
         """Returns the metrics of a task in the current evaluation."""

@@ -122,8 +122,9 @@ class TrainingStep:
 
     def _loss_sums(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Runs the network; returns sums of losses and counts of labels on this rank, both (T,)."""
-        outputs, rows = self.model.run(batch)
-        return self.model.heads.loss_sums(outputs, rows.targets, rows.weights, rows.taught)
+        model = self.model
+        outputs = model.run(batch)
+        return model.heads.loss_sums(outputs, batch.targets, batch.weights, batch.taught)
 
     def weigh_losses(self, sums_T: Tensor, counts_T: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Weighs the losses by a balancer that looks at their values.

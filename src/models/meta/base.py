@@ -109,15 +109,16 @@ class Meta(nn.Module, ABC):
                     "depend on how episodes lie on devices: set --model.encoder.dropout 0"
                 )
 
-    def run(self, network: "MultiTaskNetwork", batch: Batch) -> tuple[list[Tensor], Batch]:
-        """Learns each episode of a batch, and returns outputs and labels of its query rows.
+    def run(self, network: "MultiTaskNetwork", batch: Batch) -> list[Tensor]:
+        """Learns each episode of a batch, and predicts its query rows.
 
         Args:
             network: The network.
             batch: Whole episodes.
 
         Returns:
-            The outputs of the one group of heads [(E Q, K, O)], and the query rows.
+            The outputs of the one group of heads, [(B, K, O)], 0 at support rows, whose labels are
+            no targets.
         """
         episodes = split_episodes(batch, self.task)
         if network.training:
@@ -126,9 +127,10 @@ class Meta(nn.Module, ABC):
             with leave_inference_mode():
                 found = self.learn(network, episodes.clone())
         if self.scores is not None:
-            self.scores.add(found, episodes.queries.targets[self.task])
+            self.scores.add(found, episodes.targets)
         last = found[max(found)]
-        return [last.flatten(0, 1)], episodes.queries
+        supports = last.new_zeros(len(last), episodes.labels.shape[1], *last.shape[2:])
+        return [torch.cat([supports, last], 1).flatten(0, 1)]
 
     def begin_scores(self) -> None:
         """Begins to gather the scores of single episodes."""

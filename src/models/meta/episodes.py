@@ -20,13 +20,13 @@ class Episode:
         support: Inputs of the support rows (E, S, ...).
         labels: Their labels (E, S, ...).
         query: Inputs of the query rows (E, Q, ...).
-        queries: The query rows as a batch of E Q rows, with their labels.
+        targets: Labels of the query rows (E, Q, ...).
     """
 
     support: Inputs
     labels: Tensor
     query: Inputs
-    queries: Batch
+    targets: Tensor
 
     @property
     def count(self) -> int:
@@ -48,8 +48,8 @@ def split_episodes(batch: Batch, task: str) -> Episode:
 
     Args:
         batch: Rows of whole episodes, one episode after the other, the support rows of each first.
-            ``extras`` has 'episode', its number in this batch, and 'support', whether the row is a
-            support row.
+            Query rows alone have targets. ``extras`` has 'episode', the number of a row's episode
+            in this batch; 'support', whether it is a support row; and 'label', which it then shows.
         task: The task that is learnt.
 
     Raises:
@@ -61,18 +61,18 @@ def split_episodes(batch: Batch, task: str) -> Episode:
             "name the data that episodes are drawn from with --data.source"
         )
     count = int(batch.extras["episode"][-1]) + 1
-    size = len(batch) // count
-    supports = int(batch.extras["support"][:size].sum())
+    supports = int(batch.extras["support"].sum()) // count
 
     def cut(tensor: Tensor) -> tuple[Tensor, Tensor]:
-        by_episode = tensor.view(count, size, *tensor.shape[1:])
+        by_episode = tensor.unflatten(0, (count, -1))
         return by_episode[:, :supports], by_episode[:, supports:]
 
-    support = map_inputs(lambda tensor: cut(tensor)[0], batch.inputs)
-    query = map_inputs(lambda tensor: cut(tensor)[1], batch.inputs)
-    targets = {name: cut(tensor)[1].flatten(0, 1) for name, tensor in batch.targets.items()}
-    queries = Batch(flatten_rows(query), targets, cut(batch.ids)[1].flatten())
-    return Episode(support, cut(batch.targets[task])[0], query, queries)
+    return Episode(
+        map_inputs(lambda tensor: cut(tensor)[0], batch.inputs),
+        cut(batch.extras["label"])[0],
+        map_inputs(lambda tensor: cut(tensor)[1], batch.inputs),
+        cut(batch.targets[task])[1],
+    )
 
 
 def flatten_rows(inputs: Inputs) -> Inputs:

@@ -60,8 +60,7 @@ class Reptile(MAML):
         names = list(start)
         count = episodes.count
         rows = join_rows(episodes.support, episodes.query)
-        of_queries = episodes.queries.targets[self.task]
-        labels = torch.cat([episodes.labels, of_queries.unflatten(0, (count, -1))], 1)
+        labels = torch.cat([episodes.labels, episodes.targets], 1)
         supports = episodes.labels.shape[1]
 
         def learn_one(
@@ -76,7 +75,8 @@ class Reptile(MAML):
         rates = {name: torch.tensor(rate) for name, rate in self.rates_of(start).items()}
         with torch.no_grad():
             *ends, outputs = run_each(learn_one, (start, rates), rows, labels, batched=self.batched)
-            totals = network.heads.loss_sums([outputs.flatten(0, 1)], episodes.queries.targets)
+            targets = {self.task: episodes.targets.flatten(0, 1)}
+            totals = network.heads.loss_sums([outputs.flatten(0, 1)], targets)
             totals_2T = global_sum(torch.stack(totals))
 
             # an episode that only pads the batch has no label, and stays where it is

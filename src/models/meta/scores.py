@@ -39,22 +39,20 @@ class EpisodeScores:
 
         Args:
             outputs: {number of inner steps: outputs (E, Q, 1, O)}.
-            targets: (E Q, ...); episodes without a label count nowhere.
+            targets: (E, Q, ...); episodes without a label count nowhere.
         """
+        known = is_labelled(targets)
+        counts = known.flatten(1).double().sum(1)
         for steps, of_episodes in outputs.items():
-            count = len(of_episodes)
-            flat = of_episodes.detach().squeeze(2).flatten(0, 1)
-            known = is_labelled(targets)
-            values = self.score_rows(flat, targets) * known
-            sums = values.view(count, -1).double().sum(1)
-            counts = known.view(count, -1).double().sum(1)
+            values = self.score_rows(of_episodes.detach().squeeze(2), targets)
+            sums = (values.double() * known).flatten(1).sum(1)
 
             scores = (sums / counts)[counts > 0]
             moments = torch.stack([scores.new_tensor(len(scores)), scores.sum(), (scores**2).sum()])
             self._sums[steps] = self._sums[steps] + moments if steps in self._sums else moments
 
     def score_rows(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Returns the score of each row, of the shape of targets (N, ...)."""
+        """Returns the score of each row, of the shape of targets (E, Q, ...)."""
         if isinstance(self.task, BinaryClassification):
             return (outputs.squeeze(-1) > 0) == (targets > 0.5)
         if isinstance(self.task, Classification):
@@ -91,7 +89,8 @@ class EpisodeScores:
             prefix = "" if steps == last else f"after_{steps}/"
             mean = self.values[f"{prefix}{self.measure}"]
             spread = self.values[f"{prefix}{self.measure}_ci95"]
-            after = f" after {steps} inner steps" if len(self._sums) > 1 or last else ""
+            word = "step" if steps == 1 else "steps"
+            after = f" after {steps} inner {word}" if last else ""
             parts.append(f"{mean:.4f} +- {spread:.4f}{after}")
         return [
             f"{method}: {self.measure} {', '.join(parts)} "
