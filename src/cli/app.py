@@ -20,6 +20,7 @@ from src.cli.classes import choices, find_ours, hint_at, import_every_class, nam
 from src.cli.configuration import TYPES, Configuration, merge_all
 from src.cli.dry_run import Forecast
 from src.cli.entrypoint import quiet
+from src.cli.episodes import check_episodes
 from src.cli.flags import Flag, split_flags
 from src.cli.help import Help, asks_for_help
 from src.cli.layers import read
@@ -293,6 +294,7 @@ class CLI(LightningCLI):
                 f"data.batch_size is {rows}, the rows of a step on all devices together, but "
                 f"{devices} devices read rows of their own: use --batch_size {devices} or more"
             )
+        check_episodes(self.datamodule, self.model, self.acting)
         self.model.check(self.config_init["trainer"]["accumulate_grad_batches"] or 1)
         if self.trains:
             self.model.balancer.try_out()

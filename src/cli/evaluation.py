@@ -63,6 +63,8 @@ def evaluate_run(args: list[str]) -> dict[str, float]:
     if cli.trainer.is_global_zero:
         print(described, flush=True)
         Console().print(shown, crop=False)
+        for line in cli.model.meta.summary() if cli.model.meta is not None else []:
+            print(line, flush=True)
         if out:
             write_atomically(out, lambda file: file.write(to_json(metrics)))
     return metrics

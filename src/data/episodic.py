@@ -98,8 +98,6 @@ class EpisodicData(MultiTaskDataModule):
         seed: Seed of the training episodes.
     """
 
-    episodic = True
-
     def __init__(
         self,
         episodes_per_batch: int,
