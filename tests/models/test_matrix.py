@@ -37,8 +37,11 @@ from src.models.sharing import (
     DSelectK,
     Groups,
     HardSharing,
+    HydraLoRA,
     LearningToBranch,
+    LoRAExperts,
     MMoE,
+    PaLoRA,
     Separate,
     Sharing,
     Sluice,
@@ -82,6 +85,9 @@ SHARINGS = {
     "AITM": AITM,
     "LearningToBranch": partial(LearningToBranch, branches=2),
     "TaskAdapters": partial(TaskAdapters, rank=2),
+    "HydraLoRA": partial(HydraLoRA, experts=3, rank=2),
+    "LoRAExperts": partial(LoRAExperts, experts=3, rank=2),
+    "PaLoRA": partial(PaLoRA, rank=2),
     "TaskAdapters film": partial(TaskAdapters, kind="film"),
 }
 ENCODERS = {

@@ -191,3 +191,12 @@ def make_table(numbers: Tensor, rows: Sequence[str], columns: Sequence[str]) -> 
     from pandas import DataFrame
 
     return DataFrame(numbers.tolist(), index=list(rows), columns=list(columns))
+
+
+def describe_load(gates_TE: Tensor) -> str:
+    """Says how evenly tasks use experts: the mean gate of each, and how much these differ."""
+    load_E = gates_TE.mean(0)
+    shares = " ".join(f"{share:.2f}" for share in load_E.tolist())
+    # 0 when all experts are used evenly
+    variation = float(load_E.std(correction=0) / load_E.mean())
+    return f"load {shares}, coefficient of variation {variation:.2f}"

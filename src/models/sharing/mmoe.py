@@ -8,7 +8,7 @@ from torch import Tensor
 
 from src.errors import UserError
 from src.models.encoders.encoder import top
-from src.models.sharing.gates import GateInput, Gates, make_table, mix
+from src.models.sharing.gates import GateInput, Gates, describe_load, make_table, mix
 from src.models.sharing.sharing import EncoderFactory, Owned, Sharing
 from src.models.sharing.stacked_encoders import StackedEncoders
 
@@ -68,11 +68,7 @@ class Mixture(Sharing):
         """Returns a line that says how evenly the experts are used."""
         if "gates" not in means:
             return []
-        # 0 when all experts are used evenly
-        load_E = means["gates"].mean(0)
-        shares = " ".join(f"{share:.2f}" for share in load_E.tolist())
-        variation = float(load_E.std(correction=0) / load_E.mean())
-        return [f"experts: load {shares}, coefficient of variation {variation:.2f}"]
+        return [f"experts: {describe_load(means['gates'])}"]
 
 
 class MMoE(Mixture):
