@@ -23,8 +23,10 @@ from src.cli.entrypoint import quiet
 from src.cli.episodes import check_episodes
 from src.cli.flags import Flag, split_flags
 from src.cli.help import Help, asks_for_help
+from src.cli.init_from import InitFrom
 from src.cli.layers import read
 from src.cli.messages import explain
+from src.cli.starting import Start, is_backbone, place_backbone
 from src.cli.terminal import remark
 from src.cli.yaml_mode import use_yaml_12
 from src.data import MultiTaskDataModule
@@ -58,6 +60,7 @@ class CLI(LightningCLI):
             are built.
         parsed: Looks at the configuration before anything is built of it.
         trains: Whether the command trains, so that the devices must hold gradients, too.
+        starts: Whether a network begins here, from the run that init_from names, if any.
 
     Raises:
         UserError: A setting is wrong; the message names it.
@@ -71,6 +74,7 @@ class CLI(LightningCLI):
         trainer_settings: "Callable[[CLI], dict[str, Any]] | None" = None,
         parsed: "Callable[[CLI], None] | None" = None,
         trains: bool = False,
+        starts: bool = False,
     ) -> None:
         quiet()
         import_every_class()
@@ -79,6 +83,8 @@ class CLI(LightningCLI):
         self.trainer_settings = trainer_settings
         self.parsed = parsed
         self.trains = trains
+        self.starts = starts
+        self.start: Start | None = None
         self.why = ""  # the strategy, where it was chosen here
 
         pairs = split_flags(args)
@@ -90,6 +96,8 @@ class CLI(LightningCLI):
             page = Help(TYPES, settings.tree, own, trains)
             print("\n\n".join(page.answer(key, value) for key, value in pages))
             sys.exit()
+        if starts:
+            place_backbone(settings.tree)
         for note in sorted(settings.notes):
             remark(note)
         self.build_all(settings, prints=bool(prints))
@@ -160,6 +168,7 @@ class CLI(LightningCLI):
         parser.add_argument("--logs", type=str, default="logs", help="Where run folders go.")
         parser.add_class_arguments(Watch, "watch")
         parser.add_class_arguments(Budget, "budget")
+        parser.add_class_arguments(InitFrom, "init_from")
         parser.add_class_arguments(Finetune, "finetune")
         for flag in self.own:
             required = {"required": True} if flag.required else {"default": flag.default}
@@ -167,8 +176,12 @@ class CLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Builds data, model and trainer; what their classes refuse is the user's mistake."""
+        settings = InitFrom(**self.config["init_from"].as_dict())
+        source = settings.source
+        if self.starts and source is not None and not is_backbone(Path(source)):
+            self.start = Start(settings, self.config["model"].as_dict())
         self.config_init = self.parser.instantiate(
-            self.config, instantiators=[(build, object, True)]
+            self.config, instantiators=[(self.build_one, object, True)]
         )
         self.datamodule = self.config_init["data"]
         self.model = self.config_init["model"]
@@ -176,6 +189,13 @@ class CLI(LightningCLI):
         score = self.config_init["watch"].score
         self.model.score_weights = read_score_weights(score, self.model.tasks)
         self.trainer = self.instantiate_trainer()
+
+    def build_one(self, kind: type, /, *args: Any, **settings: Any) -> Any:
+        """Builds a class that the configuration names; data are told of the start of the run."""
+        made = build(kind, *args, **settings)
+        if self.start is not None and isinstance(made, MultiTaskDataModule):
+            self.start.tell_data(made)
+        return made
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Builds the trainer with what the command adds.
@@ -295,6 +315,8 @@ class CLI(LightningCLI):
                 f"{devices} devices read rows of their own: use --batch_size {devices} or more"
             )
         check_episodes(self.datamodule, self.model, self.acting)
+        if self.start is not None:
+            self.start.fill(self.model, self.datamodule)
         self.model.check(self.config_init["trainer"]["accumulate_grad_batches"] or 1)
         if self.trains:
             self.model.balancer.try_out()

@@ -2,8 +2,8 @@
 
 import inspect
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from lightning.pytorch.strategies import Strategy
 from src.cli.classes import choices, find_ours, names_of
 from src.cli.defaults import state_settings
 from src.cli.flags import Flag, Flags, put, read_value, refuse_words
-from src.cli.hints import Hints, hints_at, members
+from src.cli.hints import Hints, hints_at, members, settings_of
+from src.cli.init_from import InitFrom
 from src.cli.layers import ConfigError, list_keys, merge, read, write_out
 from src.cli.settings import list_settings
 from src.cli.short_names import write_paths
@@ -23,7 +24,8 @@ from src.models import MultiTaskModel
 from src.models.transfer.finetune import Finetune
 from src.monitoring import Budget, Watch
 
-SECTIONS = ("data", "model", "trainer", "watch", "budget", "finetune")  # of a config file, each a mapping
+# of a config file, each a mapping
+SECTIONS = ("data", "model", "trainer", "watch", "budget", "finetune", "init_from")
 TYPES: dict[str, Hints] = {  # of the topmost keys
     "data": (MultiTaskDataModule,),
     "model": (MultiTaskModel,),
@@ -31,6 +33,7 @@ TYPES: dict[str, Hints] = {  # of the topmost keys
     "watch": (Watch,),
     "budget": (Budget,),
     "finetune": (Finetune,),
+    "init_from": (InitFrom,),
     "seed_everything": (int,),
     **dict.fromkeys(("name", "logs", "run", "resume", "checkpoint", "out", "split"), (str,)),
 }
@@ -85,7 +88,7 @@ def merge_all(pairs: Flags, base: dict[str, Any], own: Sequence[Flag] = ()) -> C
         if value is None:
             raise ConfigError("--config needs a file")
         content = {key: read(Path(value))} if names_a_file else read(Path(value))
-        layer = write_out(content, value)
+        layer = write_sections(write_out(content, value))
         check_sections(layer, value)
         result.origins |= dict.fromkeys(list_keys(layer), value)
         result.tree = merge(result.tree, layer)
@@ -95,7 +98,7 @@ def merge_all(pairs: Flags, base: dict[str, Any], own: Sequence[Flag] = ()) -> C
         check_flag(key, value)
         hints = hints_at(key.removesuffix("+"), TYPES, result.tree)
         refuse_words(value, hints or of_own.get(key, ()))
-        content = read_value(key, value, hints)
+        content = write_sections({key: read_value(key, value, hints)})[key]
         result.tree = put(result.tree, key.split("."), content, hints)
         result.origins[key] = ""
 
@@ -116,13 +119,37 @@ def check_flag(key: str, value: str | None) -> None:
     Raises:
         ConfigError: It is one of these.
     """
-    if key in SECTIONS and key != "data":
+    if key in SECTIONS and key != "data" and find_first_setting(key) is None:
         hint = f"; did you mean --model.encoder {value}?" if key == "model" else ""
         raise ConfigError(f"--{key} {value or ''} names no .yaml file{hint}")
     if key == "trainer.strategy" and value is None:
         raise ConfigError(f"--strategy needs a name: {', '.join(choices('strategy'))} or auto")
     if key.startswith("data.tasks.") and value is None:
         raise ConfigError(f"--{key} needs a value")
+
+
+def write_sections(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings in which text in the place of a section is the section's first setting."""
+    result = dict(layer)
+    for section, content in layer.items():
+        first = find_first_setting(section)
+        if first is not None and (content is None or isinstance(content, str)):
+            result[section] = {first: content}
+    return result
+
+
+def find_first_setting(section: str) -> str | None:
+    """Returns the setting that text in the place of a section stands for.
+
+    It is the first one of the section's class, where that is text; None where it is not, or where
+    the section is none.
+    """
+    hints = TYPES.get(section, ()) if section in SECTIONS else ()
+    for kind in hints:
+        if is_dataclass(kind):
+            name = fields(kind)[0].name
+            return name if str in settings_of(kind)[name] else None
+    return None
 
 
 def check_sections(layer: dict[str, Any], path: str) -> None:

@@ -14,7 +14,7 @@ RATE = "model.optimizer.lr"
 # where the files of the run are now; their content must be the same
 PLACES = ("data.path", "data.val_path", "data.test_path", "data.root")
 # sections that make a run what it is
-OF_THE_RUN = ("data", "model", "seed_everything", "config", "name", "logs")
+OF_THE_RUN = ("data", "model", "seed_everything", "config", "name", "logs", "init_from")
 
 
 def refuse_other_run(pairs: Flags) -> None:

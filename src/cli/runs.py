@@ -29,6 +29,7 @@ TRAINING = (
     "logs",
     "watch",
     "budget",
+    "init_from",
     "finetune",
 )
 # settings of the data that say where a run's rows are now, or how a file of new rows is laid out;

@@ -93,6 +93,8 @@ class Training:
                 trainer_settings=self.make_trainer_settings,
                 parsed=self.claim if self.resumed else self.look_back,
                 trains=True,
+                # an earlier attempt of the job may not have come as far as a checkpoint
+                starts=self.resumed is None or not self.resumed.last.exists(),
             )
         except BaseException:
             if self.resumed:
@@ -199,6 +201,7 @@ class Training:
     def start(self) -> None:
         """Trains and tests, and records how that ended; or only says what it would do."""
         if self.cli.only_plans:
+            self.show_start()
             self.show_plan()
         elif self.run is None:  # a debug run leaves nothing
             self.fit()
@@ -208,6 +211,7 @@ class Training:
                 data = self.cli.datamodule
                 lines = [*data.notes(), *self.cli.model.notes(), *self.notes()]
                 say("\n".join([*lines, f"run folder {self.run.path}"]))
+                self.show_start()
                 self.show_plan()
                 self.fit()
 
@@ -244,6 +248,7 @@ class Training:
             resumed=self.resumed is not None,
             job=name_job(),
             data=fingerprint,
+            start=self.cli.start.source.record if self.cli.start is not None else None,
         )
         if schema is not None and not (self.resumed and run.schema.is_file()):
             run.write(run.schema, schema)
@@ -286,6 +291,12 @@ class Training:
                 "and are gone when the run ends; it cannot be resumed, evaluated or used to predict"
             )
         return lines
+
+    @rank_zero_only
+    def show_start(self) -> None:
+        """Says what became of each part of the run that this one starts from."""
+        if self.cli.start is not None:
+            Console().print(self.cli.start.tabulate())
 
     @rank_zero_only
     def show_plan(self) -> None:

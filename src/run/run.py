@@ -17,6 +17,7 @@ logs/<name>/<date-time>/
 
 import json
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -254,6 +255,7 @@ class Run:
         resumed: bool,
         job: str | None = None,
         data: dict[str, Any] | None = None,
+        start: Mapping[str, Any] | None = None,
     ) -> None:
         """Takes the folder, and notes what is about to run.
 
@@ -265,6 +267,7 @@ class Run:
             resumed: Whether the run goes on.
             job: The job that this process belongs to.
             data: The fingerprint of the run's data; None keeps what is noted already.
+            start: The run that its weights start from; None keeps what is noted already.
 
         Raises:
             UserError: Another process trains here, or the record is damaged.
@@ -298,6 +301,7 @@ class Run:
             **describe_system(),
             "git": git,
             "data": earlier.get("data") if data is None else data,
+            "init_from": earlier.get("init_from") if start is None else dict(start),
             "sessions": sessions,
         }
         self.write(self.record, record)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from src.models.encoders.encoder import top
 from src.models.sharing import Sharing
 from src.models.transfer.finetune import LoRA
 
+T = TypeVar("T")
 ADAPTER = "default"  # peft's name for the only adapter
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -173,7 +174,7 @@ def is_adapter(name: str) -> bool:
     return ".lora_" in name
 
 
-def strip_adapters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_adapters(state: Mapping[str, T]) -> dict[str, T]:
     """Returns the entries of a state as they are named without adapters, which are left out."""
     return {
         name.replace(".base_layer.", "."): tensor

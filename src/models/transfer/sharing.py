@@ -8,7 +8,8 @@ from torch import Tensor
 
 from src.errors import UserError
 from src.models.network import MultiTaskNetwork
-from src.models.sharing.sharing import owner_names
+from src.models.sharing.sharing import Sharing, owner_names
+from src.models.transfer.lora import strip_adapters
 from src.models.transfer.named_tensors import Copied, NamedTensor, copy_by_name, fits, name_all
 from src.models.transfer.report import PartReport
 from src.models.transfer.source import Source
@@ -53,27 +54,39 @@ def start_sharing(
     for part, keys in matched.items():
         reports.append(copy_part(part, keys, ours, theirs, model, source))
     if not matched and (wanted is None or set(wanted) & set(parts)):
+        kind = type(get_architecture(model)).__name__
         raise UserError(
             f"{source.path}: shares by {source.sharing or 'another architecture'}, and this run by "
-            f"{type(model.sharing).__name__}, which has no part of the same kind: take the same "
-            "--model.sharing, or one with a single encoder as HardSharing, MTAN and TaskAdapters"
+            f"{kind}, with no part in common: take the same --model.sharing, or --init_from.parts "
+            "'[heads]'; HardSharing, MTAN, AITM and TaskAdapters have one encoder in common"
         )
     reports += [PartReport(p, "dropped", "this run has none") for p in others if p not in parts]
     return sorted(reports, key=lambda report: [*parts, *others].index(report.part))
 
 
+def get_architecture(model: MultiTaskNetwork) -> Sharing:
+    """Returns the architecture of a model, without what selects its inputs."""
+    if model.selection is None:
+        return model.sharing
+    return model.selection.architecture
+
+
 def describe_lack(model: MultiTaskNetwork, source: Source) -> str:
     """Says why a part is not among those of the source."""
-    if source.sharing is None or source.sharing == type(model.sharing).__name__:
+    if source.sharing is None or source.sharing == type(get_architecture(model)).__name__:
         return "the source has none"
     return f"the source shares by {source.sharing}"
 
 
 def name_states(model: MultiTaskNetwork, source: Source) -> tuple[Entries, Entries]:
     """Names the entries of the architectures of a model and of a source, after tasks."""
-    state = model.sharing.state_dict()
-    there = source.entries("sharing.")
-    if source.sharing not in (None, type(model.sharing).__name__):
+    state = strip_adapters(get_architecture(model).state_dict())
+    there = strip_adapters(source.entries("sharing."))
+    inner = "architecture."
+    if any(name.startswith(inner) for name in there):
+        # what selects inputs stands around it
+        there = {n.removeprefix(inner): t for n, t in there.items() if n.startswith(inner)}
+    if source.sharing not in (None, type(get_architecture(model)).__name__):
         return name_plainly(state), name_other_encoder(state, there)
     if model.sharing.one_feature or list(source.tasks) == list(model.tasks):
         return name_plainly(state), name_plainly(there)
@@ -115,10 +128,11 @@ def find_axes(model: MultiTaskNetwork, source: Source) -> TaskAxes:
         with torch.random.fork_rng(devices=[]):
             return find_task_axes(partial(model.make_sharing, make_encoder))
     except UserError:
+        kind = type(get_architecture(model)).__name__
         raise UserError(
             f"{source.path}: has the tasks {name_all(list(source.tasks))}, and this run "
-            f"{name_all(list(model.tasks))}; the settings of {type(model.sharing).__name__} name "
-            "tasks, so that its weights cannot move to others: keep the tasks and their order"
+            f"{name_all(list(model.tasks))}; the settings of {kind} name tasks, so that no weights "
+            "can move to others: keep the tasks and their order"
         ) from None
 
 
@@ -173,8 +187,9 @@ def copy_part(
 ) -> PartReport:
     """Fills the entries of a part, and says what is new in it and what is gone."""
     # entries are in the order of the state
-    names = dict(zip(ours, model.sharing.state_dict(), strict=True))
-    owners = owner_names(model.sharing)
+    architecture = get_architecture(model)
+    names = dict(zip(ours, strip_adapters(architecture.state_dict()), strict=True))
+    owners = strip_adapters(owner_names(architecture))
     new: set[str] = set()
     gone: set[str] = set()
     crosses = False

@@ -18,6 +18,8 @@ class Source:
         encoder: The class name of its encoder; None where nobody knows.
         sharing: The class name of its sharing architecture; None where nobody knows.
         inputs: The entries of its input columns in its schema; none where inputs have no columns.
+        schema: Its schema.json; None where it has none.
+        model: The section model of its configuration; empty where nobody knows.
         record: What the record of a run that starts here says of it.
     """
 
@@ -27,6 +29,8 @@ class Source:
     encoder: str | None = None
     sharing: str | None = None
     inputs: Sequence[Mapping[str, Any]] = ()
+    schema: str | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
 
     def entries(self, prefix: str) -> dict[str, Tensor]:

@@ -1,18 +1,23 @@
 """Starts a model from a trained one: part by part, with a reason for each part."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from src.errors import UserError, suggest_or_list
 from src.models.heads import name_heads
 from src.models.network import MultiTaskNetwork
 from src.models.transfer.heads import start_head
+from src.models.transfer.lora import strip_adapters
 from src.models.transfer.report import PartReport
-from src.models.transfer.sharing import name_part, start_sharing
+from src.models.transfer.sharing import get_architecture, name_part, start_sharing
 from src.models.transfer.source import Source
 
 
 def start_from(
-    model: MultiTaskNetwork, source: Source, parts: Sequence[str] | None = None
+    model: MultiTaskNetwork,
+    source: Source,
+    parts: Sequence[str] | None = None,
+    inputs: Sequence[Mapping[str, Any]] = (),
 ) -> list[PartReport]:
     """Gives a model the weights of a trained one, as far as they fit.
 
@@ -24,6 +29,8 @@ def start_from(
         source: The trained model.
         parts: The parts that start from it, such as encoder, heads or heads.income; the others are
             fresh. None takes all that fit.
+        inputs: The entries of the model's input columns in a schema; none where inputs have no
+            columns.
 
     Returns:
         What became of each part.
@@ -56,7 +63,8 @@ def start_from(
 
 def list_parts(model: MultiTaskNetwork) -> list[str]:
     """Returns the names of the parts of a model."""
-    keys = [tuple(name.split(".")) for name in model.sharing.state_dict()]
+    state = strip_adapters(get_architecture(model).state_dict())
+    keys = [tuple(name.split(".")) for name in state]
     return [*dict.fromkeys(map(name_part, keys)), *(f"heads.{name}" for name in model.tasks)]
 
 
