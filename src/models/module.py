@@ -52,8 +52,6 @@ class MultiTaskModel(MultiTaskNetwork):
         encoder: Makes an encoder from the input shape.
         sharing: Makes the sharing architecture from an encoder factory and the task names.
         balancer: Makes the balancer from {task: likelihood of its loss}.
-        select: Makes what learns which inputs each task needs, such as StochasticGates; None for
-            none.
         optimizer: Makes the optimizer from parameter groups; any torch optimizer.
         scheduler: Makes the learning-rate schedule from the optimizer; any torch scheduler, or None
             for a constant rate.
@@ -65,6 +63,8 @@ class MultiTaskModel(MultiTaskNetwork):
         checkpoint_activations: Keep of each stage its inputs alone, and compute it once more in the
             backward pass: less memory.
         weights: {task: fixed weight}, in place of what the task says.
+        select: Makes what learns which inputs each task needs, such as StochasticGates; None for
+            none.
         meta: Learns from episodes of a few rows each, as the data Episodes gives them: MAML, ANIL,
             Reptile or Prototypes; None learns from rows.
         seed: Seed of the initial weights and of dropout; the command line links it to
@@ -78,7 +78,6 @@ class MultiTaskModel(MultiTaskNetwork):
         encoder: Callable[[InputShape], Encoder] = MLP,
         sharing: Callable[[EncoderFactory, Sequence[str]], Sharing] = HardSharing,
         balancer: Callable[[Mapping[str, str]], Balancer] = StaticWeights,
-        select: Callable[[Sharing, InputShape], Selection] | None = None,
         optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
         scheduler: Callable[[Optimizer], LRScheduler | ReduceLROnPlateau] | None = WarmupCosine,
         scheduler_interval: Literal["step", "epoch"] | None = None,
@@ -86,6 +85,7 @@ class MultiTaskModel(MultiTaskNetwork):
         stage_decay: float = 1.0,
         checkpoint_activations: bool = False,
         weights: dict[str, float] | None = None,
+        select: Callable[[Sharing, InputShape], Selection] | None = None,
         meta: Callable[[Mapping[str, Task]], Meta] | None = None,
         seed: int = 0,
     ) -> None:
@@ -172,7 +172,8 @@ class MultiTaskModel(MultiTaskNetwork):
         self.step.seed_randomness(batch)
         if self.selection is not None:
             batches = self.trainer.num_training_batches
-            self.selection.begin_step(self.current_epoch + batch_idx / batches)
+            progress = self.current_epoch + batch_idx / batches
+            self.selection.begin_step(progress, self.runner.shards)
 
     def retain(self, retention: Retention) -> None:
         """Keeps from now on what the run started from, see ``Retention``."""
