@@ -32,6 +32,7 @@ EVERYDAY = {
         "trainer.precision", "32-true, bf16-mixed, 16-mixed, 64-true [32-true]", False
     ),
     "max_epochs": Alias("trainer.max_epochs", "passes over the training rows"),
+    "max_steps": Alias("trainer.max_steps", "optimizer steps; 0 trains nothing"),
     "fast_dev_run": Alias("trainer.fast_dev_run", "one batch of everything, nothing is kept"),
     "overfit_batches": Alias(
         "trainer.overfit_batches", "train and validate on these few batches alone"

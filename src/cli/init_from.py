@@ -13,6 +13,7 @@ from torch import Tensor
 from src.checkpoint import INDEX, choose_weights, group_tasks, load_checkpoint
 from src.errors import UserError, suggest_or_list
 from src.files.typed import Count, find_mismatch
+from src.models.transfer.anchor import Anchor
 from src.models.transfer.lora import merge_adapters
 from src.models.transfer.source import Source
 from src.run import Run
@@ -39,6 +40,11 @@ class InitFrom:
             task has the network of its own best epoch.
         normalisation: source reads columns that both have as the source did, with its means,
             spreads and words, and keeps the scale of labels; new learns them from this run's rows.
+        anchor: Keeps the weights of the source near their start: L2SP or EWC; null lets them go.
+        distillation: The temperature at which the source's outputs stand for labels that rows
+            lack; null for none.
+        replay: The share of the steps that have rows of the source's own data, beside which the
+            tasks of the source stay: 0 only validates and tests on them; null leaves them out.
     """
 
     source: str | None = None
@@ -46,10 +52,13 @@ class InitFrom:
     checkpoint: Literal["best", "last"] | None = None
     task: str | None = None
     normalisation: Literal["source", "new"] = "source"
+    anchor: Anchor | None = None
+    distillation: float | None = None
+    replay: float | None = None
 
     def __post_init__(self) -> None:
         if self.source is None:
-            for key in ("parts", "checkpoint", "task"):
+            for key in ("parts", "checkpoint", "task", "anchor", "distillation", "replay"):
                 if getattr(self, key) is not None:
                     raise UserError(
                         f"init_from.{key} is set, but init_from.source names no run to start from"
@@ -203,7 +212,8 @@ def hash_checkpoint(file: Path) -> str:
 
 def read_git(run: Run | None) -> Any:
     """Returns the state of the code that a run was trained with; None where nobody knows."""
-    with suppress(OSError, ValueError, AttributeError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError):
         if run is not None:
-            return json.loads(run.record.read_text()).get("git")
+            git = json.loads(run.record.read_text())["git"]
+            return {"commit": git["commit"], "dirty": git["dirty"]}
     return None

@@ -32,6 +32,7 @@ class Start:
 
     Attributes:
         reports: What became of each part, once the model has its weights.
+        inputs: The entries of the run's input columns in a schema; none where it has no columns.
     """
 
     def __init__(self, settings: InitFrom, model: Mapping[str, Any]) -> None:
@@ -40,6 +41,7 @@ class Start:
         self.model = model
         self.source: Source = read_source(settings.source, settings.checkpoint, settings.task)
         self.reports: list[PartReport] = []
+        self.inputs: list[dict[str, Any]] = []
         self._check_encoder()
 
     def _check_encoder(self) -> None:
@@ -68,9 +70,10 @@ class Start:
         Raises:
             UserError: They do not fit.
         """
-        inputs = [to_plain(column) for column in data.columns] if isinstance(data, Table) else []
+        if isinstance(data, Table):
+            self.inputs = [to_plain(column) for column in data.columns]
         try:
-            self.reports = start_from(model, self.source, self.settings.names, inputs)
+            self.reports = start_from(model, self.source, self.settings.names, self.inputs)
         except UserError as error:
             differing = list(list_differences(self.model, self.source.model))
             more = f" ({'; '.join(differing)})" if differing else ""
@@ -78,9 +81,9 @@ class Start:
 
     def tabulate(self) -> RichTable:
         """Returns the table of parts."""
-        table = RichTable(title=f"start from {self.source.path}", title_justify="left")
+        table = RichTable(box=None, pad_edge=False)
         for column in ("part", "weights", "why"):
-            table.add_column(column, overflow="fold")
+            table.add_column(column)
         for report in self.reports:
             status = f"[{COLOURS[report.status]}]{report.status}[/]"
             table.add_row(report.part, status, report.why)

@@ -13,7 +13,9 @@ from rich.console import Console
 from src.checkpoint import SafeCheckpointIO
 from src.cli.app import CLI
 from src.cli.checks import refuse_idle_patience, refuse_place, refuse_tuners
+from src.cli.finetuning import describe_finetuning, write_adapters
 from src.cli.flags import Flag, split_flags
+from src.cli.forgetting import keep_start, measure_before
 from src.cli.layers import ConfigError
 from src.cli.passes import evaluate_checkpoint
 from src.cli.reference_rows import choose_methods
@@ -290,18 +292,21 @@ class Training:
                 "trainer.enable_checkpointing false: the last weights are tested, not the best, "
                 "and are gone when the run ends; it cannot be resumed, evaluated or used to predict"
             )
-        return lines
+        return lines + describe_finetuning(self.cli)
 
     @rank_zero_only
     def show_start(self) -> None:
         """Says what became of each part of the run that this one starts from."""
         if self.cli.start is not None:
+            say(f"starts from {self.cli.start.source.path}")
             Console().print(self.cli.start.tabulate())
 
     @rank_zero_only
     def show_plan(self) -> None:
         """Says what runs where: a table of several devices, a line of one."""
         plan = self.cli.plan()
+        if self.cli.only_plans and (lines := self.cli.model.freezing.describe(self.cli.model)):
+            say("\n".join(lines))
         if plan.devices.count > 1 or self.cli.only_plans:
             Console().print(make_table(plan))
         else:
@@ -315,6 +320,7 @@ class Training:
         cli = self.cli
         trainer = cli.trainer
         run = self.run
+        keep_start(cli, run)
         before = count_steps(run) if run and self.resumed else None
         start = run.last if run and before is not None else None
         trainer.fit(cli.model, cli.datamodule, ckpt_path=start)
@@ -329,15 +335,19 @@ class Training:
             )
             self.results.add_references()
             return
-        if cli.config["no_test"]:
-            self.results.report(trained.best, None, [])
+        if run:
+            write_adapters(cli.model, run, trained.best or trained.last)
+        tests = not cli.config["no_test"]
+        at_start = measure_before(cli, run, tests) if run else None
+        if not tests:
+            self.results.report(trained.best, None, [], at_start)
             return
 
         weights = trained.best or trained.last
         with leave_out(trainer, list_averaging(trainer)):
             test = evaluate_checkpoint(cli, weights)
         lines = cli.model.summary()  # of the weights that were tested
-        self.results.report(trained.best, test, lines)
+        self.results.report(trained.best, test, lines, at_start)
 
 
 def name_group(cli: CLI) -> str:

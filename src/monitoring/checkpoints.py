@@ -172,6 +172,11 @@ class LastCheckpoint(Checkpoint):
         self.then = then
         self._saved = 0  # the step of the latest save
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves the weights of a run without a step, which may have come from another run."""
+        if 0 in (trainer.max_epochs, trainer.max_steps) and not self.path.exists():
+            trainer.save_checkpoint(self.path)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Counts steps from the one that the run starts at."""
         self._saved = trainer.global_step
