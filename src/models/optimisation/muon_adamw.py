@@ -95,8 +95,11 @@ class MuonAdamW(AdamW):
         if p.grad is None:
             return
         state = self.state[p]
-        if "momentum_buffer" not in state:
+        if not state:
+            # AdamW looks for its count of steps in each state that is loaded
+            state["step"] = torch.tensor(0.0)
             state["momentum_buffer"] = torch.zeros_like(p)
+        state["step"] += 1
 
         # each process has its shard of the momentum, and all need the whole matrix
         shards = self.shards
