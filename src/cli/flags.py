@@ -92,7 +92,7 @@ def split_flags(args: Sequence[str], several: bool = True) -> Flags:
         if equals:
             pairs.append((key, value))
         else:
-            values = []
+            values: list[str] = []
             while rest and not is_flag(rest[0]) and (several or not values):
                 values.append(rest.pop(0))
             if len(values) > 1:

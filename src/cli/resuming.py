@@ -75,6 +75,11 @@ def refuse_too_short(run: Run, settings: Mapping[str, Any]) -> None:
     if not run.last.exists():  # an earlier attempt has not come as far
         return
     checkpoint = load_checkpoint(run.last, mmap=True)
+    if not checkpoint.get("optimizer_states"):
+        raise UserError(
+            f"run {run.path} was merged from others, and has no training to go on with: start a "
+            f"new run from it, --init_from {run.path}"
+        )
     epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     for key, done, word in (
         ("max_epochs", epochs, "epochs"),

@@ -18,6 +18,7 @@ from src.cli.entrypoint import main
 from src.compare import compare
 from src.ensemble import ensemble
 from src.evaluate import evaluate
+from src.merge import merge
 from src.predict import predict
 from src.reference import reference
 from src.report import report
@@ -31,6 +32,7 @@ VERBS: dict[str, Any] = {
     "reference": reference,
     "compare": compare,
     "ensemble": ensemble,
+    "merge": merge,
     "sweep": sweep,
     "report": report,
     "affinity": affinity,
