@@ -5,6 +5,7 @@ they say how far a score depends on which examples were drawn, on these test row
 one pool of rows, and overlap where k is not small beside it.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
@@ -16,6 +17,8 @@ import pandas as pd
 from src.analysis.statistics import LEVEL, adjust_holm, compute_p_of_mean, estimate_mean
 
 SCRATCH = "scratch"  # the method that transfers nothing
+ALIKE = "no significant difference"
+TOO_FEW = "too few draws"
 
 
 class Fit(TypedDict):
@@ -43,11 +46,9 @@ class FewShots:
         values: method, shots, draw, stage, metric, value: every number.
         summary: method, shots, mean, low, high, n: of the score, with the ends of its 95 % interval
             over draws.
-        best: shots, method, other, difference, low, high, n, p, p_holm, verdict: the method with
-            the best mean at k against each other one, paired by draw, with Holm's correction over
-            the others at that k.
-        transfer: Such lines of each method against training from scratch, corrected over all
-            methods and k.
+        tests: shots, method, other, difference, low, high, n, p, p_holm, verdict: each two methods
+            at k, paired by draw, with Holm's correction over all pairs at that k. The difference
+            is that of ``method`` to ``other``.
     """
 
     task: str
@@ -57,8 +58,7 @@ class FewShots:
     shots: Sequence[int]
     values: pd.DataFrame
     summary: pd.DataFrame
-    best: pd.DataFrame
-    transfer: pd.DataFrame
+    tests: pd.DataFrame
 
 
 COLUMNS = ["shots", "method", "other", "difference", "low", "high", "n", "p", "p_holm", "verdict"]
@@ -93,8 +93,7 @@ def compare_methods(
         shots=shots,
         values=values,
         summary=summary,
-        best=compare_best(scores, summary, methods, shots),
-        transfer=compare_transfer(scores, methods, shots),
+        tests=compare_pairs(scores, methods, shots),
     )
 
 
@@ -125,29 +124,15 @@ def pair_scores(scores: pd.DataFrame, one: str, other: str, shots: int) -> np.nd
     return difference.dropna().to_numpy(dtype=float)
 
 
-def compare_best(
-    scores: pd.DataFrame, summary: pd.DataFrame, methods: Sequence[str], shots: Sequence[int]
-) -> pd.DataFrame:
-    """Compares the method with the best mean at each k with all others."""
-    tables = []
-    for k in shots:
-        means = summary[summary["shots"] == k].set_index("method")["mean"].dropna()
-        if means.empty:
-            continue
-        best = str(means.idxmax())
-        others = [method for method in methods if method != best and method in means.index]
-        tables.append(judge([test_pair(scores, best, other, k) for other in others]))
-    return pd.concat(tables, ignore_index=True) if tables else judge([])
-
-
-def compare_transfer(
+def compare_pairs(
     scores: pd.DataFrame, methods: Sequence[str], shots: Sequence[int]
 ) -> pd.DataFrame:
-    """Compares each method with training from scratch, at each k."""
-    if SCRATCH not in methods:
-        return judge([])
-    others = [method for method in methods if method != SCRATCH]
-    return judge([test_pair(scores, method, SCRATCH, k) for k in shots for method in others])
+    """Compares each two methods at each k."""
+    tables = []
+    for k in shots:
+        pairs = itertools.combinations(methods, 2)
+        tables.append(judge([test_pair(scores, one, other, k) for one, other in pairs]))
+    return pd.concat(tables, ignore_index=True)
 
 
 def test_pair(scores: pd.DataFrame, one: str, other: str, shots: int) -> tuple[object, ...]:
@@ -164,9 +149,9 @@ def judge(lines: Sequence[tuple[object, ...]]) -> pd.DataFrame:
     verdicts = []
     for difference, p in zip(frame["difference"], frame["p_holm"], strict=True):
         if np.isnan(p):
-            verdicts.append("too few draws")
+            verdicts.append(TOO_FEW)
         elif p >= LEVEL:
-            verdicts.append("no significant difference")
+            verdicts.append(ALIKE)
         else:
             verdicts.append("better" if difference > 0 else "worse")
     frame["verdict"] = pd.Series(verdicts, dtype=object)
@@ -186,6 +171,18 @@ def choose_method(fits: Sequence[Fit], methods: Sequence[str], shots: int) -> st
 
 
 # -- in words --------------------------------------------------------------------------------------
+def find_verdicts(found: FewShots, method: str, shots: int) -> dict[str, str]:
+    """Returns {other method: whether this one is better at k, worse, or neither}."""
+    verdicts = {}
+    turned = {"better": "worse", "worse": "better"}
+    for _, line in found.tests[found.tests["shots"] == shots].iterrows():
+        if line["method"] == method:
+            verdicts[line["other"]] = line["verdict"]
+        elif line["other"] == method:
+            verdicts[line["method"]] = turned.get(line["verdict"], line["verdict"])
+    return verdicts
+
+
 def tell_best(found: FewShots) -> list[str]:
     """Returns a line for each k: the method with the best mean, and what sets it apart."""
     lines = []
@@ -196,34 +193,34 @@ def tell_best(found: FewShots) -> list[str]:
             continue
         best = means.loc[means["mean"].idxmax()]
         line = f"{k} examples: {best['method']} {format_interval(best)}"
-        pairs = found.best[found.best["shots"] == k]
-        alike = list(pairs[pairs["verdict"] == "no significant difference"]["other"])
-        behind = list(pairs[pairs["verdict"] == "better"]["other"])
-        if behind:
-            line += f"; better than {', '.join(behind)}"
-        if alike:
-            line += f"; no significant difference from {', '.join(alike)}"
-        if len(pairs) and not alike and not behind:
-            line += "; too few draws for a test"
+        verdicts = find_verdicts(found, str(best["method"]), k)
+        for verdict, words in (
+            ("better", "better than"),
+            (ALIKE, "no significant difference from"),
+            (TOO_FEW, "too few draws to test it against"),
+        ):
+            others = [other for other in found.methods if verdicts.get(other) == verdict]
+            if others:
+                line += f"; {words} {', '.join(others)}"
         lines.append(line)
     return lines
 
 
 def tell_transfer(found: FewShots) -> list[str]:
     """Returns where methods that transfer are better or worse than training from scratch."""
+    others = [method for method in found.methods if method != SCRATCH]
+    if SCRATCH not in found.methods or not others:
+        return []
     lines = []
     for verdict in ("better", "worse"):
         parts = []
-        chosen = found.transfer[found.transfer["verdict"] == verdict]
-        for method in found.methods:
-            own = chosen[chosen["method"] == method]
-            if len(own):
-                parts.append(f"{method} at {', '.join(map(str, own['shots']))}")
+        for method in others:
+            shots = [k for k in found.shots if find_verdicts(found, method, k)[SCRATCH] == verdict]
+            if shots:
+                parts.append(f"{method} at {', '.join(map(str, shots))}")
         if parts:
             lines.append(f"significantly {verdict} than {SCRATCH}: {'; '.join(parts)}")
-    if not lines and len(found.transfer):
-        lines.append(f"no method differs significantly from {SCRATCH}")
-    return lines
+    return lines or [f"no method differs significantly from {SCRATCH}"]
 
 
 def format_interval(line: "pd.Series") -> str:

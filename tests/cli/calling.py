@@ -13,6 +13,7 @@ from unittest import mock
 
 import torch.distributed as dist
 
+from src.adapt import adapt
 from src.affinity import affinity
 from src.cli.entrypoint import main
 from src.compare import compare
@@ -26,6 +27,7 @@ from src.sweep import sweep
 from src.train import train
 
 VERBS: dict[str, Any] = {
+    "adapt": adapt,
     "train": train,
     "evaluate": evaluate,
     "predict": predict,

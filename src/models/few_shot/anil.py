@@ -1,5 +1,8 @@
 """ANIL's inner loop on frozen features: the head takes a few steps of plain gradient descent."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -12,9 +15,22 @@ from src.tasks.head import Head
 INNER_STEPS = 10  # where no meta-learning has set them
 
 
-def adapt_head(
-    task: Task, head: Head, examples: Examples, steps: int = INNER_STEPS, rate: float | None = None
-) -> float:
+@dataclass(frozen=True)
+class InnerLoop:
+    """How the inner loop runs.
+
+    Attributes:
+        head: The state of the meta-learnt head where it starts; None: zeros.
+        steps: Its steps.
+        rate: Their rate; None: one that suits the features, see ``find_rate``.
+    """
+
+    head: Mapping[str, Tensor] | None = None
+    steps: int = INNER_STEPS
+    rate: float | None = None
+
+
+def adapt_head(task: Task, head: Head, examples: Examples, loop: InnerLoop) -> float:
     """Takes the inner steps in place, with all examples in each.
 
     (Raghu et al., "Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of
@@ -22,24 +38,25 @@ def adapt_head(
 
     Args:
         task: The task.
-        head: The head where the loop starts: meta-learnt, or zeros.
+        head: Its head, whose own weights do not matter.
         examples: The examples.
-        steps: Inner steps.
-        rate: Their rate; None takes ``find_rate``.
+        loop: How it runs.
 
     Returns:
         The rate.
     """
-    if rate is None:
-        rate = find_rate(examples)
-    start = {name: parameter.detach() for name, parameter in head.named_parameters()}
+    rate = find_rate(examples) if loop.rate is None else loop.rate
+    start = {}
+    for name, parameter in head.named_parameters():
+        zeros = torch.zeros_like(parameter)
+        start[name] = zeros if loop.head is None else loop.head[name].to(zeros)
 
     def loss(parameters: Parameters) -> Tensor:
         outputs: Tensor = functional_call(head, parameters, (examples.features,))
         return mean_loss(task, outputs, examples)
 
     with torch.enable_grad():
-        *_, end = descend(loss, start, dict.fromkeys(start, rate), steps, first_order=True)
+        *_, end = descend(loss, start, dict.fromkeys(start, rate), loop.steps, first_order=True)
     head.load_state_dict({name: tensor.detach() for name, tensor in end.items()})
     return rate
 
