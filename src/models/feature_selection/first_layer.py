@@ -1,8 +1,9 @@
 """The weights of first layers, column by column of the inputs that they read."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from math import prod
+from math import inf, prod
 from typing import Literal, cast
 
 import torch
@@ -16,19 +17,27 @@ from src.models.feature_selection.selection import Selection
 from src.models.sharing.sharing import Sharing
 from src.runner import Shards
 
+TINY = 1e-8  # keeps sizes of gradients from 0
+
 
 class FirstLayerSelection(Selection):
     """The base of ways that close a column by zeros in the first layer of an encoder.
 
-    They set weights behind each step of the optimizer, at its learning rate of that step. The
-    optimizer knows nothing of it: moments of Adam and momentum stay as they are, so that a column
-    opens again where its gradients grow.
+    They shrink weights behind each step of the optimizer by a proximal operator in the optimizer's
+    own metric, as far as one number a column can follow it: where Adam divides gradients by their
+    size, so does the shrinkage, by its mean over the column (Yun, Lozano and Yang, "Adaptive
+    proximal gradient methods for structured neural networks", NeurIPS 2021). So lambda is in units
+    of the loss with any optimizer. The optimizer's moments stay as they are.
+
+    A column that is closed stays closed, as is usual on a path from dense to sparse: the noise of
+    single batches would open it again.
 
     Attributes:
-        layers: The stems whose linear layer reads the inputs.
-        column_of: (inputs of the layer) The number of the column that each of them is of.
+        paths: The names of the first layers' weights.
         sets: The sets of weights that are closed together: one, or one for each task; each is a
             list of (number of a layer, number of its encoder, or None for all of them).
+        column_of: (inputs of the layer) The number of the column that each of them is of.
+        closed: (sets, D) The columns that stay closed; None before the first step.
     """
 
     way_out = "use --model.select StochasticGates, or HardSharing or Separate with MLP"
@@ -60,6 +69,7 @@ class FirstLayerSelection(Selection):
             )
         self.paths = [f"architecture.{path}.1.weight" for path in paths]
         self.sets = find_sets(architecture, self.weights(), per, kind)
+        self.closed: Tensor | None = None
 
         # the order in which a stem puts numbers side by side
         stem = cast(VectorStem, cast(LinearStem, architecture.get_submodule(paths[0]))[0])
@@ -73,15 +83,47 @@ class FirstLayerSelection(Selection):
         """Returns the weights of the first layers: (out, in), or (K, out, in) of K encoders."""
         return [self.get_parameter(path) for path in self.paths]
 
-    def thresholds(self, rate: float, sizes: Tensor, number: int) -> Tensor:
+    @abstractmethod
+    def norms(self, shards: Shards | None = None) -> Tensor:
+        """Returns the norm of what closes each column, (sets, D), detached."""
+
+    @torch.no_grad()
+    def begin_step(self, epoch: float, shards: Shards | None) -> None:
+        """Sets the strength of a step, and sees which columns are closed when training begins."""
+        super().begin_step(epoch, shards)
+        if self.closed is None:
+            self.closed = self.norms(shards) == 0
+
+    def shrink(
+        self, norms: Tensor, sizes: Tensor, gradients: Tensor | None, rate: float, number: int
+    ) -> Tensor:
         """Returns by how much the norm of each column's group shrinks in a step.
 
         Args:
+            norms: The norms of the groups (D,).
+            sizes: The number of weights in each (D,).
+            gradients: The sums of the sizes of their gradients (D,); None where the optimizer does
+                not divide by them.
             rate: The learning rate.
-            sizes: The number of weights in the group of each column (D,).
             number: The number of the set of weights.
+
+        Returns:
+            (D,), infinite for columns that stay closed.
         """
-        return rate * self.share * self.strengths[number] * sizes.sqrt()
+        cut = rate * self.share * self.strengths[number] * sizes.sqrt()
+        if gradients is not None:
+            cut = cut / (gradients / sizes + TINY)
+        assert self.closed is not None
+        return cut.expand_as(norms).masked_fill(self.closed[number].to(cut.device), inf)
+
+    @torch.no_grad()
+    def openness(self) -> Tensor:
+        """Returns the norm of what closes each column, for each task: (T, D)."""
+        return self.norms().expand(len(self.tasks), -1)
+
+    def is_open(self) -> Tensor:
+        """Returns where weights are not zero: (T, D)."""
+        return self.openness() > 0
 
 
 def find_sets(
@@ -118,6 +160,15 @@ def take_columns(weights: Sequence[Tensor], own: Sequence[tuple[int, int | None]
     """Returns views (rows, in) of a set of first layers."""
     taken = [weights[i] if k is None else weights[i][k] for i, k in own]
     return [w.flatten(0, -2) for w in taken]
+
+
+def sum_columns(weights: Sequence[Tensor], column_of: Tensor, columns: int) -> Tensor:
+    """Sums weights (rows, in) over the inputs of each column, and over rows: (D,) float64."""
+    place = column_of.to(weights[0].device)
+    sums = torch.zeros(columns, dtype=torch.float64, device=place.device)
+    for w in weights:
+        sums.index_add_(0, place, w.double().sum(0))
+    return sums
 
 
 def read_whole(p: nn.Parameter, shards: Shards | None) -> Tensor:

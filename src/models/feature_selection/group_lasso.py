@@ -1,6 +1,6 @@
 """Group lasso: the weights with which a first layer reads a column become zero together."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -10,9 +10,11 @@ from src.batch import InputShape
 from src.models.feature_selection.first_layer import (
     FirstLayerSelection,
     read_whole,
+    sum_columns,
     take_columns,
     write_whole,
 )
+from src.models.feature_selection.step_sizes import StepSizes
 from src.models.sharing.sharing import Sharing
 from src.runner import Shards
 
@@ -21,16 +23,14 @@ class GroupLasso(FirstLayerSelection):
     """Group lasso on the first layer: lambda sum_d sqrt(p_d) ||W_d|| joins the losses.
 
     W_d are the p_d weights with which first layers read column d (Yuan and Lin, "Model selection
-    and estimation in regression with grouped variables", JRSS B 2006): with an encoder for each
-    task and ``per: shared`` the weights of all of them, as in the multi-task lasso (Obozinski,
-    Taskar and Jordan, 2010).
+    and estimation in regression with grouped variables", JRSS B 2006). With an encoder for each
+    task and ``per: shared`` they are those of all encoders, as in the multi-task lasso (Obozinski,
+    Taskar and Jordan, "Joint covariate selection", 2010).
 
-    The penalty has no gradient of its own. Behind each step of the optimizer, at its rate eta, W_d
-    becomes max(0, 1 - eta lambda sqrt(p_d) / ||W_d||) W_d, the proximal operator, so that columns
-    become exactly zero. With SGD that is proximal gradient descent: a column is closed where the
-    root mean square of its gradients is below lambda. With Adam it is a proximal step in the
-    metric of plain gradients, as is usual: lambda then compares with gradients in units of their
-    size, from 0 to 1.
+    Behind each step of the optimizer W_d becomes max(0, 1 - s_d lambda sqrt(p_d) / ||W_d||) W_d,
+    the proximal operator of the penalty, so that columns become exactly zero. s_d is the learning
+    rate, with Adam and its kin divided by the mean size of the column's gradients. A closed column
+    stays closed.
 
     It needs an encoder whose first layer is dense, such as MLP.
 
@@ -43,58 +43,53 @@ class GroupLasso(FirstLayerSelection):
         warmup: Epochs in which lambda grows linearly from 0.
     """
 
-    measure = "size of weights"
+    measure = "norm of weights"
 
     def __init__(
         self,
         architecture: Sharing,
         shape: InputShape,
         per: Literal["shared", "task"] = "shared",
-        strength: float | dict[str, float] = 0.1,
+        strength: float | dict[str, float] = 0.01,
         warmup: float = 0.0,
     ) -> None:
         super().__init__(architecture, shape, per, strength, warmup)
 
     @torch.no_grad()
-    def finish_step(self, rates: Mapping[int, float], shards: Shards | None) -> None:
-        """Shrinks the weights of each column, at the learning rate of the first layer."""
+    def finish_step(self, steps: StepSizes) -> None:
+        """Shrinks the weights of each column."""
         parameters = self.weights()
-        # a frozen layer takes no step
-        rate = rates.get(id(parameters[0]), 0.0)
-        whole = [read_whole(p, shards) for p in parameters]
+        whole = [read_whole(p, steps.shards) for p in parameters]
+        gradients = [g for g in map(steps.gradient_sizes, parameters) if g is not None]
+        rate = steps.rate(parameters[0])
+        norms = self._norms_of(whole)
+        closed = []
         for number, own in enumerate(self.sets):
             weights = take_columns(whole, own)
-            squares, sizes = self._sum_squares(weights)
-            cut = self.thresholds(rate, sizes, number)
-            factors = (1 - cut / squares.sqrt().clamp(min=1e-30)).clamp(min=0)
+            sizes = self._sum([torch.ones_like(w) for w in weights])
+            sums = self._sum(take_columns(gradients, own)) if gradients else None
+            cut = self.shrink(norms[number], sizes, sums, rate, number)
+            kept = (norms[number] - cut).clamp(min=0)
+            factors = kept / norms[number].where(kept > 0, 1)
             for w in weights:
                 w.mul_(factors.to(w)[self.column_of.to(w.device)])
+            closed.append(kept == 0)
+        self.closed = torch.stack(closed)
         for p, values in zip(parameters, whole, strict=True):
-            write_whole(p, values, shards)
+            write_whole(p, values, steps.shards)
 
-    def _sum_squares(self, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Returns the sum of squares and the number of each column's weights, (D,) each."""
-        column_of = self.column_of.to(weights[0].device)
-        squares = torch.zeros(len(self.columns), dtype=torch.float64, device=column_of.device)
-        sizes = torch.zeros_like(squares)
-        for w in weights:
-            squares.index_add_(0, column_of, w.double().square().sum(0))
-            sizes.index_add_(0, column_of, torch.full_like(w[0], len(w), dtype=torch.float64))
-        return squares, sizes
+    def norms(self, shards: Shards | None = None) -> Tensor:
+        """Returns ||W_d||, (sets, D)."""
+        return self._norms_of([read_whole(p, shards) for p in self.weights()])
 
-    @torch.no_grad()
-    def openness(self) -> Tensor:
-        """Returns the root mean square of the weights of each task and column: (T, D)."""
-        whole = [p.detach() for p in self.weights()]
-        rows = []
-        for own in self.sets:
-            squares, sizes = self._sum_squares(take_columns(whole, own))
-            rows.append((squares / sizes).sqrt())
-        return torch.stack(rows).expand(len(self.tasks), -1)
+    def _norms_of(self, whole: Sequence[Tensor]) -> Tensor:
+        squares = [
+            self._sum([w.double().square() for w in take_columns(whole, own)]) for own in self.sets
+        ]
+        return torch.stack(squares).sqrt()
 
-    def is_open(self) -> Tensor:
-        """Returns where weights are not zero: (T, D)."""
-        return self.openness() > 0
+    def _sum(self, weights: Sequence[Tensor]) -> Tensor:
+        return sum_columns(weights, self.column_of, len(self.columns))
 
     def closed_state(self) -> dict[str, Tensor]:
         """Returns first layers without weights."""

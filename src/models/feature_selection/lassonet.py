@@ -1,11 +1,12 @@
 """LassoNet: a column may act through the network as far as it acts through a linear skip."""
 
-from collections.abc import Iterator, Mapping
-from math import inf
+from collections.abc import Iterator, Mapping, Sequence
+from math import inf, prod
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from src.batch import InputShape
 from src.errors import UserError
@@ -16,6 +17,7 @@ from src.models.feature_selection.first_layer import (
     take_columns,
     write_whole,
 )
+from src.models.feature_selection.step_sizes import StepSizes
 from src.models.sharing.sharing import Owned, Sharing
 from src.runner import Shards
 
@@ -26,8 +28,9 @@ class LassoNet(FirstLayerSelection):
     (Lemhadri, Ruan, Abraham and Tibshirani, "LassoNet: a neural network with feature sparsity",
     JMLR 2021.) W_d are the weights with which the first layer of f reads column d, so that a column
     is closed when its linear part is. The penalty is lambda sum_d sqrt(p_d) ||theta_d||, with p_d
-    the size of theta_d. Behind each step of the optimizer, at its rate eta, the hierarchical
-    proximal operator with eta lambda sets theta and W, see :func:`apply_hier_prox`.
+    the size of theta_d. Behind each step of the optimizer the hierarchical proximal operator with
+    s_d lambda sets theta and W, see :func:`find_bounds`. s_d is the learning rate, with Adam and
+    its kin divided by the mean size of the gradients in theta_d. A closed column stays closed.
 
     The skip leads to the features of a task, where the paper has one output and no weights sqrt(p):
     through a linear head this is a linear part of each output. Categories have a vector theta_dc
@@ -41,20 +44,19 @@ class LassoNet(FirstLayerSelection):
         shape: The shape of one sample.
         per: shared: columns are closed for all tasks together; task: for each by itself, which
             needs an encoder for each, as Separate has.
-        strength: lambda, or {task: lambda_t} with per task. With Adam it compares with gradients in
-            units of their size, from 0 to 1.
+        strength: lambda, or {task: lambda_t} with per task.
         warmup: Epochs in which lambda grows linearly from 0.
         hierarchy: M; near 0 the outputs are nearly linear in the inputs.
     """
 
-    measure = "size of the linear part"
+    measure = "norm of the linear part"
 
     def __init__(
         self,
         architecture: Sharing,
         shape: InputShape,
         per: Literal["shared", "task"] = "shared",
-        strength: float | dict[str, float] = 0.1,
+        strength: float | dict[str, float] = 0.01,
         warmup: float = 0.0,
         hierarchy: float = 10.0,
     ) -> None:
@@ -71,16 +73,17 @@ class LassoNet(FirstLayerSelection):
         self.hierarchy = hierarchy
         (size,) = sizes
         count = len(self.sets)
-        flat = shape.dense[0] if shape.dense else 0
-        for length in shape.dense[1:]:
-            flat *= length
-        dense, categories = map_places(self.columns)
-        each = flat // max(1, len(dense))
-        self.of_dense = [d for d in dense for _ in range(each)]
-        self.of_categories = categories
-        scale = max(1, flat + len(categories)) ** -0.5
+        flat = prod(shape.dense)
+        embedded = len(self.column_of) - flat
+        self.of_dense = self.column_of[:flat].tolist()
+        self.of_categories = map_places(self.columns)[1]
+        scale = (flat + len(shape.categories)) ** -0.5
         self.skip = nn.Parameter(torch.randn(count, flat, size) * scale)
         self.skips = nn.ParameterList(torch.randn(count, n, size) * scale for n in shape.categories)
+
+        # the inputs of the first layer that are of each column, filled up with one behind the last
+        each = [(self.column_of == d).nonzero()[:, 0] for d in range(len(self.columns))]
+        self.inputs_of = pad_sequence(each, batch_first=True, padding_value=flat + embedded)
         if per == "task":
             self.one_feature = False
 
@@ -112,60 +115,61 @@ class LassoNet(FirstLayerSelection):
         yield Owned(self.tasks, [self.skip, *self.skips], slices=self.per == "task")
 
     @torch.no_grad()
-    def finish_step(self, rates: Mapping[int, float], shards: Shards | None) -> None:
-        """Sets the weights of each column by the operator, at the rate of the linear part."""
+    def finish_step(self, steps: StepSizes) -> None:
+        """Sets the linear part and the first layers by the operator."""
+        shards = steps.shards
         parameters = self.weights()
         skips = [self.skip, *self.skips]
-        rate = rates.get(id(self.skip), 0.0)
         whole = [read_whole(p, shards) for p in parameters]
         linear = [read_whole(p, shards) for p in skips]
+        gradients = [g for g in map(steps.gradient_sizes, skips) if g is not None]
+
+        norms = self._sum_linear([p.double().square() for p in linear]).sqrt()
+        sizes = self._sum_linear([torch.ones_like(p) for p in linear])
+        sums = self._sum_linear(gradients) if gradients else None
+        rate = steps.rate(self.skip)
         for number, own in enumerate(self.sets):
             weights = take_columns(whole, own)
-            rows = [p[number] for p in linear]
-            for d in range(len(self.columns)):
-                self._set_column(d, number, rate, rows, weights)
+            of_set = sums[number] if sums is not None else None
+            cut = self.shrink(norms[number], sizes[number], of_set, rate, number)
+            joined = torch.cat([w.to(norms.device) for w in weights])
+            # (D, weights of a column); columns of fewer inputs are filled up with 0
+            by_column = torch.cat([joined.T, joined.new_zeros(1, len(joined))])[self.inputs_of]
+            bounds = find_bounds(norms[number], by_column.flatten(1), cut, self.hierarchy)
+
+            for w in weights:
+                limit = bounds.to(w)[self.column_of.to(w.device)]
+                w.copy_(torch.minimum(torch.maximum(w, -limit), limit))
+            kept = bounds / self.hierarchy / norms[number].where(bounds > 0, 1)
+            self._scale_linear([p[number] for p in linear], kept)
+            norms[number] = bounds
+        self.closed = norms == 0
         for p, values in zip([*parameters, *skips], [*whole, *linear], strict=True):
             write_whole(p, values, shards)
 
-    def _set_column(
-        self, d: int, number: int, rate: float, rows: list[Tensor], weights: list[Tensor]
-    ) -> None:
-        """Sets theta_d, in the rows of a set's linear part, and W_d, in its first layers."""
-        device = weights[0].device
-        read = (self.column_of == d).nonzero()[:, 0].to(device)
-        dense = torch.tensor([k for k, own in enumerate(self.of_dense) if own == d])
-        tables = [rows[1 + k] for k, own in enumerate(self.of_categories) if own == d]
-        theta = [rows[0][dense.to(rows[0].device)], *tables]
-        flat = torch.cat([part.flatten() for part in theta])
-        w = torch.cat([own[:, read].flatten() for own in weights]).to(flat.device)
-        size = torch.tensor(float(len(flat)), dtype=torch.float64)
-        cut = float(self.thresholds(rate, size, number))
-        flat, w = apply_hier_prox(flat, w, cut, self.hierarchy)
+    def _sum_linear(self, linear: Sequence[Tensor]) -> Tensor:
+        """Sums tensors like the linear part over each column: (sets, D) float64."""
+        sums = torch.zeros(
+            len(self.sets), len(self.columns), dtype=torch.float64, device=linear[0].device
+        )
+        place = torch.tensor(self.of_dense, dtype=torch.long, device=sums.device)
+        sums.index_add_(1, place, linear[0].double().sum(-1))
+        for d, table in zip(self.of_categories, linear[1:], strict=True):
+            sums[:, d] += table.double().sum((-2, -1))
+        return sums
 
-        first, *others = flat.split([part.numel() for part in theta])
-        rows[0][dense.to(rows[0].device)] = first.view_as(theta[0])
-        for table, values in zip(tables, others, strict=True):
-            table.copy_(values.view_as(table))
-        parts = w.to(device).split([len(own) * len(read) for own in weights])
-        for own, values in zip(weights, parts, strict=True):
-            own[:, read] = values.view(len(own), len(read))
+    def _scale_linear(self, linear: Sequence[Tensor], factors: Tensor) -> None:
+        """Multiplies the linear part of one set by a factor for each column, in place."""
+        own = factors.to(linear[0])
+        linear[0].mul_(own[torch.tensor(self.of_dense, dtype=torch.long)][:, None])
+        for d, table in zip(self.of_categories, linear[1:], strict=True):
+            table.mul_(own[d])
 
     @torch.no_grad()
-    def openness(self) -> Tensor:
-        """Returns ||theta_d|| of each task and column: (T, D)."""
-        column_of = [*self.of_dense]
-        squares = [self.skip.double().square().sum(-1)]
-        for d, table in zip(self.of_categories, self.skips, strict=True):
-            column_of.append(d)
-            squares.append(table.double().square().sum((-2, -1))[:, None])
-        joined = torch.cat(squares, 1)
-        place = torch.tensor(column_of, device=joined.device)
-        sums = joined.new_zeros(len(joined), len(self.columns)).index_add_(1, place, joined)
-        return sums.sqrt().expand(len(self.tasks), -1)
-
-    def is_open(self) -> Tensor:
-        """Returns where the linear part is not zero: (T, D)."""
-        return self.openness() > 0
+    def norms(self, shards: Shards | None = None) -> Tensor:
+        """Returns ||theta_d||, (sets, D)."""
+        linear = [read_whole(p, shards) for p in (self.skip, *self.skips)]
+        return self._sum_linear([p.double().square() for p in linear]).sqrt()
 
     def closed_state(self) -> dict[str, Tensor]:
         """Returns first layers and a linear part without weights."""
@@ -174,40 +178,35 @@ class LassoNet(FirstLayerSelection):
         return {name: torch.zeros_like(p) for name, p in own.items()}
 
 
-def apply_hier_prox(
-    theta: Tensor, weights: Tensor, cut: float, hierarchy: float
-) -> tuple[Tensor, Tensor]:
-    """Applies the hierarchical proximal operator to one column.
+def find_bounds(norms: Tensor, weights: Tensor, cut: Tensor, hierarchy: float) -> Tensor:
+    """Solves the hierarchical proximal operator of each column, by a sort.
 
-    It solves min 1/2 ||b - theta||^2 + 1/2 ||V - W||^2 + cut ||b|| subject to |V_k| <= M ||b||, by
-    a sort (Lemhadri et al., algorithm 2, for a vector theta).
+    For a column with linear part theta and weights W it is
+
+        min over b, V of  1/2 ||b - theta||^2 + 1/2 ||V - W||^2 + cut ||b||
+        subject to        |V_k| <= M ||b|| for all k,
+
+    whose solution is b = w / M theta / ||theta|| and V = W, clipped to [-w, w] (Lemhadri et al.,
+    algorithm 2, for a vector theta). A column with theta = 0 is closed.
 
     Args:
-        theta: The linear part (P,).
-        weights: W, (K,).
-        cut: The threshold.
+        norms: ||theta||, (D,).
+        weights: W, (D, K); zeros may fill up a row.
+        cut: (D,).
         hierarchy: M.
 
     Returns:
-        b and V.
+        The bounds w, (D,) float64.
     """
     M = hierarchy
-    norm = theta.double().norm()
-    sizes = weights.double().abs().sort(descending=True).values
-    zero = sizes.new_zeros(1)
+    sizes = weights.abs().sort(dim=1, descending=True).values.double()
+    nothing = sizes.new_zeros(len(sizes), 1)
 
-    # with the m largest weights at the bound: the bound w_m = M ||b||
-    m = torch.arange(len(sizes) + 1, device=sizes.device)
-    pulled = norm + M * torch.cat([zero, sizes.cumsum(0)]) - cut
+    # where the m largest weights are at the bound, it is M / (1 + m M^2) (...)+
+    m = torch.arange(sizes.shape[1] + 1, device=sizes.device)
+    sums = torch.cat([nothing, sizes.cumsum(1)], 1)
+    pulled = (norms.double() - cut.double())[:, None] + M * sums
     bounds = M / (1 + m * M**2) * pulled.clamp(min=0)
-    chosen = int((torch.cat([sizes, zero]) > bounds).sum())
-    bound = bounds[chosen]
-
-    if norm > 0:
-        direction = theta.double() / norm
-    else:
-        # all directions are alike
-        direction = torch.zeros_like(theta, dtype=torch.float64)
-        direction[0] = 1
-    clipped = torch.minimum(weights.double().abs(), bound).copysign(weights.double())
-    return (direction * bound / M).to(theta.dtype), clipped.to(weights.dtype)
+    count = (torch.cat([sizes, nothing], 1) > bounds).sum(1, keepdim=True)
+    found = bounds.gather(1, count)[:, 0]
+    return found.masked_fill(norms == 0, 0)

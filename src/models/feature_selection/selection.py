@@ -12,6 +12,7 @@ from torch.func import functional_call
 from src.batch import InputShape
 from src.errors import UserError, suggest_or_list
 from src.models.feature_selection.columns import find_choosable
+from src.models.feature_selection.step_sizes import StepSizes
 from src.models.sharing.gates import make_table
 from src.models.sharing.sharing import Owned, Sharing
 from src.runner import Shards
@@ -65,16 +66,20 @@ class Selection(Sharing):
         self.share = 1.0
 
     # -- what training tells it --------------------------------------------------------------------
-    def begin_step(self, epoch: float) -> None:
-        """Sets the strength of a step; ``epoch`` is the number of epochs before it."""
+    def begin_step(self, epoch: float, shards: Shards | None) -> None:
+        """Sets the strength of a step.
+
+        Args:
+            epoch: The number of epochs before the step.
+            shards: The layout of the parameters; None where this process has whole ones.
+        """
         self.share = min(1.0, epoch / self.warmup) if self.warmup else 1.0
 
-    def finish_step(self, rates: Mapping[int, float], shards: Shards | None) -> None:
+    def finish_step(self, steps: StepSizes) -> None:
         """Runs behind each step of the optimizer, for ways that set weights to zero.
 
         Args:
-            rates: {id of a parameter: its learning rate in the step}.
-            shards: The layout of the parameters; None where this process has whole ones.
+            steps: The sizes of the step.
         """
 
     # -- what it has learnt ------------------------------------------------------------------------
