@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.func import functional_call
 
+from src.models.heads import HALVES
 from src.models.meta.episodes import Episode, Inputs, flatten_rows, join_rows
 from src.models.meta.inner_loop import Parameters
 from src.models.meta.maml import MAML, Predictor
@@ -55,11 +56,13 @@ def encode_episodes(
     """Runs the encoder once on all rows of all episodes.
 
     Returns:
-        The features of support rows (E, S, ..., D) and of query rows (E, Q, ..., D), fp32.
+        The features of support rows (E, S, ..., D) and of query rows (E, Q, ..., D), in fp32 where
+        the encoder has less.
     """
     rows = join_rows(episodes.support, episodes.query)
-    z = network.runner.features(network, flatten_rows(rows))[task].float()
+    z = network.runner.features(network, flatten_rows(rows))[task]
 
-    by_episode = z.unflatten(0, (episodes.count, -1))
+    # small sets of rows, whose means and steps would drown in 16 bits
+    by_episode = (z.float() if z.dtype in HALVES else z).unflatten(0, (episodes.count, -1))
     supports = episodes.labels.shape[1]
     return by_episode[:, :supports], by_episode[:, supports:]
