@@ -39,7 +39,8 @@ class Forecast:
             self.model.configure_model()
             split: Any = self.data.split("train")
             batch = split[torch.arange(min(4, len(split)))]
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
+            mixed = torch.autocast("cpu", torch.bfloat16, enabled=self.mixed)
+            with mixed, self.model.freezing.after_thaw(self.model):
                 costs = extrapolate_costs(
                     self.model,
                     lambda few: tree_map(
@@ -57,7 +58,8 @@ class Forecast:
 
     def weigh(self, rows: int) -> Footprint:
         """Weighs the parts of the model without running it, whatever the number of rows."""
-        return make_footprint(self.model, weigh_parts(self.model), self.doubled)
+        with self.model.freezing.after_thaw(self.model):
+            return make_footprint(self.model, weigh_parts(self.model), self.doubled)
 
     def plan(self, strategy: Any, accumulated: int, look: bool, why: str) -> Plan:
         """Returns what each device holds, and sends in a step.

@@ -1,6 +1,8 @@
 """The settings of fine-tuning: which parts of a network train, and from when on."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from src.errors import UserError
 
@@ -50,7 +52,7 @@ class Finetune:
     """
 
     freeze: str | list[str] | None = None
-    thaw_at: dict[str, int] | None = None
+    thaw_at: dict[str, Any] | None = None
     bias_only: bool = False
     lora: LoRA | None = None
 
@@ -60,20 +62,40 @@ class Finetune:
                 "finetune.bias_only trains biases alone, finetune.lora adapters alone: leave one "
                 "of them out"
             )
-        for part, epoch in (self.thaw_at or {}).items():
-            if epoch < 1:
+        for part, epoch in flatten(self.thaw_at or {}):
+            if epoch is None and ":" in part:
                 raise UserError(
-                    f"finetune.thaw_at.{part} is {epoch}; it must be at least 1: epoch 0 is the "
-                    "first, and what trains from there on is not frozen"
+                    f"finetune.thaw_at holds '{part}' without an epoch: YAML wants a space behind "
+                    f"the colon, {{{part.replace(':', ': ')}}}"
                 )
-        if self.thaw_at and not self.frozen:
-            part = next(iter(self.thaw_at))
+            if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 1:
+                raise UserError(
+                    f"finetune.thaw_at.{part} is {epoch}; it must be a whole number of at least 1: "
+                    "epoch 0 is the first, and what trains from there on is not frozen"
+                )
+        if self.thaws and not self.frozen:
+            part = next(iter(self.thaws))
             raise UserError(
                 f"finetune.thaw_at names '{part}', which is not frozen: name it, or the encoder, "
                 "in finetune.freeze"
             )
 
     @property
+    def thaws(self) -> dict[str, int]:
+        """{part: the epoch in which it begins to train}."""
+        return {part: int(str(epoch)) for part, epoch in flatten(self.thaw_at or {})}
+
+    @property
     def frozen(self) -> list[str]:
         """The names of the parts that are frozen at first."""
         return [self.freeze] if isinstance(self.freeze, str) else list(self.freeze or ())
+
+
+def flatten(tree: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
+    """Yields the entries of a mapping with dotted keys: flags nest it, as {stages: {1: 3}}."""
+    for key, value in tree.items():
+        path = f"{above}.{key}" if above else str(key)
+        if isinstance(value, Mapping):
+            yield from flatten(value, path)
+        else:
+            yield path, value

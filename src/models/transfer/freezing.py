@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -57,8 +57,8 @@ class Freezing:
         self._freeze(model, trains)
         self._thaw(model)
         self.first |= dict.fromkeys(find_untrained(model, settings, trains), inf)
-        self._always = trains - self.first.keys()
-        if trains and not self._always:
+        self._never = {name for name, _ in model.named_parameters()} - trains
+        if trains and not trains - self.first.keys():
             raise UserError(
                 "finetune: nothing would train in epoch 0; leave the heads, or a part of the "
                 "encoder, out of finetune.freeze"
@@ -77,7 +77,7 @@ class Freezing:
 
     def _thaw(self, model: "MultiTaskNetwork") -> None:
         """Notes when frozen parts begin to train."""
-        for part, epoch in (self.settings.thaw_at or {}).items():
+        for part, epoch in self.settings.thaws.items():
             names = select_parameters(model, part, "finetune.thaw_at") & self.first.keys()
             if not names:
                 raise UserError(
@@ -141,7 +141,7 @@ class Freezing:
                 "what begins to train later: use --strategy ddp or fsdp"
             )
         epochs = trainer.max_epochs
-        for part, epoch in (self.settings.thaw_at or {}).items():
+        for part, epoch in self.settings.thaws.items():
             if epochs is not None and 0 <= epochs <= epoch:
                 warnings.warn(
                     f"finetune.thaw_at.{part} is {epoch}, but the run ends after {epochs} epochs, "
@@ -190,26 +190,28 @@ class Freezing:
         """Returns a line on what trains, part by part; none where everything does."""
         if not self.first:
             return []
-        parts: dict[str, str] = {"encoder": "sharing.", "heads": "heads."}
-        if any(name.startswith("heads.") for name in self.first):
-            del parts["heads"]
-            parts |= {f"heads.{task}": f"heads.{model.heads.paths[task]}." for task in model.tasks}
         numbers = {name: p.numel() for name, p in model.named_parameters()}
-        of_parts = {part: self._count(numbers, prefix) for part, prefix in parts.items()}
-        shown = [f"{part} {trained:,} of {all_:,}" for part, (trained, all_) in of_parts.items()]
-        trained, all_ = (sum(column) for column in zip(*of_parts.values(), strict=True))
-        lines = [f"finetune trains {trained:,} of {all_:,} parameters: {', '.join(shown)}"]
-        for part, epoch in (self.settings.thaw_at or {}).items():
-            names = select_parameters(model, part, "finetune.thaw_at")
-            new = sum(numbers[name] for name in names if self.first.get(name) == epoch)
-            lines[0] += f"; {part} +{new:,} from epoch {epoch}"
-        return lines
+        parts = ["encoder", "heads"]
+        if any(name.startswith("heads.") for name in self.first):
+            parts = ["encoder", *(f"heads.{task}" for task in model.tasks)]
+        names = {part: select_parameters(model, part, "") for part in parts}
+        names["others"] = numbers.keys() - set().union(*names.values())
 
-    def _count(self, numbers: Mapping[str, int], prefix: str) -> tuple[int, int]:
-        """Returns how many numbers below a prefix train in epoch 0, and how many there are."""
-        own = {name: count for name, count in numbers.items() if name.startswith(prefix)}
-        trained = [count for name, count in own.items() if name in self._always]
-        return sum(trained), sum(own.values())
+        shown = []
+        trained = 0
+        for part, own in names.items():
+            # what is not among the first epochs trains from the start, unless its class froze it
+            now = sum(numbers[name] for name in own - self._never - self.first.keys())
+            trained += now
+            if own:
+                shown.append(f"{part} {now:,} of {sum(numbers[name] for name in own):,}")
+        line = f"finetune trains {trained:,} of {sum(numbers.values()):,} parameters: "
+        line += ", ".join(shown)
+        for part, epoch in self.settings.thaws.items():
+            thawed = select_parameters(model, part, "finetune.thaw_at")
+            new = sum(numbers[name] for name in thawed if self.first.get(name) == epoch)
+            line += f"; {part} +{new:,} from epoch {epoch}"
+        return [line]
 
 
 def find_untrained(
