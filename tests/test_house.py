@@ -43,7 +43,7 @@ ROOMS = {*MAY_IMPORT, "cli"}
 MAY_IMPORT["cli"] = ROOMS - {"export"}
 VERBS = (
     *("train", "evaluate", "predict", "fork"),
-    *("compare", "report", "sweep", "affinity", "reference", "ensemble", "merge"),
+    *("compare", "report", "sweep", "affinity", "reference", "ensemble", "merge", "adapt"),
 )
 
 

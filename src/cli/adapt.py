@@ -56,7 +56,7 @@ NOT_OF_A_FIT = ("name", "logs", "watch", "budget", "init_from", "trainer")
 
 
 class AdaptCLI(CLI):
-    """Builds data, model and trainer, and keeps a model of which nothing is built yet."""
+    """Builds data, model and trainer, and keeps a model that is not built yet."""
 
     def after_instantiate_classes(self) -> None:
         """Keeps the model before anything is built of it."""

@@ -61,7 +61,7 @@ class Learner:
 
     Attributes:
         inner: How ANIL's inner loop runs.
-        groups: (N, G) Which training rows are of which class, so that folds have each of them.
+        groups: (N, G) The classes of each training row, so that folds have all of them.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ def pad_labels(parts: Sequence[Tensor]) -> Tensor:
 
 
 def find_groups(task: Task, targets: Tensor) -> tuple[list[str], Tensor]:
-    """Returns the classes of which examples are wanted each, and which rows are of them (N, G).
+    """Returns the classes that examples are wanted for, and the classes of each row (N, G).
 
     These are the classes of a task with one label a row, and the labels of a multi-label task.
     Numbers, and labels of words or pixels, have none.
@@ -104,7 +104,7 @@ def draw_examples(labelled: Tensor, groups: Tensor, shots: int, *key: int) -> Te
 
     Args:
         labelled: (N,) rows to draw from.
-        groups: (N, G) Which rows are of which class.
+        groups: (N, G) The classes of each row.
         shots: k.
         key: Integers such as (seed, draw).
     """

@@ -1,4 +1,4 @@
-"""Scores by the number of examples: a line per method, with bands over draws."""
+"""Scores by the number of examples: a line per method, with intervals over draws."""
 
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from src.analysis.few_shot import FewShots
 
 NAME = "few_shot"
+GAP = 0.05  # between methods, on a scale on which a doubling of k is 1
 
 
 def draw_few_shots(found: "FewShots") -> Chart:
-    """Draws the mean score of each method over k, with its 95 % interval as a band."""
+    """Draws the mean score of each method over k, with its 95 % interval."""
     title = f"{clean_name(found.task)} from few examples"
     known = found.summary.dropna(subset=["mean"])
     if known.empty:
@@ -32,10 +33,10 @@ def draw_few_shots(found: "FewShots") -> Chart:
                 continue
             look = Look(place)
             shots, mean, low, high = own[["shots", "mean", "low", "high"]].to_numpy(dtype=float).T
-            x = np.log2(shots)
+            # side by side, so that no interval hides another
+            x = np.log2(shots) + GAP * (place - (len(found.methods) - 1) / 2)
             axes.plot(x, mean, color=look.color, linestyle=look.dashes, marker=look.marker)
-            if np.isfinite(low).any():
-                axes.fill_between(x, low, high, color=look.color, alpha=0.12, linewidth=0)
+            axes.vlines(x, low, high, color=look.color, linewidth=1.0)
             texts.append(method)
             ends.append((x[-1], mean[-1]))
             looks.append(look)
@@ -49,7 +50,7 @@ def draw_few_shots(found: "FewShots") -> Chart:
         axes.grid(axis="y")
         label_right(axes, texts, np.array(ends), looks)
     caption = (
-        "Lines are means over draws of the examples, bands their 95 % intervals, which describe "
+        "Lines are means over draws of the examples, upright lines their 95 % intervals, which describe "
         "the draw of the examples and no other test rows. All methods learn from the same draws. "
         "Higher is better."
     )

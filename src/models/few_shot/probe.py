@@ -52,7 +52,7 @@ def fit_probe(task: Task, head: Head, examples: Examples, groups: Tensor, seed: 
         task: The task.
         head: A linear head of the task.
         examples: The examples.
-        groups: (B, G) Which examples are of which class, so that folds have each of them.
+        groups: (B, G) The classes of each example, so that folds have all of them.
         seed: Seed of the folds.
     """
     rows = examples.double()
@@ -98,7 +98,7 @@ def deal_folds(groups: Tensor, seed: int, folds: int = FOLDS) -> Tensor | None:
     class.
 
     Args:
-        groups: (B, G) Which examples are of which class; an example may be of none or of several.
+        groups: (B, G) The classes of each example; it may have none or several.
         seed: Seed of the deal.
         folds: The most folds.
     """
