@@ -7,6 +7,7 @@ from src.models.encoders.fusion import Fusion
 from src.models.encoders.lenet import LeNet
 from src.models.encoders.message_passing import MessagePassing
 from src.models.encoders.mlp import MLP
+from src.models.encoders.perceptron import Perceptron
 from src.models.encoders.pretrained import Pretrained
 from src.models.encoders.pyramid import FeaturePyramid
 from src.models.encoders.resnet import ResNet
@@ -23,6 +24,7 @@ __all__ = [
     "Fusion",
     "LeNet",
     "MessagePassing",
+    "Perceptron",
     "Pretrained",
     "ResNet",
     "TabularTransformer",
