@@ -19,7 +19,7 @@ def test_it_is_linear_layers_with_relu():
 
 
 def test_what_it_cannot_read():
-    with pytest.raises(UserError, match="sequences of tokens: use --model.encoder Transformer"):
+    with pytest.raises(UserError, match="sequences of tokens: use"):
         Perceptron(InputShape(tokens=9))
     with pytest.raises(UserError, match="depth 0"):
         Perceptron(InputShape((3,)), depth=0)
