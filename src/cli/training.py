@@ -29,6 +29,7 @@ from src.cli.resuming import (
     refuse_too_short,
 )
 from src.cli.runs import TRUST, find_value, read_settings, read_trusted
+from src.cli.selected_inputs import report_selection
 from src.errors import UserError
 from src.launch.job import is_restart, name_job
 from src.monitoring import Board, Interrupted, LearningRate, say
@@ -335,6 +336,7 @@ class Training:
             )
             self.results.add_references()
             return
+        report_selection(cli, run)
         if run:
             write_adapters(cli.model, run, trained.best or trained.last)
         tests = not cli.config["no_test"]

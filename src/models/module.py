@@ -163,6 +163,9 @@ class MultiTaskModel(MultiTaskNetwork):
     def on_train_end(self) -> None:
         """Ends with the weights that count."""
         self.evaluation_weights.put_in(self.trainer)
+        if self.selection is not None:
+            with self.runner.gather_weights(self.sharing):
+                self.selection.finish()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Lets a teacher see the batch, and makes the step's randomness one of (seed, step)."""

@@ -20,8 +20,6 @@ from src.runner import Shards
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SHOWN = 8  # columns that a line of the summary names
-
 
 class Selection(Sharing):
     """A sharing architecture that learns which of its inputs each task needs.
@@ -31,6 +29,7 @@ class Selection(Sharing):
     Attributes:
         measure: The name of the numbers that :meth:`openness` returns.
         way_out: What to do where an architecture or encoder reads inputs that are closed.
+        at_end: The table and the open columns of each task when training ended; None before.
 
     Args:
         architecture: The architecture that runs behind it.
@@ -62,6 +61,9 @@ class Selection(Sharing):
         self.feature_sizes = architecture.feature_sizes
         self.one_feature = architecture.one_feature
         self.reads_weights = architecture.reads_weights
+        self.at_end: tuple[DataFrame, dict[str, list[str]]] | None = None
+        # whether training has begun: before, networks are tried out without noise
+        self.begun = False
         # the share of the strength that counts in this step
         self.share = 1.0
 
@@ -73,6 +75,7 @@ class Selection(Sharing):
             epoch: The number of epochs before the step.
             shards: The layout of the parameters; None where this process has whole ones.
         """
+        self.begun = True
         self.share = min(1.0, epoch / self.warmup) if self.warmup else 1.0
 
     def finish_step(self, steps: StepSizes) -> None:
@@ -107,6 +110,10 @@ class Selection(Sharing):
             task: [name for name, is_open in zip(names, row, strict=True) if is_open]
             for task, row in zip(self.tasks, self.is_open().tolist(), strict=True)
         }
+
+    def finish(self) -> None:
+        """Keeps what has been learnt when training ends, whatever weights are loaded afterwards."""
+        self.at_end = self.tabulate(), self.list_open()
 
     def measure_tasks(self) -> dict[str, float]:
         """Returns {what is logged: the number of columns that are open for a task}."""
@@ -144,8 +151,11 @@ class Selection(Sharing):
         return {f"inputs by {self.measure}": self.tabulate(), **self.architecture.figures(means)}
 
     def summary(self, means: Mapping[str, Tensor]) -> list[str]:
-        """Returns a line for each task with the columns that it reads."""
-        return [*describe_open(self), *self.architecture.summary(means)]
+        """Returns a line on how many inputs each task reads, and what the architecture tells."""
+        total = len(self.columns)
+        counts = [f"{task} {len(names)}" for task, names in self.list_open().items()]
+        line = f"of {total} inputs these weights read: {', '.join(counts)}"
+        return [line, *self.architecture.summary(means)]
 
 
 def read_strengths(
@@ -169,22 +179,6 @@ def read_strengths(
     if absent:
         raise UserError(f"{key} leaves out {', '.join(absent)}: 0 leaves all inputs open to a task")
     return [float(each[name]) for name in tasks]
-
-
-def describe_open(selection: Selection) -> list[str]:
-    """Returns a line for each task with the columns that it reads, the most open first."""
-    lines = []
-    found = selection.list_open()
-    table = selection.tabulate()
-    total = len(selection.columns)
-    for task, names in found.items():
-        ordered = sorted(names, key=lambda name: -float(table.loc[task, name]))
-        shown = ", ".join(ordered[:SHOWN])
-        if len(ordered) > SHOWN:
-            shown += f" and {len(ordered) - SHOWN} more"
-        count = f"{task} reads {len(names)} of {total} inputs"
-        lines.append(f"{count}: {shown}" if names else count)
-    return lines
 
 
 def check_closing(selection: Selection, shape: InputShape) -> None:
