@@ -46,8 +46,10 @@ def match_weights(
         sizes |= {group: size for group, size in pairs if group is not None}
 
     found: Permutations = {}
-    for group in sizes:
-        found[group] = assign(compare(reference, state, axes, found, group), blocks.get(group, 1))
+    for group, size in sizes.items():
+        likeness = compare(reference, state, axes, found, group)
+        known = likeness.ndim > 0
+        found[group] = assign(likeness, blocks.get(group, 1)) if known else torch.arange(size)
     for _ in range(sweeps):
         moved = False
         for group, size in sizes.items():
@@ -68,7 +70,7 @@ def compare(
 ) -> Tensor:
     """Returns how alike each unit of a group is to each of the other network's: (n, n).
 
-    Tensors with a further group that has no order yet do not count.
+    Tensors with a further group that has no order yet do not count; a scalar where none does.
     """
     total = torch.zeros(())
     for name, groups in axes.items():
@@ -77,8 +79,9 @@ def compare(
             continue
         moved = permute(state[name].double(), groups, {k: found[k] for k in others if k})
         axis = list(groups).index(group)
-        ours = reference[name].double().movedim(axis, 0).flatten(1)
-        theirs = moved.movedim(axis, 0).flatten(1)
+        size = moved.shape[axis]
+        ours = reference[name].double().movedim(axis, 0).reshape(size, -1)
+        theirs = moved.movedim(axis, 0).reshape(size, -1)
         total = total + ours @ theirs.T
     return total
 
