@@ -99,8 +99,8 @@ def find_labelled(targets: Tensor) -> Tensor:
 def draw_examples(labelled: Tensor, groups: Tensor, shots: int, *key: int) -> Tensor:
     """Draws k rows at random, one of each class first where k allows: (k,) row numbers.
 
-    The draw with a key is one random order of the rows, of which the first row of each class comes
-    first. So the examples of a smaller k are among those of a larger k.
+    The draw with a key is one random order of the rows, in which the first row of each class has
+    moved to the front. So the examples of a smaller k are among those of a larger k.
 
     Args:
         labelled: (N,) rows to draw from.
