@@ -43,7 +43,17 @@ ROOMS = {*MAY_IMPORT, "cli"}
 MAY_IMPORT["cli"] = ROOMS - {"export"}
 VERBS = (
     *("train", "evaluate", "predict", "fork"),
-    *("compare", "report", "sweep", "affinity", "reference", "ensemble", "merge", "adapt"),
+    *(
+        "compare",
+        "report",
+        "sweep",
+        "affinity",
+        "reference",
+        "ensemble",
+        "merge",
+        "adapt",
+        "lr_find",
+    ),
 )
 
 

@@ -19,6 +19,7 @@ from src.cli.entrypoint import main
 from src.compare import compare
 from src.ensemble import ensemble
 from src.evaluate import evaluate
+from src.lr_find import lr_find
 from src.merge import merge
 from src.predict import predict
 from src.reference import reference
@@ -38,6 +39,7 @@ VERBS: dict[str, Any] = {
     "sweep": sweep,
     "report": report,
     "affinity": affinity,
+    "lr_find": lr_find,
 }
 ROWS = 60
 
