@@ -197,6 +197,8 @@ class MultiTaskNetwork(LeanModule):
         where = f", by gradients of the shared {level}" if level else ""
         if level == "parameters" and not any(True for _ in self.sharing.shared_parameters()):
             where += f"; {sharing} has none, so that each task follows its own gradient"
+        if self.balancer.reads_preference and not self.sharing.takes_preference:
+            where += f"; {sharing} takes no preference, so that it stays even"
         make = partial(self.make_encoder, self.input_shape)
         cost = describe_cost(self.sharing, make, self.input_shape)
         return [

@@ -1,7 +1,7 @@
 """The contract of every way of choosing inputs: an architecture around another one."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,7 @@ class Selection(Sharing):
         self.feature_sizes = architecture.feature_sizes
         self.one_feature = architecture.one_feature
         self.reads_weights = architecture.reads_weights
+        self.takes_preference = architecture.takes_preference
         self.at_end: tuple[DataFrame, dict[str, list[str]]] | None = None
         # whether training has begun: before, networks are tried out without noise
         self.begun = False
@@ -137,6 +138,14 @@ class Selection(Sharing):
     def penalty(self) -> Tensor | None:
         """Returns the penalty of the architecture."""
         return self.architecture.penalty()
+
+    def draw_preference(self, key: int, progress: Callable[[], float]) -> Tensor:
+        """Lets the architecture draw the preference of a training step."""
+        return self.architecture.draw_preference(key, progress)
+
+    def prefer(self, preference: Mapping[str, float]) -> None:
+        """Lets the architecture evaluate by a preference."""
+        self.architecture.prefer(preference)
 
     def on_epoch_end(self) -> None:
         """Tells the architecture."""
