@@ -24,6 +24,7 @@ from src.balancing import Balancer
 from src.data import MultiTaskDataModule
 from src.errors import BrokenFile, suggest, where_broken
 from src.models.encoders import Encoder
+from src.models.feature_selection import Selection
 from src.models.meta import Meta
 from src.models.sharing import Sharing
 from src.tasks import Task
@@ -35,6 +36,7 @@ CHOICES: dict[str, type] = {
     "sharing": Sharing,
     "balancer": Balancer,
     "meta": Meta,
+    "select": Selection,
     "strategy": Strategy,
     "tasks": Task,
 }
@@ -61,6 +63,9 @@ def subclasses(base: type) -> list[type]:
     # those of Lightning's own command line, and of optional packages, stand beside torch's under
     # the same names
     hidden = ("lightning.pytorch.cli.", *(f"{package}." for package in OPTIONAL))
+    if base is Sharing:
+        # a selection is an architecture around another one, which model.select chooses
+        found = [kind for kind in found if not issubclass(kind, Selection)]
     return [
         kind
         for kind in found
