@@ -261,11 +261,12 @@ class Episodes(EpisodicData):
     @cached_property
     def _splits(self) -> dict[str, EpisodeRows]:
         found: dict[str, EpisodeRows] = {}
+        if self.own_runs:
+            found["test"] = self._find_runs()
         labels = self.rows.targets(self.target) if self.group is not None else None
         for side, number in SIDES.items():
             key = (number, self.seed if side == "train" else self.split_seed)
-            if side == "test" and self.own_runs:
-                found[side] = self._find_runs()
+            if side in found:
                 continue
             found[side] = DrawnEpisodes(
                 self.rows,
