@@ -77,7 +77,9 @@ class Start:
         except UserError as error:
             differing = list(list_differences(self.model, self.source.model))
             more = f" ({'; '.join(differing)})" if differing else ""
-            raise UserError(f"init_from {error}{more}") from None
+            what = str(error)
+            where = "" if what.startswith("init_from") else "init_from "
+            raise UserError(f"{where}{what}{more}") from None
 
     def tabulate(self) -> RichTable:
         """Returns the table of parts."""

@@ -1,11 +1,13 @@
 """The stem of encoders that read vectors: flattened images, table rows with embeddings."""
 
+from collections.abc import Hashable, Mapping
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from src.batch import InputShape
+from src.models.encoders.columns import Axis, OfColumn, TableColumns
 
 
 def embedding_size(vocabulary: int) -> int:
@@ -67,3 +69,22 @@ class LinearStem(nn.Sequential):
     def __init__(self, shape: InputShape, width: int) -> None:
         stem = VectorStem(shape)
         super().__init__(stem, nn.Linear(stem.features, width))
+
+    @staticmethod
+    def name_inputs(
+        columns: TableColumns, state: Mapping[str, Tensor]
+    ) -> dict[str, tuple[Hashable, dict[int, Axis]]]:
+        """Names the entries of a state after columns; see :class:`ReadsColumns`.
+
+        The linear layer has no weight for a new column at first: outputs are as without it.
+        """
+        named: dict[str, tuple[Hashable, dict[int, Axis]]] = {}
+        inputs: list[Hashable] = list(columns.dense)
+        for k, (column, words) in enumerate(columns.categories.items()):
+            entry = f"0.embeddings.{k}.weight"
+            size = state[entry].shape[-1]
+            places: tuple[Hashable, ...] = tuple((column, "vector", i) for i in range(size))
+            named[entry] = (OfColumn("0.embeddings", column), {-2: words, -1: Axis(places)})
+            inputs += places
+        named["1.weight"] = ("1.weight", {-1: Axis(tuple(inputs), zero=True)})
+        return named

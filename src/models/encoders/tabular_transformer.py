@@ -1,15 +1,20 @@
 """A transformer for table rows: each column is a token."""
 
+from collections.abc import Hashable, Mapping
+
 import torch
 from rtdl_revisiting_models import CategoricalEmbeddings, LinearEmbeddings
 from torch import Tensor, nn
 
 from src.batch import InputShape
 from src.errors import UserError
+from src.models.encoders.columns import Axis, OfColumn, TableColumns
 from src.models.encoders.convnet import describe, suggest_encoder
 from src.models.encoders.encoder import Encoder
 from src.models.encoders.stem import start_unseen_at_mean
 from src.models.encoders.transformer import Block, Finish, check_sizes
+
+DENSE = ("weight", "bias")  # the parameters of embeddings of numbers
 
 
 class Tokenizer(nn.Module):
@@ -43,6 +48,22 @@ class Tokenizer(nn.Module):
             bias = self.columns["categorical"].bias
             tokens[-1] = table["gates"][..., None] * (tokens[-1] - bias) + bias
         return torch.cat([self.cls.expand(len(tokens[0]), 1, -1), *tokens], 1)
+
+    @staticmethod
+    def name_inputs(
+        columns: TableColumns, state: Mapping[str, Tensor]
+    ) -> dict[str, tuple[Hashable, dict[int, Axis]]]:
+        """Names the entries of a state after columns; see :class:`ReadsColumns`."""
+        dense = Axis(columns.dense)
+        named: dict[str, tuple[Hashable, dict[int, Axis]]] = {}
+        for name in DENSE:
+            named[f"columns.dense.{name}"] = (f"dense.{name}", {-2: dense})
+        categories = Axis(tuple(columns.categories))
+        named["columns.categorical.bias"] = ("categorical.bias", {-2: categories})
+        for k, (column, words) in enumerate(columns.categories.items()):
+            entry = f"columns.categorical.embeddings.{k}.weight"
+            named[entry] = (OfColumn("categorical", column), {-2: words})
+        return {entry: value for entry, value in named.items() if entry in state}
 
 
 class TabularTransformer(Encoder):

@@ -6,8 +6,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from src.models.encoders.columns import Axis
 from src.models.transfer.named_tensors import (
-    Axis,
     Copied,
     NamedTensor,
     copy_by_name,

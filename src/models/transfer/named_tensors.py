@@ -6,22 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-Labels = tuple[Hashable, ...]
-
-
-@dataclass(frozen=True)
-class Axis:
-    """The names of the positions along a dimension of a tensor.
-
-    Attributes:
-        labels: One name per position.
-        zero: Whether a position that is new starts at 0; otherwise it keeps its initial values.
-        like: The name of the position that a new one starts as a copy of, if it is to.
-    """
-
-    labels: Labels
-    zero: bool = False
-    like: Hashable | None = None
+from src.models.encoders.columns import Axis
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,21 @@
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from src.errors import UserError
+from src.models.encoders.columns import OfColumn
 from src.models.network import MultiTaskNetwork
 from src.models.sharing.sharing import Sharing, owner_names
+from src.models.transfer.inputs import move_columns
 from src.models.transfer.lora import strip_adapters
-from src.models.transfer.named_tensors import Copied, NamedTensor, copy_by_name, fits, name_all
+from src.models.transfer.named_tensors import NamedTensor, copy_by_name, fits, name_all
 from src.models.transfer.report import PartReport
 from src.models.transfer.source import Source
-from src.models.transfer.task_axes import Key, TaskAxes, find_task_axes
+from src.models.transfer.task_axes import Key, Place, TaskAxes, find_task_axes
 
 Entries = dict[Key, NamedTensor]
 ENCODER = "encoder"
@@ -25,7 +28,10 @@ def name_part(key: Key) -> str:
 
 
 def start_sharing(
-    model: MultiTaskNetwork, source: Source, wanted: Sequence[str] | None
+    model: MultiTaskNetwork,
+    source: Source,
+    wanted: Sequence[str] | None,
+    inputs: Sequence[Mapping[str, Any]] = (),
 ) -> list[PartReport]:
     """Fills the parts of an architecture from a source.
 
@@ -33,11 +39,15 @@ def start_sharing(
         model: The model, built.
         source: The source.
         wanted: The parts that are to be filled; None for all.
+        inputs: The entries of the model's input columns in a schema.
 
     Raises:
         UserError: A part differs from that of the source in more than its tasks.
     """
     ours, theirs = name_states(model, source)
+    columns = ""
+    if wanted is None or any(name_part(key) in wanted for key in ours):
+        ours, theirs, columns = move_columns(model, source, inputs, ours, theirs)
     parts = list(dict.fromkeys(map(name_part, ours)))
     others = list(dict.fromkeys(map(name_part, theirs)))
     reports = []
@@ -52,7 +62,11 @@ def start_sharing(
 
     # every part fits before any is changed
     for part, keys in matched.items():
-        reports.append(copy_part(part, keys, ours, theirs, model, source))
+        report = copy_part(part, keys, ours, theirs, model, source)
+        if columns and any(has_columns(ours[key]) for key in keys):
+            why = "; ".join(filter(None, [report.why, columns]))
+            report = PartReport(part, "grown" if "new" in why else report.status, why)
+        reports.append(report)
     if not matched and (wanted is None or set(wanted) & set(parts)):
         kind = type(get_architecture(model)).__name__
         raise UserError(
@@ -138,8 +152,8 @@ def find_axes(model: MultiTaskNetwork, source: Source) -> TaskAxes:
 
 def find_tasks(labels: Iterable[Hashable]) -> list[str]:
     """Returns the tasks that labels of positions name."""
-    tasks = [label[0] for label in labels if isinstance(label, tuple) and label[0]]
-    return [str(task) for task in dict.fromkeys(tasks)]
+    tasks = [label.task for label in labels if isinstance(label, Place) and label.task]
+    return list(dict.fromkeys(tasks))
 
 
 def match_part(
@@ -155,8 +169,8 @@ def match_part(
     alone = [(key, "this run has", source.path) for key in here if key not in theirs]
     alone += [(key, f"{source.path} has", "this run") for key in there if key not in ours]
     for key, has, lacks in alone:
-        # modules of a task come and go with it
-        if not find_tasks(key):
+        # modules of a task, or of a column, come and go with it
+        if not find_tasks(key) and not isinstance(key[-1], OfColumn):
             raise UserError(
                 f"{source.path}: does not fit this run: {has} {spell(key)}, and {lacks} has none: "
                 "take the same encoder, as deep as there"
@@ -172,9 +186,14 @@ def match_part(
     return both
 
 
+def has_columns(entry: NamedTensor) -> bool:
+    """Returns whether positions of an entry have the names of columns."""
+    return any(not isinstance(axis.labels[0], Place) for axis in entry.axes.values())
+
+
 def spell(key: Key) -> str:
     """Returns the name of an entry for people."""
-    return ".".join(str(part[0]) if isinstance(part, tuple) else str(part) for part in key)
+    return ".".join(part.task if isinstance(part, Place) else str(part) for part in key)
 
 
 def copy_part(
@@ -198,12 +217,13 @@ def copy_part(
         new |= set(find_tasks(copied.new))
         gone |= set(find_tasks(copied.gone))
         is_shared = len(owners.get(names[key], ())) > 1
-        crosses |= is_shared and copied != Copied()
+        crosses |= is_shared and bool(find_tasks(copied.new | copied.gone))
     for entries, others, tasks in ((ours, theirs, new), (theirs, ours, gone)):
         for key in entries:
             if name_part(key) == part and key not in others:
-                tasks |= set(find_tasks(key))
-                crosses |= len(owners.get(names.get(key, ""), ())) > 1
+                own = find_tasks(key)
+                tasks |= set(own)
+                crosses |= bool(own) and len(owners.get(names.get(key, ""), ())) > 1
 
     why = []
     if new:

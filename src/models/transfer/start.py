@@ -40,7 +40,7 @@ def start_from(
     """
     model.configure_model()
     wanted = None if parts is None else find_parts(model, parts)
-    reports = start_sharing(model, source, wanted)
+    reports = start_sharing(model, source, wanted, inputs)
     paths = name_heads(source.tasks)
     for name, task in model.tasks.items():
         part = f"heads.{name}"

@@ -6,15 +6,24 @@ the dimensions that have grown, and in the numbers of modules that have come.
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from src.models.encoders.columns import Axis
 from src.models.sharing import Sharing
-from src.models.transfer.named_tensors import Axis, NamedTensor
+from src.models.transfer.named_tensors import NamedTensor
 
 Shapes = dict[str, tuple[int, ...]]
 Key = tuple[Hashable, ...]  # the parts of a name, the number of a task's module by the task's name
+
+
+class Place(NamedTuple):
+    """The name of a position: the k-th of a task, or of none, whose name is "" then."""
+
+    task: str
+    k: int
 
 
 @dataclass(frozen=True)
@@ -39,9 +48,8 @@ class Counted:
     def label(self, tasks: Sequence[str], size: int) -> tuple[Hashable, ...]:
         """Returns a name for each position."""
         skipped = max(0, -self.others)
-        labels: list[Hashable] = [(task, k) for task in tasks for k in range(self.each)]
-        labels = labels[skipped:]
-        return tuple(labels + [("", k) for k in range(size - len(labels))])
+        labels = [Place(task, k) for task in tasks for k in range(self.each)][skipped:]
+        return (*labels, *(Place("", k) for k in range(size - len(labels))))
 
 
 @dataclass(frozen=True)
