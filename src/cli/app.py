@@ -15,7 +15,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import Strategy, StrategyRegistry
 
 from src.cli.building import build, find_user_error
-from src.cli.checks import refuse_trainer_settings, refuse_unfit_optimizer, refuse_unmakeable
+from src.cli.checks import (
+    refuse_spread_optimizer,
+    refuse_trainer_settings,
+    refuse_unfit_optimizer,
+    refuse_unmakeable,
+)
 from src.cli.classes import choices, find_ours, hint_at, import_every_class, names_of
 from src.cli.configuration import TYPES, Configuration, merge_all
 from src.cli.dry_run import Forecast
@@ -26,6 +31,7 @@ from src.cli.help import Help, asks_for_help
 from src.cli.init_from import InitFrom
 from src.cli.layers import read
 from src.cli.messages import explain
+from src.cli.replay import place_replay
 from src.cli.starting import Start, is_backbone, place_backbone
 from src.cli.terminal import remark
 from src.cli.yaml_mode import use_yaml_12
@@ -98,6 +104,9 @@ class CLI(LightningCLI):
             sys.exit()
         if starts:
             place_backbone(settings.tree)
+        # a run that begins anew from its folder has them already
+        if starts and base is None:
+            place_replay(settings.tree)
         for note in sorted(settings.notes):
             remark(note)
         self.build_all(settings, prints=bool(prints))
@@ -323,6 +332,8 @@ class CLI(LightningCLI):
         if isinstance(self.acting, MultiTaskStrategy):
             self.acting.rows = -(-rows // devices)
             self.acting.check(self.model)
+            if self.trains:
+                refuse_spread_optimizer(self.model, self.acting)
 
     @property
     def yaml(self) -> str:

@@ -18,7 +18,10 @@ from lightning.pytorch.callbacks import (
 from src.cli.classes import choices
 from src.cli.hints import settings_of
 from src.errors import UserError
+from src.models import MultiTaskModel
+from src.models.optimisation import refuse_spread
 from src.monitoring import Watch
+from src.parallel import FSDP, MultiTaskStrategy, Pipeline
 
 # optimizers that cannot train any of our models, and why
 MATRICES = "takes matrices alone, and a model here has biases, too: use MuonAdamW"
@@ -58,6 +61,16 @@ def refuse_unfit_optimizer(model: Mapping[str, Any]) -> None:
     name = path.rpartition(".")[2]
     if name in UNFIT.get(package, {}):
         raise UserError(f"model.optimizer: {name} {UNFIT[package][name]}")
+
+
+def refuse_spread_optimizer(model: MultiTaskModel, strategy: MultiTaskStrategy) -> None:
+    """Refuses an optimizer that would take other steps where processes have parts of the network.
+
+    Raises:
+        UserError: It would.
+    """
+    if isinstance(strategy, FSDP | Pipeline):
+        refuse_spread(model.make_optimizer, in_shards=isinstance(strategy, FSDP))
 
 
 def refuse_trainer_settings(settings: Mapping[str, Any], callbacks: Sequence[Any]) -> None:

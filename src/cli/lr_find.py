@@ -25,8 +25,8 @@ from src.cli.training import name_group
 from src.errors import UserError
 from src.models import MultiTaskModel
 from src.models.optimisation.groups import Grouping
-from src.models.optimisation.optimizer import keeps_rates
 from src.models.optimisation.range_test import ENCODER, RangeTest, make_fresh
+from src.models.optimisation.tries import keeps_rates
 from src.models.settings import check_settings
 from src.monitoring import say
 from src.overhead import NoProfiler

@@ -1,6 +1,5 @@
 """The optimizer on named groups, and its schedule."""
 
-from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,100 +8,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from src.errors import UserError
-from src.models.optimisation.averaging import refuse_schedule
-from src.models.optimisation.groups import Grouping
 from src.models.optimisation.muon_adamw import MuonAdamW
-from src.models.optimisation.schedules import EACH_STEP, Schedule, fit_to_run, make_schedule
+from src.models.optimisation.schedules import EACH_STEP, fit_to_run, make_schedule
 from src.models.optimisation.task_plateau import TaskPlateau
-from src.models.optimisation.warmup_cosine import WarmRestarts
+from src.models.optimisation.tries import refuse_spread
 
 if TYPE_CHECKING:
     from src.models.module import MultiTaskModel
-
-MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
-MakeSchedule = Callable[[Optimizer], Schedule]
-
-
-def try_settings(
-    make_optimizer: MakeOptimizer,
-    make_scheduler: MakeSchedule | None,
-    lr_multipliers: Mapping[str, float],
-    stage_decay: float,
-    tasks: Iterable[str],
-) -> Grouping:
-    """Tries the settings of optimizer and schedule on one parameter, before the network is built.
-
-    Args:
-        make_optimizer: Makes the optimizer.
-        make_scheduler: Makes the schedule; None for a constant rate.
-        lr_multipliers: Factors on the rates of groups.
-        stage_decay: The factor from each stage to the one below.
-        tasks: The tasks' names.
-
-    Returns:
-        How far they want parameters split into groups.
-
-    Raises:
-        UserError: One of them refuses a setting, such as a negative rate, or they do not go
-            together.
-    """
-    try:
-        optimizer = make_optimizer([nn.Parameter(torch.zeros(1))])
-    except (ValueError, TypeError) as error:
-        raise UserError(f"model.optimizer: {error}") from None
-    by_matrix = bool(getattr(optimizer, "by_matrix", False))
-    schedule = None
-    if make_scheduler is not None:
-        refuse_schedule(optimizer)
-        schedule = try_schedule(make_scheduler, optimizer)
-    if isinstance(schedule, WarmRestarts):
-        schedule.check_names(tasks)
-    by_task = bool(getattr(schedule, "by_task", False))
-
-    decayed = stage_decay < 1 or any(factor != 1 for factor in lr_multipliers.values())
-    if (decayed or by_task) and not keeps_rates(make_optimizer):
-        asks = f"model.scheduler {type(schedule).__name__}"
-        if decayed:
-            asks = "model.stage_decay" if stage_decay < 1 else "model.lr_multipliers"
-        raise UserError(
-            f"{type(optimizer).__name__} moves all parameters at the rate of the first group, and "
-            f"{asks} asks for rates of groups: leave that out, or use AdamW"
-        )
-    return Grouping(by_task, by_matrix)
-
-
-def try_schedule(make_scheduler: MakeSchedule, optimizer: Optimizer) -> Schedule | None:
-    """Tries the settings of a schedule; returns None where it needs more than an optimizer.
-
-    Raises:
-        UserError: A schedule of ours refuses a setting.
-    """
-    try:
-        return make_scheduler(optimizer)
-    except UserError:
-        raise
-    except (ValueError, TypeError):
-        # the length of the run, or settings of each group, are not known yet
-        return None
-
-
-def keeps_rates(make_optimizer: MakeOptimizer) -> bool:
-    """Returns whether an optimizer moves each group at the group's own rate.
-
-    A group with a rate of 0 must stay where it is.
-    """
-    first, second = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
-    groups = [{"params": [first], "lr": 1.0}, {"params": [second], "lr": 0.0}]
-    try:
-        optimizer = make_optimizer(groups)
-        for _ in range(2):
-            first.grad = torch.ones_like(first)
-            second.grad = torch.ones_like(second)
-            optimizer.step()
-    except Exception:
-        # one that needs more than gradients says so when it takes its first step
-        return True
-    return bool((second == 1).all())
 
 
 def fuse(optimizer: Optimizer) -> None:
@@ -129,9 +41,13 @@ def optimizer_and_schedule(model: "MultiTaskModel") -> Any:
         model: The model, built, with its Trainer.
 
     Raises:
-        UserError: torch refuses a setting, a plateau schedule waits for a lower score, or a
-            schedule has no end.
+        UserError: torch refuses a setting, the optimizer cannot work in parts, a plateau
+            schedule waits for a lower score, or a schedule has no end.
     """
+    parameters = list(model.parameters())
+    in_shards = model.runner.shards is not None
+    if in_shards or any(p.is_meta for p in parameters):
+        refuse_spread(model.make_optimizer, in_shards)
     try:
         lr = model.make_optimizer([nn.Parameter(torch.zeros(1))]).defaults["lr"]
         optimizer = model.make_optimizer(model.parameter_groups(float(lr)))
