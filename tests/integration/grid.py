@@ -29,6 +29,7 @@ from src.cli.entrypoint import quiet
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
 from src.models.encoders import MLP, BiLSTM, Encoder, MessagePassing, Transformer, UNet
+from src.models.transfer.finetune import Finetune, LoRA
 from src.parallel import DDP, FSDP, DDPPlacement, MultiTaskStrategy, Pipeline, Placement
 from tests.models.test_matrix import SHARINGS
 from tests.toy import Toy, bare_trainer
@@ -78,6 +79,33 @@ USES: dict[str, tuple[type[Toys], Callable[..., Encoder]]] = {
     "weights and dependent tasks": (Weights, partial(MLP, width=16, dropout=0.1)),
 }
 
+# fine-tuning: which parts train, and the cell whose network is tuned; not in the published table
+THAW = Finetune(
+    freeze=["encoder", "heads.class", "heads.number"],
+    thaw_at={"stages.1": 1, "encoder": 2, "heads.number": 1},
+)
+FINETUNED: dict[str, tuple[Finetune, Cell]] = {
+    "frozen": (Finetune(freeze="encoder"), ("balancing", "StaticWeights", "losses")),
+    "frozen, GradNorm": (Finetune(freeze="encoder"), ("balancing", "GradNorm", "features")),
+    "thaw": (THAW, ("balancing", "StaticWeights", "losses")),
+    "thaw, FAMO": (THAW, ("balancing", "FAMO", "losses")),
+    "thaw, AutoLambda": (THAW, ("balancing", "AutoLambda", "losses")),
+    "thaw, PCGrad": (THAW, ("balancing", "PCGrad", "features")),
+    "thaw, GradDrop": (THAW, ("balancing", "GradDrop", "features")),
+    "thaw, UPGrad": (THAW, ("balancing", "UPGrad", "parameters")),
+    "thaw, MoCo": (THAW, ("balancing", "MoCo", "parameters")),
+    "thaw, ExcessMTL": (THAW, ("balancing", "ExcessMTL", "parameters")),
+    "thaw, DualBalance": (THAW, ("balancing", "DualBalance", "parameters")),
+    "thaw, AutoScale": (THAW, ("balancing", "AutoScale", "parameters")),
+    "thaw, PLE": (THAW, ("sharing", "PLE", "parameters")),
+    "thaw, Groups": (THAW, ("sharing", "Groups", "parameters")),
+    "thaw, Separate": (THAW, ("sharing", "Separate", "losses")),
+    "biases": (Finetune(bias_only=True), ("balancing", "PCGrad", "parameters")),
+    "lora": (Finetune(lora=LoRA(2, dropout=0.1)), ("balancing", "StaticWeights", "losses")),
+    "lora, PCGrad": (Finetune(lora=LoRA(2)), ("balancing", "PCGrad", "parameters")),
+    "lora, MMoE": (Finetune(lora=LoRA(2)), ("sharing", "MMoE", "parameters")),
+}
+
 # the rate of the network: small where a method's direction is much longer than the gradients
 RATES = {"FairGrad": 0.002, "NashMTL": 0.01, "ConFIG": 0.02, "DualBalance": 0.02, "LogSum": 0.02}
 
@@ -104,6 +132,11 @@ def cells(accumulated: bool = False) -> list[Cell]:
     return balancing + sharing + uses
 
 
+def finetuned_cells() -> list[Cell]:
+    """Lists the cells of fine-tuning, which further words choose."""
+    return [("finetune", name, base[2]) for name, (_, base) in FINETUNED.items()]
+
+
 def data_of(cell: Cell) -> MultiTaskDataModule:
     """The data of a cell: the toy, or one of another form."""
     kind, name, _ = cell
@@ -114,6 +147,11 @@ def model_of(cell: Cell, data: Any = None, **more: Any) -> MultiTaskModel:
     """A small network with dropout for the tasks of a data module, its own unless it is another."""
     kind, name, level = cell
     data = data or data_of(cell)
+    if kind == "finetune":
+        settings, base = FINETUNED[name]
+        model = model_of(base, data, **more)
+        model.finetune = settings
+        return model
     parts: dict[str, Any] = {"scheduler": None}
     if kind == "use":
         gradients = partial(PCGrad, level=cast(Any, level))
@@ -188,7 +226,7 @@ if __name__ == "__main__":
     words = words[accumulated:]
     chosen = [
         cell
-        for cell in cells(accumulated)
+        for cell in [*cells(accumulated), *(finetuned_cells() if words else [])]
         if not words or any(word in "-".join(cell) for word in words)
     ]
     found = {

@@ -27,7 +27,7 @@ from src.models.optimisation import WarmupCosine
 from src.monitoring.checkpoints import LastCheckpoint
 from src.parallel import FSDP, MultiTaskStrategy
 from tests.integration import grid
-from tests.integration.grid import Cell, Topology, cells, model_of
+from tests.integration.grid import Cell, Topology, cells, finetuned_cells, model_of
 from tests.toy import Toy, bare_trainer
 
 # a balancer without a state, one that learns, those that keep numbers of each task, and one that
@@ -120,6 +120,8 @@ CASES = {
     "short epochs": Case(every=3, breaks=(13, 26), cells=FEW, settings={"limit_train_batches": 10}),
     "steps, not epochs": Case(cells=FEW, schedule=False, settings={"max_steps": 50}),
     "loaders made anew": Case(cells=FEW, settings={"reload_dataloaders_every_n_epochs": 1}),
+    # broken off before a thaw, and amid the epoch after it
+    "fine-tuned": Case(breaks=(10, 24), cells=finetuned_cells()),
     "all": Case(breaks=(24,), cells=cells()),
 }
 

@@ -19,9 +19,6 @@ from src.runner import FollowsThaw
 if TYPE_CHECKING:
     from src.models.network import MultiTaskNetwork
 
-# frozen modules are in evaluation mode on purpose
-warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training")
-
 Groups = list[dict[str, Any]]
 
 BIAS = re.compile(r"(?:^|_)bias(?:_|$)")
@@ -132,6 +129,9 @@ class Freezing:
         Raises:
             UserError: The strategy would go on as if nothing had changed.
         """
+        if self.first:
+            # Lightning warns of modules in evaluation, which frozen ones are on purpose
+            warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start")
         if not self.thaws:
             return
         strategy = trainer.strategy

@@ -67,9 +67,9 @@ def select_parameters(model: "MultiTaskNetwork", part: str, key: str) -> set[str
         found = below(of_sharing, [f"sharing.{path}"])
         if not found:
             # a stage of each encoder, whatever the architecture calls them
-            stage = re.escape(path.removeprefix("encoder."))
-            anywhere = re.compile(rf"\.{stage}\.") if stage.startswith("stages") else None
-            found = {name for name in of_sharing if anywhere and anywhere.search(name)}
+            stage = path.removeprefix("encoder.")
+            if re.match(r"stages\.\d", stage):
+                found = {name for name in of_sharing if f".{stage}." in name}
     if not found:
         hint = suggest_or_list(part, list_names(model))
         raise UserError(f"{key} names '{part}', which is no part of the network; {hint}")
