@@ -13,6 +13,7 @@ from src.analysis.reference_tasks import find_worse
 from src.analysis.references import METHODS, Constant
 from src.checkpoint import load_checkpoint
 from src.cli.app import CLI
+from src.cli.forgetting import BEFORE, describe_change
 from src.cli.reference_rows import (
     Measured,
     find_limit,
@@ -89,13 +90,20 @@ class Results:
         )
 
     @rank_zero_only
-    def report(self, best: str | None, test: dict[str, float] | None, lines: list[str]) -> None:
+    def report(
+        self,
+        best: str | None,
+        test: dict[str, float] | None,
+        lines: list[str],
+        before: dict[str, Any] | None = None,
+    ) -> None:
         """Prints validation and test side by side, and writes them down.
 
         Args:
             best: The best checkpoint.
             test: Metrics of the test; None where it is left out.
             lines: What the test has shown besides.
+            before: Results of the network that the run has started from.
         """
         trainer = self.cli.trainer
         tasks = self.cli.model.tasks
@@ -107,6 +115,9 @@ class Results:
         results: dict[str, Any] = {"validation": kept["metrics"]}
         if test is not None:
             results["test"] = test
+        if before is not None:
+            results["references"] = {BEFORE: before}
+            lines = [*lines, *describe_change(tasks, join_stages(before), join_stages(results))]
         if self.run:
             log_results(trainer, tasks, kept["metrics"], test or {}, step=kept["global_step"])
             # last of all: where it stands nothing is tested again

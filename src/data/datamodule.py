@@ -101,7 +101,7 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """
         return None
 
-    def start_from(self, schema: str, source: str) -> None:
+    def start_from(self, schema: str, source: str, of: str | None = None) -> None:
         """Reads data as the run did that the model starts from, before anything is read.
 
         A subclass that learns from its training rows how to read inputs or labels, such as a mean
@@ -110,6 +110,8 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         Args:
             schema: The schema.json of the run.
             source: The run, for messages.
+            of: The one whose schema is taken, of a run on several sources; None where there is
+                one, or where it is for the subclass to choose.
 
         Raises:
             UserError: The schema is damaged, or of other data.

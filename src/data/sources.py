@@ -239,6 +239,10 @@ class Sources(MultiTaskDataModule):
             raise UserError(
                 f"{self.schema_path} is damaged: it is no schema of several sources"
             ) from None
+        # a source may have read columns as a run did that this one started from
+        for name, source in self.sources.items():
+            if name in saved:
+                source.start_from(self.schema_path, "the run", of=name)
         for name, schema in (self.schema() or {"sources": {}})["sources"].items():
             if remove_paths(schema) != remove_paths(saved.get(name)):
                 raise UserError(

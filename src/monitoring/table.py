@@ -160,7 +160,9 @@ class ResultsTable(JupyterMixin):
         for name in names:
             rows.append(Row(name, name, self.metrics, str(self.epochs.get(name, ""))))
             for reference, metrics in self.references.items():
-                rows.append(Row(INDENT + reference, name, metrics))
+                # a reference may be of some tasks alone
+                if any(f"{stage}/{name}/loss" in metrics for stage in self.stages):
+                    rows.append(Row(INDENT + reference, name, metrics))
         return rows
 
     def make_column(self, stage: str, metric: str, rows: list[Row]) -> Column:

@@ -11,7 +11,8 @@ logs/<name>/<date-time>/
     progress.json     steps so far, and the scores of each validation
     ensemble.json     the members, of a folder that holds the averaged predictions of several runs
     checkpoints/      best.ckpt (by val/score; with watch.patience_by_task the weights of several
-                      epochs) and last.ckpt (to resume from)
+                      epochs), last.ckpt (to resume from) and start.ckpt (the weights of a run that
+                      starts from another)
     events.*          TensorBoard
 """
 
@@ -59,6 +60,7 @@ class Run:
         self.lock = Lock(self.path)
         self.best = self.path / "checkpoints" / "best.ckpt"
         self.last = self.path / "checkpoints" / "last.ckpt"
+        self.start = self.path / "checkpoints" / "start.ckpt"
 
     # -- folders -----------------------------------------------------------------------------------
     @classmethod

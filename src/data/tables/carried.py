@@ -23,7 +23,7 @@ from src.data.tables.columns import (
 )
 from src.data.tables.numbers import BadValue
 from src.data.tables.reading import number_row
-from src.data.tables.record import read_schema
+from src.data.tables.record import list_sources, read_schema
 from src.data.tables.texts import Text
 from src.errors import UserError
 
@@ -48,20 +48,26 @@ class Carried:
     tasks: Mapping[str, Mapping[str, Any]]
 
     @classmethod
-    def read(cls, schema: str, source: str, kinds: Sequence[type[Column]]) -> Carried:
+    def read(
+        cls, schema: str, source: str, kinds: Sequence[type[Column]], of: str | None = None
+    ) -> Carried:
         """Reads the schema of a run.
 
         Args:
             schema: The file.
             source: The run, for messages.
             kinds: The kinds of column that the table knows.
+            of: The one whose schema is taken, of a run on several sources; None takes the columns
+                of the first, and the tasks of all.
 
         Raises:
             UserError: It is damaged, or of other data.
         """
-        saved = read_schema(schema, kinds)
-        columns = tuple(from_plain(values, kinds) for values in saved["inputs"])
-        return cls(source, columns, {name: each["task"] for name, each in saved["tasks"].items()})
+        names: list[str | None] = [of] if of is not None else [*list_sources(schema)] or [None]
+        schemas = [read_schema(schema, kinds, name) for name in names]
+        columns = tuple(from_plain(values, kinds) for values in schemas[0]["inputs"])
+        tasks = {name: each["task"] for saved in schemas for name, each in saved["tasks"].items()}
+        return cls(source, columns, tasks)
 
 
 def keep_columns(table: Table, candidates: Collection[str]) -> list[Column]:

@@ -202,20 +202,43 @@ def compute_seal(schema: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+class SchemasOfSources(TypedDict):
+    """The schema.json of a run on several sources, as far as it is not theirs."""
+
+    sources: dict[str, dict[str, Any]]
+
+
+def list_sources(path: str) -> list[str]:
+    """Returns the sources of a run on several, by its schema.json; none of a run on one.
+
+    Raises:
+        Damaged: The file is no JSON, or no schema of sources.
+    """
+    if "sources" not in read_json(path, dict[str, Any]):
+        return []
+    return list(read_json(path, SchemasOfSources)["sources"])
+
+
 def read_schema(
-    path: str, kinds: Sequence[type[Column]] = (Numeric, Categorical)
+    path: str, kinds: Sequence[type[Column]] = (Numeric, Categorical), of: str | None = None
 ) -> dict[str, Any]:
     """Reads the schema.json of a run on a table.
 
     Args:
         path: The file.
         kinds: The kinds of input columns that it may hold.
+        of: The source whose schema is taken, of a run on several; None where there is one.
 
     Raises:
         Damaged: It is not as the run has written it. The message names the entry and what belongs
             there, if that can be told.
     """
-    saved: dict[str, Any] = read_json(path, Schema)
+    if of is None:
+        saved: dict[str, Any] = read_json(path, Schema)
+    else:
+        saved = read_json(path, SchemasOfSources)["sources"].get(of, {})
+        if (mismatch := find_mismatch(saved, Schema)) is not None:
+            raise Damaged(path, f"sources.{of}: {mismatch}")
     wrong = find_contradiction(saved, kinds)
     if wrong is not None:
         raise Damaged(path, wrong)

@@ -151,9 +151,9 @@ class Table(TableSettings):
         return self.task_columns.encode(role, name)
 
     # -- inputs ------------------------------------------------------------------------------------
-    def start_from(self, schema: str, source: str) -> None:
+    def start_from(self, schema: str, source: str, of: str | None = None) -> None:
         if self.saved is None:
-            self.carried = Carried.read(schema, source, self.column_kinds)
+            self.carried = Carried.read(schema, source, self.column_kinds, of)
 
     @cached_property
     def columns(self) -> list[Column]:

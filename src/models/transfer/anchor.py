@@ -65,18 +65,17 @@ class Anchor(ABC):
         parameters = dict(model.named_parameters())
         for name in names:
             p = parameters[name]
-            if p.requires_grad:
-                weight = lay_out(fisher[name], p) if self.reads_fisher else None
-                self.held.append((name, lay_out(start[name], p), weight))
+            weight = lay_out(fisher[name], p) if self.reads_fisher else None
+            self.held.append((name, lay_out(start[name], p), weight))
 
     def penalty(self) -> Tensor:
-        """Returns the penalty, 0 before a run has begun.
+        """Returns the penalty, 0 before a run has begun; frozen weights stand where they stood.
 
         Where weights are spread over processes, each process has the gradients of its shards, and
         all have the value of the whole.
         """
         model = self.model
-        if model is None or not self.held:
+        if model is None:
             return torch.zeros(())
         shards = model.runner.shards
         parameters = dict(model.named_parameters())
@@ -84,11 +83,15 @@ class Anchor(ABC):
         shares = []
         for name, start, weight in self.held:
             p = parameters[name]
+            if not p.requires_grad:
+                continue
             own = p if shards is None else shards.local(p)
             square = (own - start).square()
             term = (square if weight is None else square * weight).sum().to(model.device)
             terms.append(term)
             shares.append(1.0 if shards is None else 1.0 / shards.holders(p))
+        if not terms:
+            return torch.zeros((), device=model.device)
         own_value = torch.stack(terms).sum() * (self.strength / 2)
         if shards is None:
             return own_value
