@@ -6,9 +6,11 @@ from rich.console import Console
 
 from src.cli.ensemble import Ensemble, tabulate_ensemble
 from src.cli.flags import Flag
+from src.cli.front import FRONT, asks_for_front, evaluate_front
 from src.cli.members import open_members
 from src.cli.output import check_output
 from src.cli.passes import evaluate_checkpoint
+from src.cli.preference import PREFERENCE, set_preference
 from src.cli.terminal import remark
 from src.data import Split
 from src.errors import UserError
@@ -20,6 +22,8 @@ OWN = (
     Flag("split", str, "test", "train, val or test; new rows are evaluated whole."),
     Flag("out", str | None, None, "A .json file for the metrics."),
     Flag("overwrite", bool, False, "Replace the file that --out names."),
+    PREFERENCE,
+    *FRONT,
 )
 
 
@@ -44,10 +48,13 @@ def evaluate_run(args: list[str]) -> dict[str, float]:
         raise UserError(f"--split is '{split}'; it must be train, val or test")
     out = check_output(cli.config["out"], [".json"], members) if cli.config["out"] else None
 
+    set_preference([member.cli.model for member in members], cli.config["preference"])
     data = cli.datamodule
     data.test_split = cast(Split, split)
     # it also reads the rows, so that a mistake in them comes before any work
     described = data.describe(data.test_split)
+    if asks_for_front(cli):
+        return evaluate_front(members, args, OWN, described, out)
     if len(members) > 1:
         described += f"; predictions are the means of {len(members)} runs"
         ensemble = Ensemble(members, args, OWN)

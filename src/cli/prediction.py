@@ -19,6 +19,7 @@ from src.cli.maps import MapWriter, check_maps
 from src.cli.members import open_members
 from src.cli.output import check_output
 from src.cli.passes import predict_checkpoint
+from src.cli.preference import PREFERENCE, set_preference
 from src.cli.rows import sort_rows
 from src.cli.terminal import remark
 from src.data import Split
@@ -54,6 +55,7 @@ OWN = (
         None,
         "train, val or test: these rows, their labels beside predictions.",
     ),
+    PREFERENCE,
 )
 
 
@@ -70,6 +72,7 @@ def predict_run(args: list[str]) -> None:
     """
     members = open_members(args, OWN)
     cli = members[0].cli
+    set_preference([member.cli.model for member in members], cli.config["preference"])
     out = check_output(cli.config["out"], list(WRITERS), members)
     split = cli.config["split"]
     if split not in (None, "train", "val", "test"):

@@ -92,11 +92,13 @@ def find_front(points: np.ndarray, signs: tuple[int, int]) -> np.ndarray:
     return ~(no_worse & better).any(1)
 
 
-def draw_front(axes: "Axes", points: np.ndarray, signs: tuple[int, int]) -> None:
+def draw_front(
+    axes: "Axes", points: np.ndarray, signs: tuple[int, int], color: str = FAINT
+) -> None:
     """Draws the steps that bound the region which the points of a front (n, 2) dominate."""
     ordered = points[np.argsort(points[:, 0] * signs[0], kind="stable")]
     # towards the better x the front holds its height until the point itself
-    axes.step(ordered[:, 0], ordered[:, 1], where="pre", color=FAINT, linewidth=1.0, zorder=1)
+    axes.step(ordered[:, 0], ordered[:, 1], where="pre", color=color, linewidth=1.0, zorder=1)
 
 
 def draw_candidates(
