@@ -15,6 +15,7 @@ from src.tasks import Task
 from tests.toy import Toy
 
 SHAPE = InputShape((5,))
+SMALL = partial(MLP, width=8, depth=1)
 TASKS = Toy().tasks
 
 
@@ -22,7 +23,7 @@ def build(
     tasks: Sequence[str] | Mapping[str, Task],
     sharing: Any = HardSharing,
     seed: int = 0,
-    encoder: Any = partial(MLP, width=8, depth=1),
+    encoder: Any = SMALL,
     shape: InputShape = SHAPE,
     **settings: Any,
 ) -> MultiTaskModel:
