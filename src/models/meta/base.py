@@ -22,6 +22,7 @@ from src.runner import ScheduledGradients
 from src.tasks import Task
 
 if TYPE_CHECKING:
+    from src.models.module import MultiTaskModel
     from src.models.network import MultiTaskNetwork
 
 
@@ -65,9 +66,7 @@ class Meta(nn.Module, ABC):
     def prepare(self, network: "MultiTaskNetwork") -> None:
         """Prepares for a network that has just been built."""
 
-    def take_gradients(
-        self, network: "MultiTaskNetwork", batch: Batch
-    ) -> ScheduledGradients | None:
+    def take_gradients(self, network: "MultiTaskModel", batch: Batch) -> ScheduledGradients | None:
         """Takes the gradients of a training step itself; None: they are those of the query loss."""
         return None
 

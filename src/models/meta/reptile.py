@@ -15,7 +15,7 @@ from src.runner import ScheduledGradients
 from src.tasks import Task, is_labelled
 
 if TYPE_CHECKING:
-    from src.models.network import MultiTaskNetwork
+    from src.models.module import MultiTaskModel
 
 
 class Reptile(MAML):
@@ -53,7 +53,7 @@ class Reptile(MAML):
     ) -> None:
         super().__init__(tasks, inner_lr, inner_steps, test_steps, report_steps, batched=batched)
 
-    def take_gradients(self, network: "MultiTaskNetwork", batch: Batch) -> ScheduledGradients:
+    def take_gradients(self, network: "MultiTaskModel", batch: Batch) -> ScheduledGradients:
         episodes = split_episodes(batch, self.task)
         start, predict = self.make_predictor(network)
         start = {name: parameter.detach() for name, parameter in start.items()}
@@ -77,7 +77,7 @@ class Reptile(MAML):
             *ends, outputs = run_each(learn_one, (start, rates), rows, labels, batched=self.batched)
             targets = {self.task: episodes.targets.flatten(0, 1)}
             totals = network.heads.loss_sums([outputs.flatten(0, 1)], targets)
-            totals_2T = global_sum(torch.stack(totals))
+            value, totals_2T = network.step.weigh_losses(*totals, batch)
 
             # an episode that only pads the batch has no label, and stays where it is
             real = is_labelled(labels).flatten(1).any(1).sum().to(totals_2T)
@@ -85,6 +85,5 @@ class Reptile(MAML):
             gradients = []
             for name, end in zip(names, ends, strict=True):
                 gradients.append((count * start[name] - end.sum(0)) * factor)
-            value = (totals_2T[0] / totals_2T[1].clamp(min=1)).sum()
         trained = dict(network.named_parameters())
         return ScheduledGradients(value, gradients, [trained[name] for name in names], totals_2T)

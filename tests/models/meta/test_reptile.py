@@ -1,5 +1,7 @@
 """Reptile's pseudo-gradient against its definition, in float64."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -21,6 +23,7 @@ STEPS = 3
 @pytest.mark.parametrize("batched", [True, False])
 def test_it_is_the_mean_way_of_all_episodes(batched: bool):
     model = make_model(REGRESSION, Reptile, inner_lr=RATE, inner_steps=STEPS, batched=batched)
+    model.trainer = SimpleNamespace(global_step=0)
     batch = make_batch(REGRESSION)
     scheduled = model.meta.take_gradients(model, batch)
 

@@ -1,0 +1,117 @@
+"""Learning from episodes: two processes give what one gives, and a resumed run the same bits."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.cli.calling import call, refused
+from tests.integration.episodic import CASES
+from tests.launching import launch, only_run, port, read_json
+
+TINY = (
+    *("--data.episodes_per_epoch", 6, "--data.episodes_per_batch", 3, "--data.val_episodes", 2),
+    *("--data.test_episodes", 5, "--trainer.max_epochs", 1, "--accelerator", "cpu"),
+)
+SINUSOIDS = ("--data", "Sinusoids", *TINY, "--model.encoder", "Perceptron")
+DIGITS = ("--data", "Episodes", "--data.source", "Digits", "--data.target", "digit", *TINY)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
+    """Results of all cases by the number of processes."""
+    folder = tmp_path_factory.mktemp("episodes")
+    launch("tests.integration.episodic", folder / "one", timeout=600)
+    words = ("--nproc_per_node", 2, "--master_port", port(29660), "-m")
+    launch(
+        "torch.distributed.run", *words, "tests.integration.episodic", folder / "two", timeout=600
+    )
+    return {
+        1: torch.load(folder / "one", weights_only=True),
+        2: torch.load(folder / "two", weights_only=True),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_give_what_one_gives(runs: dict[int, Any], name: str) -> None:
+    one, two = runs[1][name], runs[2][name]
+    assert one["losses"].shape == (12, 1)
+    torch.testing.assert_close(two["losses"], one["losses"], rtol=1e-5, atol=1e-6)
+    for key, value in one["whole"].items():
+        torch.testing.assert_close(two["whole"][key], value, rtol=1e-5, atol=1e-6)
+    assert two["test"] == pytest.approx(one["test"], rel=1e-4, abs=1e-5)
+    assert any(key.endswith("_ci95") for key in one["test"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_resumed_run_has_the_same_bits(runs: dict[int, Any], name: str, processes: int) -> None:
+    found = runs[processes][name]
+    for key, value in found["whole"].items():
+        assert torch.equal(found["resumed"][key], value), key
+
+
+def test_commands_open_a_run(tmp_path: Path) -> None:
+    words = ("--data.ways", 2, "--data.queries", 3, "--model.meta", "ANIL")
+    logs = ("--logs", tmp_path, "--name", "run")
+    ended = call("train", *DIGITS, *words, "--model.encoder.width", 8, *logs)
+    assert ended.code == 0, ended.err
+    assert "ANIL: accuracy" in ended.out
+    assert "(95 % intervals over 5 episodes)" in ended.out
+    run = only_run(tmp_path / "run")
+    metrics = read_json(run / "metrics.json")["test"]
+    assert metrics["test/digit/episodes/accuracy"] == pytest.approx(metrics["test/digit/accuracy"])
+
+    ended = call("evaluate", "--run", run, "--out", tmp_path / "out.json")
+    assert "5 episodes of the test split, 2 support and 6 query rows each" in ended.out
+    assert "ANIL: accuracy" in ended.out
+    assert read_json(tmp_path / "out.json") == pytest.approx(metrics, nan_ok=True)
+
+    table = tmp_path / "predictions.csv"
+    assert call("predict", "--run", run, "--split", "test", "--out", table).code == 0
+    lines = table.read_text().splitlines()
+    assert lines[0].split(",") == ["id", "digit", "digit.p_1", "digit.p_2", "true.digit"]
+    assert len(lines) == 1 + 5 * 6
+    right = [line.split(",")[1] == line.split(",")[-1] for line in lines[1:]]
+    assert sum(right) / len(right) == pytest.approx(metrics["test/digit/accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (SINUSOIDS, "--data Sinusoids gives episodes, but model.meta is null"),
+        (("--data", "Digits", "--model.meta", "MAML"), "learns one task from each episode"),
+        ((*SINUSOIDS, "--model.meta", "Prototypes"), "task 'y' is a Regression"),
+        ((*SINUSOIDS, "--model.meta", "MAMLX"), "did you mean 'MAML'?"),
+        (
+            (*SINUSOIDS, "--model.meta", "MAML", "--model.sharing", "MMoE"),
+            "use --model.sharing HardSharing without until",
+        ),
+        (
+            (*SINUSOIDS, "--model.meta", "MAML", "--model.balancer", "PCGrad"),
+            "use --model.balancer StaticWeights",
+        ),
+        (
+            (*SINUSOIDS, "--model.meta", "MAML", "--model.checkpoint_activations", "true"),
+            "set --model.checkpoint_activations false",
+        ),
+        (
+            (*DIGITS, "--model.meta", "ANIL", "--data.ways", 2, "--model.encoder.dropout", 0.1),
+            "set --model.encoder.dropout 0",
+        ),
+        (
+            (*SINUSOIDS, "--model.meta", "MAML", "--model.meta.inner_lr", 0),
+            "model.meta.inner_lr is 0",
+        ),
+        (
+            (*SINUSOIDS, "--model.meta", "MAML", "--devices", 2, "--strategy", "fsdp"),
+            "use --strategy ddp",
+        ),
+        ((*DIGITS, "--model.meta", "ANIL"), "data.ways is 5, but the val side has 2 classes"),
+    ],
+)
+def test_what_does_not_go_together(tmp_path: Path, words: tuple[object, ...], says: str) -> None:
+    refused(call("train", *words, "--logs", tmp_path), [says])
