@@ -116,6 +116,7 @@ def read_source(path: str, checkpoint: str | None = None, task: str | None = Non
         sharing=name_class(model.get("sharing")),
         inputs=read_inputs(run, path),
         model=model,
+        data=name_class(settings.get("data")),
         schema=str(run.schema) if run is not None and run.schema.is_file() else None,
         record={
             "path": str(Path(path).resolve()),

@@ -11,6 +11,7 @@ from src.data import MultiTaskDataModule
 from src.data.tables.columns import to_plain
 from src.data.tables.table import Table
 from src.errors import UserError
+from src.files.typed import Damaged
 from src.models import MultiTaskModel
 from src.models.transfer.report import PartReport
 from src.models.transfer.source import Source
@@ -61,8 +62,23 @@ class Start:
         Raises:
             UserError: The source is of other data.
         """
-        if self.source.schema is not None and self.settings.normalisation == "source":
+        if isinstance(data, Table) and self.source.schema is None:
+            raise UserError(
+                f"init_from {self.source.path}: there is no schema.json that says which columns "
+                "its inputs were: name a run folder on a table"
+            )
+        if self.source.schema is None or self.settings.normalisation == "new":
+            return
+        try:
             data.start_from(self.source.schema, self.source.path)
+        except Damaged as error:
+            here, there = type(data).__name__, self.source.data
+            if there in (None, here):
+                raise
+            raise UserError(
+                f"init_from {self.source.path}: its data are of {there}, which reads inputs in "
+                f"another way than {here}: name a run on {here}"
+            ) from error
 
     def fill(self, model: MultiTaskModel, data: MultiTaskDataModule) -> None:
         """Gives the model its weights.

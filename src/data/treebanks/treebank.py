@@ -112,6 +112,8 @@ class Treebank(MultiTaskDataModule):
         check_genre(genre)
         check_numbers(self, entities_share, val_fraction)
         self._saved = None if schema_path is None else read_schema(schema_path)
+        # of the run that the model starts from
+        self._carried: dict[str, Any] | None = None
         if path is not None and self._saved is None:
             raise UserError(
                 "data.path names new sentences for python -m src.evaluate and src.predict; "
@@ -167,11 +169,24 @@ class Treebank(MultiTaskDataModule):
         return tasks
 
     # -- inputs ------------------------------------------------------------------------------------
+    def start_from(self, schema: str, source: str, of: str | None = None) -> None:
+        """Takes over the words and characters of a run, whose codes its network knows."""
+        if self._saved is not None or of is not None:
+            return
+        self._carried = read_schema(schema)
+        if self._carried["lower"] != self.lower:
+            here, there = (str(each).lower() for each in (self.lower, self._carried["lower"]))
+            raise UserError(
+                f"data.lower is {here}, and was {there} in {source}, whose words are taken over: "
+                f"set --data.lower {there}, or --init_from.normalisation new"
+            )
+
     @cached_property
     def words(self) -> WordVocabulary:
         """The words of the training sentences."""
-        if self._saved is not None:
-            return WordVocabulary(self._saved["words"], self._saved["lower"])
+        known = self._saved or self._carried
+        if known is not None:
+            return WordVocabulary(known["words"], known["lower"])
         return WordVocabulary.learn(self.text.training_forms, self.lower, self.min_count)
 
     @cached_property
@@ -179,6 +194,8 @@ class Treebank(MultiTaskDataModule):
         """The characters of the training sentences."""
         if self._saved is not None:
             return CharacterVocabulary(self._saved["characters"], self._saved["max_characters"])
+        if self._carried is not None:
+            return CharacterVocabulary(self._carried["characters"], self.max_characters)
         return CharacterVocabulary.learn(self.text.training_forms, self.max_characters)
 
     @property

@@ -19,6 +19,7 @@ class Source:
         sharing: The class name of its sharing architecture; None where nobody knows.
         inputs: The entries of its input columns in its schema; none where inputs have no columns.
         schema: Its schema.json; None where it has none.
+        data: The class name of its data module; None where nobody knows.
         model: The section model of its configuration; empty where nobody knows.
         record: What the record of a run that starts here says of it.
     """
@@ -30,6 +31,7 @@ class Source:
     sharing: str | None = None
     inputs: Sequence[Mapping[str, Any]] = ()
     schema: str | None = None
+    data: str | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
 
