@@ -27,6 +27,7 @@ from src.models.encoders import Encoder
 from src.models.feature_selection import Selection
 from src.models.meta import Meta
 from src.models.sharing import Sharing
+from src.models.transfer.anchor import Anchor
 from src.tasks import Task
 
 # roles that help lists, by the key that fills them
@@ -44,6 +45,7 @@ OTHERS: dict[str, type] = {
     "sources": MultiTaskDataModule,
     "source": MultiTaskDataModule,
     "backbone": Encoder,
+    "anchor": Anchor,
     "optimizer": Optimizer,
     "scheduler": LRScheduler,
     "callbacks": L.Callback,
