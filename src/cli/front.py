@@ -180,8 +180,8 @@ def choose_preferences(cli: CLI, runs: int, tasks: int) -> NDArray[np.float64]:
     count = comb(points + tasks - 2, tasks - 1)
     if count > MOST:
         raise UserError(
-            f"--front {points} is {count} preferences among {tasks} tasks, of which there may be "
-            f"{MOST}: choose fewer"
+            f"--front {points} is {count} preferences among {tasks} tasks; there may be {MOST}: "
+            "choose fewer"
         )
     return list_preferences(tasks, points)
 

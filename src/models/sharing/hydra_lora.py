@@ -81,7 +81,7 @@ class HydraLoRA(LowRankSharing):
     def gates(self, key: str, x: Tensor) -> Tensor:
         """Returns the gates of each row or place, (K N, ..., E)."""
         term = cast(RoutedTerm, self.terms[key])
-        if term.strides:
+        if term.window is not None:
             x = x.mean((-2, -1))
         own = x.unflatten(0, (self.copies, -1))
         logits = torch.bmm(own.flatten(1, -2), term.router.to(x.dtype))

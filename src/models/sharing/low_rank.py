@@ -46,10 +46,10 @@ class LowRankTerm(nn.Module):
         self.scale = scale
         self.features = weight.shape[1]
         self.kernel = weight.shape[1:]
-        self.strides = {}
+        self.window: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
         if isinstance(layer, nn.Conv2d):
-            self.strides = {"stride": layer.stride, "padding": layer.padding}
-            self.strides["dilation"] = layer.dilation
+            assert not isinstance(layer.padding, str)
+            self.window = layer.stride, layer.padding, layer.dilation
         downs = 1 if one_down else experts
         self.down = nn.Parameter(torch.randn(downs, rank, inputs) / inputs**0.5)
         self.up = nn.Parameter(torch.zeros(experts, outputs, rank))
@@ -62,9 +62,8 @@ class LowRankTerm(nn.Module):
             gates: (N, E), or (N, ..., E) with a gate for each place of a linear layer.
         """
         down = self.down.flatten(0, 1)
-        if self.strides:
-            kernels = down.view(-1, *self.kernel)
-            h = F.conv2d(x, kernels, **self.strides).movedim(1, -1)  # type: ignore[arg-type]
+        if self.window is not None:
+            h = F.conv2d(x, down.view(-1, *self.kernel), None, *self.window).movedim(1, -1)
         else:
             h = F.linear(x, down)
 
@@ -73,7 +72,7 @@ class LowRankTerm(nn.Module):
         gates = gates.view(len(gates), *[1] * (h.ndim - gates.ndim), *gates.shape[1:])
         mixed = (gates.unsqueeze(-1) * h.unflatten(-1, (len(self.down), -1))).flatten(-2)
         y = self.scale * F.linear(mixed, self.up.movedim(0, 1).flatten(1))
-        return y.movedim(-1, 1) if self.strides else y
+        return y if self.window is None else y.movedim(-1, 1)
 
 
 class DropoutOfCopies(StackedDropout):
@@ -146,7 +145,7 @@ class LowRankSharing(Sharing):
             self.terms[key] = self.make_term(layer, experts, rank, scale, one_down)
             layer.register_forward_hook(partial(self._add_term, key))
         if copies > 1:
-            for stage in self.encoder.stages[self.first :]:
+            for stage in list(self.encoder.stages)[self.first :]:
                 replace_dropout(stage, copies)
 
     def make_term(
@@ -228,7 +227,8 @@ def replace_dropout(module: nn.Module, copies: int) -> None:
 def can_have_term(module: nn.Module) -> bool:
     """Returns whether a module is a linear layer, or a convolution of all channels."""
     if isinstance(module, nn.Conv2d):
-        return module.groups == 1 and module.padding_mode == "zeros"
+        plain = module.padding_mode == "zeros" and not isinstance(module.padding, str)
+        return plain and module.groups == 1
     if isinstance(module, nn.Linear):
         return True
     # those of PyTorch Geometric have another base class
