@@ -9,11 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, equal
+from torch import Tensor, equal, inference_mode, zeros
 
 from src.analysis.display import format_seconds
 from src.analysis.few_shot import Fit, choose_method, compare_methods
 from src.analysis.statistics import check_packages
+from src.batch import Batch
 from src.cli.adapt_call import FROZEN, METHODS, OWN, Call, read_call
 from src.cli.adapt_fits import Fits
 from src.cli.adapt_learner import Learner
@@ -45,6 +46,7 @@ from src.data.examples import (
 )
 from src.errors import UserError
 from src.files.yaml12 import load
+from src.models import MultiTaskModel
 from src.monitoring import say
 from src.run import Run
 from src.tasks.dependence import find_parent
@@ -145,9 +147,7 @@ class Adaptation:
         network = learner.frozen
         assert self.cli.start is not None
         reports = self.cli.start.reports
-        fresh = learner.build(0, starts=False).sharing.state_dict()
-        here = network.sharing.state_dict()
-        if all(equal(tensor.cpu(), fresh[name]) for name, tensor in here.items()):
+        if equal(self._features(network), self._features(learner.build(0, starts=False).eval())):
             kind = type(network.sharing).__name__
             raise UserError(
                 f"run {self.source.path}: {kind} has nothing that {self.name} could start from: "
@@ -158,6 +158,14 @@ class Adaptation:
         learner.inner = find_inner_loop(Run(self.call.run), self.source, head)
         if "anil" in self.methods:
             self.lines.append(describe_inner_loop(learner.inner))
+
+    @inference_mode()
+    def _features(self, network: MultiTaskModel) -> Tensor:
+        """Returns the features of the task for some made-up rows."""
+        home = next(network.parameters()).device
+        inputs = network.input_shape.example()
+        moved = Batch(inputs, {}, zeros(2)).to(home).inputs
+        return network.sharing(moved)[self.name].cpu()
 
     def hash(self) -> str:
         """Returns a hash of all that the numbers of a fit depend on."""

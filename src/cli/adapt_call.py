@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from src.cli.flags import Flag, Flags, split_flags
 from src.cli.layers import ConfigError
 from src.cli.runs import TRUST, drop_flags
+from src.cli.terminal import remark
 from src.errors import suggest_or_list
 
 # each method and what it does, in the order of tables
@@ -18,6 +19,8 @@ METHODS = {
 }
 FROZEN = ("probe", "head", "anil")  # the encoder stays as it is
 MOST_DRAWS = 1000
+# settings of models for how several tasks are learnt together, or for how long
+OF_TASKS = ("model.balancer", "model.meta", "trainer.max_epochs", "trainer.max_steps")
 
 OWN = (
     Flag("run", str, None, "Run folder to start from."),
@@ -78,6 +81,7 @@ def read_call(args: list[str]) -> Call:
         raise ConfigError(
             "--run is missing: name a run folder, such as logs/digits/2026-01-31_12-00-00"
         )
+    refuse_others(split_flags(words))
     methods = read_methods(given.get("methods") or ",".join(METHODS))
     method = given.get("method")
     if method is not None and method not in METHODS:
@@ -99,6 +103,23 @@ def read_call(args: list[str]) -> Call:
         tests=no_test == "false",
         words=words,
     )
+
+
+def refuse_others(pairs: Flags) -> None:
+    """Refuses flags of a training that an adaptation sets itself, and names those without effect.
+
+    Raises:
+        ConfigError: One says where weights come from.
+    """
+    ignored = []
+    for key, _ in pairs:
+        section = key.partition(".")[0]
+        if section == "init_from":
+            raise ConfigError(f"--{key} cannot go with adapt, which starts from the run of --run")
+        if section in ("watch", "budget", "finetune") or key.startswith(OF_TASKS):
+            ignored.append(f"--{key}")
+    if ignored:
+        remark(f"{', '.join(ignored)} has no effect here: adapt learns one task, by its own rules")
 
 
 def take_own(pairs: Flags, own: set[str]) -> dict[str, str]:
