@@ -94,6 +94,8 @@ class TrainingStep:
             batch_idx: The number of the batch within the epoch.
         """
         model = self.model
+        if model.sharing.takes_preference:
+            self._draw_preference()
         if model.balancer.needs_lookahead:
             self._look_ahead(batch)
 
