@@ -51,6 +51,10 @@ class Selection(Sharing):
         # no factory: the architecture is there
         nn.Module.__init__(self)
         kind = type(self).__name__
+        if not isinstance(architecture, Sharing):
+            raise UserError(
+                f"{kind} is no sharing architecture but goes around one: set --model.select {kind}"
+            )
         if not 0 <= warmup < inf:
             raise UserError(f"{kind}: warmup {warmup} must be a number of epochs from 0")
         self.tasks = architecture.tasks
