@@ -146,7 +146,7 @@ def find_first_setting(section: str) -> str | None:
     """
     hints = TYPES.get(section, ()) if section in SECTIONS else ()
     for kind in hints:
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             name = fields(kind)[0].name
             return name if str in settings_of(kind)[name] else None
     return None

@@ -21,7 +21,7 @@ def restore_task(task: Task, described: Mapping[str, Any]) -> Task | None:
     if str(described.get("kind")).rpartition(".")[2] != type(task).__name__:
         return None
     known = {field.name for field in fields(task)} - {"metrics", "monitor"}
-    settings = {
+    settings: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in described.items()
         if key in known

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from src.data.tables.table import Table
 
 
+SCALE = ("mean", "std")  # of inputs that are standardised
+
+
 @dataclass(frozen=True)
 class Carried:
     """The schema of a run, as far as another run takes it over.
@@ -146,9 +149,9 @@ def carry_statistics(carried: Carried | None, columns: list[Column]) -> list[Col
     for column in columns:
         known = before.get(column.column)
         if column.column in here and type(known) is type(column):
-            mean, std = known.mean, known.std
-            if len(mean) == len(column.mean):
-                column = replace(column, mean=mean, std=std)
+            scale = {key: getattr(known, key) for key in SCALE}
+            if len(scale["mean"]) == len(getattr(column, "mean", ())):
+                column = replace(column, **scale)
         found.append(column)
     return found
 

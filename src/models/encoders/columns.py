@@ -40,13 +40,18 @@ class TableColumns:
         categories: {column: names of the positions of its vocabulary}.
     """
 
-    dense: tuple[Hashable, ...]
+    dense: tuple[tuple[str, str], ...]
     categories: Mapping[str, Axis]
+
+    @property
+    def names(self) -> list[str]:
+        """The columns, each once."""
+        return list(dict.fromkeys([*(name for name, _ in self.dense), *self.categories]))
 
     @classmethod
     def of_schema(cls, entries: Sequence[Mapping[str, Any]]) -> Self:
         """Returns the columns that a schema lists under inputs."""
-        dense: list[Hashable] = []
+        dense: list[tuple[str, str]] = []
         categories: dict[str, Axis] = {}
         for entry in entries:
             name = str(entry["column"])

@@ -4,7 +4,7 @@ from collections.abc import Collection, Hashable, Mapping
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.models.encoders.columns import Axis
 from src.models.transfer.named_tensors import (
@@ -125,7 +125,7 @@ def rescale(head: Head, task: Regression, there: Regression) -> None:
         task: The task whose scale is right.
         there: The task whose scale the outputs have.
     """
-    last = cast(nn.Linear, head.linears[-1])
+    last = head.linears[-1]
     assert task.mean and task.std and there.mean and there.std
     places = {name: place for place, name in enumerate(there.output_names)}
     for place, name in enumerate(task.output_names):

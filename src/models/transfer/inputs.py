@@ -148,7 +148,7 @@ def name_columns(entries: Entries, columns: TableColumns, stems: Sequence[Stem])
 
 def find_prefixes(names: Iterable[str], path: str) -> list[str]:
     """Returns the paths in an architecture at which its encoders have the module of a path."""
-    found = {}
+    found: dict[str, None] = {}
     for name in names:
         before, inside, _ = f".{name}".partition(f".{path}.")
         if inside:
@@ -168,10 +168,7 @@ def name_entries(
 
 def describe_columns(here: TableColumns, there: TableColumns) -> str:
     """Says which columns are new, which are gone, and which have new words."""
-    ours, theirs = (
-        list(dict.fromkeys([*(name for name, _ in each.dense), *each.categories]))  # type: ignore[misc]
-        for each in (here, there)
-    )
+    ours, theirs = here.names, there.names
     new = [name for name in ours if name not in theirs]
     gone = [name for name in theirs if name not in ours]
     words = [

@@ -142,7 +142,8 @@ class Own(Encoder):
     def __init__(self, shape: InputShape) -> None:
         super().__init__(shape)
         inner = MLP(shape, width=8, depth=1)
-        self.stages = torch.nn.Sequential(torch.nn.Sequential(*inner.stages[0]), inner.stages[1])
+        first = torch.nn.Sequential(*inner.stages[0].children())
+        self.stages = torch.nn.Sequential(first, inner.stages[1])
         self.features = inner.features
 
 

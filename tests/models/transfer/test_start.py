@@ -134,8 +134,10 @@ def test_one_encoder_moves_to_another_architecture(sharing: Any) -> None:
     for part, status in found.items():
         if part.startswith("sharing."):
             assert status == "fresh"
-    ours = [p.flatten() for p in model.sharing.encoder.parameters()]
-    theirs = [p.flatten() for p in before.sharing.encoder.parameters()]
+    ours, theirs = (
+        [p.flatten() for p in each.sharing.get_submodule("encoder").parameters()]
+        for each in (model, before)
+    )
     assert torch.equal(torch.cat(ours), torch.cat(theirs))
     if sharing is TaskAdapters:  # adapters start at nothing
         for name, outputs in predict(model).items():
@@ -155,7 +157,8 @@ def test_only_the_parts_that_are_named_are_kept() -> None:
     }
     for name in NAMES:
         expected = before if name == "number" else fresh
-        assert torch.equal(model.heads[name][-1].weight, expected.heads[name][-1].weight)
+        ours, theirs = (each.heads[name].linears[-1].weight for each in (model, expected))
+        assert torch.equal(ours, theirs)
     everyone = statuses(start_from(model, source, ["heads"]))
     assert everyone.pop("encoder") == "fresh"
     assert set(everyone.values()) == {"kept"}
