@@ -54,6 +54,13 @@ class Freezing:
         self._freeze(model, trains)
         self._thaw(model)
         self.first |= dict.fromkeys(find_untrained(model, settings, trains), inf)
+        if settings.lora is not None and not any(
+            is_adapter(name) and self.first.get(name, 0) < inf for name in trains
+        ):
+            raise UserError(
+                "finetune.lora: finetune.freeze covers all adapters, and the encoders are frozen "
+                "anyway: leave them out of finetune.freeze"
+            )
         self._never = {name for name, _ in model.named_parameters()} - trains
         if trains and not trains - self.first.keys():
             raise UserError(

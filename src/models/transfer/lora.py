@@ -80,7 +80,7 @@ def inject(encoder: Encoder, settings: LoRA) -> None:
     for name, module in encoder.named_modules():
         if isinstance(module, UNREACHED):
             raise UserError(
-                f"finetune.lora: {kind} has weights in {name}, a {type(module).__name__}, that "
+                f"finetune.lora: {kind} has weights in {name} ({type(module).__name__}), which "
                 "adapters do not reach: use finetune.freeze or finetune.bias_only"
             )
     targets = [name for name, module in encoder.named_modules() if is_target(module)]
@@ -151,7 +151,9 @@ def check_adapters(encoder: Encoder) -> None:
         for p in ups:
             nn.init.normal_(p, std=0.02)
         z = top(encoder(inputs))
-        gradients = torch.autograd.grad(z.sum(), list(named.values()), allow_unused=True)
+        gradients: tuple[Tensor | None, ...] = (None,) * len(named)
+        if z.requires_grad:
+            gradients = torch.autograd.grad(z.sum(), list(named.values()), allow_unused=True)
         with torch.no_grad():
             quick = top(encoder(inputs))
         for p in ups:
