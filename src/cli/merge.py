@@ -139,6 +139,13 @@ def write_run(
         # a run without schema.json has not lost it
         fingerprint["schema"] = False
 
+    say("\n".join([*network.describe(call.method), *lines]))
+    # a method may refuse what the runs are: before there is a folder
+    merged = merge(Merging(call, runs, network.model, data, network.score))
+    if merged.line:
+        say(merged.line)
+    network.load(merged.state, merged.weights)
+
     run = Run.create(call.logs, call.name or GROUP)
     config = dump(join_configs([one.member for one in runs]))
     seed = runs[0].cli.config["seed_everything"]
@@ -146,9 +153,7 @@ def write_run(
     with recorded(run):
         if schema is not None:
             run.write(run.schema, schema)
-        say("\n".join([*network.describe(call.method), *lines, f"run folder {run.path}"]))
-        merged = merge(Merging(call, runs, network.model, data, network.score))
-        network.load(merged.state, merged.weights)
+        say(f"run folder {run.path}")
         results: dict[str, Any] = {"validation": network.validate()}
         cli.trainer.save_checkpoint(run.best)
         keep_record(run, call, runs, merged)
@@ -157,8 +162,7 @@ def write_run(
         references = collect_references(network, joint, call.tests)
         run.write(run.metrics, {**results, "references": references})
         if cli.trainer.is_global_zero:
-            chosen = [merged.line] if merged.line else []
-            chosen += describe_choices(cli.model.tasks, cli.model.chosen_tasks)
+            chosen = describe_choices(cli.model.tasks, cli.model.chosen_tasks)
             if chosen:
                 say("\n".join(chosen))
             table = tabulate(cli.model.tasks, results, references)
