@@ -13,6 +13,7 @@ from src.cli.study_call import read_call
 from src.data.tables.table import Table
 from src.train import train
 from tests.data.images.made_images import make_table
+from tests.data.images.made_omniglot import write_omniglot
 from tests.data.images.test_celeba import write_celeba
 from tests.data.images.test_multi_mnist import write_mnist
 from tests.data.molecules.made_molecules import write_molecules, write_qm9, write_tox21
@@ -32,8 +33,11 @@ ADULT = (
     "White, Male, 0, 0, 60, Mexico, >50K",
 )
 
-# encoders that data which are no vectors need, where the config names none
-ENCODERS = {
+# what a model needs for data that are no vectors, or no rows, where the config names none
+MODELS = {
+    "episodes": ["--model.meta", "ANIL"],
+    "omniglot": ["--model.encoder.width", "8"],
+    "sinusoids": ["--model.meta", "MAML", "--model.encoder.width", "8"],
     "qm9": ["--model.encoder", "MessagePassing"],
     "treebank": ["--model.encoder", "BiLSTM"],
 }
@@ -56,6 +60,9 @@ def data(tmp_path: Path) -> dict[str, list[str]]:
     small = ["--model.encoder", "UNet", "--model.encoder.width", "4", "--model.encoder.depth", "1"]
     write_mnist(tmp_path / "mnist", train=600, test=40)
     write_celeba(tmp_path / "celeba")
+    omniglot = str(write_omniglot(tmp_path / "omniglot"))
+    alphabets = ["--data.val_classes", "[Latin]", "--data.test_classes", "[Greek]"]
+    few = ["--data.ways", "3", "--data.val_episodes", "2", "--data.test_episodes", "4"]
     images = make_table(tmp_path / "pictures")
     folder = ["--data.root", str(images.parent / "images"), "--data.targets", "[side, red]"]
     tiny = ["--data.size", "16", "--data.num_workers", "0", "--model.encoder.width", "8"]
@@ -63,6 +70,8 @@ def data(tmp_path: Path) -> dict[str, list[str]]:
     several = ["--data.path", offers, "--data.targets", "[mood, hours]"]
     return {
         "celeba": ["--data.root", str(tmp_path / "celeba"), *tiny],
+        "data/omniglot": ["--data.root", omniglot],
+        "experiment/omniglot": ["--data.source.root", omniglot, *alphabets, *few],
         "image_table": ["--data.path", str(images), *folder],
         "multi_mnist": ["--data.root", str(tmp_path / "mnist")],
         "multi-mnist": ["--data.root", str(tmp_path / "mnist")],
@@ -99,15 +108,14 @@ def test_runs_for_a_step(path: Path, data: dict[str, list[str]], tmp_path: Path)
         else [f"--{group}", str(path)]
     )
     if group == "data":
-        words += ENCODERS.get(path.stem, [])
+        words += MODELS.get(path.stem, [])
     limits = ["--max_epochs", "1", "--trainer.limit_train_batches", "2"]
     if path.name == "overfit.yaml":
         limits[2:] = []
     if path.name == "ddp.yaml":
         limits += ["--devices", "1"]  # several processes are launched elsewhere
-    train(
-        [*words, *data.get(path.stem, []), *limits, "--logs", str(tmp_path / "logs"), "--name", "x"]
-    )
+    files = data.get(f"{group}/{path.stem}", data.get(path.stem, []))
+    train([*words, *files, *limits, "--logs", str(tmp_path / "logs"), "--name", "x"])
     run = only_run(tmp_path / "logs" / "x")
     assert read_json(run / "run.json")["sessions"][-1]["status"] == "finished"
     assert read_json(run / "run.json")["sessions"][-1]["steps"] in (1, 2)

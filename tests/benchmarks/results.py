@@ -35,21 +35,30 @@ class Experiment:
         published: {heading of the row: figures of others, one for each metric}.
         seeds: Number of seeds.
         note: A sentence that a reader of the figures must know.
+        root: The setting that names the folder.
+        starts: {heading: flags of the run that a row starts from}.
     """
 
-    folder: str
+    folder: str | None
     metrics: dict[str, str]
     source: str
     rows: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"": ()})
     published: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
     seeds: int = 3
     note: str = ""
+    root: str = "--data.root"
+    starts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def balance_by(name: str) -> tuple[str, ...]:
     """Returns the flags that choose a balancer."""
     return ("--model.balancer", name)
 
+
+META = ("--model.meta",)
+INNER = ("--model.meta.inner_lr",)
+# zero steps: what the weights are good for as they are
+UNTRAINED = ("--model.meta", "Prototypes", "--trainer.max_steps", "0")
 
 EXPERIMENTS = {
     "adult": Experiment(
@@ -117,6 +126,45 @@ EXPERIMENTS = {
         note="Pixels go from -1 to 1: of three scales, the one whose test with equal weights and "
         "seed 0 was nearest to the published figures.",
     ),
+    "sinusoids": Experiment(
+        None,
+        {
+            "after 1 step": "test/y/episodes/after_1/loss",
+            "after 5": "test/y/episodes/after_5/loss",
+            "after 10": "test/y/episodes/loss",
+        },
+        "none; Finn et al. (2017) draw theirs",
+        rows={
+            "MAML": (),
+            "one network for all then fine-tuned": ("--model.meta.inner_steps", "0"),
+        },
+        seeds=2,
+        note="Mean squared errors over 600 episodes of ten points; less is better.",
+    ),
+    "omniglot": Experiment(
+        "omniglot",
+        {"5-way 1-shot accuracy": "test/character/episodes/accuracy"},
+        "none: the two small background files are less than papers have",
+        rows={
+            "MAML": (),
+            "ANIL": (*META, "ANIL", *INNER, "0.1", "--model.meta.inner_steps", "3"),
+            "Reptile": (*META, "Reptile", *INNER, "0.1", "--model.meta.inner_steps", "5"),
+            "Prototypes": (*META, "Prototypes"),
+            "plain tasks of alphabets then nearest centroid": UNTRAINED,
+            "random weights then nearest centroid": UNTRAINED,
+        },
+        seeds=2,
+        note="Korean and Tagalog are in no training, nor is Early Aramaic, which validates. All "
+        "rows have the encoder, the optimizer and the number of steps in common.",
+        root="--data.source.root",
+        starts={
+            "plain tasks of alphabets then nearest centroid": (
+                *("--data", "Omniglot", "--data.labels", "alphabets", "--data.alphabets"),
+                "[Balinese, Greek, Japanese_(katakana), Latin, Sanskrit]",
+                *("--model.meta", "null"),
+            )
+        },
+    ),
 }
 
 
@@ -127,21 +175,45 @@ def train(name: str, heading: str, seed: int, root: Path) -> dict[str, float]:
         CalledProcessError: The run fails.
     """
     experiment = EXPERIMENTS[name]
+    words = list(experiment.rows[heading])
     folder = LOGS / name / f"{heading or 'plain'}-{seed}".replace(" ", "-")
+    if heading in experiment.starts:
+        first = folder.with_name(f"{folder.name}-start")
+        start = find_or_train(name, experiment.starts[heading], "--data.root", first, seed, root)
+        words += ["--init_from", str(start.parent), "--init_from.parts", "encoder"]
+    found = find_or_train(name, words, experiment.root, folder, seed, root)
+    metrics: dict[str, float] = json.loads(found.read_text())["test"]
+    return metrics
+
+
+def find_or_train(
+    name: str, words: Sequence[str], key: str, folder: Path, seed: int, root: Path
+) -> Path:
+    """Returns the metrics.json of a run, which is trained if it is not there.
+
+    Args:
+        name: The experiment.
+        words: Flags besides its file.
+        key: The setting that names the folder of its data.
+        folder: The folder of its runs.
+        seed: Its seed.
+        root: The folder of the data sets' folders.
+    """
+    experiment = EXPERIMENTS[name]
     found = sorted(folder.glob("*/metrics.json"))
     if not found:
-        words = ["--config", f"configs/experiment/{name}.yaml"]
-        words += ["--data.root", str(root / experiment.folder), "--seed", str(seed)]
-        words += ["--logs", str(folder.parent), "--name", folder.name]
+        flags = ["--config", f"configs/experiment/{name}.yaml", "--seed", str(seed), *words]
+        flags += ["--logs", str(folder.parent), "--name", folder.name]
+        if experiment.folder is not None:
+            flags += [key, str(root / experiment.folder)]
         subprocess.run(
-            [sys.executable, "-m", "src.train", *words, *experiment.rows[heading]],
+            [sys.executable, "-m", "src.train", *flags],
             cwd=ROOT,
             check=True,
             stdout=subprocess.DEVNULL,
         )
         found = sorted(folder.glob("*/metrics.json"))
-    metrics: dict[str, float] = json.loads(found[-1].read_text())["test"]
-    return metrics
+    return found[-1]
 
 
 def tabulate(name: str, root: Path, parallel: int) -> str:
@@ -154,10 +226,11 @@ def tabulate(name: str, root: Path, parallel: int) -> str:
     for (row, _), metrics in zip(jobs, results, strict=True):
         by_row[row].append(metrics)
 
+    folder = f" {experiment.root} FOLDER" if experiment.folder else ""
     lines = [
         f"### {name}",
         "",
-        f"`python -m src.train --config configs/experiment/{name}.yaml --data.root FOLDER`, "
+        f"`python -m src.train --config configs/experiment/{name}.yaml{folder}`, "
         f"{experiment.seeds} seeds, {machine()}. In brackets: {experiment.source}. "
         f"{experiment.note}".strip(),
         "",
