@@ -53,6 +53,7 @@ VERBS = (
         "merge",
         "adapt",
         "lr_find",
+        "select",
     ),
 )
 

@@ -24,6 +24,7 @@ from src.merge import merge
 from src.predict import predict
 from src.reference import reference
 from src.report import report
+from src.select import select
 from src.sweep import sweep
 from src.train import train
 
@@ -38,6 +39,7 @@ VERBS: dict[str, Any] = {
     "merge": merge,
     "sweep": sweep,
     "report": report,
+    "select": select,
     "affinity": affinity,
     "lr_find": lr_find,
 }

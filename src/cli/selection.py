@@ -1,0 +1,299 @@
+"""The importance of a run's inputs: the work of ``python -m src.select``."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+
+from src.analysis.charts.importance import draw_importance
+from src.analysis.importance import Importance, summarise_drops, tabulate_importance
+from src.batch import Batch
+from src.checkpoint import choose_weights, group_tasks, load_checkpoint
+from src.cli.flags import Flag
+from src.cli.members import Member, open_members
+from src.cli.output import check_output
+from src.cli.selection_rows import (
+    Inputs,
+    draw_samples,
+    find_columns,
+    load_rows,
+    permute_column,
+    read_constants,
+)
+from src.cli.terminal import remark
+from src.data import Split
+from src.errors import UserError
+from src.files.atomic import write_atomically
+from src.files.typed import to_json
+from src.models import MultiTaskModel
+from src.models.feature_selection import InputColumn
+from src.tasks import Task
+
+OWN = (
+    Flag("split", str, "val", "train, val or test: the rows that are scored."),
+    Flag("repeats", int, 20, "Permutations of each column, and draws of the rows."),
+    Flag("method", str, "both", "permutation, constant, or both."),
+    Flag("out", str | None, None, "A .csv or .json file; a .png or .pdf one for a picture."),
+    Flag("overwrite", bool, False, "Replace the file that --out names."),
+)
+METHODS = ("permutation", "constant")
+SHOWN = 30  # columns that are printed for each task
+HEADINGS = {"permutation": "permuted", "constant": "constant"}
+NOTE = (
+    "permuted: the column's values are dealt out to other rows; constant: each row has the mean of "
+    "the training rows, or their commonest word. Columns that tell the same share their importance: "
+    "each may look unimportant, since the model has the other"
+)
+
+
+def select_inputs(args: list[str]) -> list[Importance]:
+    """Measures how much each task's score falls without each column, and prints it.
+
+    Args:
+        args: The command line after the command.
+
+    Returns:
+        The importances, the most important column of a task first.
+
+    Raises:
+        UserError: A setting is wrong, or the run's data have no columns.
+    """
+    members = open_members(args, OWN)
+    if len(members) > 1:
+        raise UserError("--run names several runs: the importance of inputs is that of one")
+    cli = members[0].cli
+    config = cli.config
+    split, repeats, method = config["split"], config["repeats"], config["method"]
+    if split not in ("train", "val", "test"):
+        raise UserError(f"--split is '{split}'; it must be train, val or test")
+    if repeats < 2:
+        raise UserError(f"--repeats is {repeats}; an interval needs at least 2")
+    if method not in (*METHODS, "both"):
+        raise UserError(f"--method is '{method}'; it must be permutation, constant or both")
+    if config["trainer"]["num_nodes"] > 1 or cli.trainer.num_devices > 1:
+        raise UserError("src.select works on one device: leave out --devices and --num_nodes")
+    endings = [".csv", ".json", ".png", ".pdf"]
+    out = check_output(config["out"], endings, members) if config["out"] else None
+    columns = find_columns(cli.datamodule.input_shape)
+
+    data = cli.datamodule
+    described = data.describe(cast(Split, split))
+    rows = load_rows(data, cast(Split, split))
+    training = load_rows(data, "train") if method != "permutation" else None
+    measured = Measuring(members[0], rows, columns, repeats, config["seed_everything"])
+    found = measured.measure(METHODS if method == "both" else (method,), training)
+    for line in data.remarks:
+        remark(line)
+    print(described, flush=True)
+    show(found, cli.model, out)
+    return found
+
+
+class Measuring:
+    """Scores a run on rows in which one column after the other tells nothing.
+
+    Args:
+        member: The run.
+        rows: The rows that are scored.
+        columns: The columns.
+        repeats: The number of permutations, and of draws of the rows.
+        seed: Seed of both.
+    """
+
+    def __init__(
+        self, member: Member, rows: Batch, columns: Sequence[InputColumn], repeats: int, seed: int
+    ) -> None:
+        self.model = member.cli.model
+        self.rows = rows
+        self.columns = columns
+        self.repeats = repeats
+        self.seed = seed
+        self.batch_size = member.cli.datamodule.eval_batch_size
+        self.checkpoint = load_checkpoint(member.checkpoint)
+        self.model.on_load_checkpoint(self.checkpoint)
+        self.samples = draw_samples(seed, len(rows), repeats)
+
+    def measure(self, methods: Sequence[str], training: Batch | None) -> list[Importance]:
+        """Returns the importance of each column, for each task and method.
+
+        Args:
+            methods: permutation, constant, or both.
+            training: The training rows, which constants are taken from.
+        """
+        plain = Scores(self, iter([self.rows.inputs]))
+        found = []
+        with show_progress() as progress:
+            bar = progress.add_task("columns", total=len(self.columns) * len(methods))
+            for column in self.columns:
+                for method in methods:
+                    changed = self._change(column, method, training)
+                    if changed is not None:
+                        found += self._compare(column, method, plain, Scores(self, changed))
+                    progress.advance(bar)
+        table = tabulate_importance(found)
+        return [Importance(**values) for values in table.to_dict("records")]
+
+    def _change(
+        self, column: InputColumn, method: str, training: Batch | None
+    ) -> Iterator[Inputs] | None:
+        """Returns rows in which a column tells nothing; None where there is no such constant."""
+        if method == "permutation":
+            return permute_column(self.rows.inputs, column, self.seed, self.repeats)
+        assert training is not None
+        constants = read_constants(training.inputs, column)
+        return None if constants is None else iter([constants.put_into(self.rows.inputs)])
+
+    def _compare(
+        self, column: InputColumn, method: str, plain: "Scores", other: "Scores"
+    ) -> list[Importance]:
+        """Returns the importance of a column for each task."""
+        found = []
+        for task in self.model.tasks:
+            score = plain.whole[task][0]
+            whole = [score - value for value in other.whole[task]]
+            pairs = zip(plain.resampled[task], other.resampled[task], strict=True)
+            drop, low, high = summarise_drops(whole, [a - b for a, b in pairs])
+            found.append(Importance(task, column.name, method, score, drop, low, high))
+        return found
+
+    def predict(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Returns {task: outputs (N, ..., O)}, each task by the weights of its own best epoch."""
+        groups = group_tasks(self.checkpoint)
+        if len(groups) < 2:
+            return self._predict_with(self.checkpoint["state_dict"], inputs)
+        outputs: dict[str, Tensor] = {}
+        for step, names in groups.items():
+            found = self._predict_with(choose_weights(self.checkpoint, step), inputs)
+            outputs |= {name: found[name] for name in names}
+        return outputs
+
+    @torch.no_grad()
+    def _predict_with(self, state: Mapping[str, Tensor], inputs: Inputs) -> dict[str, Tensor]:
+        self.model.load_state_dict(state)
+        self.model.eval()
+        batches = [self.model(part) for part in split_rows(inputs, self.batch_size)]
+        return {name: torch.cat([batch[name] for batch in batches]) for name in self.model.tasks}
+
+
+class Scores:
+    """The scores of all tasks on rows that were changed, whole and on draws of them.
+
+    Args:
+        measuring: The run, and the rows as they are.
+        changed: The changed rows of each repeat, or one for all repeats.
+
+    Attributes:
+        whole: {task: its score on all rows, for each entry of ``changed``}.
+        resampled: {task: its score on each draw of the rows}.
+    """
+
+    def __init__(self, measuring: Measuring, changed: Iterator[Inputs]) -> None:
+        tasks = measuring.model.chosen_tasks
+        rows = measuring.rows
+        every = np.arange(len(rows))
+        self.whole: dict[str, list[float]] = {name: [] for name in tasks}
+        self.resampled: dict[str, list[float]] = {name: [] for name in tasks}
+        outputs: list[dict[str, Tensor]] = []
+        for own in changed:
+            outputs.append(measuring.predict(own))
+            for name, task in tasks.items():
+                self.whole[name].append(score_rows(task, name, outputs[-1], rows, every))
+        for repeat, sample in enumerate(measuring.samples):
+            own_outputs = outputs[min(repeat, len(outputs) - 1)]
+            for name, task in tasks.items():
+                self.resampled[name].append(score_rows(task, name, own_outputs, rows, sample))
+
+
+def score_rows(
+    task: Task, name: str, outputs: Mapping[str, Tensor], rows: Batch, sample: np.ndarray
+) -> float:
+    """Returns the score of a task on some rows, which may come several times."""
+    where = torch.from_numpy(sample)
+    metrics = task.assemble_metrics()
+    weights = rows.weights.get(name)
+    task.update_metrics(
+        metrics,
+        outputs[name][where],
+        rows.targets[name][where],
+        None if weights is None else weights[where],
+    )
+    return float(task.score({**task.compute(metrics), **task.bound_for_score(metrics)}))
+
+
+def split_rows(inputs: Inputs, size: int) -> Iterator[Inputs]:
+    """Yields inputs in batches."""
+    if isinstance(inputs, Tensor):
+        yield from inputs.split(size)
+        return
+    for parts in zip(*(values.split(size) for values in inputs.values()), strict=True):
+        yield dict(zip(inputs, parts, strict=True))
+
+
+def show_progress() -> Progress:
+    """Returns a bar on standard error, where that is a terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def show(found: Sequence[Importance], model: MultiTaskModel, out: Path | None) -> None:
+    """Prints the importances, and writes them to a file.
+
+    Args:
+        found: The importances.
+        model: The model, whose tasks say what a score is.
+        out: A .csv or .json file for numbers, a .png or .pdf one for a picture; None for none.
+    """
+    console = Console()
+    for name, task in model.tasks.items():
+        of_task = [one for one in found if one.task == name]
+        score = of_task[0].score
+        title = f"{name}: fall of {task.describe_score()}, which is {score:.4f}"
+        methods = list(dict.fromkeys(one.method for one in of_task))
+        table = Table("input", title=title, title_justify="left", box=None)
+        for method in methods:
+            table.add_column(HEADINGS[method], justify="right")
+            table.add_column("95 %", justify="right")
+        columns = list(dict.fromkeys(one.column for one in of_task if one.method == methods[0]))
+        columns += [one.column for one in of_task if one.column not in columns]
+        by_key = {(one.column, one.method): one for one in of_task}
+        for column in columns[:SHOWN]:
+            cells: list[str] = []
+            for method in methods:
+                one = by_key.get((column, method))
+                if one is None:
+                    cells += ["-", ""]
+                else:
+                    cells += [f"{one.drop:.4f}", f"{one.low:.4f} to {one.high:.4f}"]
+            table.add_row(column, *cells)
+        if len(columns) > SHOWN:
+            table.add_row(f"and {len(columns) - SHOWN} more")
+        console.print(table, crop=False)
+    print(NOTE, flush=True)
+    if out is not None:
+        write_results(found, out)
+
+
+def write_results(found: Sequence[Importance], out: Path) -> None:
+    """Writes importances as numbers or as a picture, by the ending of the file's name."""
+    if out.suffix in (".png", ".pdf"):
+        figure = draw_importance(found)
+        kind = out.suffix[1:]
+        write_atomically(out, lambda file: figure.savefig(file, format=kind, dpi=150))
+    elif out.suffix == ".json":
+        rows = [vars(one) for one in found]
+        write_atomically(out, lambda file: file.write(to_json({"importance": rows})))
+    else:
+        text = tabulate_importance(found).to_csv(index=False)
+        write_atomically(out, lambda file: file.write(text.encode()))
