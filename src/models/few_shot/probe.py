@@ -39,6 +39,11 @@ class Scale(NamedTuple):
     mean: Tensor
     spread: Tensor
 
+    def apply(self, examples: Examples) -> Examples:
+        """Returns examples with scaled features."""
+        scaled = (examples.features - self.mean) / self.spread
+        return Examples(scaled, examples.targets, examples.weights)
+
 
 def can_probe(head: Head) -> bool:
     """Returns whether a head is linear."""
@@ -83,11 +88,15 @@ def choose_penalty(
     for fold in range(int(folds.max()) + 1):
         inside = examples[(folds != fold).nonzero().flatten()]
         outside = examples[(folds == fold).nonzero().flatten()]
-        for penalty in penalties:
-            fitted = minimise(task, head, inside, penalty, STEPS_OF_FOLD)
+        fitted = make_zeros(head)
+        scale = measure_scale(fitted, inside)
+        inside, outside = scale.apply(inside), scale.apply(outside)
+        # from the strongest on, each begins where the one before has ended
+        for penalty in sorted(penalties, reverse=True):
+            solve(task, fitted, inside, penalty, STEPS_OF_FOLD)
             with torch.no_grad():
                 loss, _ = sum_losses(task, fitted(outside.features), outside)
-            totals[penalty] += float(loss) if isfinite(float(loss)) else inf
+            totals[penalty] += loss.item() if isfinite(loss.item()) else inf
     return min(sorted(penalties, reverse=True), key=lambda penalty: totals[penalty])
 
 
@@ -117,9 +126,7 @@ def deal_folds(groups: Tensor, seed: int, folds: int = FOLDS) -> Tensor | None:
 
 
 # -- one fit ---------------------------------------------------------------------------------------
-def minimise(
-    task: Task, head: Head, examples: Examples, penalty: float, steps: int = MOST_STEPS
-) -> Head:
+def minimise(task: Task, head: Head, examples: Examples, penalty: float) -> Head:
     """Returns a head of float64 that minimises J, for features as they are, not scaled.
 
     Args:
@@ -127,15 +134,10 @@ def minimise(
         head: A linear head, whose parameters do not matter.
         examples: The examples in float64.
         penalty: lambda.
-        steps: The most steps of L-BFGS.
     """
-    fitted = deepcopy(head).double().requires_grad_(True)
+    fitted = make_zeros(head)
     scale = measure_scale(fitted, examples)
-    scaled = Examples((examples.features - scale.mean) / scale.spread, *_labels(examples))
-    if has_closed_form(task, fitted, examples):
-        solve_ridge(fitted.linears[0], scaled, penalty)
-    else:
-        run_lbfgs(task, fitted, scaled, penalty, steps)
+    solve(task, fitted, scale.apply(examples), penalty, MOST_STEPS)
 
     # W z' + b of scaled features is W / s z + b - W m / s of the features themselves
     linear = fitted.linears[0]
@@ -145,8 +147,29 @@ def minimise(
     return fitted.requires_grad_(False)
 
 
-def _labels(examples: Examples) -> tuple[Tensor, Tensor | None]:
-    return examples.targets, examples.weights
+def make_zeros(head: Head) -> Head:
+    """Returns a head of the same shape whose parameters are zeros in float64."""
+    zeros = deepcopy(head).double().requires_grad_(True)
+    with torch.no_grad():
+        for parameter in zeros.parameters():
+            parameter.zero_()
+    return zeros
+
+
+def solve(task: Task, head: Head, scaled: Examples, penalty: float, steps: int) -> None:
+    """Minimises J for scaled features in place, from where the head is.
+
+    Args:
+        task: The task.
+        head: The head, in float64.
+        scaled: The examples.
+        penalty: lambda.
+        steps: The most steps of L-BFGS.
+    """
+    if has_closed_form(task, head, scaled):
+        solve_ridge(head.linears[0], scaled, penalty)
+    else:
+        run_lbfgs(task, head, scaled, penalty, steps)
 
 
 def measure_scale(head: Head, examples: Examples) -> Scale:
@@ -213,7 +236,7 @@ def solve_ridge(linear: nn.Linear, examples: Examples, penalty: float) -> None:
 
 
 def run_lbfgs(task: Task, head: Head, examples: Examples, penalty: float, steps: int) -> None:
-    """Minimises J by L-BFGS from zeros, in place."""
+    """Minimises J by L-BFGS, in place."""
     from scipy.optimize import minimize
 
     parameters = list(head.parameters())
@@ -229,7 +252,7 @@ def run_lbfgs(task: Task, head: Head, examples: Examples, penalty: float, steps:
         return float(np.nan_to_num(loss.item(), nan=FAR, posinf=FAR)), np.nan_to_num(slope)
 
     with torch.enable_grad():
-        start = np.zeros(sum(p.numel() for p in parameters))
+        start = torch.cat([p.detach().flatten() for p in parameters]).cpu().numpy()
         options = {
             "maxiter": steps,
             "maxfun": 2 * steps,

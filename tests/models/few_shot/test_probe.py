@@ -161,10 +161,9 @@ def test_every_kind_of_task_has_a_probe(task: Task, targets: Tensor) -> None:
     assert can_probe(head)
     examples = Examples(Z.float(), targets)
     zero = mean_loss(task, torch.zeros(12, task.out_features), examples)
-    groups = torch.zeros(12, 0, dtype=torch.bool)
-    assert fit_probe(task, head, examples, groups, 0) in PENALTIES
+    fitted = minimise(task, head, examples.double(), 1e-3)
     with torch.no_grad():
-        after = mean_loss(task, head(Z.float()), examples)
+        after = mean_loss(task, fitted(Z), examples.double())
     assert torch.isfinite(after)
     assert after < 0.8 * zero
 
