@@ -77,6 +77,14 @@ def test_ddp_ignores_the_buffers_that_it_is_told_to() -> None:
     assert model._ddp_params_and_buffers_to_ignore == names
 
 
+def test_ddp_lets_go_of_a_model() -> None:
+    """src/parallel/ddp.py wraps the model anew once other parameters train.
+
+    The old wrapper's hooks would average their gradients once more, until it is collected.
+    """
+    assert callable(DistributedDataParallel._remove_autograd_hooks)
+
+
 def test_the_device_of_a_lightning_module_can_be_set_alone() -> None:
     """src/parallel/device_transfer.py sets it for a model whose parts are on several devices.
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from src.cli.entrypoint import quiet
-from tests.benchmarks import balancing, feeding, machine, memory, sharing, step, write
+from tests.benchmarks import balancing, feeding, finetuning, machine, memory, sharing, step, write
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
         balancing.table(quick),
         sharing.table(quick),
         memory.table(),
+        finetuning.table(quick),
     ]
     text = "\n\n".join([f"## {machine()}", *tables])
     Console().print(Markdown(text))

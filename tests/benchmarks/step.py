@@ -26,6 +26,7 @@ from src.models import MultiTaskModel
 from src.models.encoders import Encoder
 from src.models.encoders.convnet import Pool
 from src.models.sharing import HardSharing
+from src.models.transfer.finetune import Finetune
 from src.monitoring import Watch
 from src.monitoring.dashboard import Board
 from src.overhead import NoProfiler
@@ -132,9 +133,24 @@ class Job:
         return (time.process_time() - start) / self.steps
 
     def ours(
-        self, folder: Path, balancer: Any = StaticWeights, sharing: Any = HardSharing
+        self,
+        folder: Path,
+        balancer: Any = StaticWeights,
+        sharing: Any = HardSharing,
+        finetune: Finetune | None = None,
     ) -> float:
         """CPU seconds per step of a run with all that a run has."""
+        return self.train(folder, balancer, sharing, finetune).seconds / self.steps
+
+    def train(
+        self,
+        folder: Path,
+        balancer: Any = StaticWeights,
+        sharing: Any = HardSharing,
+        finetune: Finetune | None = None,
+        **settings: Any,
+    ) -> "Timed":
+        """Trains for an epoch with all that a run has; returns the model."""
         job = self
 
         class Data(MultiTaskDataModule):
@@ -151,10 +167,11 @@ class Job:
             "scheduler": None,
         }
         model = Timed(self.kinds, InputShape(self.shape), self.encoder, **parts)
+        model.finetune = finetune or Finetune()
         trainer = L.Trainer(
             accelerator="cpu",
-            devices=1,
             max_epochs=1,
+            **{"devices": 1} | settings,
             logger=Board(folder),
             profiler=NoProfiler(),
             callbacks=Watch(checkpoint_every=10**9).callbacks(folder, "", bar=False),
@@ -164,7 +181,7 @@ class Job:
             limit_val_batches=0,
         )
         trainer.fit(model, Data(batch_size=self.batch))
-        return model.seconds / self.steps
+        return model
 
     def ratio(self, rounds: int) -> tuple[float, float, float]:
         """Medians: milliseconds by hand, milliseconds of ours, ratio."""
@@ -177,13 +194,16 @@ class Job:
 
 
 class Timed(MultiTaskModel):
-    """Notes CPU time from the first step to the last."""
+    """Notes CPU time from the first step to the last, and the bytes of the optimizer's state."""
 
     def on_train_epoch_start(self) -> None:
         self.start = time.process_time()
 
     def on_train_epoch_end(self) -> None:
         self.seconds = time.process_time() - self.start
+        states = self.trainer.optimizers[0].state.values()
+        kept = [x for state in states for x in state.values() if isinstance(x, Tensor)]
+        self.state_bytes = sum(x.nbytes for x in kept if x.numel() > 1)
 
 
 JOBS = {
