@@ -191,7 +191,7 @@ def tell_best(found: FewShots) -> list[str]:
         if means.empty:
             lines.append(f"{k} examples: no method has a score")
             continue
-        best = means.loc[means["mean"].idxmax()]
+        best = means.sort_values("mean", ascending=False, kind="stable").iloc[0]
         line = f"{k} examples: {best['method']} {format_interval(best)}"
         verdicts = find_verdicts(found, str(best["method"]), k)
         for verdict, words in (

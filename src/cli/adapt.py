@@ -15,13 +15,13 @@ from src.analysis.display import format_seconds
 from src.analysis.few_shot import Fit, choose_method, compare_methods
 from src.analysis.statistics import check_packages
 from src.batch import Batch
-from src.cli.adapt_call import FROZEN, METHODS, OWN, Call, read_call
+from src.cli.adapt_call import FROZEN, OWN, Call, read_call
 from src.cli.adapt_fits import Fits
 from src.cli.adapt_learner import Learner
 from src.cli.adapt_report import make_record, show_scores
 from src.cli.adapt_run import leave_run
 from src.cli.adapt_source import (
-    describe_inner_loop,
+    describe_methods,
     find_inner_loop,
     find_methods,
     find_new_task,
@@ -91,6 +91,11 @@ class Adaptation:
 
     Raises:
         UserError: A setting is wrong, or the data do not suit the run.
+
+    Attributes:
+        methods: The methods that suit the network.
+        lines: What a person should know of them, a line each.
+        old_tasks: The tasks of the run that the data have, too, with their heads.
     """
 
     def __init__(self, call: Call, args: list[str]) -> None:
@@ -118,7 +123,6 @@ class Adaptation:
                 "cannot be learnt alone: use where in its place"
             )
         refuse_other_inputs(cli, self.source)
-        self._refuse_loss()
         self.learner = Learner(cli, cli.template, self.name, call.steps, call.tests)
         self._read_rows()
         self._compare()
@@ -156,8 +160,15 @@ class Adaptation:
         head = network.heads[self.name]
         self.methods, self.lines = find_methods(self.call, self.name, reports, learner.can_probe)
         learner.inner = find_inner_loop(Run(self.call.run), self.source, head)
-        if "anil" in self.methods:
-            self.lines.append(describe_inner_loop(learner.inner))
+        kept = [r.part.removeprefix("heads.") for r in reports if r.status == "kept"]
+        self.old_tasks = [name for name in self.cli.datamodule.tasks if name in kept]
+        self._refuse_loss()
+        self.lines += describe_methods(self.methods, learner.inner, self.call.steps)
+        if any(getattr(self.task, field) is not None for field in self.task.scale_fields):
+            self.lines.append(
+                f"the scale of {self.name} is that of all {int(self.labelled.sum())} labels of the "
+                "training rows, for all methods alike"
+            )
 
     @inference_mode()
     def _features(self, network: MultiTaskModel) -> Tensor:
@@ -206,8 +217,7 @@ class Adaptation:
             remark(line)
         assert self.cli.start is not None
         Console().print(self.cli.start.tabulate())
-        described = [f"{name}: {METHODS[name]}" for name in self.methods if name != "anil"]
-        say("\n".join([*described, *self.lines]))
+        say("\n".join(self.lines))
 
         fits = self.learn_all()
         stage = "test" if call.tests else "val"
@@ -273,13 +283,8 @@ class Adaptation:
             )
 
     @property
-    def old_tasks(self) -> list[str]:
-        """The tasks of the run that the data have, too."""
-        return [name for name in self.cli.datamodule.tasks if name in self.source.tasks]
-
-    @property
     def further_tasks(self) -> list[str]:
-        """The other tasks that the run lacks, which nobody has trained."""
+        """The other tasks of the data, which nobody has trained."""
         known = (*self.old_tasks, self.name)
         return [name for name in self.cli.datamodule.tasks if name not in known]
 

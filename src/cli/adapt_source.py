@@ -1,12 +1,12 @@
 """The run that a task is adapted from, and data with the task: settings, and what is refused."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from src.cli.adapt_call import FROZEN, OWN, Call
+from src.cli.adapt_call import FROZEN, METHODS, OWN, Call
 from src.cli.app import CLI
 from src.cli.classes import subclasses
 from src.cli.flags import split_flags
@@ -72,8 +72,7 @@ def change_data(data: dict[str, Any], run: Run, given: Mapping[str, str | None])
     if not any(key.partition(".")[0] == "data" for key in given):
         return
     settings.pop("schema_path", None)
-    tables = {f"{kind.__module__}.{kind.__name__}": kind for kind in [Table, *subclasses(Table)]}
-    kind = tables.get(data["class_path"])
+    kind = find_table(data["class_path"])
     if kind is None or not run.schema.is_file():
         return
     if any(key in given for key in OF_ROWS):
@@ -89,11 +88,19 @@ def change_data(data: dict[str, Any], run: Run, given: Mapping[str, str | None])
             f"--data.targets names '{both[0]}', which run {run.path} reads as an input: it would "
             "be predicted from itself"
         )
-    if "inputs" in inspect.signature(kind.__init__).parameters:
+    if "inputs" in inspect.signature(kind).parameters:
         settings["inputs"] = inputs
         settings["drop"] = None
     tasks = settings.get("tasks") or {}
     settings["tasks"] = {name: own for name, own in tasks.items() if name in targets} or None
+
+
+def find_table(path: str) -> type[Table] | None:
+    """Returns the class of data at a path, if it is a table; None for others."""
+    for kind in [Table, *subclasses(Table)]:
+        if f"{kind.__module__}.{kind.__name__}" == path and issubclass(kind, Table):
+            return kind
+    return None
 
 
 def find_targets(value: str | None) -> set[str]:
@@ -216,6 +223,17 @@ def find_inner_loop(run: Run, source: Source, head: nn.Module) -> InnerLoop:
     shapes = {name: tensor.shape for name, tensor in head.state_dict().items()}
     fits = shapes == {name: tensor.shape for name, tensor in learnt.items()}
     return InnerLoop(learnt if fits else None, int(steps), float(settings["inner_lr"]))
+
+
+def describe_methods(methods: Sequence[str], loop: InnerLoop, steps: int) -> list[str]:
+    """Returns a line on what each method does."""
+    lines = []
+    for name in methods:
+        line = f"{name}: {METHODS[name]}"
+        if name in ("head", "finetune", "scratch"):
+            line += f", {steps} steps"
+        lines.append(describe_inner_loop(loop) if name == "anil" else line)
+    return lines
 
 
 def describe_inner_loop(loop: InnerLoop) -> str:

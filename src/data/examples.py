@@ -83,8 +83,7 @@ def find_groups(task: Task, targets: Tensor) -> tuple[list[str], Tensor]:
     """
     if isinstance(task, MultilabelClassification) and targets.ndim == 2:
         return list(map(str, task.labels)), targets == 1
-    one_class = isinstance(task, BinaryClassification | Classification | Ordinal)
-    if not one_class or targets.ndim != 1:
+    if not isinstance(task, BinaryClassification | Classification | Ordinal) or targets.ndim != 1:
         return [], targets.new_zeros(len(targets), 0, dtype=torch.bool)
     names = list(map(str, task.classes))
     places = torch.arange(len(names)).to(targets)

@@ -139,7 +139,7 @@ def test_picture_has_a_line_for_each_method_and_its_finding() -> None:
     assert [text.get_text() for text in axes.texts] == ["probe", "head", "scratch"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "10"]
     means = found.summary[found.summary["method"] == "probe"]["mean"].to_numpy(float)
-    np.testing.assert_allclose(axes.lines[0].get_ydata(), means)
+    np.testing.assert_allclose(np.asarray(axes.lines[0].get_ydata(), dtype=float), means)
     assert "10 examples" in chart.finding
 
 

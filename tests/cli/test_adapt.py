@@ -1,5 +1,6 @@
 """Adapting runs in this process: whole runs of the command on small data, and wrong input."""
 
+import io
 import json
 import os
 import signal
@@ -16,11 +17,18 @@ from sklearn.linear_model import Ridge
 from src.checkpoint import load_checkpoint
 from src.cli.adapt_learner import Learner
 from src.cli.runs import load_run
+from src.data import MultiTaskDataModule, Rows, Split
 from src.files.yaml12 import load
 from src.run import Run
 from tests.cli.calling import call, refused, table, words_for_table
 
 QUICK = ("--shots", "4,8", "--draws", "3", "--steps", "5")
+
+
+def read(data: MultiTaskDataModule, name: Split) -> Rows:
+    rows = data.split(name)
+    assert isinstance(rows, Rows)
+    return rows
 
 
 def find_last(folder: Path) -> Path:
@@ -106,7 +114,7 @@ def test_the_folder_is_a_run_that_keeps_the_old_tasks_to_the_bit(
 
     old, _ = load_run(synthetic)
     new, data = load_run(folder)
-    x = data.split("test").inputs
+    x = read(data, "test").inputs
     with torch.inference_mode():
         before = old(x)
         after = new(x)
@@ -148,10 +156,10 @@ def test_the_probe_is_ridge_regression_on_the_runs_features(
     record = json.loads((folder / "adapt.json").read_text())
     fit = next(f for f in record["fits"] if (f["method"], f["shots"]) == ("probe", 8))
     model, data = load_run(folder)
-    train, test = data.split("train"), data.split("test")
-    ids = record["examples"]["0"][:8]
+    train, test = read(data, "train"), read(data, "test")
+    ids = torch.tensor(record["examples"]["0"][:8])
     with torch.inference_mode():
-        Z = model.sharing(train.inputs[ids])["task3"].double()
+        Z = model.sharing(train[ids].inputs)["task3"].double()
         Z_test = model.sharing(test.inputs)["task3"].double()
     spread = (Z - Z.mean(0)).pow(2).mean()
     ridge = Ridge(alpha=float(8 * fit["chosen"]["penalty"] / 2 * spread), solver="svd")
@@ -264,7 +272,7 @@ def test_rows_of_another_file_are_read_as_the_run_read_its_own(
     values = ["high" if i % 3 else "low" for i in range(90)]
     # columns in another order, and more of them
     text = table(90, without=("income", "hours"), stress=values)
-    frame = pd.read_csv(pd.io.common.StringIO(text))
+    frame = pd.read_csv(io.StringIO(text))
     frame[frame.columns[::-1]].to_csv(new, index=False)
     words = ("--data", "Table", "--data.path", new, "--data.targets", "[stress]")
     ended = call("adapt", "--run", tabular, *words, *QUICK, "--logs", tmp_path, "--name", "s")
@@ -332,8 +340,8 @@ def test_other_inputs_are_refused(tabular: Path, synthetic: Path, tmp_path: Path
     new.write_text(table(60, without=("age",)))
     words = ("--data", "Table", "--data.path", new, "--data.targets", "[grade]")
     refused(call("adapt", "--run", tabular, *words), ["'age'", "no column"])
-    words = ("--data.tasks", "3", "--data.features", "9")
-    refused(call("adapt", "--run", synthetic, *words), ["does not fit this run", "shape"])
+    others = ("--data.tasks", "3", "--data.features", "9")
+    refused(call("adapt", "--run", synthetic, *others), ["does not fit this run", "shape"])
 
 
 def test_other_mistakes_are_refused(synthetic: Path, tmp_path: Path) -> None:

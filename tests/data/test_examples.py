@@ -98,6 +98,8 @@ def test_examples_have_the_labels_of_one_task_alone() -> None:
     ids = torch.tensor([7, 3, 11])
     batch = ExampleRows(rows, ids, "vector")[torch.tensor([2, 0, -1])]
     whole = rows[torch.tensor([11, 7])]
+    assert isinstance(batch.inputs, torch.Tensor)
+    assert isinstance(whole.inputs, torch.Tensor)
     assert torch.equal(batch.inputs[:2], whole.inputs)
     assert torch.equal(batch.targets["vector"][:2].isnan(), whole.targets["vector"].isnan())
     assert batch.targets["vector"][2].isnan().all()

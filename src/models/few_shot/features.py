@@ -11,7 +11,7 @@ from src.models.few_shot.examples import Examples
 from src.runner import Inputs, Runner, ShardableModel
 
 if TYPE_CHECKING:
-    from src.models.network import MultiTaskNetwork
+    from src.models.module import MultiTaskModel
 
 MOST_NUMBERS = 2**28  # of features that are kept, 1 GiB; beyond it they are computed each time
 
@@ -26,7 +26,7 @@ class FeatureRunner(Runner):
 
 
 @torch.no_grad()
-def read_features(model: "MultiTaskNetwork", task: str, batch: Batch) -> Examples:
+def read_features(model: "MultiTaskModel", task: str, batch: Batch) -> Examples:
     """Returns the rows of a batch as the head of a task sees them.
 
     Args:
@@ -47,7 +47,7 @@ class FrozenRows:
         batches: The batches, the same in each pass.
     """
 
-    def __init__(self, model: "MultiTaskNetwork", task: str, batches: Iterable[Batch]) -> None:
+    def __init__(self, model: "MultiTaskModel", task: str, batches: Iterable[Batch]) -> None:
         self.model = model
         self.task = task
         self.batches = batches

@@ -142,8 +142,8 @@ def minimise(task: Task, head: Head, examples: Examples, penalty: float) -> Head
     # W z' + b of scaled features is W / s z + b - W m / s of the features themselves
     linear = fitted.linears[0]
     with torch.no_grad():
-        linear.weight /= scale.spread
-        linear.bias -= linear.weight @ scale.mean
+        linear.weight.div_(scale.spread)
+        linear.bias.sub_(linear.weight @ scale.mean)
     return fitted.requires_grad_(False)
 
 
