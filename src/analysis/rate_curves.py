@@ -7,6 +7,7 @@ import numpy as np
 
 WIDTH = 3.0  # steps: the standard deviation of the kernel that smooths losses
 BEGUN = 0.1  # of the whole fall: by then a loss has begun to fall
+NOISE = 2.0  # standard deviations: noise alone, once smoothed, comes down by less
 FAR = 10.0  # times: so far is a rate from another that a person should know
 
 
@@ -32,8 +33,7 @@ class RateCurve:
 def read_curve(rates: np.ndarray, losses: Sequence[float]) -> RateCurve:
     """Reads a curve: where a loss begins to fall, falls fastest, and is least.
 
-    A loss falls where it comes down by more than its noise, the standard deviation of the losses
-    around the smoothed ones.
+    A loss falls where it comes down by more than its noise could, ``NOISE`` standard deviations.
 
     Args:
         rates: The rates of all steps, in equal steps of their logarithm.
@@ -46,9 +46,8 @@ def read_curve(rates: np.ndarray, losses: Sequence[float]) -> RateCurve:
     reached = rates[: len(raw) - 1]
     least = int(smooth.argmin())
     fall = smooth[0] - smooth[least]
-    before = raw[: least + 1] - smooth[: least + 1]
     curve = RateCurve(reached, smooth[1:])
-    if least == 0 or not fall > before.std():
+    if least == 0 or not fall > NOISE * estimate_noise(raw):
         return curve
 
     slopes = np.diff(smooth)[:least]
@@ -68,6 +67,15 @@ def smooth_losses(losses: np.ndarray) -> np.ndarray:
     weights = np.exp(-0.5 * ((places[:, None] - places) / WIDTH) ** 2)
     averages: np.ndarray = weights @ losses / weights.sum(1)
     return averages
+
+
+def estimate_noise(losses: np.ndarray) -> float:
+    """Returns the standard deviation of losses around their course.
+
+    It is taken from the median size of differences between neighbours, in which the course hardly
+    counts: of normal numbers, 0.6745 x sqrt(2) standard deviations.
+    """
+    return float(np.median(np.abs(np.diff(losses))) / (0.6745 * np.sqrt(2)))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import SGD
 
 from src.models import WarmupCosine
+from src.models.optimisation import WarmRestarts
 
 
 def optimizer_of(*lrs):
@@ -98,3 +99,52 @@ def test_bad_settings_are_named(settings):
     key, value = next(iter(settings.items()))
     with pytest.raises(ValueError, match=f"WarmupCosine: .*{key} {value}"):
         WarmupCosine(optimizer_of(1.0), **settings)
+
+
+# -- curves that begin anew ------------------------------------------------------------------------
+def restarts(starts, total=20, epoch=5, **settings):
+    groups = [
+        {"params": [nn.Parameter(torch.zeros(1))], "name": name, **({"task": task} if task else {})}
+        for name, task in (("encoder", None), ("a", "a"), ("b", "b"), ("b.encoder", "b"))
+    ]
+    schedule = WarmRestarts(SGD(groups, lr=1.0), starts, **settings)
+    schedule.set_total(total)
+    schedule.set_epoch(epoch)
+    return schedule
+
+
+def test_a_task_that_joins_late_has_a_curve_of_its_own():
+    schedule = restarts({"b": 2}, warmup=0.2)
+    whole = [formula(step, 1.0, 0.2, 0.0, 20) for step in range(20)]
+    half = [formula(step, 1.0, 0.2, 0.0, 10) for step in range(10)]
+    found = curve(schedule, 20)
+    for place, wanted in enumerate((whole, whole, half * 2, half * 2)):
+        assert [lrs[place] for lrs in found] == pytest.approx(wanted)
+
+
+def test_the_encoder_begins_anew_several_times():
+    schedule = restarts({"encoder": [1, 3]}, warmup=0.0, floor=0.1)
+    wanted = []
+    for length in (5, 10, 5):
+        wanted += [formula(step, 1.0, 0.0, 0.1, length) for step in range(length)]
+    assert [lrs[0] for lrs in curve(schedule, 20)] == pytest.approx(wanted)
+
+
+def test_a_longer_run_moves_the_last_curve_alone():
+    first = restarts({"b": 2})
+    curve(first, 7)
+    second = restarts({"b": 2}, total=30)
+    second.load_state_dict(first.state_dict())
+    assert [group["lr"] for group in second.optimizer.param_groups] == pytest.approx(
+        [formula(7, 1.0, 0.05, 0.0, 30)] * 2 + [formula(7, 1.0, 0.05, 0.0, 10)] * 2
+    )
+
+
+def test_bad_starts_are_named():
+    for bad in (0, [], [3, 0]):
+        with pytest.raises(ValueError, match=r"model\.scheduler\.starts\.b is"):
+            restarts({"b": bad})
+    with pytest.raises(ValueError, match=r"starts\.b is 4, but the run is over after 4 epochs"):
+        restarts({"b": 4})
+    with pytest.raises(ValueError, match=r"starts names 'bb', .*did you mean 'b'"):
+        restarts({"bb": 1}).check_names(["a", "b"])
