@@ -28,8 +28,8 @@ class Episodes(EpisodicData):
     """N-way K-shot episodes over any labelled data, for a model with ``model.meta``.
 
     (Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016.) Classes are split,
-    not rows: those that test are in no training episode. An episode has ``ways`` classes, which are
-    numbered anew, with ``shots`` support rows and ``queries`` query rows each.
+    not rows: no class of the test is in a training episode. An episode has ``ways`` classes,
+    which are numbered anew, with ``shots`` support rows and ``queries`` query rows each.
 
     With ``group``, an episode is one group instead, such as a user or an assay, and labels are
     those of the target: a class or a number. Then ``shots`` and ``queries`` are rows of the group.
@@ -255,7 +255,7 @@ class Episodes(EpisodicData):
         return sides
 
     def split(self, name: Split) -> EpisodeRows:
-        """Returns the episodes of a split; prediction takes those that test."""
+        """Returns the episodes of a split; prediction takes the test's."""
         return self._splits["test" if name == "predict" else name]
 
     @cached_property

@@ -124,7 +124,7 @@ class EpisodicData(MultiTaskDataModule):
 
     @abstractmethod
     def split(self, name: Split) -> EpisodeRows:
-        """Returns the episodes of a split; prediction takes those that test."""
+        """Returns the episodes of a split; prediction takes the test's."""
 
     def training_batches(self, rows: BatchDataset, shuffle: bool) -> GlobalBatches:
         """Returns the sampler that says which episodes make up each training step."""

@@ -110,7 +110,7 @@ class Sinusoids(EpisodicData):
         return InputShape((1,))
 
     def split(self, name: Split) -> SinusoidRows:
-        """Returns the episodes of a split; prediction takes those that test."""
+        """Returns the episodes of a split; prediction takes the test's."""
         name = "test" if name == "predict" else name
         trains = name == "train"
         key = (SIDES[name], self.seed if trains else 0)

@@ -136,6 +136,15 @@ class MultiTaskModel(MultiTaskNetwork):
         features = self.runner.features(self, inputs)
         return self.heads.split(self.runner.outputs(self, features))
 
+    def run(self, batch: Batch) -> list[Tensor]:
+        """Returns the outputs of each group of heads, (B, ..., K, O), for the rows of a batch.
+
+        With ``meta``, an episode's query rows are predicted from its support rows.
+        """
+        if self.meta is not None:
+            return self.meta.run(self, batch)
+        return self.runner.outputs(self, self.runner.features(self, batch.inputs))
+
     def check(self, micro_batches: int) -> None:
         """Builds the network, and checks what can be known before it trains.
 

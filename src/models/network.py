@@ -10,7 +10,7 @@ from torchmetrics import MetricCollection
 
 from src.balancing import Balancer
 from src.balancing.gradients import CpuBalancer
-from src.batch import Batch, InputShape
+from src.batch import InputShape
 from src.models.backward.jacobian import keep_graph_buffers
 from src.models.cost import describe_cost
 from src.models.encoders import Encoder
@@ -207,15 +207,6 @@ class MultiTaskNetwork(LeanModule):
             describe_score(self.tasks, self.score_weights),
             *self.freezing.describe(self),
         ]
-
-    def run(self, batch: Batch) -> list[Tensor]:
-        """Returns the outputs of each group of heads, (B, ..., K, O), for the rows of a batch.
-
-        With ``meta``, an episode's query rows are predicted from its support rows.
-        """
-        if self.meta is not None:
-            return self.meta.run(self, batch)
-        return self.runner.outputs(self, self.runner.features(self, batch.inputs))
 
     def metrics_of(self, name: str) -> MetricCollection:
         """Returns the metrics of a task in the current evaluation."""

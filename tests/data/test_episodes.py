@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -47,7 +45,7 @@ class Labelled(MultiTaskDataModule):
         return Rows(rows[:, None].float(), targets)
 
 
-def rows_of(batch, episodes: int):
+def rows_of(batch, episodes):
     """The numbers of rows (E, R), and the labels of all rows, support rows first."""
     (targets,) = batch.targets.values()
     labels = torch.where(batch.extras["support"], batch.extras["label"], targets)
@@ -181,7 +179,7 @@ def test_pooled_rows_come_in_the_order_asked_for():
     assert pooled.targets("value").tolist() == (numbers / 10).tolist()
 
 
-def test_runs_of_the_source_test(tmp_path: Path):
+def test_runs_of_the_source_test(tmp_path):
     source = Omniglot(str(write_omniglot(tmp_path, ways=3)))
     settings = {"target": "character", "ways": 3, "queries": 2, "own_runs": True}
     settings["val_classes"] = 0.4

@@ -31,7 +31,12 @@ from tests.integration.resuming import BreakAt, Broken
 from tests.toy import bare_trainer
 
 # three episodes a step do not divide by two ranks, and the last step of an epoch has one alone
-COUNTS = {"episodes_per_batch": 3, "episodes_per_epoch": 10, "test_episodes": 7, "val_episodes": 2}
+COUNTS: Any = {
+    "episodes_per_batch": 3,
+    "episodes_per_epoch": 10,
+    "test_episodes": 7,
+    "val_episodes": 2,
+}
 BREAK = 6  # within the second epoch of four steps
 
 
@@ -72,7 +77,9 @@ class Losses(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
-        self.found.append(cast(MultiTaskModel, pl_module).step.losses_T.detach().clone())
+        losses_T = cast(MultiTaskModel, pl_module).step.losses_T
+        assert losses_T is not None
+        self.found.append(losses_T.detach().clone())
 
 
 def train(name: str, folder: Path, breaks: bool, devices: int) -> dict[str, Any]:

@@ -54,12 +54,13 @@ class Drawings(NamedTuple):
 class Omniglot(MultiTaskDataModule):
     """Characters of many alphabets (Lake, Salakhutdinov and Tenenbaum, Science 2015).
 
-    Plainly, it is a multi-task data set: ``joint`` has the tasks ``character`` and ``alphabet``,
-    ``alphabets`` one task for each alphabet, with its own characters. Of the 20 drawings of a
-    character 14 train, 3 validate and 3 test, by who drew them. As the source of ``Episodes``, it
-    has the target ``character``, all its drawings are drawn from, and ``keep_together: alphabet``
-    keeps whole alphabets for the test; its own 20 runs of 20 characters from other alphabets test
-    with ``own_runs``. Images are 28 x 28 pixels, ink from 0 to 1.
+    Its labels ``joint`` are two tasks, ``character`` and ``alphabet``; ``alphabets`` are one task
+    for each alphabet, with its own characters. Of the 20 drawings of a character 14 train, 3
+    validate and 3 test, by who drew them. Images are 28 x 28 pixels, ink from 0 to 1.
+
+    ``Episodes`` draws from all drawings, with ``target: character``; ``keep_together: alphabet``
+    keeps whole alphabets for the test, and ``own_runs`` tests on 20 runs of 20 characters each,
+    which come with the data and are from other alphabets.
 
     Args:
         root: Folder with images_background.zip, or with the two images_background_small zips; and
@@ -212,8 +213,7 @@ class Omniglot(MultiTaskDataModule):
             codes = {"character": self._names, "alphabet": alphabets}
             found = {}
             for task, labels in codes.items():
-                places = {label: place for place, label in enumerate(tasks[task].classes)}
-                found[task] = torch.tensor([places[label] for label in labels])
+                found[task] = torch.tensor([self._places[task][label] for label in labels])
             return found
         found = {task: torch.full((len(alphabets),), MISSING) for task in tasks}
         for row, name in enumerate(self._names):
@@ -223,11 +223,11 @@ class Omniglot(MultiTaskDataModule):
 
     @cached_property
     def _places(self) -> dict[str, dict[str, int]]:
-        """{alphabet: {character: its position among the classes}}."""
+        """{task: {class: its position}}."""
         found = {}
-        for alphabet, task in self.tasks.items():
+        for name, task in self.tasks.items():
             assert isinstance(task, Classification)
-            found[alphabet] = {str(label): place for place, label in enumerate(task.classes)}
+            found[name] = {str(label): place for place, label in enumerate(task.classes)}
         return found
 
     @property

@@ -11,6 +11,7 @@ from src.models.meta.inner_loop import Parameters
 from src.models.meta.maml import MAML, Predictor
 
 if TYPE_CHECKING:
+    from src.models.module import MultiTaskModel
     from src.models.network import MultiTaskNetwork
 
 
@@ -39,19 +40,17 @@ class ANIL(MAML):
 
         return start, predict
 
-    def read(self, network: "MultiTaskNetwork", inputs: Inputs) -> Inputs:
+    def read(self, network: "MultiTaskModel", inputs: Inputs) -> Inputs:
         """Returns the features (R, ..., D) of inputs (R, ...)."""
         return network.runner.features(network, inputs)[self.task]
 
-    def read_episodes(
-        self, network: "MultiTaskNetwork", episodes: Episode
-    ) -> tuple[Inputs, Inputs]:
+    def read_episodes(self, network: "MultiTaskModel", episodes: Episode) -> tuple[Inputs, Inputs]:
         """Returns the features of support rows (E, S, ..., D) and of query rows (E, Q, ..., D)."""
         return encode_episodes(network, episodes, self.task)
 
 
 def encode_episodes(
-    network: "MultiTaskNetwork", episodes: Episode, task: str
+    network: "MultiTaskModel", episodes: Episode, task: str
 ) -> tuple[Tensor, Tensor]:
     """Runs the encoder once on all rows of all episodes.
 

@@ -50,7 +50,7 @@ class Meta(nn.Module, ABC):
 
     # -- what a method provides --------------------------------------------------------------------
     @abstractmethod
-    def learn(self, network: "MultiTaskNetwork", episodes: Episode) -> dict[int, Tensor]:
+    def learn(self, network: "MultiTaskModel", episodes: Episode) -> dict[int, Tensor]:
         """Learns each episode's support rows, and predicts its query rows.
 
         Args:
@@ -78,7 +78,7 @@ class Meta(nn.Module, ABC):
         return [{"name": "inner_rates", "params": own, "lr": lr, "weight_decay": 0.0}]
 
     # -- what a model calls ------------------------------------------------------------------------
-    def check(self, network: "MultiTaskNetwork") -> None:
+    def check(self, network: "MultiTaskModel") -> None:
         """Checks a network that is built.
 
         Raises:
@@ -108,7 +108,7 @@ class Meta(nn.Module, ABC):
                     "depend on how episodes lie on devices: set --model.encoder.dropout 0"
                 )
 
-    def run(self, network: "MultiTaskNetwork", batch: Batch) -> list[Tensor]:
+    def run(self, network: "MultiTaskModel", batch: Batch) -> list[Tensor]:
         """Learns each episode of a batch, and predicts its query rows.
 
         Args:

@@ -14,6 +14,7 @@ from src.models.meta.inner_loop import Parameters, Rates, descend, run_each
 from src.tasks import Task
 
 if TYPE_CHECKING:
+    from src.models.module import MultiTaskModel
     from src.models.network import MultiTaskNetwork
 
 # parameters and inputs (R, ...) of one episode -> outputs (R, K, O)
@@ -78,7 +79,7 @@ class MAML(Meta):
             start, _ = self.make_predictor(network)
             self.rates = nn.Parameter(torch.full((len(start),), self.inner_lr))
 
-    def check(self, network: "MultiTaskNetwork") -> None:
+    def check(self, network: "MultiTaskModel") -> None:
         super().check(network)
         if not self.batched:
             return
@@ -92,7 +93,7 @@ class MAML(Meta):
                 f"once ({reason}): set --model.meta.batched false"
             ) from None
 
-    def try_out(self, network: "MultiTaskNetwork") -> None:
+    def try_out(self, network: "MultiTaskModel") -> None:
         """Runs the predictor batched over two episodes of example rows."""
         start, predict = self.make_predictor(network)
         inputs = self.read(network, network.input_shape.example(4))
@@ -125,7 +126,7 @@ class MAML(Meta):
 
         return start, predict
 
-    def read(self, network: "MultiTaskNetwork", inputs: Inputs) -> Inputs:
+    def read(self, network: "MultiTaskModel", inputs: Inputs) -> Inputs:
         """Returns of inputs (R, ...) what the predictor reads."""
         return inputs
 
@@ -141,7 +142,7 @@ class MAML(Meta):
         return (sums / counts.clamp(min=1)).sum()
 
     # -- learning ----------------------------------------------------------------------------------
-    def learn(self, network: "MultiTaskNetwork", episodes: Episode) -> dict[int, Tensor]:
+    def learn(self, network: "MultiTaskModel", episodes: Episode) -> dict[int, Tensor]:
         last = self.inner_steps if network.training else self.test_steps
         reported = [last] if network.training else steps_to_report(self.report_steps, last)
         start, predict = self.make_predictor(network)
@@ -164,8 +165,6 @@ class MAML(Meta):
         )
         return dict(zip(reported, outputs, strict=True))
 
-    def read_episodes(
-        self, network: "MultiTaskNetwork", episodes: Episode
-    ) -> tuple[Inputs, Inputs]:
+    def read_episodes(self, network: "MultiTaskModel", episodes: Episode) -> tuple[Inputs, Inputs]:
         """Returns of support rows (E, S, ...) and query rows (E, Q, ...) what predictors read."""
         return episodes.support, episodes.query

@@ -15,6 +15,7 @@ from src.tasks import BinaryClassification, Classification, Task
 from src.tasks.labels import MISSING
 
 if TYPE_CHECKING:
+    from src.models.module import MultiTaskModel
     from src.models.network import MultiTaskNetwork
 
 
@@ -50,7 +51,7 @@ class Prototypes(Meta):
         """Freezes the head, which is not used."""
         network.heads.requires_grad_(False)
 
-    def learn(self, network: "MultiTaskNetwork", episodes: Episode) -> dict[int, Tensor]:
+    def learn(self, network: "MultiTaskModel", episodes: Episode) -> dict[int, Tensor]:
         support, query = encode_episodes(network, episodes, self.task)
         if support.ndim > 3:
             raise UserError(

@@ -20,7 +20,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_omniglot(tmp_path_factory.mktemp("data") / "omniglot"))
 
 
-def test_each_drawing_is_there_once(root: str):
+def test_each_drawing_is_there_once(root):
     data = Omniglot(root)
     characters = sum(ALPHABETS.values())
     assert data.drawings.images.shape == (20 * characters, 1, 28, 28)
@@ -38,7 +38,7 @@ def test_each_drawing_is_there_once(root: str):
             assert label.startswith(data.tasks["alphabet"].classes[alphabet] + "/")
 
 
-def test_pixels_are_means_of_boxes(root: str):
+def test_pixels_are_means_of_boxes(root):
     image = Omniglot(root).drawings.images[0, 0]
     rng = np.random.default_rng(len("Futurama"))
     pixels = np.asarray(Image.open(BytesIO(draw(rng, 1)))).astype(float)
@@ -49,7 +49,7 @@ def test_pixels_are_means_of_boxes(root: str):
     assert 0 <= image.min() < image.max() <= 1
 
 
-def test_a_task_for_each_alphabet(root: str):
+def test_a_task_for_each_alphabet(root):
     data = Omniglot(root, labels="alphabets", alphabets=["Greek", "Latin"])
     assert {name: len(task.classes) for name, task in data.tasks.items()} == {
         "Greek": 5,
@@ -62,7 +62,7 @@ def test_a_task_for_each_alphabet(root: str):
     assert (batch.targets["Greek"][known[0]].bincount() == 14).all()
 
 
-def test_turned_characters_are_others(root: str):
+def test_turned_characters_are_others(root):
     plain = Omniglot(root, alphabets=["Greek"])
     turned = Omniglot(root, alphabets=["Greek"], rotations=True)
     assert len(turned.tasks["character"].classes) == 4 * 5
@@ -73,7 +73,7 @@ def test_turned_characters_are_others(root: str):
     torch.testing.assert_close(rows.inputs[count : 2 * count], rows.inputs[:count].rot90(1, (2, 3)))
 
 
-def test_runs(root: str):
+def test_runs(root):
     runs = Omniglot(root).runs()
     assert (len(runs), runs.supports, runs.size) == (2, 20, 40)
     batch = runs[torch.arange(2)]
@@ -87,7 +87,7 @@ def test_runs(root: str):
     assert (nearest % 13 == targets % 13).all()
 
 
-def test_what_is_wrong_with_files(root: str, tmp_path: Path):
+def test_what_is_wrong_with_files(root, tmp_path):
     with pytest.raises(UserError, match=r"neither images_background.zip nor images_background_sm"):
         Omniglot(str(tmp_path))
     with pytest.raises(UserError, match=r"names 'Greec', which is not in .*did you mean 'Greek'"):

@@ -21,7 +21,7 @@ RATE = 0.3
 
 @pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize("batched", [True, False])
-def test_the_head_alone_adapts(first_order: bool, batched: bool):
+def test_the_head_alone_adapts(first_order, batched):
     model = make_model(
         REGRESSION, ANIL, inner_lr=RATE, inner_steps=2, first_order=first_order, batched=batched
     )

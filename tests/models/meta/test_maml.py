@@ -20,7 +20,7 @@ from tests.models.meta.toy import (
 RATE = 0.3
 
 
-def loss_by_hand(weights, batch, steps: int, first_order: bool, rates=(RATE,) * 4):
+def loss_by_hand(weights, batch, steps, first_order, rates=(RATE,) * 4):
     """The mean of the query losses after the inner loop, written out."""
     total = 0.0
     count = 0
@@ -41,7 +41,7 @@ def loss_by_hand(weights, batch, steps: int, first_order: bool, rates=(RATE,) * 
 @pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize("steps", [0, 1, 3])
 @pytest.mark.parametrize("batched", [True, False])
-def test_its_gradient_is_that_by_hand(steps: int, first_order: bool, batched: bool):
+def test_its_gradient_is_that_by_hand(steps, first_order, batched):
     model = make_model(
         REGRESSION,
         MAML,

@@ -21,7 +21,7 @@ STEPS = 3
 
 
 @pytest.mark.parametrize("batched", [True, False])
-def test_it_is_the_mean_way_of_all_episodes(batched: bool):
+def test_it_is_the_mean_way_of_all_episodes(batched):
     model = make_model(REGRESSION, Reptile, inner_lr=RATE, inner_steps=STEPS, batched=batched)
     model.trainer = SimpleNamespace(global_step=0)
     batch = make_batch(REGRESSION)

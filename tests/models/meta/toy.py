@@ -32,7 +32,7 @@ def make_model(tasks: dict[str, Task], kind: type[Meta], **settings: Any) -> Mul
         tasks,
         InputShape((F,)),
         encoder=Tanh,
-        meta=lambda known: kind(known, **settings),  # type: ignore[call-arg]
+        meta=lambda known: kind(known, **settings),
     )
     model.configure_model()
     return model.double()
@@ -62,7 +62,7 @@ def make_batch(tasks: dict[str, Task], missing: bool = True, seed: int = 0) -> B
     return Batch(x, targets, torch.arange(rows), extras)
 
 
-def weights_of(model: MultiTaskModel) -> list[Tensor]:
+def weights_of(model):
     """The weights W, b of the encoder and V, c of the head, as leaves of their own."""
     linear = model.sharing.encoder.stages[0][0]
     head = model.heads[next(iter(model.tasks))].linears[0]
@@ -70,7 +70,7 @@ def weights_of(model: MultiTaskModel) -> list[Tensor]:
     return [p.detach().clone().requires_grad_() for p in found]
 
 
-def gradients_of(model: MultiTaskModel) -> list[Tensor]:
+def gradients_of(model):
     """The gradients of the same weights."""
     linear = model.sharing.encoder.stages[0][0]
     head = model.heads[next(iter(model.tasks))].linears[0]
@@ -90,7 +90,7 @@ def squared_error(weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
     return errors.sum() / max(1, int(known.sum()))
 
 
-def episodes_of(batch: Batch) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def episodes_of(batch):
     """The support inputs, support labels, query inputs and query labels of each episode."""
     (targets,) = batch.targets.values()
     found = []
