@@ -46,9 +46,9 @@ METHODS = ("permutation", "constant")
 SHOWN = 30  # columns that are printed for each task
 HEADINGS = {"permutation": "permuted", "constant": "constant"}
 NOTE = (
-    "permuted: the column's values are dealt out to other rows; constant: each row has the mean of "
-    "the training rows, or their commonest word. Columns that tell the same share their importance: "
-    "each may look unimportant, since the model has the other"
+    "permuted: the values of the column are dealt out to other rows; constant: each row has the "
+    "mean of the training rows, or their commonest word. Columns that tell the same share their "
+    "importance: each may look unimportant, since the model has the other"
 )
 
 

@@ -181,7 +181,7 @@ def test_an_encoder_that_reads_closed_inputs_is_refused():
         ({"strength": {"a": 1.0, "x": 2.0}}, "'x', which is no task"),
         ({"strength": {"a": 1.0}}, "leaves out b, c, d"),
         ({"strength": {"a": 1.0, "b": -1, "c": 1, "d": 1}}, "strength.b is -1"),
-        ({"per": "shared", "strength": {"a": 1.0}}, "gates are shared"),
+        ({"per": "shared", "strength": dict.fromkeys("abcd", 1.0)}, "gates are shared"),
         ({"per": "row"}, "per 'row'"),
         ({"sigma": 0.0}, "sigma 0.0"),
         ({"speed": -1.0}, "speed -1.0"),
