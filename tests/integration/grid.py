@@ -29,6 +29,7 @@ from src.cli.entrypoint import quiet
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
 from src.models.encoders import MLP, BiLSTM, Encoder, MessagePassing, Transformer, UNet
+from src.models.feature_selection import GroupLasso, LassoNet, StochasticGates
 from src.models.transfer.finetune import Finetune, LoRA
 from src.parallel import DDP, FSDP, DDPPlacement, MultiTaskStrategy, Pipeline, Placement
 from tests.models.test_matrix import SHARINGS
@@ -106,6 +107,38 @@ FINETUNED: dict[str, tuple[Finetune, Cell]] = {
     "lora, MMoE": (Finetune(lora=LoRA(2)), ("sharing", "MMoE", "parameters")),
 }
 
+# ways to choose inputs, and the cell of the network behind them; not in the published table
+BOTH = partial(StochasticGates, per="both", strength=0.05, warmup=1.5)
+SELECTED: dict[str, tuple[Callable[..., Any], Cell]] = {
+    "gates": (
+        partial(StochasticGates, strength=0.05),
+        ("sharing", "HardSharing", "losses"),
+    ),
+    "gates, shared": (
+        partial(StochasticGates, per="shared", strength=0.05),
+        ("balancing", "PCGrad", "features"),
+    ),
+    "gates, both, PLE": (BOTH, ("sharing", "PLE", "parameters")),
+    "gates, both, FAMO": (BOTH, ("balancing", "FAMO", "losses")),
+    "gates, Separate": (
+        partial(StochasticGates, strength=0.05),
+        ("sharing", "Separate", "parameters"),
+    ),
+    "group lasso": (
+        partial(GroupLasso, strength=0.2, warmup=1.5),
+        ("balancing", "PCGrad", "features"),
+    ),
+    "group lasso, Separate": (
+        partial(GroupLasso, per="task", strength=0.2),
+        ("sharing", "Separate", "losses"),
+    ),
+    "LassoNet": (partial(LassoNet, strength=4.0), ("sharing", "HardSharing", "losses")),
+    "LassoNet, Separate": (
+        partial(LassoNet, per="task", strength=4.0),
+        ("sharing", "Separate", "losses"),
+    ),
+}
+
 # the rate of the network: small where a method's direction is much longer than the gradients
 RATES = {"FairGrad": 0.002, "NashMTL": 0.01, "ConFIG": 0.02, "DualBalance": 0.02, "LogSum": 0.02}
 
@@ -137,6 +170,11 @@ def finetuned_cells() -> list[Cell]:
     return [("finetune", name, base[2]) for name, (_, base) in FINETUNED.items()]
 
 
+def selected_cells() -> list[Cell]:
+    """Lists the cells of ways to choose inputs, which further words choose."""
+    return [("select", name, base[2]) for name, (_, base) in SELECTED.items()]
+
+
 def data_of(cell: Cell) -> MultiTaskDataModule:
     """The data of a cell: the toy, or one of another form."""
     kind, name, _ = cell
@@ -147,6 +185,9 @@ def model_of(cell: Cell, data: Any = None, **more: Any) -> MultiTaskModel:
     """A small network with dropout for the tasks of a data module, its own unless it is another."""
     kind, name, level = cell
     data = data or data_of(cell)
+    if kind == "select":
+        select, base = SELECTED[name]
+        return model_of(base, data, select=select, **more)
     if kind == "finetune":
         settings, base = FINETUNED[name]
         model = model_of(base, data, **more)
@@ -226,7 +267,10 @@ if __name__ == "__main__":
     words = words[accumulated:]
     chosen = [
         cell
-        for cell in [*cells(accumulated), *(finetuned_cells() if words else [])]
+        for cell in [
+            *cells(accumulated),
+            *([*finetuned_cells(), *selected_cells()] if words else []),
+        ]
         if not words or any(word in "-".join(cell) for word in words)
     ]
     found = {

@@ -27,7 +27,7 @@ from src.models.optimisation import WarmupCosine
 from src.monitoring.checkpoints import LastCheckpoint
 from src.parallel import FSDP, MultiTaskStrategy
 from tests.integration import grid
-from tests.integration.grid import Cell, Topology, cells, finetuned_cells, model_of
+from tests.integration.grid import Cell, Topology, cells, finetuned_cells, model_of, selected_cells
 from tests.toy import Toy, bare_trainer
 
 # a balancer without a state, one that learns, those that keep numbers of each task, and one that
@@ -122,6 +122,7 @@ CASES = {
     "loaders made anew": Case(cells=FEW, settings={"reload_dataloaders_every_n_epochs": 1}),
     # broken off before a thaw, and amid the epoch after it
     "fine-tuned": Case(breaks=(10, 24), cells=finetuned_cells()),
+    "selected": Case(breaks=(10, 24), cells=selected_cells()),
     "all": Case(breaks=(24,), cells=cells()),
 }
 
