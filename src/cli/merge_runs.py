@@ -17,7 +17,7 @@ from src.errors import UserError
 from src.models import MultiTaskModel
 from src.models.encoders.permutations import UnitOrder, find_unit_order
 from src.models.sharing import HardSharing
-from src.models.transfer.lora import read_state
+from src.models.transfer.lora import merge_adapters
 from src.run import Run
 
 
@@ -113,8 +113,9 @@ def open_one(run: Run, checkpoint: str, cli: CLI) -> MergedRun:
     state = choose_weights(kept, step)
     model.load_state_dict(state)
     trained = [name for name in model.tasks if model.weights[name] > 0]
-    plain = read_state({**kept, "state_dict": state})
-    return MergedRun(run, cli, checkpoint, dict(plain), origin, kept["metrics"], trained)
+    if model.finetune.lora is not None:
+        state = merge_adapters(state, model.finetune.lora.alpha)
+    return MergedRun(run, cli, checkpoint, dict(state), origin, kept["metrics"], trained)
 
 
 def select(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Runs merged into one: the numbers, the run folder, and runs that cannot be merged."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -234,7 +233,7 @@ def test_regmean_looks_at_the_inputs_of_linear_layers(runs, tmp_path):
         model, data = load_run(run)
         rows = data.split("train")
         places = torch.linspace(0, len(rows) - 1, 30).round().long()
-        found: State = {}
+        found = {}
         for path, module in model.sharing.named_modules():
             if isinstance(module, nn.Linear):
                 x = find_input(model.sharing, module, rows[places].inputs).double()
@@ -320,9 +319,11 @@ def toys(tmp_path_factory) -> list[str]:
     found = []
     for name, trained in {"a": ("class", "binary"), "b": ("class", "number")}.items():
         weights = ", ".join(f"{task}: 0" for task in TASKS if task not in trained)
-        words = ("--data", "tests.toy.Toy", "--accelerator", "cpu", "--max_epochs", 2)
-        words += ("--model.encoder.width", 8, "--model.encoder.depth", 1)
-        words += ("--model.weights", f"{{{weights}}}", "--watch.score", trained[1])
+        words = (
+            *("--data", "tests.toy.Toy", "--accelerator", "cpu", "--max_epochs", 2),
+            *("--model.encoder.width", 8, "--model.encoder.depth", 1),
+            *("--model.weights", f"{{{weights}}}", "--watch.score", trained[1]),
+        )
         found.append(train(folder, name, *words))
     return found
 
@@ -354,8 +355,10 @@ def test_heads_are_from_the_runs_that_train_them(toys, tmp_path):
 
 @pytest.mark.slow
 def test_architectures_with_parts_of_one_task_merge_runs_of_the_same_tasks(tmp_path):
-    words = ("--data", "tests.toy.Toy", "--accelerator", "cpu", "--max_epochs", 1, "--no_test")
-    words += ("--model.encoder.width", 4, "--model.encoder.depth", 1, "--model.sharing", "MMoE")
+    words = (
+        *("--data", "tests.toy.Toy", "--accelerator", "cpu", "--max_epochs", 1, "--no_test"),
+        *("--model.encoder.width", 4, "--model.encoder.depth", 1, "--model.sharing", "MMoE"),
+    )
     runs = [train(tmp_path, f"r{lr}", *words, "--lr", lr) for lr in (0.01, 0.03)]
     merged = merge(runs, tmp_path, "soup", "--no_test")
     assert any(".gates." in name or "gate" in name for name in state_of(merged))
@@ -405,8 +408,10 @@ def test_a_run_of_another_width_is_refused(runs, folder, tmp_path):
 
 def test_mistakes_are_one_line(runs, joint, toys, folder, tmp_path):
     reference = tmp_path / "logs"
-    words = ("--data", "Table", "--data.path", folder / "table.csv", "--data.drop", "[stage]")
-    words += ("--data.targets", "[income,hours]", "--logs", reference, "--name", "r")
+    words = (
+        *("--data", "Table", "--data.path", folder / "table.csv", "--data.drop", "[stage]"),
+        *("--data.targets", "[income,hours]", "--logs", reference, "--name", "r"),
+    )
     assert call("reference", "--method", "constant", *words).code == 0
     constant = only_run(reference / "r")
     two = ["--runs", *runs]
@@ -459,12 +464,15 @@ def test_a_run_with_a_network_for_each_task_is_refused(folder, runs, tmp_path):
 # -- processes -------------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_the_command_gives_the_same_numbers_on_two_processes(runs, tmp_path):
-    def merged(name: str, *more: object) -> dict[str, Any]:
-        words = ("--method", "ties", "--logs", tmp_path, "--name", name, *more)
-        launch("src.merge", "--runs", *runs, *words)
-        return json.loads((only_run(tmp_path / name) / "metrics.json").read_text())
-
-    alone = merged("alone")
-    together = merged("together", "--devices", 2)
-    for stage in ("validation", "test"):
-        assert together[stage] == pytest.approx(alone[stage], rel=1e-5, nan_ok=True)
+    folders = []
+    for devices in (1, 2):
+        words = ("--method", "ties", "--logs", tmp_path, "--name", f"on{devices}")
+        launch("src.merge", "--runs", *runs, *words, "--devices", devices)
+        folders.append(only_run(tmp_path / f"on{devices}"))
+    alone, together = map(state_of, folders)
+    assert all(tensor.equal(together[name]) for name, tensor in alone.items())
+    one, two = (read_json(folder / "metrics.json") for folder in folders)
+    assert two["validation"] == pytest.approx(one["validation"], rel=1e-5)
+    # two rows that are nearly alike may change places by rounding, which AP and AUROC see
+    assert two["test"] == pytest.approx(one["test"], rel=1e-2)
+    assert two["references"] == one["references"]

@@ -1,5 +1,7 @@
 """AdaMerging: entropies against their definition, and coefficients that lower them."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import torch
@@ -64,7 +66,7 @@ def test_each_coefficient_goes_where_the_entropy_falls_and_stays_in_bounds() -> 
             tensor.view(-1)[number] = 1.0
     goals = {"layer.weight": (0.6, 0.1), "layer.bias": (1.7, -0.8), "norm.weight": (0.3, 0.9)}
 
-    def distance(tensors: dict[str, Tensor], step: int) -> Tensor:
+    def distance(tensors: Mapping[str, Tensor], step: int) -> Tensor:
         terms = [
             (tensors[name].view(-1)[:2] - torch.tensor(goal)).square().sum()
             for name, goal in goals.items()
