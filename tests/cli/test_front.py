@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
+from src.analysis.record import StudyRecord, write_study
+from src.cli.front import list_folders
 from src.cli.preference import read_preference
 from src.cli.runs import load_run
 from tests.cli.calling import call, refused, table, words_for_table
@@ -147,6 +149,25 @@ def test_a_folder_of_runs_stands_beside(runs, tmp_path):
     assert ended.code == 0, ended
     assert len(read_json(out)["beside"]) == 2  # all but the run itself
     assert (tmp_path / "front.png").is_file()
+
+
+def test_the_runs_of_a_study_stand_beside(runs, tmp_path):
+    root = Path(runs["first"]).parents[1]
+    names = {key: str(Path(runs[key]).relative_to(root)) for key in ("first", "second")}
+    trials = {
+        key: {"command": [], "run": run, "status": "finished", "error": None, "seconds": 1.0}
+        for key, run in {**names, "planned": None}.items()
+    }
+    record = dict.fromkeys(StudyRecord.__annotations__) | {
+        **{"name": "s", "command": "", "started": "", "finished": True, "trials": trials},
+        **{"tasks": {}, "seeds": [0], "rows": []},
+    }
+    (root / "study").mkdir()
+    write_study(root / "study", record)
+    assert [str(path) for path in list_folders(str(root / "study"))] == [
+        runs["first"],
+        runs["second"],
+    ]
 
 
 @pytest.mark.parametrize(
