@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,6 +25,7 @@ from src.cli.selection_rows import (
     permute_column,
     read_constants,
 )
+from src.cli.selection_scores import Scores
 from src.cli.terminal import remark
 from src.data import Split
 from src.errors import UserError
@@ -33,7 +33,6 @@ from src.files.atomic import write_atomically
 from src.files.typed import to_json
 from src.models import MultiTaskModel
 from src.models.feature_selection import InputColumn
-from src.tasks import Task
 
 OWN = (
     Flag("split", str, "val", "train, val or test: the rows that are scored."),
@@ -126,7 +125,7 @@ class Measuring:
             methods: permutation, constant, or both.
             training: The training rows, which constants are taken from.
         """
-        plain = Scores(self, iter([self.rows.inputs]))
+        plain = self._score(iter([self.rows.inputs]))
         found = []
         with show_progress() as progress:
             bar = progress.add_task("columns", total=len(self.columns) * len(methods))
@@ -134,10 +133,15 @@ class Measuring:
                 for method in methods:
                     changed = self._change(column, method, training)
                     if changed is not None:
-                        found += self._compare(column, method, plain, Scores(self, changed))
+                        found += self._compare(column, method, plain, self._score(changed))
                     progress.advance(bar)
         table = tabulate_importance(found)
         return [Importance(**values) for values in table.to_dict("records")]
+
+    def _score(self, changed: Iterator[Inputs]) -> Scores:
+        """Scores changed rows, whole and on draws of them."""
+        tasks = self.model.chosen_tasks
+        return Scores(self.predict, tasks, self.rows, self.samples, changed)
 
     def _change(
         self, column: InputColumn, method: str, training: Batch | None
@@ -150,7 +154,7 @@ class Measuring:
         return None if constants is None else iter([constants.put_into(self.rows.inputs)])
 
     def _compare(
-        self, column: InputColumn, method: str, plain: "Scores", other: "Scores"
+        self, column: InputColumn, method: str, plain: Scores, other: Scores
     ) -> list[Importance]:
         """Returns the importance of a column for each task."""
         found = []
@@ -179,51 +183,6 @@ class Measuring:
         self.model.eval()
         batches = [self.model(part) for part in split_rows(inputs, self.batch_size)]
         return {name: torch.cat([batch[name] for batch in batches]) for name in self.model.tasks}
-
-
-class Scores:
-    """The scores of all tasks on rows that were changed, whole and on draws of them.
-
-    Args:
-        measuring: The run, and the rows as they are.
-        changed: The changed rows of each repeat, or one for all repeats.
-
-    Attributes:
-        whole: {task: its score on all rows, for each entry of ``changed``}.
-        resampled: {task: its score on each draw of the rows}.
-    """
-
-    def __init__(self, measuring: Measuring, changed: Iterator[Inputs]) -> None:
-        tasks = measuring.model.chosen_tasks
-        rows = measuring.rows
-        every = np.arange(len(rows))
-        self.whole: dict[str, list[float]] = {name: [] for name in tasks}
-        self.resampled: dict[str, list[float]] = {name: [] for name in tasks}
-        outputs: list[dict[str, Tensor]] = []
-        for own in changed:
-            outputs.append(measuring.predict(own))
-            for name, task in tasks.items():
-                self.whole[name].append(score_rows(task, name, outputs[-1], rows, every))
-        for repeat, sample in enumerate(measuring.samples):
-            own_outputs = outputs[min(repeat, len(outputs) - 1)]
-            for name, task in tasks.items():
-                self.resampled[name].append(score_rows(task, name, own_outputs, rows, sample))
-
-
-def score_rows(
-    task: Task, name: str, outputs: Mapping[str, Tensor], rows: Batch, sample: np.ndarray
-) -> float:
-    """Returns the score of a task on some rows, which may come several times."""
-    where = torch.from_numpy(sample)
-    metrics = task.assemble_metrics()
-    weights = rows.weights.get(name)
-    task.update_metrics(
-        metrics,
-        outputs[name][where],
-        rows.targets[name][where],
-        None if weights is None else weights[where],
-    )
-    return float(task.score({**task.compute(metrics), **task.bound_for_score(metrics)}))
 
 
 def split_rows(inputs: Inputs, size: int) -> Iterator[Inputs]:
