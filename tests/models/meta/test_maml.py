@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
 
-from src.models.meta import MAML
+from src.errors import UserError
+from src.models.meta import ANIL, MAML
 from tests.models.meta.toy import (
     CLASSES,
     REGRESSION,
+    Tanh,
     episodes_of,
     gradients_of,
     make_batch,
@@ -135,3 +138,38 @@ def test_classes():
     wanted = torch.autograd.grad(total / count, weights)
     for ours, theirs in zip(gradients_of(model), wanted, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+class Branches(Tanh):
+    """Looks at its inputs, which no batch of episodes can do."""
+
+    def __init__(self, shape):
+        super().__init__(shape)
+        self.stages.append(Branch())
+
+
+class Branch(nn.Module):
+    def forward(self, x):
+        return x if float(x.detach().sum()) > 1e9 else 2 * x
+
+
+def test_an_encoder_that_cannot_be_batched():
+    batch = make_batch(REGRESSION)
+    model = make_model(REGRESSION, MAML, encoder=Branches).float()
+    with pytest.raises(UserError, match="cannot run Branches on several episodes at once") as error:
+        model.check(1)
+    assert str(error.value).endswith("set --model.meta.batched false")
+    make_model(REGRESSION, ANIL, encoder=Branches).float().check(1)
+
+    alone = make_model(REGRESSION, MAML, encoder=Branches, batched=False)
+    alone.check(1)
+    outer_loss(alone, batch).backward()
+    assert all(p.grad.abs().sum() > 0 for p in alone.parameters())
+
+
+def test_settings_out_of_range():
+    for key, value in (("inner_lr", 0.0), ("inner_steps", -1), ("test_steps", -2)):
+        with pytest.raises(UserError, match=rf"model\.meta\.{key} is {value}"):
+            MAML(REGRESSION, **{key: value})
+    with pytest.raises(UserError, match="learn_rates needs inner steps"):
+        MAML(REGRESSION, inner_steps=0, learn_rates=True)

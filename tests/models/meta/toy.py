@@ -26,12 +26,14 @@ class Tanh(Encoder):
         self.features = 3
 
 
-def make_model(tasks: dict[str, Task], kind: type[Meta], **settings: Any) -> MultiTaskModel:
+def make_model(
+    tasks: dict[str, Task], kind: type[Meta], encoder: type[Encoder] = Tanh, **settings: Any
+) -> MultiTaskModel:
     """Builds a model of a way to learn from episodes."""
     model = MultiTaskModel(
         tasks,
         InputShape((F,)),
-        encoder=Tanh,
+        encoder=encoder,
         meta=lambda known: kind(known, **settings),
     )
     model.configure_model()
