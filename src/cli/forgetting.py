@@ -163,18 +163,21 @@ def measure_before(cli: CLI, run: Run, tests: bool) -> dict[str, Any] | None:
     Returns:
         {validation or test: metrics of the kept tasks}; None where none was kept.
     """
-    if not run.start.exists():
+    # the first rank's clock has named the folder
+    there = str(run.start) if run.start.exists() else None
+    start: str | None = cli.trainer.strategy.broadcast(there)
+    if start is None:
         return None
-    kept = load_checkpoint(run.start, mmap=True)["kept"]
+    kept = load_checkpoint(start, mmap=True)["kept"]
     if not kept:
         return None
     found = {}
     with silence(cli.trainer):
-        cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=run.start, verbose=False)
+        cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=start, verbose=False)
         values = {key: float(value) for key, value in cli.trainer.callback_metrics.items()}
         found["validation"] = choose_tasks(cli, "val", values, kept)
         if tests:
-            values = evaluate_checkpoint(cli, str(run.start))
+            values = evaluate_checkpoint(cli, start)
             found["test"] = choose_tasks(cli, "test", values, kept)
     return found
 
