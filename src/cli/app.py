@@ -16,6 +16,7 @@ from lightning.pytorch.strategies import Strategy, StrategyRegistry
 
 from src.cli.building import build, find_user_error
 from src.cli.checks import (
+    refuse_idle_schedule,
     refuse_spread_optimizer,
     refuse_trainer_settings,
     refuse_unfit_optimizer,
@@ -329,6 +330,7 @@ class CLI(LightningCLI):
         self.model.check(self.config_init["trainer"]["accumulate_grad_batches"] or 1)
         if self.trains:
             self.model.balancer.try_out()
+            refuse_idle_schedule(self.config["model"].as_dict(), self.config_init["trainer"])
         if isinstance(self.acting, MultiTaskStrategy):
             self.acting.rows = -(-rows // devices)
             self.acting.check(self.model)

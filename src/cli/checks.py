@@ -19,7 +19,7 @@ from src.cli.classes import choices
 from src.cli.hints import settings_of
 from src.errors import UserError
 from src.models import MultiTaskModel
-from src.models.optimisation import refuse_spread
+from src.models.optimisation import AT_VALIDATION, refuse_spread
 from src.monitoring import Watch
 from src.parallel import FSDP, MultiTaskStrategy, Pipeline
 
@@ -136,6 +136,24 @@ def refuse_idle_patience(watch: Watch, settings: Mapping[str, Any]) -> None:
         raise UserError(
             "watch.patience_by_task keeps the weights of several epochs in one file, but "
             "strategy.checkpoint is folder: use --strategy.checkpoint file"
+        )
+
+
+def refuse_idle_schedule(model: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuses a schedule that waits for scores where there is no validation.
+
+    Args:
+        model: The section model.
+        settings: The Trainer's settings.
+
+    Raises:
+        UserError: It is one.
+    """
+    name = (model.get("scheduler") or {}).get("class_path", "").rpartition(".")[2]
+    if name in {kind.__name__ for kind in AT_VALIDATION} and settings["limit_val_batches"] == 0:
+        raise UserError(
+            f"model.scheduler {name} waits for validation scores, but trainer.limit_val_batches is "
+            "0"
         )
 
 

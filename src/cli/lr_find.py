@@ -85,7 +85,7 @@ class RateSearch:
         )
         assert self.test is not None
         out = self.cli.config["out"]
-        self.picture = Path(out) if out else name_picture(self.cli.config["logs"], self.group)
+        self.picture: Path = Path(out) if out else name_picture(self.cli.config["logs"], self.group)
 
     @property
     def group(self) -> str:
@@ -129,7 +129,8 @@ class RateSearch:
         say("\n".join([*data.notes(), *self.cli.model.notes()]))
         self.test.states = self.make_states()
         try:
-            with show_progress(self.test.most_steps) as self.tick:
+            shown = sys.stderr.isatty() and self.cli.trainer.is_global_zero
+            with show_progress(self.test.most_steps, shown) as self.tick:
                 self.cli.trainer.fit(self.cli.model, data)
         except (KeyboardInterrupt, SystemExit):
             say("stopped: no rate is suggested, and nothing was written")
@@ -233,8 +234,8 @@ def read_configured(model: MultiTaskModel) -> dict[str, float]:
 
 
 @contextmanager
-def show_progress(total: int) -> Iterator[Callable[[], None]]:
-    """Shows a bar on a terminal; yields what counts a step."""
+def show_progress(total: int, shown: bool) -> Iterator[Callable[[], None]]:
+    """Shows a bar; yields what counts a step."""
     columns = (
         TextColumn("trying rates"),
         BarColumn(),
@@ -242,11 +243,6 @@ def show_progress(total: int) -> Iterator[Callable[[], None]]:
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not show_bar(), transient=True) as bar:
+    with Progress(*columns, console=console, disable=not shown, transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda: bar.advance(task)
-
-
-def show_bar() -> bool:
-    """Returns whether this process draws a bar: the first one, on a terminal."""
-    return sys.stderr.isatty() and rank_zero_only.rank == 0

@@ -42,6 +42,7 @@ def test_the_rate_of_the_steepest_descent(steepest: float) -> None:
 def test_noise_moves_it_little() -> None:
     found = [read_curve(RATES, list(valley(1e-3, 0.05, seed))) for seed in range(5)]
     suggestion = combine_curves(found)
+    assert suggestion.rate is not None
     assert suggestion.rate == pytest.approx(1e-3, rel=0.5)
     assert suggestion.low is not None
     assert suggestion.high is not None

@@ -108,6 +108,14 @@ def test_what_cannot_be_is_said(folder: Path, words: tuple[object, ...], says: l
     refused(find(folder, *words), says)
 
 
+def test_a_schedule_without_scores_is_refused(folder: Path) -> None:
+    words = ("--model.scheduler", "TaskPlateau", "--trainer.limit_val_batches", 0)
+    refused(
+        call("train", *words_for_table(folder), *words),
+        ["TaskPlateau waits for validation scores", "trainer.limit_val_batches is 0"],
+    )
+
+
 def test_files_are_not_replaced(folder: Path) -> None:
     rates = folder / "rates.yaml"
     rates.write_text("mine")

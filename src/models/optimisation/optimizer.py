@@ -77,7 +77,7 @@ def optimizer_and_schedule(model: "MultiTaskModel") -> Any:
         settings = {"interval": "epoch"}
     else:
         usual = "step" if isinstance(scheduler, EACH_STEP) else "epoch"
-        interval = model.scheduler_interval or getattr(scheduler, "interval", usual)
-        settings = {"interval": interval}
+        own = getattr(scheduler, "interval", usual)
+        settings = {"interval": model.scheduler_interval or own}
     fit_to_run(scheduler, trainer)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **settings}}

@@ -61,11 +61,12 @@ def test_it_steps_as_torchs_two_optimizers(monkeypatch: pytest.MonkeyPatch) -> N
         weight_decay=0.1,
         momentum=0.9,
     )
+    groups: list[dict[str, Any]] = [
+        {"params": [theirs[name] for name in ("matrix", "wide", "kernels")]},
+        {"params": [theirs[f"stack {k}"] for k in range(3)], "lr": 0.05},
+    ]
     muon = Muon(
-        [
-            {"params": [theirs[name] for name in ("matrix", "wide", "kernels")]},
-            {"params": [theirs[f"stack {k}"] for k in range(3)], "lr": 0.05},
-        ],
+        groups,
         lr=0.02,
         weight_decay=0.1,
         momentum=0.9,
