@@ -52,6 +52,7 @@ from src.run import Run
 from src.tasks.dependence import find_parent
 
 VERSION = 1  # of the methods: fits of another one are made anew
+EXAMPLE_ROWS = 64  # made-up rows that features are compared on
 FITS = "fits"  # the folder of fits that are kept, beside run folders
 # sections and settings that no number of a fit depends on
 NOT_OF_A_FIT = ("name", "logs", "watch", "budget", "init_from", "trainer")
@@ -151,14 +152,19 @@ class Adaptation:
         network = learner.frozen
         assert self.cli.start is not None
         reports = self.cli.start.reports
-        if equal(self._features(network), self._features(learner.build(0, starts=False).eval())):
+        features = self._features(network)
+        if equal(features, self._features(learner.build(0, starts=False))):
             kind = type(network.sharing).__name__
             raise UserError(
                 f"run {self.source.path}: {kind} has nothing that {self.name} could start from: "
                 "adapt runs of architectures that share, such as HardSharing"
             )
+        # with another seed they differ where some weight on the way is no weight of the run
+        is_whole = equal(features, self._features(learner.build(1, starts=True)))
+        self.methods, self.lines = find_methods(
+            self.call, self.name, None if is_whole else reports, learner.can_probe
+        )
         head = network.heads[self.name]
-        self.methods, self.lines = find_methods(self.call, self.name, reports, learner.can_probe)
         learner.inner = find_inner_loop(Run(self.call.run), self.source, head)
         kept = [r.part.removeprefix("heads.") for r in reports if r.status == "kept"]
         self.old_tasks = [name for name in self.cli.datamodule.tasks if name in kept]
@@ -174,9 +180,9 @@ class Adaptation:
     def _features(self, network: MultiTaskModel) -> Tensor:
         """Returns the features of the task for some made-up rows."""
         home = next(network.parameters()).device
-        inputs = network.input_shape.example()
-        moved = Batch(inputs, {}, zeros(2)).to(home).inputs
-        return network.sharing(moved)[self.name].cpu()
+        inputs = network.input_shape.example(rows=EXAMPLE_ROWS)
+        moved = Batch(inputs, {}, zeros(EXAMPLE_ROWS)).to(home).inputs
+        return network.eval().sharing(moved)[self.name].cpu()
 
     def hash(self) -> str:
         """Returns a hash of all that the numbers of a fit depend on."""

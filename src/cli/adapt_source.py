@@ -174,24 +174,25 @@ def refuse_other_inputs(cli: CLI, source: Source) -> None:
 
 
 def find_methods(
-    call: Call, task: str, reports: list[PartReport], probes: bool
+    call: Call, task: str, fresh: Sequence[PartReport] | None, probes: bool
 ) -> tuple[list[str], list[str]]:
     """Returns the methods that suit the network, and a line on each that does not.
 
     Args:
         call: The command line.
         task: The task.
-        reports: What became of each part of the run.
+        fresh: What became of each part of the run, where the task's features depend on weights that
+            are not the run's; None where they do not.
         probes: Whether the task's head is linear.
 
     Raises:
         UserError: None is left, or the one that was asked for is not.
     """
-    other = [r.part for r in reports if r.status in ("fresh", "grown")]
-    new = [part for part in other if not part.startswith("heads.")]
     why: dict[str, str] = {}
-    if new:
-        reason = f"{', '.join(new)} would have parts for {task} that the run has not trained"
+    if fresh is not None:
+        parts = [r.part for r in fresh if r.status in ("fresh", "grown")]
+        names = ", ".join(part for part in parts if not part.startswith("heads."))
+        reason = f"{task} reads weights in {names} that the run has not trained"
         why |= dict.fromkeys(FROZEN, reason)
     elif not probes:
         why["probe"] = f"the head of {task} has hidden layers"

@@ -221,7 +221,7 @@ def test_all_methods_learn_from_the_same_rows(synthetic: Path, tmp_path: Path) -
         seen.setdefault((draw, len(ids)), set()).add(tuple(ids.tolist()))
         return learn(self, method, ids, draw)
 
-    words = ("--data.tasks", "3", "--shots", "3,6", "--draws", "2", "--steps", "2")
+    words = ("--data.tasks", "3", "--shots", "3,6", "--draws", "2", "--steps", "1", "--no_test")
     with mock.patch.object(Learner, "learn", watch):
         ended = call("adapt", "--run", synthetic, *words, "--logs", tmp_path)
     assert ended.code == 0, ended.err
@@ -234,6 +234,7 @@ def test_all_methods_learn_from_the_same_rows(synthetic: Path, tmp_path: Path) -
     assert seen[0, 3] == {next(iter(seen[0, 6]))[:3]}
 
 
+@pytest.mark.slow
 def test_numbers_are_the_same_twice(synthetic: Path, tmp_path: Path) -> None:
     found = []
     for place in ("a", "b"):
@@ -245,6 +246,7 @@ def test_numbers_are_the_same_twice(synthetic: Path, tmp_path: Path) -> None:
 
 
 # -- a table ---------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_another_target_of_the_runs_own_table(tabular: Path) -> None:
     logs = tabular.parent.parent
     words = ("--data.targets", "[grade]", *QUICK, "--logs", logs, "--name", "grade")
@@ -284,6 +286,7 @@ def test_rows_of_another_file_are_read_as_the_run_read_its_own(
     assert call("predict", "--run", folder, "--out", tmp_path / "p.csv").code == 0
 
 
+@pytest.mark.slow
 def test_a_network_with_all_weights_trained_is_kept_alone(tabular: Path, tmp_path: Path) -> None:
     words = ("--data.targets", "[grade]", "--shots", "8", "--draws", "1", "--steps", "3")
     ended = call(
@@ -353,6 +356,7 @@ def test_other_mistakes_are_refused(synthetic: Path, tmp_path: Path) -> None:
     refused(call("adapt", *words, "--model.encoder.width", "8"), ["does not fit", "width"])
 
 
+@pytest.mark.slow
 def test_architectures_with_parts_of_a_task_learn_with_all_weights_alone(tmp_path: Path) -> None:
     words = "--data Synthetic --data.tasks 2 --data.rows 120 --model.encoder.width 8 --max_epochs 1"
     for sharing in ("MMoE", "Separate"):
@@ -370,6 +374,24 @@ def test_architectures_with_parts_of_a_task_learn_with_all_weights_alone(tmp_pat
         call("adapt", "--run", find_last(tmp_path / "Separate"), *adapt),
         ["nothing that task3 could start from"],
     )
+
+
+def test_words_that_the_run_did_not_know_leave_its_features_as_they_are(
+    tabular: Path, tmp_path: Path
+) -> None:
+    cities = [["Rome", "Paris", "Lima"][i % 3] for i in range(90)]
+    stress = ["high" if i % 4 else "low" for i in range(90)]
+    (tmp_path / "new.csv").write_text(
+        table(90, without=("income", "hours"), city=cities, stress=stress)
+    )
+    ended = call(
+        *("adapt", "--run", tabular, "--data", "Table", "--data.path", tmp_path / "new.csv"),
+        *("--data.targets", "[stress]", "--methods", "anil", "--shots", "4", "--draws", "1"),
+        *("--logs", tmp_path, "--name", "s"),
+    )
+    assert ended.code == 0, ended.err
+    assert "new words in: city" in ended.out
+    assert call("evaluate", "--run", find_last(tmp_path / "s")).code == 0
 
 
 @pytest.fixture(autouse=True)
