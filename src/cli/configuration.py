@@ -109,6 +109,11 @@ def merge_all(pairs: Flags, base: dict[str, Any], own: Sequence[Flag] = ()) -> C
         tree[section] = settle(write_paths(content, hints, result.notes), hints)
     tree["model"] = state_settings(tree["model"], list_settings(MultiTaskModel), set())
     tree["trainer"] = write_strategy(tree["trainer"])
+    adapters = (tree.get("finetune") or {}).get("lora")
+    if adapters is not None and not isinstance(adapters, dict):
+        raise ConfigError(
+            f"finetune.lora is '{adapters}'; it takes settings, such as {{rank: 8}}, or null"
+        )
     result.tree = tree
     return result
 

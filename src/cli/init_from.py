@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from torch import Tensor
 
@@ -74,6 +74,12 @@ class InitFrom:
         return [self.parts] if isinstance(self.parts, str) else self.parts
 
 
+class Adapters(TypedDict):
+    """The adapters of a checkpoint, as far as another run starts from them."""
+
+    alpha: float
+
+
 class Weights(TypedDict):
     """A checkpoint, as far as another run starts from it."""
 
@@ -81,6 +87,7 @@ class Weights(TypedDict):
     tasks: dict[str, dict[str, object]]
     global_step: Count
     epoch: Count
+    lora: NotRequired[Adapters]
 
 
 def read_source(path: str, checkpoint: str | None = None, task: str | None = None) -> Source:
@@ -105,9 +112,8 @@ def read_source(path: str, checkpoint: str | None = None, task: str | None = Non
         raise UserError(f"init_from {path}: checkpoint {file} is damaged: a weight is no tensor")
     settings = run.read_config() if run is not None else {}
     model = settings.get("model", {})
-    lora = (settings.get("finetune") or {}).get("lora")
-    if isinstance(lora, dict):
-        state = merge_adapters(state, float(lora.get("alpha", 1.0)))
+    if "lora" in content:
+        state = merge_adapters(state, content["lora"]["alpha"])
     return Source(
         path=path,
         state=state,

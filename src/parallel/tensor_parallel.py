@@ -60,7 +60,12 @@ def check_splits(model: ShardableModel, size: int) -> None:
             "compute it together; MLP and Transformer do under HardSharing and MTAN; or leave the "
             "setting at 1, and fsdp cuts parameters alone"
         )
-    for path, (_, pieces) in plan.items():
+    for path, (split, pieces) in plan.items():
+        if split != "units" and not isinstance(model.sharing.get_submodule(path), nn.Linear):
+            raise UserError(
+                f"{asked}: {path} has an adapter of finetune.lora, and devices do not compute such "
+                "layers together: leave the setting at 1, and fsdp cuts parameters alone"
+            )
         if pieces % size:
             raise UserError(
                 f"{asked} does not divide the {pieces} pieces of {path}: its width, or its "

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -208,10 +208,3 @@ def merge_adapters(state: Mapping[str, Tensor], alpha: float) -> dict[str, Tenso
         scale = alpha / up.shape[-1]
         merged[f"{layer}.weight"] = weight + scale * (up @ down).view_as(weight)
     return merged
-
-
-def read_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Returns the state of a checkpoint; adapters of fine-tuning are merged into the weights."""
-    state = cast(dict[str, Tensor], checkpoint["state_dict"])
-    settings = checkpoint.get("lora")
-    return state if settings is None else merge_adapters(state, float(settings["alpha"]))
