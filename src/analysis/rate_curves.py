@@ -1,4 +1,4 @@
-"""What the losses of a range test say of learning rates."""
+"""Reads learning rates from the losses of a range test."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -250,7 +250,7 @@ class MultiTaskModel(MultiTaskNetwork):
         self.evaluation_weights.put_in(self.trainer)
 
     def on_validation_end(self) -> None:
-        """Puts the weights that train back, once callbacks have saved those that count."""
+        """Puts the weights that train back, once callbacks have saved the others."""
         self.evaluation_weights.take_out(self.trainer)
 
     def on_validation_epoch_start(self) -> None:

@@ -92,7 +92,7 @@ class EvaluationWeights:
             self.take_out(trainer)
 
     def add_to(self, checkpoint: dict[str, Any], trainer: L.Trainer, names: Iterable[str]) -> None:
-        """Makes the weights of a checkpoint the ones that count, and adds those that train.
+        """Puts the weights that count into a checkpoint, and adds the training's beside them.
 
         All processes must call this.
 
