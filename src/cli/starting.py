@@ -111,6 +111,8 @@ class Start:
 def list_differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
     """Yields the settings of encoder and sharing that differ, for people."""
     for key in ("encoder", "sharing"):
+        if key not in here or key not in there:
+            continue
         ours = flatten(here.get(key), f"model.{key}")
         theirs = flatten(there.get(key), f"model.{key}")
         for name, value in ours.items():

@@ -10,6 +10,7 @@ from src.batch import InputShape
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.models.sharing import HardSharing
+from src.models.transfer.finetune import Finetune
 from src.models.transfer.source import Source
 from src.tasks import Task
 from tests.toy import Toy
@@ -25,6 +26,7 @@ def build(
     seed: int = 0,
     encoder: Any = SMALL,
     shape: InputShape = SHAPE,
+    finetune: Finetune | None = None,
     **settings: Any,
 ) -> MultiTaskModel:
     """Builds a model of some of the toy tasks, or of others."""
@@ -32,6 +34,7 @@ def build(
     model = MultiTaskModel(
         dict(chosen), shape, encoder=encoder, sharing=sharing, seed=seed, **settings
     )
+    model.finetune = finetune or model.finetune
     model.configure_model()
     return model.eval()
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from src.errors import UserError
 from src.models.encoders import MLP, ConvNet
+from src.models.feature_selection import StochasticGates
 from src.models.sharing import (
     AITM,
     CGC,
@@ -29,6 +30,8 @@ from src.models.sharing import (
     TaskAdapters,
     WeightedSharing,
 )
+from src.models.transfer.finetune import Finetune, LoRA
+from src.models.transfer.lora import merge_adapters
 from src.models.transfer.start import start_from
 from src.tasks import (
     BinaryClassification,
@@ -142,6 +145,40 @@ def test_one_encoder_moves_to_another_architecture(sharing: Any) -> None:
     if sharing is TaskAdapters:  # adapters start at nothing
         for name, outputs in predict(model).items():
             torch.testing.assert_close(outputs, predict(before)[name], rtol=1e-5, atol=1e-6)
+
+
+def test_adapters_and_gates_of_inputs_stand_around_what_is_kept() -> None:
+    before = build(NAMES)
+    source = as_source(before)
+    expected = predict(before)
+    adapted = build(NAMES, seed=1, finetune=Finetune(lora=LoRA(rank=2)))
+    assert statuses(start_from(adapted, source))["encoder"] == "kept"
+    for name, outputs in predict(adapted).items():
+        torch.testing.assert_close(outputs, expected[name], rtol=1e-5, atol=1e-6)
+
+    # adapters that have learnt are part of the weights that another run starts from
+    with torch.no_grad():
+        for name, p in adapted.named_parameters():
+            if "lora_B" in name:
+                p.fill_(0.1)
+    merged = merge_adapters(adapted.state_dict(), LoRA().alpha)
+    model = build(NAMES, seed=2)
+    start_from(model, replace(source, state=merged))
+    expected = predict(adapted)
+    for name, outputs in predict(model).items():
+        torch.testing.assert_close(outputs, expected[name], rtol=1e-4, atol=1e-5)
+
+    selecting = build(NAMES, seed=1, select=StochasticGates)
+    assert statuses(start_from(selecting, source))["encoder"] == "kept"
+    plain = build(NAMES, seed=3)
+    again = as_source(selecting)
+    assert statuses(start_from(plain, again))["encoder"] == "kept"
+    weights = [
+        each.get_submodule("encoder").state_dict()
+        for each in (selecting.sharing.get_submodule("architecture"), plain.sharing)
+    ]
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name])
 
 
 # -- parts -----------------------------------------------------------------------------------------
