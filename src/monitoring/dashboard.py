@@ -192,8 +192,12 @@ class Dashboard(Watcher):
             values["train/penalty"] = float(model.step.penalty)
         if (scaler := getattr(trainer.precision_plugin, "scaler", None)) is not None:
             values["loss_scale"] = float(scaler.get_scale())
-        for group in trainer.optimizers[0].param_groups:
+        groups = trainer.optimizers[0].param_groups
+        for group in groups:
             values[f"lr/{group.get('name', 'all')}"] = float(group["lr"])
+        # Prodigy and D-Adaptation multiply all rates by an estimate of their own
+        if "d" in groups[0]:
+            values["lr_estimate"] = float(groups[0]["d"])
         values["epoch"] = trainer.current_epoch
         self._restart(trainer.global_step)
         for logger in trainer.loggers:

@@ -51,7 +51,7 @@ class TaskPlateau(LRScheduler):
         self.threshold = threshold
         self.cooldown = cooldown
         self.min_lr = min_lr
-        # of each group: the best score, validations since then, and validations that do not count yet
+        # of each group: the best score, validations since then, validations that do not count yet
         groups = len(optimizer.param_groups)
         self.best: list[float | None] = [None] * groups
         self.waited = [0] * groups
