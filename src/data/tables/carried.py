@@ -1,4 +1,4 @@
-"""What a table takes over from the run that its model starts from.
+"""Reads a table as the run did that its model starts from.
 
 Columns are matched by name. A column that both have is read as the run read it, with the run's mean
 and spread, or with its words and the new ones behind them. So a network that knows the run's

@@ -29,7 +29,7 @@ class NamedTensor:
 
 @dataclass(frozen=True)
 class Copied:
-    """What became of the positions of a tensor that was filled from another.
+    """The names that did not match when a tensor was filled from another.
 
     Attributes:
         new: The names that the other one does not have.

@@ -1,4 +1,4 @@
-"""What became of a part of a model that starts from a trained one."""
+"""Reports on the parts of a model that starts from a trained one."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ Status = Literal["kept", "grown", "fresh", "dropped"]
 
 @dataclass(frozen=True)
 class PartReport:
-    """What became of a part.
+    """A part of a model, and where its weights come from.
 
     Attributes:
         part: Its name: encoder, sharing.<its part> or heads.<task>.
