@@ -35,7 +35,7 @@ TRAINING = (
 # settings of the data that say where a run's rows are now, or how a file of new rows is laid out;
 # all else is as in the run
 OF_FILES = {
-    *("path", "val_path", "test_path", "root", "sources", "help"),
+    *("path", "val_path", "test_path", "root", "sources", "source", "help"),
     *("id", "batch_size", "eval_batch_size", "num_workers", "on_error", "cache_gb", "download"),
     *("delimiter", "format", "names", "missing", "missing_defaults"),
 }

@@ -1,7 +1,9 @@
 """Episodes drawn from the rows of any labelled data module."""
 
+import json
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -12,6 +14,7 @@ from src.data.datamodule import MultiTaskDataModule
 from src.data.drawn_episodes import DrawnEpisodes, PooledRows, RenamedTask
 from src.data.episodic import SIDES, EpisodeRows, EpisodicData, check_sizes
 from src.data.rows import Split, standard_split
+from src.data.sources import remove_paths
 from src.errors import UserError, suggest_or_list
 from src.tasks import Classification, Task, is_labelled
 
@@ -53,6 +56,7 @@ class Episodes(EpisodicData):
         own_runs: Whether the test is on the episodes that come with the source, such as Omniglot's
             20 runs.
         split_seed: Seed of the split, and of the episodes that validate and test.
+        schema_path: A run's schema.json; the source must read its columns as that run did.
         episodes_per_batch: Episodes per step over all devices together.
         episodes_per_epoch: Training episodes of an epoch; each epoch has new ones.
         val_episodes: Episodes that validate.
@@ -75,6 +79,7 @@ class Episodes(EpisodicData):
         test_classes: float | list[str] = 0.2,
         own_runs: bool = False,
         split_seed: int = 0,
+        schema_path: str | None = None,
         episodes_per_batch: int = 8,
         episodes_per_epoch: int = 800,
         val_episodes: int = 200,
@@ -110,6 +115,7 @@ class Episodes(EpisodicData):
         self.shares = {"val": val_classes, "test": test_classes}
         self.own_runs = own_runs
         self.split_seed = split_seed
+        self.schema_path = schema_path
 
     def prepare_data(self) -> None:
         """Lets the source download what it needs."""
@@ -132,6 +138,8 @@ class Episodes(EpisodicData):
     @cached_property
     def tasks(self) -> dict[str, Task]:
         """The task of every episode: its classes are numbers, or those of the target in groups."""
+        # every command asks for the tasks first, so that other files are refused here
+        self._compare_schema()
         task = self.source.tasks[self.target]
         if self.group is not None:
             return {self.target: task}
@@ -310,3 +318,23 @@ class Episodes(EpisodicData):
 
     def check_files(self, all_there: bool = True) -> None:
         self.source.check_files(all_there)
+        self._compare_schema()
+
+    def schema(self) -> dict[str, Any] | None:
+        """Returns the source's schema, if it has one."""
+        schema = self.source.schema()
+        return None if schema is None else {"source": schema}
+
+    def _compare_schema(self) -> None:
+        """Refuses files that would be read in another way than in the run of the schema."""
+        if self.schema_path is None:
+            return
+        try:
+            saved = json.loads(Path(self.schema_path).read_text())["source"]
+        except (ValueError, KeyError):
+            raise UserError(f"{self.schema_path} is damaged: it is no schema of episodes") from None
+        if remove_paths(self.source.schema()) != remove_paths(saved):
+            raise UserError(
+                f"data.source has other rows or columns than in the run of {self.schema_path}: a "
+                "run on episodes is opened on the files that it was trained on"
+            )

@@ -115,3 +115,25 @@ def test_commands_open_a_run(tmp_path: Path) -> None:
 )
 def test_what_does_not_go_together(tmp_path: Path, words: tuple[object, ...], says: str) -> None:
     refused(call("train", *words, "--logs", tmp_path), [says])
+
+
+def test_groups_of_a_table_and_a_file_that_has_changed(tmp_path: Path) -> None:
+    rows = [f"u{user},{x * user / 9:.3f},{x}" for user in range(10) for x in range(8)]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(["user,score,x", *rows]) + "\n")
+    ended = call(
+        "train",
+        *("--data", "Episodes", "--data.source", "Table", "--data.source.path", path),
+        *("--data.source.targets", "[score, user]", "--data.group", "user", *TINY),
+        *("--data.shots", 2, "--data.queries", 4, "--model.meta", "MAML"),
+        *("--model.encoder", "Perceptron", "--logs", tmp_path, "--name", "run"),
+    )
+    assert ended.code == 0, ended.err
+    assert "episodes over groups of 'user': 6 train, 2 val, 2 test" in ended.out
+    run = only_run(tmp_path / "run")
+    before = read_json(run / "metrics.json")["test"]
+    assert call("evaluate", "--run", run, "--out", tmp_path / "out.json").code == 0
+    assert read_json(tmp_path / "out.json") == pytest.approx(before, nan_ok=True)
+
+    path.write_text("\n".join(["user,score,x", *rows[:-1]]) + "\n")
+    refused(call("evaluate", "--run", run), ["data.source has other rows or columns"])
