@@ -72,6 +72,11 @@ def change_data(data: dict[str, Any], run: Run, given: Mapping[str, str | None])
     if not any(key.partition(".")[0] == "data" for key in given):
         return
     settings.pop("schema_path", None)
+    targets = find_targets(given.get("data.targets"))
+    tasks = settings.get("tasks")
+    if targets and isinstance(tasks, dict):
+        # settings of tasks that the data no longer have
+        settings["tasks"] = {name: own for name, own in tasks.items() if name in targets} or None
     kind = find_table(data["class_path"])
     if kind is None or not run.schema.is_file():
         return
@@ -81,7 +86,6 @@ def change_data(data: dict[str, Any], run: Run, given: Mapping[str, str | None])
 
     carried = Carried.read(str(run.schema), str(run.path), kind.column_kinds)
     inputs = list(dict.fromkeys(column.source for column in carried.columns))
-    targets = find_targets(given.get("data.targets"))
     both = sorted(targets & set(inputs))
     if both:
         raise UserError(
@@ -91,8 +95,6 @@ def change_data(data: dict[str, Any], run: Run, given: Mapping[str, str | None])
     if "inputs" in inspect.signature(kind).parameters:
         settings["inputs"] = inputs
         settings["drop"] = None
-    tasks = settings.get("tasks") or {}
-    settings["tasks"] = {name: own for name, own in tasks.items() if name in targets} or None
 
 
 def find_table(path: str) -> type[Table] | None:
@@ -168,7 +170,7 @@ def refuse_other_inputs(cli: CLI, source: Source) -> None:
         parts += [f"have {', '.join(further)} besides"] if further else []
         raise UserError(
             f"the inputs are not those of run {source.path}: they {' and '.join(parts)}; adapt "
-            "reads the run's own columns: rename them in the file, or train with --init_from, "
+            "reads the run's own columns: name them in --data.inputs, or train with --init_from, "
             "which learns new ones"
         )
 
