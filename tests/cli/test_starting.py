@@ -19,7 +19,7 @@ def backbone(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("encoder", [PATH, {"class_path": PATH, "init_args": {"pool": "first"}}])
 def test_an_encoder_gets_the_weights_of_a_backbone(backbone: str, encoder: Any) -> None:
-    tree = {"init_from": {"source": backbone}, "model": {"encoder": encoder}}
+    tree: dict[str, Any] = {"init_from": {"source": backbone}, "model": {"encoder": encoder}}
     place_backbone(tree)
     settings = tree["model"]["encoder"]["init_args"]
     assert settings["name"] == backbone
@@ -47,7 +47,7 @@ def test_other_sources_leave_the_encoder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "config.yaml").write_text("{}")  # a run, whatever else lies there
     for source in (str(tmp_path), None):
-        tree = {"init_from": {"source": source}, "model": {"encoder": "MLP"}}
+        tree: dict[str, Any] = {"init_from": {"source": source}, "model": {"encoder": "MLP"}}
         place_backbone(tree)
         assert tree["model"]["encoder"] == "MLP"
 

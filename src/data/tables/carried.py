@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from src.data.tables.table import Table
 
 
-SCALE = ("mean", "std")  # of inputs that are standardised
+SCALE = ("mean", "std")  # of standardised inputs
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def reads_alike(table: Table, column: Column) -> bool:
 
 
 def extend(column: Column, series: pd.Series) -> Column:
-    """Returns a column that knows the words of further rows, behind those that it knew.
+    """Returns a column that knows the words of further rows, too, behind its own.
 
     Raises:
         BadValue: A value is none of a column of this kind.
