@@ -23,7 +23,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "fsdp x 2": tuple(optimizers.CASES),
     "fsdp 1 x 2 with tensor parallel": ("Muon", "schedule-free", "Prodigy"),
     "fsdp x 2 in folders": ("Muon", "schedule-free"),
-    "pipeline x 2": ("Muon", "schedule-free", "Prodigy", "plateau"),
+    "pipeline x 2": ("Muon", "schedule-free", "Prodigy"),
 }
 FAST = ("Muon, stacked", "schedule-free", "Prodigy", "plateau")
 REFUSED = {"fsdp": ("Prodigy",), "pipeline": ("Prodigy",)}

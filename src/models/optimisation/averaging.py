@@ -7,7 +7,7 @@ the other (Defazio et al., "The road less scheduled", NeurIPS 2024).
 import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -63,7 +63,7 @@ class EvaluationWeights:
                         f"{type(optimizer).__name__} averages weights itself: leave out "
                         f"{type(callback).__name__}"
                     )
-            cast(Any, optimizer).train()
+            switch(optimizer, "train")
 
     def put_in(self, trainer: L.Trainer) -> None:
         """Puts the weights that count in place; they stay there when a training is over."""
@@ -71,13 +71,13 @@ class EvaluationWeights:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             here = [p for p in parameters if not p.is_meta]
             self._kept = [(p, p.detach().clone()) for p in here]
-            cast(Any, optimizer).eval()
+            switch(optimizer, "eval")
 
     @torch.no_grad()
     def take_out(self, trainer: L.Trainer) -> None:
         """Puts the weights that train back."""
         for optimizer in find_with_two_sets(trainer):
-            cast(Any, optimizer).train()
+            switch(optimizer, "train")
         for p, kept in self._kept or ():
             p.copy_(kept)
         self._kept = None
@@ -110,6 +110,14 @@ class EvaluationWeights:
         checkpoint[KEY] = copy.deepcopy(own)
         with self.in_place(trainer):
             checkpoint["state_dict"] = copy.deepcopy(trainer.strategy.lightning_module_state_dict())
+
+
+def switch(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
+    """Moves the weights of an optimizer to one of their sets."""
+    getattr(optimizer, mode)()
+    # a look at the state of a parameter that rests, or is in another process, has made one
+    for p in [p for p, state in optimizer.state.items() if not state]:
+        del optimizer.state[p]
 
 
 def find_with_two_sets(trainer: L.Trainer) -> list[Optimizer]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from src.checkpoint import load_checkpoint
 from src.models import MultiTaskModel
 from src.models.encoders import MLP
-from src.models.optimisation.averaging import KEY
+from src.models.optimisation.averaging import KEY, switch
 from tests.cli.calling import call, refused
 from tests.launching import only_run, read_json
 from tests.toy import Toy
@@ -95,6 +95,15 @@ def test_validation_sees_averages_and_changes_no_bit_of_the_training() -> None:
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.detach(), looks.wanted[-1][name], rtol=1e-5, atol=1e-6)
         assert torch.equal(p, other.get_parameter(name))
+
+
+def test_a_parameter_that_rests_gets_no_state() -> None:
+    p, q = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer = extra.ScheduleFreeAdamW([p, q])
+    p.grad = torch.ones(2)
+    optimizer.step()
+    switch(optimizer, "eval")
+    assert set(optimizer.state) == {p}
 
 
 @pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
