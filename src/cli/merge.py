@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from rich.console import Console
 
 from src.cli.app import CLI
@@ -29,6 +30,7 @@ from src.files.yaml12 import dump
 from src.launch.job import name_job
 from src.models.task_notes import describe_choices
 from src.monitoring import say
+from src.parallel import DDP
 from src.run import Run
 
 NAME = "merge.json"
@@ -111,6 +113,11 @@ def open_merged(call: Call, runs: Sequence[MergedRun]) -> CLI:
         base = read_settings(run, read_trusted(call.words))
         cli = CLI(words, base=base, trainer_settings=add_trainer_settings)
     cli.datamodule.check_files(all_there=False)
+    if type(cli.acting) not in (SingleDeviceStrategy, DDP):
+        raise UserError(
+            f"--strategy {type(cli.acting).__name__}: merge takes and gives whole networks, the "
+            "same on each device: use ddp, or leave it out"
+        )
     return cli
 
 

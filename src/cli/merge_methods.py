@@ -1,9 +1,12 @@
 """The methods of ``python -m src.merge``: each from the runs to one sharing architecture."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 
 from src.analysis.merging.adamerging import (
@@ -17,12 +20,13 @@ from src.analysis.merging.dare import sum_dropped
 from src.analysis.merging.fisher import merge_by_fisher
 from src.analysis.merging.regmean import merge_by_regression
 from src.analysis.merging.soup import choose_ingredients
-from src.analysis.merging.task_arithmetic import choose_scale, sum_vectors
+from src.analysis.merging.task_arithmetic import GRID, choose_scale, sum_vectors
 from src.analysis.merging.ties import merge_vectors
 from src.analysis.merging.weights import add, check_weights, merge_weighted
 from src.cli.merge_call import Call
 from src.cli.merge_measure import EntropyOfRows, measure_fishers, measure_grams
 from src.cli.merge_runs import MergedRun
+from src.data import MultiTaskDataModule
 from src.errors import UserError, suggest_or_list
 from src.models import MultiTaskModel
 
@@ -38,15 +42,15 @@ class Merging:
         runs: The runs.
         model: The merged model, which has the heads of all.
         data: The rows of all tasks.
-        score: Returns the score on validation rows of a sharing architecture, with the heads of
-            all runs or, where numbers of runs are given, those of these runs for their tasks.
+        score: Returns the score on validation rows of a sharing architecture, given the weights of
+            the runs for heads of tasks that several of them train.
     """
 
     call: Call
     runs: Sequence[MergedRun]
     model: MultiTaskModel
-    data: Any
-    score: Callable[..., float]
+    data: MultiTaskDataModule
+    score: Callable[[State, Sequence[float]], float]
 
     @property
     def states(self) -> list[State]:
@@ -101,6 +105,18 @@ class Method:
     runs_networks: bool = False
 
 
+@contextmanager
+def show_progress(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """Shows how far a search has come, on a terminal alone; yields what moves it on by one."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        shown = bar.add_task(title, total=total)
+        yield lambda: bar.advance(shown)
+
+
 def find_method(name: str) -> Method:
     """Returns a method by its name.
 
@@ -133,17 +149,20 @@ def merge_by_weights(merging: Merging) -> Merged:
 
 def merge_by_soup(merging: Merging) -> Merged:
     """Merges by the greedy soup: the average of the runs that validation rows choose."""
+    count = len(merging.runs)
+    with show_progress("soup", 2 * count - 1) as advance:
 
-    def measure(chosen: Sequence[int]) -> float:
-        found = average([merging.states[number] for number in chosen])
-        return merging.score(found, share(chosen, len(merging.runs)))
+        def measure(chosen: Sequence[int]) -> float:
+            advance()
+            found = average([merging.states[number] for number in chosen])
+            return merging.score(found, share(chosen, count))
 
-    chosen, best = choose_ingredients(len(merging.runs), measure)
+        chosen, best = choose_ingredients(count, measure)
     names = ", ".join(merging.runs[number].path for number in chosen)
     merged = average([merging.states[number] for number in chosen])
     return Merged(
         merged,
-        share(chosen, len(merging.runs)),
+        share(chosen, count),
         f"soup of {names}, chosen on validation rows (score {best:.4f})",
         {"chosen": [merging.runs[number].path for number in chosen]},
     )
@@ -160,9 +179,13 @@ def scale_vector(merging: Merging, vector: Mapping[str, Tensor], record: Any) ->
     scale = merging.call.scale
     line = ""
     if scale is None:
-        scale, best = choose_scale(
-            lambda factor: merging.score(add(merging.start, vector, factor), merging.uniform)
-        )
+        with show_progress("scale", len(GRID)) as advance:
+
+            def measure(factor: float) -> float:
+                advance()
+                return merging.score(add(merging.start, vector, factor), merging.uniform)
+
+            scale, best = choose_scale(measure)
         line = f"scale {scale:g}, chosen on validation rows (score {best:.4f})"
     state = add(merging.start, vector, scale)
     return Merged(state, merging.uniform, line, {**record, "scale": scale})
@@ -208,7 +231,13 @@ def merge_by_adamerging(merging: Merging) -> Merged:
         merging.model, merging.data, call.rows, call.draw_seed, certain, compute_entropy
     )
     merging.score(merging.states[0], merging.uniform)  # puts the heads in their places
-    learnt = learn_coefficients(merging.states, merging.start, entropy, call.steps, call.rate)
+    with show_progress("step", call.steps) as advance:
+
+        def compute(tensors: Mapping[str, Tensor], step: int) -> Tensor:
+            advance()
+            return entropy(tensors, step)
+
+        learnt = learn_coefficients(merging.states, merging.start, compute, call.steps, call.rate)
     left_out = [name for name in tasks if name not in certain]
     means = ", ".join(f"{float(row.mean()):.3f}" for row in learnt.values)
     line = f"mean coefficients of the runs {means}; entropy {learnt.entropies[0]:.4f} at first, "

@@ -146,9 +146,41 @@ def find_owners(
         for number in owners[task]:
             head = runs[number].model.heads[task].state_dict()
             shapes.append({key: tuple(value.shape) for key, value in head.items()})
+        refuse_hidden_layers(task, [runs[number] for number in owners[task]], owners[task][0])
         if any(shape != shapes[0] for shape in shapes):
             raise UserError(
                 f"task '{task}' has heads of other shapes in {runs[owners[task][0]].path} and "
                 f"others: choose one, as --heads '{{{task}: {owners[task][0] + 1}}}'"
             )
     return owners
+
+
+def refuse_hidden_layers(task: str, runs: Sequence[MergedRun], first: int) -> None:
+    """Refuses to average heads whose hidden units began in different orders.
+
+    Args:
+        task: The task.
+        runs: The runs whose heads would be averaged.
+        first: The number of the first of them, from 0.
+
+    Raises:
+        UserError: They have hidden layers, and other starts.
+    """
+    starts = [run.origin.heads.get(task) for run in runs]
+    one = starts[0]
+    for run, other in zip(runs, starts, strict=True):
+        if len(run.model.heads[task].linears) < 2 or run is runs[0]:
+            continue
+        if not is_same(one, other):
+            raise UserError(
+                f"the heads of task '{task}' have hidden layers, and those of {runs[0].path} and "
+                f"{run.path} started from other weights, so that their average is no head: choose "
+                f"one, as --heads '{{{task}: {first + 1}}}'"
+            )
+
+
+def is_same(one: State | None, other: State | None) -> bool:
+    """Returns whether two heads have the same weights; False where one is not known."""
+    if one is None or other is None or one.keys() != other.keys():
+        return False
+    return all(tensor.equal(other[key]) for key, tensor in one.items())

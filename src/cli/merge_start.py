@@ -1,7 +1,7 @@
 """The weights that the runs to be merged started from: built once more, and compared."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,13 @@ class Origin:
         source: What the record says of the run that this one started from; None for a run that
             started from its seed.
         seed: The seed.
+        heads: {task: its head}; none where the weights are gone.
     """
 
     state: dict[str, Tensor] | None
     source: Mapping[str, Any] | None
     seed: int
+    heads: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def describe(self) -> str:
         """Returns where the weights come from, in words."""
@@ -59,8 +61,14 @@ def find_origin(run: Run, cli: CLI) -> Origin:
         source = read_json(run.record, Record).get("init_from")
         if not isinstance(source, dict) or not start_anew(cli, settings, source):
             return Origin(None, source, seed)
-    state = strip_adapters(model.sharing.state_dict())
-    return Origin({name: tensor.clone() for name, tensor in state.items()}, source, seed)
+    state = copy_state(strip_adapters(model.sharing.state_dict()))
+    heads = {name: copy_state(model.heads[name].state_dict()) for name in model.tasks}
+    return Origin(state, source, seed, heads)
+
+
+def copy_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns copies of tensors, which the weights of a run do not replace."""
+    return {name: tensor.clone() for name, tensor in state.items()}
 
 
 def start_anew(cli: CLI, settings: InitFrom, source: Mapping[str, Any]) -> bool:

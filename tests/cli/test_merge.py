@@ -369,6 +369,21 @@ def test_architectures_with_parts_of_one_task_merge_runs_of_the_same_tasks(tmp_p
     )
 
 
+@pytest.mark.slow
+def test_hidden_layers_of_heads_of_other_starts_are_not_averaged(tmp_path):
+    words = (
+        *("--data", "tests.toy.Toy", "--accelerator", "cpu", "--max_epochs", 1, "--no_test"),
+        *("--model.encoder.width", 4, "--model.encoder.depth", 1),
+    )
+    runs = [train(tmp_path, f"s{seed}", *words, "--seed", seed) for seed in (0, 1)]
+    both = ("--runs", *runs, "--method", "average", "--align", "--logs", tmp_path, "--no_test")
+    refused(call("merge", *both), ["task 'deep' have hidden layers", "--heads '{deep: 1}'"])
+    ended = call("merge", *both, "--heads", "{deep: 2}", "--name", "m")
+    assert ended.code == 0, ended
+    two, found = state_of(runs[1]), state_of(only_run(tmp_path / "m"))
+    assert found["heads.deep.2.weight"].equal(two["heads.deep.2.weight"])
+
+
 # -- runs that cannot be merged --------------------------------------------------------------------
 @pytest.mark.slow
 def test_runs_of_other_networks_or_rows_are_refused(runs, toys, folder, tmp_path):
