@@ -56,14 +56,17 @@ def summarise_drops(
     return drop, drop - half, drop + half
 
 
+def sort_importance(found: Sequence[Importance]) -> list[Importance]:
+    """Returns importances by task, in the order of tasks, then by method, the largest first."""
+    tasks = list(dict.fromkeys(one.task for one in found))
+    methods = list(dict.fromkeys(one.method for one in found))
+    return sorted(
+        found, key=lambda one: (tasks.index(one.task), methods.index(one.method), -one.drop)
+    )
+
+
 def tabulate_importance(found: Sequence[Importance]) -> "DataFrame":
     """Returns a row for each task, column and method, the most important of a task first."""
     from pandas import DataFrame
 
-    frame = DataFrame([vars(one) for one in found])
-    order = frame["task"].drop_duplicates().tolist()
-    frame["place"] = frame["task"].map(order.index)
-    frame = frame.sort_values(
-        ["place", "method", "drop"], ascending=[True, False, False], kind="stable"
-    )
-    return frame.drop(columns="place").reset_index(drop=True)
+    return DataFrame([vars(one) for one in sort_importance(found)])

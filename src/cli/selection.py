@@ -11,7 +11,12 @@ from rich.table import Table
 from torch import Tensor
 
 from src.analysis.charts.importance import draw_importance
-from src.analysis.importance import Importance, summarise_drops, tabulate_importance
+from src.analysis.importance import (
+    Importance,
+    sort_importance,
+    summarise_drops,
+    tabulate_importance,
+)
 from src.batch import Batch
 from src.checkpoint import choose_weights, group_tasks, load_checkpoint
 from src.cli.flags import Flag
@@ -135,8 +140,7 @@ class Measuring:
                     if changed is not None:
                         found += self._compare(column, method, plain, self._score(changed))
                     progress.advance(bar)
-        table = tabulate_importance(found)
-        return [Importance(**values) for values in table.to_dict("records")]
+        return sort_importance(found)
 
     def _score(self, changed: Iterator[Inputs]) -> Scores:
         """Scores changed rows, whole and on draws of them."""

@@ -121,7 +121,7 @@ def run(tmp_path_factory):
 def test_training_ends_with_a_table_and_a_configuration(run):
     folder, ended = run
     shown = pd.read_csv(folder / "selection.csv", index_col="task")
-    assert list(shown.columns) == ["age", "city", "grade", "age2"]
+    assert list(shown.columns) == ["age", "age2", "city", "grade"]
     assert ((shown > 0) & (shown < 1)).all(axis=None)
     assert "inputs by chance to be open, at the end of training" in ended.out + ended.err
     assert f"python -m src.train --config {folder / 'selected.yaml'}" in ended.out + ended.err
