@@ -130,7 +130,7 @@ class Adaptation:
         self.fits = Fits(Path(cli.config["logs"]) / FITS / self.hash())
 
     def _read_rows(self) -> None:
-        """Reads the labels of the training rows.
+        """Reads the labels of the training rows, and looks at those of validation.
 
         Raises:
             UserError: There are too few.
@@ -141,6 +141,14 @@ class Adaptation:
         names, self.groups = find_groups(self.task, targets)
         check_shots(self.name, self.call.shots, self.labelled, names, self.groups)
         self.learner.groups = self.groups
+        if self.call.method is None:
+            batch_size = self.cli.datamodule.eval_batch_size
+            judges = read_targets(self.learner.rows("val"), self.name, batch_size)
+            if not find_labelled(judges).any():
+                raise UserError(
+                    f"no validation row has a label of '{self.name}', which the method of the run "
+                    "folder is chosen by: name one with --method"
+                )
 
     def _compare(self) -> None:
         """Compares the run with the network: which methods suit, and what of the run is kept.

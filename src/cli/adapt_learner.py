@@ -1,4 +1,23 @@
-"""A task learnt from few examples, by one of several methods, and measured on other rows."""
+"""A task learnt from few examples, by one of several methods, and measured on other rows.
+
+probe       The encoder z = f(x) of the run stays as it is, in evaluation mode, and a linear head is
+            fitted to the features of the examples in float64: ridge regression for squared errors,
+            and the task's own loss with an L2 penalty for all others (logistic regression). The
+            penalty is chosen by a cross-validation on the examples, see ``models/few_shot/probe``.
+head        The encoder stays, and the head learns from a random start by the optimizer and the
+            schedule of the run, in ``--steps`` steps.
+anil        The encoder stays, and the head takes ANIL's inner loop: a few steps of plain gradient
+            descent on all examples (Raghu et al., ICLR 2020). After a run that was meta-trained
+            with MAML, ANIL or Reptile it begins at the meta-learnt head, where shapes agree, with
+            that run's steps and rate; after any other run it is 10 steps from zeros at the largest
+            rate that is safe, see ``models/few_shot/anil``.
+finetune    All weights learn from those of the run, the head from a random start, by the optimizer
+            and the schedule of the run, in ``--steps`` steps.
+scratch     The same without the run's weights: each starts from the seed alone.
+
+head, finetune and scratch of one draw have the same random head, and read batches of the run's
+size, or all examples where they are fewer.
+"""
 
 import copy
 import time

@@ -63,6 +63,9 @@ def make_record(
 ) -> dict[str, Any]:
     """Returns everything that was measured, as plain values.
 
+    Its entry 'examples' has the places of the examples among the training rows by draw, and 'ids'
+    what predictions call these rows, where they have names.
+
     Args:
         adaptation: The adaptation.
         fits: All fits.
@@ -72,9 +75,14 @@ def make_record(
     """
     call = adaptation.call
     examples = {}
+    ids = {}
+    names = adaptation.cli.datamodule.row_info("train").get("id")
     for draw in range(call.draws):
         # the examples of a smaller k are the first of these
-        examples[str(draw)] = adaptation.draw(draw, call.shots[-1]).tolist()
+        places = adaptation.draw(draw, call.shots[-1]).tolist()
+        examples[str(draw)] = places
+        if names is not None:
+            ids[str(draw)] = [names[place] for place in places]
     return {
         "source": dict(adaptation.source.record),
         "task": found.task,
@@ -89,6 +97,7 @@ def make_record(
         "seed": adaptation.learner.seed,
         "pool": pool,
         "examples": examples,
+        "ids": ids,
         "chosen": None
         if chosen is None
         else {"method": chosen, "shots": call.shots[-1], "draw": 0},
