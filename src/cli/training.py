@@ -301,6 +301,8 @@ class Training:
         if self.cli.start is not None:
             say(f"starts from {self.cli.start.source.path}")
             Console().print(self.cli.start.tabulate())
+        elif self.cli.starts and (source := self.cli.config["init_from"]["source"]) is not None:
+            say(f"the encoder starts from the model of transformers in {source}, heads are fresh")
 
     @rank_zero_only
     def show_plan(self) -> None:

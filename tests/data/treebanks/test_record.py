@@ -48,6 +48,21 @@ def count_words(frame: pd.DataFrame, column: str) -> list[int]:
     return [len(str(text).split()) for text in frame[column]]
 
 
+def test_another_run_takes_over_the_codes_of_words(run: Path, root: Path, tmp_path: Path) -> None:
+    schema = str(Run.open(run).schema)
+    # of other sentences the words would have other codes
+    other = write_treebank(tmp_path)
+    fewer = Treebank(str(other), targets=["upos"], min_count=5)
+    assert fewer.words.words != open_with(run, root).words.words
+    data = Treebank(str(other), targets=["upos"], min_count=5)
+    data.start_from(schema, "RUN")
+    assert data.words.words == open_with(run, root).words.words
+    assert data.characters.characters == open_with(run, root).characters.characters
+    cased = Treebank(str(other), targets=["upos"], lower=False)
+    with pytest.raises(UserError, match=r"--data\.lower true"):
+        cased.start_from(schema, "RUN")
+
+
 def test_the_schema_brings_back_vocabularies_and_tasks(run: Path, root: Path) -> None:
     fresh = Treebank(str(root), targets=["upos", "feats.*", "ner", "genre"], entities_train="dev")
     data = open_with(run, root)
