@@ -64,7 +64,7 @@ CASES: dict[str, tuple[Any, Any, Any, Any, int]] = {
     ),
     "ANIL": (digits, SMALL, partial(ANIL, inner_lr=0.1, inner_steps=2), partial(Adam, lr=0.01), 1),
     "Reptile": (sinusoids, PLAIN, Reptile, partial(SGD, lr=0.5), 2),
-    "Prototypes": (digits, SMALL, Prototypes, partial(Adam, lr=0.01), 1),
+    "Prototypes": (digits, SMALL, Prototypes, partial(SGD, lr=0.1), 1),
 }
 
 
