@@ -77,8 +77,8 @@ def refuse_too_short(run: Run, settings: Mapping[str, Any]) -> None:
     checkpoint = load_checkpoint(run.last, mmap=True)
     if not checkpoint.get("optimizer_states"):
         raise UserError(
-            f"run {run.path} was merged from others, and has no training to go on with: start a "
-            f"new run from it, --init_from {run.path}"
+            f"run {run.path} has no training to go on with, as a merged run has none: start a new "
+            f"run from it, --init_from {run.path}"
         )
     epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     for key, done, word in (

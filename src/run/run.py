@@ -10,6 +10,7 @@ logs/<name>/<date-time>/
     metrics.json      validation and test metrics of the best checkpoint
     progress.json     steps so far, and the scores of each validation
     ensemble.json     the members, of a folder that holds the averaged predictions of several runs
+    merge.json        the runs whose weights were merged, and how
     checkpoints/      best.ckpt (by val/score; with watch.patience_by_task the weights of several
                       epochs), last.ckpt (to resume from) and start.ckpt (the weights of a run that
                       starts from another)

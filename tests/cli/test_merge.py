@@ -158,7 +158,7 @@ def test_the_average_has_the_heads_of_all_runs_and_is_an_ordinary_run(runs, join
     assert {"income", "hours"} <= set(predictions.read_text().splitlines()[0].split(","))
     refused(
         call("train", "--resume", merged, "--max_epochs", 9),
-        ["was merged", f"--init_from {merged}"],
+        ["no training to go on with", f"--init_from {merged}"],
     )
 
 
