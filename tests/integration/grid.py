@@ -125,14 +125,17 @@ SELECTED: dict[str, tuple[Callable[..., Any], Cell]] = {
         ("sharing", "Separate", "parameters"),
     ),
     "group lasso": (
-        partial(GroupLasso, strength=0.2, warmup=1.5),
+        partial(GroupLasso, strength=0.17, warmup=1.5),
         ("balancing", "PCGrad", "features"),
     ),
     "group lasso, Separate": (
         partial(GroupLasso, per="task", strength=0.2),
         ("sharing", "Separate", "losses"),
     ),
-    "LassoNet": (partial(LassoNet, strength=4.0), ("sharing", "HardSharing", "losses")),
+    "LassoNet": (
+        partial(LassoNet, strength=1.3, hierarchy=1.0),
+        ("sharing", "HardSharing", "losses"),
+    ),
     "LassoNet, Separate": (
         partial(LassoNet, per="task", strength=4.0),
         ("sharing", "Separate", "losses"),
