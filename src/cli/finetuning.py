@@ -1,4 +1,4 @@
-"""What the command line says of fine-tuning, and the adapters that it leaves in a run folder."""
+"""Notes of a run that trains parts of a network, and the adapters that it leaves in its folder."""
 
 from math import inf
 

@@ -38,8 +38,8 @@ class Freezing:
         UserError: A setting names no part, or one that does not fit, or nothing would train.
 
     Attributes:
-        first: {name of a parameter: the first epoch in which it trains, or inf}, of those that do
-            not train from the start.
+        first: {name of a parameter: the first epoch in which it trains, inf for never}; parameters
+            that train from the start are left out.
         version: Counts how often the set of parameters that train has changed.
     """
 
