@@ -10,7 +10,11 @@ from tests.cli.calling import call
 from tests.launching import furthest, launch, only_run, train, weights
 from tests.toy import DROPOUT, KillAt
 
-WORDS = (*DROPOUT, "--max_epochs", 2, "--watch.figures_every", 0)
+# no AdamW: it makes steps of rounding where the signs of an absolute loss cancel
+WORDS = (
+    *(*DROPOUT, "--model.optimizer", "SGD", "--lr", 0.05),
+    *("--max_epochs", 2, "--watch.figures_every", 0),
+)
 
 
 @pytest.fixture(scope="module")
