@@ -59,8 +59,8 @@ class Omniglot(MultiTaskDataModule):
     validate and 3 test, by who drew them. Images are 28 x 28 pixels, ink from 0 to 1.
 
     ``Episodes`` draws from all drawings, with ``target: character``; ``keep_together: alphabet``
-    keeps whole alphabets for the test, and ``own_runs`` tests on 20 runs of 20 characters each,
-    which come with the data and are from other alphabets.
+    keeps whole alphabets for the test, and ``own_runs`` tests on the 20 runs that come with the
+    data: 20 characters each, from other alphabets.
 
     Args:
         root: Folder with images_background.zip, or with the two images_background_small zips; and
@@ -69,7 +69,7 @@ class Omniglot(MultiTaskDataModule):
         labels: joint or alphabets.
         alphabets: The alphabets to use; None for all in the files.
         rotations: Whether characters turned by 90, 180 and 270 degrees are classes of their own.
-        split_seed: Seed of which drawings validate and test.
+        split_seed: Seed of the choice of people whose drawings validate and test.
         batch_size: Rows per step over all devices together.
         eval_batch_size: Rows per evaluation step over all devices together.
         num_workers: Processes that prepare batches; 0 is fastest for data in memory.
