@@ -156,7 +156,7 @@ class MultiTaskNetwork(LeanModule):
     def shared_and_private(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Returns the parameters of several tasks, and of one, in the architecture.
 
-        They are those that train, now or in a later epoch.
+        Parameters that begin to train in a later epoch are among them.
         """
         trained = self.freezing.select_trained(self.sharing.named_parameters(), "sharing.")
         ids = {id(p) for p in trained}

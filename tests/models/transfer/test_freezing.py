@@ -26,6 +26,10 @@ from tests.models.backward.test_levels import QUIET
 from tests.models.test_matrix import SHARINGS
 from tests.toy import Toy, bare_trainer
 
+# the others are in the slow tests
+FEW = ("HardSharing", "MMoE", "TaskAdapters")
+EACH = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in SHARINGS]
+
 ENCODER = partial(MLP, width=6, depth=2, dropout=0.2)
 SLOW = partial(AdamW, lr=0.01)
 
@@ -95,7 +99,7 @@ def test_parts_train_from_exactly_their_epoch(balancer, sharing):
     assert {steps[name] for name in encoder - top} == {14}
 
 
-@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize("sharing", EACH)
 def test_a_frozen_encoder_keeps_its_bits_under_every_architecture(sharing):
     level = StaticWeights if sharing in ("Separate", "Groups") else None
     balancer = level or partial(UPGrad, level="parameters")

@@ -23,7 +23,7 @@ from src.models.transfer.lora import (
 )
 from src.tasks import Regression
 from tests.models.test_matrix import SHARINGS
-from tests.models.transfer.test_freezing import Keep, moved
+from tests.models.transfer.test_freezing import EACH, Keep, moved
 from tests.toy import Toy, bare_trainer
 
 TABLE = InputShape((5,))
@@ -113,7 +113,7 @@ def model_of(sharing, balancer=StaticWeights):
     return model
 
 
-@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize("sharing", EACH)
 def test_adapters_and_heads_train_under_each_architecture(sharing):
     model = model_of(sharing, balancer=partial(PCGrad, level="parameters"))
     plain = model_of(sharing)

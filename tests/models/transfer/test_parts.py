@@ -9,6 +9,7 @@ from src.models import MultiTaskModel
 from src.models.encoders import MLP
 from src.models.transfer.parts import list_names, select_parameters
 from tests.models.test_matrix import SHARINGS
+from tests.models.transfer.test_freezing import EACH
 from tests.toy import Toy
 
 
@@ -20,7 +21,7 @@ def build(sharing="HardSharing"):
     return model
 
 
-@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize("sharing", EACH)
 def test_encoder_and_others_are_the_architecture(sharing):
     model = build(sharing)
     everything = {name for name, _ in model.named_parameters()}
