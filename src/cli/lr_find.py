@@ -55,9 +55,21 @@ def find_rates(args: list[str]) -> None:
     """
     if any(asks_for_help(key) for key, _ in split_flags(args)):
         CLI(args, own=OWN, trains=True, starts=True)
-    search = RateSearch(args)
-    search.run()
+    try:
+        search = RateSearch(args)
+        search.run()
+    except BaseException as error:
+        # Lightning makes Ctrl-C an exit
+        if not isinstance(error, KeyboardInterrupt | SystemExit) or not is_by_hand(error):
+            raise
+        say("stopped: no rate is suggested, and nothing was written")
+        sys.exit(130)
     search.report()
+
+
+def is_by_hand(error: BaseException) -> bool:
+    """Returns whether Ctrl-C is behind the end of a process."""
+    return isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
 
 
 class RateSearch:
@@ -122,19 +134,15 @@ class RateSearch:
         }
 
     def run(self) -> None:
-        """Takes the steps; Ctrl-C leaves no file."""
+        """Takes the steps."""
         assert self.test is not None
         data = self.cli.datamodule
         data.check_files()
         say("\n".join([*data.notes(), *self.cli.model.notes()]))
         self.test.states = self.make_states()
-        try:
-            shown = sys.stderr.isatty() and self.cli.trainer.is_global_zero
-            with show_progress(self.test.most_steps, shown) as self.tick:
-                self.cli.trainer.fit(self.cli.model, data)
-        except (KeyboardInterrupt, SystemExit):
-            say("stopped: no rate is suggested, and nothing was written")
-            sys.exit(130)
+        shown = sys.stderr.isatty() and self.cli.trainer.is_global_zero
+        with show_progress(self.test.most_steps, shown) as self.tick:
+            self.cli.trainer.fit(self.cli.model, data)
 
     @rank_zero_only
     def report(self) -> None:

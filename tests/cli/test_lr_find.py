@@ -1,13 +1,16 @@
 """python -m src.lr_find: a table, a picture, and rates that train reads."""
 
+import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.cli.calling import Ended, call, refused, table, words_for_table
-from tests.launching import launch
+from tests.launching import finish, launch, start
 
 SMALL = ("--steps", 30, "--seeds", 2, "--highest", 100)
 
@@ -55,6 +58,7 @@ def test_rates_are_printed_drawn_and_applied(folder: Path) -> None:
     assert call("train", *words_for_table(folder), "--config", rates, "--fast_dev_run").code == 0
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_same_table_whatever_the_epochs(folder: Path) -> None:
     first = find(folder, "--out", folder / "1.png")
     second = find(folder, "--out", folder / "2.png", "--max_epochs", 3)
@@ -114,6 +118,23 @@ def test_a_schedule_without_scores_is_refused(folder: Path) -> None:
         call("train", *words_for_table(folder), *words),
         ["TaskPlateau waits for validation scores", "trainer.limit_val_batches is 0"],
     )
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_file(folder: Path) -> None:
+    rates = folder / "rates.yaml"
+    words = (*words_for_table(folder), "--seeds", 500, "--apply", rates)
+    process = start("src.lr_find", *words)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("score"):
+        assert process.poll() is None
+    time.sleep(15)
+    os.kill(process.pid, signal.SIGINT)
+    done = finish(process)
+    assert done.returncode == 130, done.stderr
+    assert "stopped" in done.stdout
+    assert not rates.exists()
+    assert not (folder / "logs").exists()
 
 
 def test_files_are_not_replaced(folder: Path) -> None:

@@ -25,7 +25,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "fsdp x 2 in folders": ("Muon", "schedule-free"),
     "pipeline x 2": ("Muon", "schedule-free", "Prodigy"),
 }
-FAST = ("Muon, stacked", "schedule-free", "Prodigy", "plateau")
+FAST = ("Muon, stacked", "schedule-free", "plateau")
 REFUSED = {"fsdp": ("Prodigy",), "pipeline": ("Prodigy",)}
 
 
