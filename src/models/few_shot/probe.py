@@ -29,7 +29,10 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 USUAL = 0.1  # where there are too few examples to choose
 FOLDS = 5
 MOST_STEPS = 200  # of L-BFGS
-STEPS_OF_FOLD = 50  # where the penalty alone is to be chosen
+LEAST_GAIN = 1e-15  # of a step, relative to J
+# where the penalty alone is to be chosen
+STEPS_OF_FOLD = 50
+GAIN_OF_FOLD = 1e-6
 FAR = 1e100  # in place of a loss that is infinite
 
 
@@ -93,7 +96,7 @@ def choose_penalty(
         inside, outside = scale.apply(inside), scale.apply(outside)
         # from the strongest on, each begins where the one before has ended
         for penalty in sorted(penalties, reverse=True):
-            solve(task, fitted, inside, penalty, STEPS_OF_FOLD)
+            solve(task, fitted, inside, penalty, STEPS_OF_FOLD, GAIN_OF_FOLD)
             with torch.no_grad():
                 loss, _ = sum_losses(task, fitted(outside.features), outside)
             totals[penalty] += loss.item() if isfinite(loss.item()) else inf
@@ -137,7 +140,7 @@ def minimise(task: Task, head: Head, examples: Examples, penalty: float) -> Head
     """
     fitted = make_zeros(head)
     scale = measure_scale(fitted, examples)
-    solve(task, fitted, scale.apply(examples), penalty, MOST_STEPS)
+    solve(task, fitted, scale.apply(examples), penalty)
 
     # W z' + b of scaled features is W / s z + b - W m / s of the features themselves
     linear = fitted.linears[0]
@@ -156,7 +159,14 @@ def make_zeros(head: Head) -> Head:
     return zeros
 
 
-def solve(task: Task, head: Head, scaled: Examples, penalty: float, steps: int) -> None:
+def solve(
+    task: Task,
+    head: Head,
+    scaled: Examples,
+    penalty: float,
+    steps: int = MOST_STEPS,
+    gain: float = LEAST_GAIN,
+) -> None:
     """Minimises J for scaled features in place, from where the head is.
 
     Args:
@@ -165,11 +175,12 @@ def solve(task: Task, head: Head, scaled: Examples, penalty: float, steps: int) 
         scaled: The examples.
         penalty: lambda.
         steps: The most steps of L-BFGS.
+        gain: The least gain of a step, relative to J.
     """
     if has_closed_form(task, head, scaled):
         solve_ridge(head.linears[0], scaled, penalty)
     else:
-        run_lbfgs(task, head, scaled, penalty, steps)
+        run_lbfgs(task, head, scaled, penalty, steps, gain)
 
 
 def measure_scale(head: Head, examples: Examples) -> Scale:
@@ -235,8 +246,10 @@ def solve_ridge(linear: nn.Linear, examples: Examples, penalty: float) -> None:
             linear.bias[output] = mean_y - found @ mean_z
 
 
-def run_lbfgs(task: Task, head: Head, examples: Examples, penalty: float, steps: int) -> None:
-    """Minimises J by L-BFGS, in place."""
+def run_lbfgs(
+    task: Task, head: Head, examples: Examples, penalty: float, steps: int, gain: float
+) -> None:
+    """Minimises J by L-BFGS in place, see ``solve``."""
     from scipy.optimize import minimize
 
     parameters = list(head.parameters())
@@ -253,13 +266,8 @@ def run_lbfgs(task: Task, head: Head, examples: Examples, penalty: float, steps:
 
     with torch.enable_grad():
         start = torch.cat([p.detach().flatten() for p in parameters]).cpu().numpy()
-        options = {
-            "maxiter": steps,
-            "maxfun": 2 * steps,
-            "maxcor": 20,
-            "ftol": 1e-15,
-            "gtol": 1e-10,
-        }
+        options: dict[str, float] = {"maxiter": steps, "maxfun": 2 * steps, "maxcor": 20}
+        options |= {"ftol": gain, "gtol": 1e-10}
         found = minimize(evaluate, start, jac=True, method="L-BFGS-B", options=options)
     put_values(found.x, parameters)
 
