@@ -1,4 +1,4 @@
-"""What a training has found out about its inputs: a table, and a configuration without the rest."""
+"""The end of a training that has chosen inputs: a table, and a configuration without the rest."""
 
 from typing import TYPE_CHECKING, Any
 
