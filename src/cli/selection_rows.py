@@ -21,7 +21,7 @@ SAMPLES, PERMUTATIONS = range(2)
 
 @dataclass(frozen=True)
 class Constants:
-    """What stands for a column in each row.
+    """The constants that stand for a column in each row.
 
     Attributes:
         column: The column.
@@ -108,7 +108,7 @@ def permute_column(
 
 
 def read_constants(training: Inputs, column: InputColumn) -> Constants | None:
-    """Returns what stands for a column: of training rows, means of numbers and the commonest word.
+    """Returns the constants of a column: means of the training rows, and their commonest word.
 
     A number is as the network reads it, standardised, where a missing one is 0 and has an
     indicator: the mean of both stands for it. An image has the mean image. It is None for texts
