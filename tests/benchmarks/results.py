@@ -155,13 +155,15 @@ EXPERIMENTS = {
         },
         seeds=2,
         note="Korean and Tagalog are in no training, nor is Early Aramaic, which validates. All "
-        "rows have the encoder, the optimizer, and the rows of a step and their number in common.",
+        "rows have the encoder, the optimizer and the number of images read in common.",
         root="--data.source.root",
         starts={
             "plain tasks of alphabets then nearest centroid": (
                 *("--data", "Omniglot", "--data.labels", "alphabets", "--data.alphabets"),
                 "[Balinese, Greek, Japanese_(katakana), Latin, Sanskrit]",
-                *("--model.meta", "null", "--data.batch_size", "240"),
+                # the rows of 400 steps of 240, in more and smaller steps
+                *("--model.meta", "null", "--data.batch_size", "60"),
+                *("--trainer.max_steps", "1600"),
             )
         },
     ),
