@@ -14,6 +14,7 @@ from rich.table import Table
 
 from src.analysis.charts.chart import save_chart
 from src.analysis.charts.front import draw_fronts
+from src.analysis.charts.pareto import find_front
 from src.analysis.hypervolume import Hypervolume, list_preferences, measure_hypervolume
 from src.analysis.record import NAME as STUDY
 from src.analysis.record import read_study
@@ -44,6 +45,7 @@ FRONT = (
     ),
 )
 MOST = 500  # preferences
+MARGIN = 0.1
 
 
 class Point(TypedDict):
@@ -70,10 +72,11 @@ class FrontRecord(TypedDict):
         scores: {task: what its score is}.
         front: The network at each preference.
         beside: Other runs.
-        worst: {task: the worst score of all points}, from which volumes are measured.
-        best: {task: the best score of all points}.
+        reference: {task: a tenth below the worst score of the points that no other beats}, from
+            which volumes are measured; of all points where one beats all others.
+        best: {task: the best score}.
         hypervolume: {front or beside: the volume that the points dominate}.
-        share: {front or beside: its share of the box between the worst and the best scores}.
+        share: {front or beside: its share of the box between the reference and the best scores}.
         error: {front or beside: standard error of that share}; 0 where it is exact.
     """
 
@@ -81,7 +84,7 @@ class FrontRecord(TypedDict):
     scores: dict[str, str]
     front: list[Point]
     beside: list[Point]
-    worst: dict[str, float]
+    reference: dict[str, float]
     best: dict[str, float]
     hypervolume: dict[str, float]
     share: dict[str, float]
@@ -134,7 +137,7 @@ def evaluate_front(
         out: Another file for the record.
 
     Returns:
-        The hypervolumes, as shares of the box between the worst and the best scores.
+        The hypervolumes, as shares of the box between the ends of the common front.
 
     Raises:
         UserError: The run has no front, a flag does not go with it, a run beside it is of other
@@ -246,30 +249,33 @@ def measure_point(member: Member, preference: dict[str, float]) -> Point:
 
 
 def make_record(cli: CLI, described: str, network: Measured, fixed: Measured) -> FrontRecord:
-    """Makes the record, with volumes measured from the worst score of each task."""
+    """Makes the record, with volumes measured from the worst ends of the common front."""
     tasks = cli.model.tasks
     names = list(tasks)
     every = np.concatenate([network.tabulate(names), fixed.tabulate(names)])
     every = every[np.isfinite(every).all(1)]
     if not len(every):
         raise UserError("no point of the front has a finite score of every task")
-    worst = every.min(0)
     best = every.max(0)
+    reference = every[find_front(every, (1,) * len(names))].min(0)
+    reference = np.where(reference < best, reference, every.min(0))
+    # a little below, so that the ends of the front count too
+    reference = reference - MARGIN * (best - reference)
 
     # a task whose score is the same everywhere says nothing, and would leave no volume at all
-    told = best > worst
-    box = float((best - worst)[told].prod())
+    told = best > reference
+    box = float((best - reference)[told].prod())
     volumes: dict[str, Hypervolume] = {}
     for key, measured in (("front", network), ("beside", fixed)):
         if measured.points:
             scores = measured.tabulate(names)[:, told]
-            volumes[key] = measure_hypervolume(scores, worst[told])
+            volumes[key] = measure_hypervolume(scores, reference[told])
     return FrontRecord(
         rows=described,
         scores={name: task.describe_score() for name, task in tasks.items()},
         front=network.points,
         beside=fixed.points,
-        worst=dict(zip(names, worst.tolist(), strict=True)),
+        reference=dict(zip(names, reference.tolist(), strict=True)),
         best=dict(zip(names, best.tolist(), strict=True)),
         hypervolume={key: volume.value for key, volume in volumes.items()},
         share={key: volume.value / box for key, volume in volumes.items()},
@@ -286,7 +292,7 @@ def describe_volumes(record: FrontRecord, names: Mapping[str, str]) -> str:
         count = len(record["front"] if key == "front" else record["beside"])
         words.append(f"{names[key]} {share:.3f}{estimate} with {count} points")
     return (
-        "hypervolume, as a share of the box from the worst to the best score of each task: "
+        "hypervolume, as a share of the box between the ends of the common front: "
         f"{', '.join(words)}"
     )
 

@@ -41,6 +41,14 @@ def draw_fronts(
     columns = min(len(pairs), COLUMNS)
     lines = -(-len(pairs) // columns)
     labels = [f"{clean_name(task)}, {score}" for task, score in zip(tasks, scores, strict=True)]
+
+    # runs far from the front would leave it no room
+    every = np.concatenate([*sets.values()])
+    every = every[np.isfinite(every).all(1)]
+    first_set = next(iter(sets.values()))
+    kept = find_front(every, (1,) * len(tasks))
+    near = np.concatenate([every[kept], first_set[np.isfinite(first_set).all(1)]])
+    beyond = int((every < find_view(near)[0]).any(1).sum())
     with use_style():
         figure = make_figure(3.4 * lines if columns > 1 else 3.8)
         panels = figure.subplots(lines, columns, squeeze=False).flatten()
@@ -49,7 +57,7 @@ def draw_fronts(
                 draw_set(axes, points[:, [first, second]], place, whole=len(tasks) == 2)
             axes.set(xlabel=labels[first], ylabel=labels[second])
             axes.grid(color=GRID)
-            axes.margins(0.08)
+            set_limits(axes, near[:, [first, second]])
         for axes in panels[len(pairs) :]:
             axes.set_visible(False)
         handles = [panels[0].lines[k] for k in range(len(panels[0].lines))]
@@ -58,6 +66,8 @@ def draw_fronts(
     caption = f"Scores on {rows}; more is better in both directions."
     if len(tasks) == 2:
         caption += " Steps bound what the points of each kind dominate."
+    if beyond:
+        caption += f" {beyond} points are beyond the figure."
     return Chart("front", title, finding, caption, figure)
 
 
@@ -72,3 +82,18 @@ def draw_set(axes: "Axes", points: NDArray[np.float64], place: int, whole: bool)
     )
     if whole and len(points):
         draw_front(axes, points[find_front(points, (1, 1))], (1, 1), look.color)
+
+
+def find_view(near: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the lower and upper limits (T,) of a picture that holds some points (n, T)."""
+    low = near.min(0)
+    high = near.max(0)
+    margin = 0.08 * (high - low) + 1e-9
+    return low - margin, high + margin
+
+
+def set_limits(axes: "Axes", near: NDArray[np.float64]) -> None:
+    """Limits a panel to some points (n, 2)."""
+    (left, bottom), (right, top) = find_view(near)
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)

@@ -84,8 +84,8 @@ def drop_far(means: "DataFrame") -> tuple["DataFrame", list[str]]:
     return means[near], [clean_name(row) for row in means["row"][~near]]
 
 
-def find_front(points: np.ndarray, signs: tuple[int, int]) -> np.ndarray:
-    """Returns which points (n, 2) no other point beats in both, being better in one of them."""
+def find_front(points: np.ndarray, signs: tuple[int, ...]) -> np.ndarray:
+    """Returns which points (n, T) no other point beats: as good in all, and better in one."""
     values = points * np.array(signs)
     no_worse = (values[None] >= values[:, None]).all(-1)
     better = (values[None] > values[:, None]).any(-1)
