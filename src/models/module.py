@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -111,6 +110,8 @@ class MultiTaskModel(MultiTaskNetwork):
         self.make_scheduler = scheduler
         self.grouping = grouping
         self.evaluation_weights = EvaluationWeights()
+        # of the Trainer; empty before there is one
+        self.stage = ""
 
         # what keeps a run that starts from another from forgetting
         self.retention: Retention | None = None
@@ -156,6 +157,10 @@ class MultiTaskModel(MultiTaskNetwork):
         """
         self.configure_model()
         check_network(self, micro_batches)
+
+    def setup(self, stage: str) -> None:
+        """Notes what the Trainer is about to do, before it loads a checkpoint."""
+        self.stage = stage
 
     def on_fit_start(self) -> None:
         """Prepares the step, and checks the settings against the Trainer's."""
@@ -345,5 +350,5 @@ class MultiTaskModel(MultiTaskNetwork):
         }
         if self.step_of_weights is not None:
             checkpoint["state_dict"] = choose_weights(checkpoint, self.step_of_weights)
-        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+        if self.stage == "fit":
             choose_training_weights(checkpoint)
