@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from src.errors import UserError
 
-SECTIONS = ("data", "model", "trainer", "watch", "budget")  # of a configuration
+SECTIONS = ("data", "model", "trainer", "watch", "budget", "finetune", "init_from")
 # keys of a run that the study sets itself, and the key of the study that says them
 OF_THE_STUDY = {
     "seed_everything": "seeds",

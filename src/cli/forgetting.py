@@ -105,7 +105,7 @@ def make_teacher(cli: CLI, content: Mapping[str, Any], temperature: float) -> Te
     """Returns the network of the start as a teacher of the tasks whose heads were kept whole.
 
     Raises:
-        UserError: It has none, or other features than those that the heads were trained on.
+        UserError: Its network differs from the source in more than heads, or no head was kept.
     """
     if not content["encoder"]:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The contract of penalties that keep weights near those that a run started from."""
+"""The contract of penalties that keep weights near their start."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
@@ -45,7 +45,7 @@ class Anchor(ABC):
         start: Mapping[str, Tensor],
         fisher: Mapping[str, Tensor],
     ) -> None:
-        """Notes the weights to stay near, laid out as the strategy has laid out those that train.
+        """Notes the weights to stay near, in the layout of the strategy.
 
         Args:
             model: The model, on its devices.
