@@ -9,7 +9,6 @@ from rich.table import Table
 from src.cli.app import CLI
 from src.files.atomic import write_atomically
 from src.files.yaml12 import dump, load
-from src.models.feature_selection import Selection
 from src.monitoring import say
 from src.run import Run
 
@@ -38,7 +37,8 @@ def report_selection(cli: CLI, run: Run | None) -> None:
     table, chosen = selection.at_end
     names = [column.name for column in selection.columns]
     kept = [name for name in names if any(name in own for own in chosen.values())]
-    Console().print(tabulate(selection, table, chosen), crop=False)
+    say(f"inputs by {selection.measure}, at the end of training")
+    Console().print(tabulate(table, chosen), crop=False)
     if run is None:
         return
 
@@ -58,10 +58,9 @@ def report_selection(cli: CLI, run: Run | None) -> None:
         )
 
 
-def tabulate(selection: Selection, table: "DataFrame", chosen: dict[str, list[str]]) -> Table:
+def tabulate(table: "DataFrame", chosen: dict[str, list[str]]) -> Table:
     """Returns a table of inputs (rows) and tasks, the most open first; closed ones are grey."""
-    title = f"inputs by {selection.measure}, at the end of training"
-    shown = Table("input", title=title, title_justify="left", box=None)
+    shown = Table("input", box=None)
     for task in table.index:
         shown.add_column(str(task), justify="right")
     ordered = table.max(axis=0).sort_values(ascending=False, kind="stable").index

@@ -224,7 +224,9 @@ def show(found: Sequence[Importance], model: MultiTaskModel, out: Path | None) -
         score = of_task[0].score
         title = f"{name}: fall of {task.describe_score()}, which is {score:.4f}"
         methods = list(dict.fromkeys(one.method for one in of_task))
-        table = Table("input", title=title, title_justify="left", box=None)
+        # a title of the table would be as narrow as the table
+        print(title, flush=True)
+        table = Table("input", box=None)
         for method in methods:
             table.add_column(HEADINGS[method], justify="right")
             table.add_column("95 %", justify="right")
