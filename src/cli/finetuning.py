@@ -31,9 +31,8 @@ def describe_finetuning(cli: CLI) -> list[str]:
             f"finetune: {type(model.balancer).__name__} balances gradients in the encoder, which "
             "does not train; each head follows its own loss"
         )
-    for name in model.lr_multipliers:
-        if is_frozen(model, name):
-            lines.append(f"model.lr_multipliers.{name} has no effect: {name} is frozen")
+    idle = [name for name in model.lr_multipliers if is_frozen(model, name)]
+    lines += [f"model.lr_multipliers.{name} has no effect: {name} is frozen" for name in idle]
     left_out = list_left_out(model.sharing) if model.finetune.lora is not None else []
     if left_out:
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""

@@ -1,4 +1,4 @@
-"""What a run does so as not to forget what it started from, and how far it has forgotten."""
+"""Keeps runs from forgetting what they started from, and says how far they have forgotten."""
 
 import copy
 from collections.abc import Iterator, Mapping

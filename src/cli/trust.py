@@ -3,7 +3,8 @@
 A configuration is as good as code: the parser imports what a class path names and calls it. So each
 class path of a run folder is looked at before anything is imported or called. It must be a class,
 of the kind that its key expects, from a trusted package: this project, torch, lightning,
-torchmetrics, pytorch_optimizer, and the packages of ``--trust``. Nothing in the folder itself is imported.
+torchmetrics, pytorch_optimizer, and the packages of ``--trust``. Nothing in the folder itself is
+imported.
 """
 
 import inspect

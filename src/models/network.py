@@ -137,7 +137,7 @@ class MultiTaskNetwork(LeanModule):
 
     @property
     def selection(self) -> Selection | None:
-        """What learns which inputs each task needs; None where nothing does."""
+        """The module that learns which inputs each task needs; None where there is none."""
         return self.sharing if isinstance(self.sharing, Selection) else None
 
     def parts(self) -> dict[str, nn.Module]:

@@ -21,7 +21,7 @@ class Distilling:
         Args:
             outputs: (B, ..., O).
             taught: (B, ..., O) The teacher's outputs, without NaN.
-            targets: (B, ...) or (B, ..., L) The labels, of which the shape alone is read.
+            targets: (B, ...) or (B, ..., L) The labels; their shape alone is read.
             temperature: Divides logits before they become probabilities; the losses are multiplied
                 by its square, so that gradients keep their scale.
         """

@@ -104,7 +104,7 @@ def test_a_run_with_adapters_is_opened_by_all(tmp_path: Path):
     assert any(is_adapter(name) for name, _ in model.named_parameters())
 
     # peft
-    encoder = model.eval().sharing.encoder
+    encoder = model.eval().sharing.get_submodule("encoder")
     base = MLP(model.input_shape, width=8, depth=1)
     base.load_state_dict(strip_adapters(encoder.state_dict()))
     opened = peft.PeftModel.from_pretrained(base.eval(), str(run / "adapter"))

@@ -133,7 +133,10 @@ def test_a_frozen_layer_is_left_alone():
         ({"select": partial(GroupLasso, per="task")}, "HardSharing shares it"),
         ({"select": partial(GroupLasso, per="task"), "sharing": CrossStitch}, "CrossStitch shares"),
         ({"select": partial(GroupLasso, strength={"a": 1, "b": 1})}, "strength names tasks"),
-        ({"select": partial(GroupLasso, per="both")}, "per 'both' must be shared or task"),
+        (
+            {"select": partial(GroupLasso, per="both")},  # type: ignore[arg-type]
+            "per 'both' must be shared or task",
+        ),
         ({"sharing": MMoE}, "MMoE and this encoder task 'a' would still read them"),
         ({"sharing": TaskAdapters}, "TaskAdapters and this encoder task 'a'"),
         (
