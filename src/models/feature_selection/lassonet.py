@@ -56,7 +56,7 @@ class LassoNet(FirstLayerSelection):
         architecture: Sharing,
         shape: InputShape,
         per: Literal["shared", "task"] = "shared",
-        strength: float | dict[str, float] = 0.01,
+        strength: float | dict[str, float] = 0.1,
         warmup: float = 0.0,
         hierarchy: float = 10.0,
     ) -> None:
