@@ -147,7 +147,7 @@ EXPERIMENTS = {
         "none: the two small background files are less than papers have",
         rows={
             "MAML": (),
-            "ANIL": (*META, "ANIL", *INNER, "0.1", "--model.meta.inner_steps", "3"),
+            "ANIL": (*META, "ANIL", *INNER, "1.0", "--model.meta.inner_steps", "3"),
             "Reptile": (*META, "Reptile", *INNER, "0.1", "--model.meta.inner_steps", "5"),
             "Prototypes": (*META, "Prototypes"),
             "plain tasks of alphabets then nearest centroid": UNTRAINED,
