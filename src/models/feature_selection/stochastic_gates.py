@@ -31,6 +31,8 @@ class StochasticGates(Selection):
 
     A column stays open for a task where the loss of the task, times its weight, would rise by more
     than about lambda_t without it. Of columns that tell the same, some are closed.
+    A category of many words says little before its embedding is learnt, and a gate that is shut has
+    no gradient but by noise: ``warmup`` over most of the run keeps such columns from closing early.
 
     With gates per task the network runs on T views of each row; an architecture with an encoder
     for each task runs T of them on each view. What it shows of itself is averaged over views.
