@@ -201,7 +201,10 @@ def choose_tasks(
     of_stage = {key: value for key, value in values.items() if key.startswith(f"{stage}/")}
     found = {key: of_stage[key] for key in of_stage if find_task(key, model.names) in kept}
     scores = {name: model.scores[name] for name in kept}
-    found[f"{stage}/score"] = compute_mean(scores, model.score_weights)
+    # the score of a run may be that of a new task alone
+    counts = any(model.score_weights[name] for name in kept)
+    weights = model.score_weights if counts else dict.fromkeys(kept, 1.0)
+    found[f"{stage}/score"] = compute_mean(scores, weights)
     return found
 
 
