@@ -51,7 +51,7 @@ def draw_few_shots(found: "FewShots") -> Chart:
         label_right(axes, texts, np.array(ends), looks)
     caption = (
         "Lines are means over draws of the examples, upright lines their 95 % intervals, which "
-        "describe the draw of the examples and no other test rows. All methods learn from the same draws. "
-        "Higher is better."
+        "describe the draw of the examples and no other test rows. All methods learn from the "
+        "same draws. Higher is better."
     )
     return Chart(NAME, title, ". ".join(tell_best(found)) + ".", caption, figure)
