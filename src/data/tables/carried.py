@@ -44,11 +44,14 @@ class Carried:
         source: The run, for messages.
         columns: How its input columns were read.
         tasks: {task: its description}.
+        targets: Its columns of labels, which are inputs of no run that starts from it, unless they
+            are named.
     """
 
     source: str
     columns: tuple[Column, ...]
     tasks: Mapping[str, Mapping[str, Any]]
+    targets: frozenset[str]
 
     @classmethod
     def read(
@@ -69,8 +72,19 @@ class Carried:
         names: list[str | None] = [of] if of is not None else [*list_sources(schema)] or [None]
         schemas = [read_schema(schema, kinds, name) for name in names]
         columns = tuple(from_plain(values, kinds) for values in schemas[0]["inputs"])
-        tasks = {name: each["task"] for saved in schemas for name, each in saved["tasks"].items()}
-        return cls(source, columns, tasks)
+        tasks: dict[str, Mapping[str, Any]] = {}
+        labels: set[str] = set()
+        for saved in schemas:
+            for name, record in saved["tasks"].items():
+                tasks[name] = record["task"]
+                labels.update(record["labels"]["columns"])
+        read = {column.source for column in columns}
+        return cls(source, columns, tasks, frozenset(labels - read))
+
+    def drop_targets(self, names: Collection[str]) -> dict[str, str]:
+        """Returns {column: why it is no input} of the columns that hold labels of the run."""
+        why = f"a target of {self.source}: --data.inputs reads it"
+        return {name: why for name in names if name in self.targets}
 
 
 def keep_columns(table: Table, candidates: Collection[str]) -> list[Column]:

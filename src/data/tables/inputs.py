@@ -336,6 +336,7 @@ def list_candidates(table: Table) -> list[str]:
         taken.update(columns)
     wanted = table.inputs
     if wanted is None:
+        taken.update(table.dropped)
         wanted = [str(name) for name in table.main.columns if name not in taken]
     return [name for name in wanted if name not in table.drop]
 

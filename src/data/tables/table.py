@@ -169,6 +169,8 @@ class Table(TableSettings):
 
     def read_columns(self) -> list[Column]:
         """Learns the encoder of each input column from the training rows of a new run."""
+        if self.carried is not None and self.inputs is None:
+            self.dropped |= self.carried.drop_targets(list_candidates(self))
         kept = keep_columns(self, list_candidates(self))
         read = [column.source for column in kept]
         reader, columns = read_inputs(self, read)

@@ -92,3 +92,28 @@ def test_a_value_that_the_run_cannot_read_is_named(tmp_path: Path, schema: str) 
     table = open_new(tmp_path, schema, {"size": ["small", "large"] * 10})
     with pytest.raises(UserError, match=r"row \d+: column 'size' .*RUN read it as a numeric col"):
         table.columns  # noqa: B018
+
+
+def test_a_target_of_the_run_is_no_input_unless_it_is_named(tmp_path: Path, schema: str) -> None:
+    new = {"z": [float(k * 5 % 7) for k in range(20)]}
+    table = open_new(tmp_path, schema, new, targets=["z"])
+    assert "y" not in [column.source for column in table.columns]
+    assert table.dropped["y"] == "a target of RUN: --data.inputs reads it"
+    assert "dropped y: a target of RUN: --data.inputs reads it" in table.notes()
+
+    named = open_new(tmp_path, schema, new, targets=["z"], inputs=["size", "y"])
+    assert [column.source for column in named.columns] == ["size", "y"]
+
+
+def test_columns_and_targets_of_a_run_on_several_sources(tmp_path: Path, schema: str) -> None:
+    one = json.loads(Path(schema).read_text())
+    file = tmp_path / "sources.json"
+    file.write_text(json.dumps({"sources": {"first": one, "second": one}}))
+    alone = open_new(tmp_path, schema)
+    for of in (None, "second"):
+        table = open_new(tmp_path, schema)
+        table.start_from(str(file), "RUN", of)
+        assert table.columns == alone.columns
+        assert table.tasks == alone.tasks
+    with pytest.raises(UserError, match=r"sources.third"):
+        open_new(tmp_path, schema).start_from(str(file), "RUN", "third")
