@@ -457,7 +457,7 @@ FLAGS: dict[str, tuple[str, list[str]]] = {
         "--model.weight_decay 1",
         ["'model.weight_decay'", "'model.optimizer.weight_decay'"],
     ),
-    "a setting without its section": ("--max_steps 3", ["'max_steps'", "'trainer.max_steps'"]),
+    "a setting without its section": ("--min_steps 3", ["'min_steps'", "'trainer.min_steps'"]),
     "equals nothing": ("--lr=", ["--model.optimizer.lr needs a value"]),
     "a seed in words": ("--seed true", ["seed_everything", "expected int", "'True'"]),
     "a name elsewhere": ("--name ../../etc", ["--name ../../etc", "--logs"]),

@@ -40,6 +40,7 @@ VALUES = {
     "num_nodes": "3",
     "precision": "bf16-mixed",
     "max_epochs": "7",
+    "max_steps": "9",
     "fast_dev_run": "true",
     "overfit_batches": "5",
     "batch_size": "48",

@@ -51,7 +51,7 @@ REFUSED: dict[str, tuple[tuple[object, ...], list[str]]] = {
     ),
     "a finder of learning rates": (
         ("--trainer.callbacks", "LearningRateFinder"),
-        ["LearningRateFinder", "--lr 0.001"],
+        ["LearningRateFinder", "python -m src.lr_find"],
     ),
     "a finder of batch sizes": (
         ("--trainer.callbacks", "BatchSizeFinder"),

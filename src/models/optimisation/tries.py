@@ -69,14 +69,17 @@ def try_schedule(make_scheduler: MakeSchedule, optimizer: Optimizer) -> Schedule
     """Tries the settings of a schedule; returns None where it needs more than an optimizer.
 
     Raises:
-        UserError: A schedule of ours refuses a setting.
+        UserError: The schedule refuses a setting.
     """
     try:
         return make_scheduler(optimizer)
-    except UserError:
-        raise
+    except UserError as error:
+        # torch's may ask for the length of the run, which is not known yet
+        if "total_steps" in str(error):
+            return None
+        raise UserError(f"model.scheduler: {error}") from None
     except (ValueError, TypeError):
-        # the length of the run, or settings of each group, are not known yet
+        # settings of each group are not known yet
         return None
 
 

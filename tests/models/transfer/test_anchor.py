@@ -49,12 +49,17 @@ def test_ewc(moved):
             torch.testing.assert_close(p.grad, 5.0 * fisher[name] * (p - start[name]).detach())
 
 
-def test_frozen_weights_are_left_out(moved):
+def test_frozen_weights_cost_nothing_until_they_thaw(moved):
     model, start, names = moved
     model.sharing.requires_grad_(False)
-    anchor = L2SP()
+    anchor = L2SP(strength=2.0)
     anchor.hold(model, names, start, {})
-    assert {name.partition(".")[0] for name, _, _ in anchor.held} == {"heads"}
+    now = dict(model.named_parameters())
+    squares = {n: ((now[n] - start[n]) ** 2).sum() for n in names}
+    heads = sum(square for n, square in squares.items() if n.startswith("heads."))
+    torch.testing.assert_close(anchor.penalty(), heads)
+    model.sharing.requires_grad_(True)
+    torch.testing.assert_close(anchor.penalty(), sum(squares.values()))
 
 
 @pytest.mark.parametrize("make", [L2SP, EWC])
