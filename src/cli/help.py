@@ -93,7 +93,7 @@ class Help:
         if self.trains:
             title = "classes to choose from, by name or class path"
             blocks.append(format_block(title, self.classes()))
-            sections = ["model", "data", "finetune", "budget", "watch"]
+            sections = ["model", "data", "init_from", "finetune", "budget", "watch"]
         if everything:
             sections.append("trainer")
         for section in sections:
