@@ -148,7 +148,6 @@ EXPERIMENTS = {
         rows={
             "MAML": (),
             "ANIL": (*META, "ANIL", *INNER, "1.0", "--model.meta.inner_steps", "3"),
-            "Reptile": (*META, "Reptile", *INNER, "0.1", "--model.meta.inner_steps", "5"),
             "Prototypes": (*META, "Prototypes"),
             "plain tasks of alphabets then nearest centroid": UNTRAINED,
             "random weights then nearest centroid": UNTRAINED,
