@@ -154,8 +154,8 @@ EXPERIMENTS = {
         },
         seeds=2,
         note="Korean and Tagalog are in no training, nor is Early Aramaic, which validates. All "
-        "rows have the encoder, the optimizer and the number of images read in common: 400 steps are "
-        "too few for MAML, which is worse after its third inner step than after its first.",
+        "rows have the encoder, the optimizer and the number of images read in common: 400 steps "
+        "are too few for MAML, which is worse after its third inner step than after its first.",
         root="--data.source.root",
         starts={
             "plain tasks of alphabets then nearest centroid": (
