@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
@@ -34,9 +34,6 @@ from src.models.step import TrainingStep
 from src.models.stopped import drop_gradients
 from src.models.transfer.retention import Retention
 from src.tasks import Task
-
-if TYPE_CHECKING:
-    pass
 
 # sums over all ranks are taken before anything is logged at the end of an epoch
 warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
@@ -88,8 +85,8 @@ class MultiTaskModel(MultiTaskNetwork):
         meta: Callable[[Mapping[str, Task]], Meta] | None = None,
         seed: int = 0,
     ) -> None:
-        check_settings(tasks, lr_multipliers or {}, stage_decay)
         multipliers = lr_multipliers or {}
+        check_settings(tasks, multipliers, stage_decay)
         grouping = try_settings(optimizer, scheduler, multipliers, stage_decay, tasks)
         super().__init__(
             tasks,
@@ -102,7 +99,7 @@ class MultiTaskModel(MultiTaskNetwork):
             seed,
             meta,
         )
-        self.lr_multipliers = lr_multipliers or {}
+        self.lr_multipliers = multipliers
         self.stage_decay = stage_decay
         self.scheduler_interval = scheduler_interval
         self.weights = fixed_weights(tasks, weights or {})

@@ -2,15 +2,31 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from src.errors import UserError
 
 if TYPE_CHECKING:
     from src.models.module import MultiTaskModel
+
+
+class Held(NamedTuple):
+    """A parameter that stays near its start, as this process holds it.
+
+    Attributes:
+        parameter: The parameter.
+        start: theta0, this process's shard.
+        weight: c, this process's shard; None for 1.
+        share: The part of the shard's penalty that this process counts.
+    """
+
+    parameter: nn.Parameter
+    start: Tensor
+    weight: Tensor | None
+    share: float
 
 
 class Anchor(ABC):
@@ -35,8 +51,7 @@ class Anchor(ABC):
             raise UserError(f"{name}: strength is {strength}; it must be a number of at least 0")
         self.strength = strength
         self.model: MultiTaskModel | None = None
-        # shards of this process: name, theta0, c
-        self.held: list[tuple[str, Tensor, Tensor | None]] = []
+        self.held: list[Held] = []
 
     def hold(
         self,
@@ -66,7 +81,9 @@ class Anchor(ABC):
         for name in names:
             p = parameters[name]
             weight = lay_out(fisher[name], p) if self.reads_fisher else None
-            self.held.append((name, lay_out(start[name], p), weight))
+            # a shard that several processes hold counts once
+            share = 1.0 if shards is None else 1.0 / shards.holders(p)
+            self.held.append(Held(p, lay_out(start[name], p), weight, share))
 
     def penalty(self) -> Tensor:
         """Returns the penalty, 0 before a run has begun; frozen weights stand where they stood.
@@ -78,25 +95,23 @@ class Anchor(ABC):
         if model is None:
             return torch.zeros(())
         shards = model.runner.shards
-        parameters = dict(model.named_parameters())
         terms = []
         shares = []
-        for name, start, weight in self.held:
-            p = parameters[name]
-            if not p.requires_grad:
+        for held in self.held:
+            if not held.parameter.requires_grad:
                 continue
-            own = p if shards is None else shards.local(p)
-            square = (own - start).square()
-            term = (square if weight is None else square * weight).sum().to(model.device)
-            terms.append(term)
-            shares.append(1.0 if shards is None else 1.0 / shards.holders(p))
+            own = held.parameter if shards is None else shards.local(held.parameter)
+            square = (own - held.start).square()
+            if held.weight is not None:
+                square = square * held.weight
+            terms.append(square.sum().to(model.device))
+            shares.append(held.share)
         if not terms:
             return torch.zeros((), device=model.device)
         own_value = torch.stack(terms).sum() * (self.strength / 2)
         if shards is None:
             return own_value
 
-        # a shard that several processes hold counts once
         counted = torch.stack(terms).detach() * torch.tensor(shares, device=model.device)
         whole = shards.sum_over_processes(counted.sum()) * (self.strength / 2)
         return own_value + (whole - own_value.detach())
