@@ -113,13 +113,7 @@ def make_teacher(cli: CLI, content: Mapping[str, Any], temperature: float) -> Te
             "that its first outputs are not the source's, and cannot teach: keep encoder, sharing "
             "and columns"
         )
-    model = cli.model
-    now = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.load_state_dict(content["state_dict"])
-    try:
-        return Teacher(model, content["kept"], temperature)
-    finally:
-        model.load_state_dict(now)
+    return Teacher(cli.model, content["state_dict"], content["kept"], temperature)
 
 
 def measure_at_source(cli: CLI, start: Start, anchor: EWC) -> dict[str, Tensor]:

@@ -1,10 +1,11 @@
 """An earlier network that teaches its tasks on rows which have no label for them."""
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from src.batch import PADDING, Batch
 from src.errors import UserError
@@ -22,7 +23,8 @@ class Teacher:
     runs forward once in each step.
 
     Args:
-        model: The model as it starts, on whole parameters.
+        model: The model, on whole parameters.
+        start: The state that the run started from.
         names: The tasks that it teaches.
         temperature: Divides logits before they become probabilities.
 
@@ -30,7 +32,13 @@ class Teacher:
         UserError: There is no such task, or the temperature is not above 0.
     """
 
-    def __init__(self, model: "MultiTaskModel", names: Collection[str], temperature: float) -> None:
+    def __init__(
+        self,
+        model: "MultiTaskModel",
+        start: Mapping[str, Tensor],
+        names: Collection[str],
+        temperature: float,
+    ) -> None:
         if not 0 < temperature < float("inf"):
             raise UserError(
                 f"init_from.distillation is {temperature}, a temperature: it must be above 0"
@@ -44,6 +52,9 @@ class Teacher:
         self.temperature = temperature
         self.sharing = copy.deepcopy(model.sharing).requires_grad_(False)
         self.heads = copy.deepcopy(model.heads).requires_grad_(False)
+        for room, module in (("sharing.", self.sharing), ("heads.", self.heads)):
+            own = {n.removeprefix(room): t for n, t in start.items() if n.startswith(room)}
+            module.load_state_dict(own)
 
     def prepare(self, model: "MultiTaskModel") -> None:
         """Moves to the model's device and precision, and tells the heads the temperature."""

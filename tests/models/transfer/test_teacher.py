@@ -49,7 +49,7 @@ def test_losses_are_those_of_labels_where_they_are_known_and_of_the_teacher_else
 def test_nobody_is_taught_at_rows_that_fill_up_a_batch():
     data = Toy()
     model = model_of({"class": data.tasks["class"], "number": data.tasks["number"]})
-    teacher = Teacher(model, ["number"], 1.0)
+    teacher = Teacher(model, model.state_dict(), ["number"], 1.0)
     teacher.prepare(model)
     batch = data.split("train")[torch.tensor([0, 5, PADDING])]
     batch.inputs = torch.randn(3, 6)
@@ -61,7 +61,7 @@ def test_nobody_is_taught_at_rows_that_fill_up_a_batch():
 def test_the_teacher_stays_as_the_model_moves():
     data = Toy()
     model = model_of(data.tasks)
-    teacher = Teacher(model, ["number", "labels"], 1.0)
+    teacher = Teacher(model, model.state_dict(), ["number", "labels"], 1.0)
     teacher.prepare(model)
     batch = data.split("train")[torch.arange(4)]
     batch.inputs = torch.randn(4, 6)
