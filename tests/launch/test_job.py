@@ -25,6 +25,7 @@ TORCHRUN = {
         (TORCHRUN | {"TORCHELASTIC_RUN_ID": "mine"}, "torchrun mine"),
         (TORCHRUN | {"SLURM_JOB_ID": "17"}, "slurm 17"),  # which outlives torchrun
     ],
+    ids=["none", "ranks", "torchrun", "two hosts", "named", "slurm"],  # a process id is no name
 )
 def test_name_of_a_job(environment, name) -> None:
     assert name_job(environment) == name

@@ -33,6 +33,7 @@ def test_reads_what_was_written(tmp_path: Path, name: str) -> None:
         (bytes([0, 0, 8, 3, 0, 0, 0, 2]), "ends in the middle of its header"),
         (gzip.compress(b"0" * 5000)[:-20], "cannot be read"),
     ],
+    ids=["numbers", "empty", "short", "header", "gzip"],  # packed bytes name the time of packing
 )
 def test_broken_files(tmp_path: Path, content: bytes, says: str) -> None:
     (tmp_path / "x").write_bytes(content)
