@@ -37,10 +37,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": GROUND | {"balancing", "checkpoint", "tasks"},
     "monitoring": GROUND | {"balancing", "checkpoint", "tasks"},
     "analysis": GROUND | {"launch", "run", "tasks"},
-    "export": GROUND | {"models", "run", "tasks"},
+    "deployment": GROUND | {"data", "models", "run", "tasks"},
 }
 ROOMS = {*MAY_IMPORT, "cli"}
-MAY_IMPORT["cli"] = ROOMS - {"export"}
+MAY_IMPORT["cli"] = set(ROOMS)
 VERBS = (
     *("train", "evaluate", "predict", "fork"),
     *(
@@ -54,6 +54,10 @@ VERBS = (
         "adapt",
         "lr_find",
         "select",
+        "explain",
+        "audit",
+        "export",
+        "serve",
     ),
 )
 

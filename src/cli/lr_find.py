@@ -1,16 +1,13 @@
 """Finds learning rates by range tests: the work of ``python -m src.lr_find``."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from src.analysis.rate_curves import RateCurve, Suggestion, combine_curves, read_curve
@@ -21,6 +18,7 @@ from src.cli.flags import Flag, split_flags
 from src.cli.help import asks_for_help
 from src.cli.lr_find_files import check_file, name_picture, write_picture, write_rates
 from src.cli.lr_find_table import make_rates_table
+from src.cli.progress_bar import show_progress
 from src.cli.training import name_group
 from src.errors import UserError
 from src.models import MultiTaskModel
@@ -140,8 +138,8 @@ class RateSearch:
         data.check_files()
         say("\n".join([*data.notes(), *self.cli.model.notes()]))
         self.test.states = self.make_states()
-        shown = sys.stderr.isatty() and self.cli.trainer.is_global_zero
-        with show_progress(self.test.most_steps, shown) as self.tick:
+        shown = self.cli.trainer.is_global_zero
+        with show_progress("trying rates", self.test.most_steps, shown) as self.tick:
             self.cli.trainer.fit(self.cli.model, data)
 
     @rank_zero_only
@@ -239,18 +237,3 @@ def read_configured(model: MultiTaskModel) -> dict[str, float]:
     """Returns {encoder or task: the rate that the configuration gives it}."""
     lr = float(model.make_optimizer([nn.Parameter(torch.zeros(1))]).defaults["lr"])
     return {name: lr * model.lr_multipliers.get(name, 1.0) for name in (ENCODER, *model.tasks)}
-
-
-@contextmanager
-def show_progress(total: int, shown: bool) -> Iterator[Callable[[], None]]:
-    """Shows a bar; yields what counts a step."""
-    columns = (
-        TextColumn("trying rates"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not shown, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)

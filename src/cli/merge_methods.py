@@ -1,12 +1,9 @@
 """The methods of ``python -m src.merge``: each from the runs to one sharing architecture."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 
 from src.analysis.merging.adamerging import (
@@ -26,6 +23,7 @@ from src.analysis.merging.weights import add, check_weights, merge_weighted
 from src.cli.merge_call import Call
 from src.cli.merge_measure import EntropyOfRows, measure_fishers, measure_grams
 from src.cli.merge_runs import MergedRun
+from src.cli.progress_bar import show_progress
 from src.data import MultiTaskDataModule
 from src.errors import UserError, suggest_or_list
 from src.models import MultiTaskModel
@@ -103,18 +101,6 @@ class Method:
     flags: tuple[str, ...] = ()
     needs_start: bool = False
     runs_networks: bool = False
-
-
-@contextmanager
-def show_progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Shows how far a search has come, on a terminal alone; yields what moves it on by one."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        shown = bar.add_task(title, total=total)
-        yield lambda: bar.advance(shown)
 
 
 def find_method(name: str) -> Method:

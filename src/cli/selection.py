@@ -1,14 +1,11 @@
 """The importance of a run's inputs: the work of ``python -m src.select``."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
-import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import Tensor
 
 from src.analysis.charts.importance import draw_importance
 from src.analysis.importance import (
@@ -18,15 +15,13 @@ from src.analysis.importance import (
     tabulate_importance,
 )
 from src.batch import Batch
-from src.checkpoint import choose_weights, group_tasks, load_checkpoint
 from src.cli.flags import Flag
-from src.cli.members import Member, open_members
+from src.cli.loaded_run import Inputs, LoadedRun, open_one_run
 from src.cli.output import check_output
+from src.cli.progress_bar import show_progress
 from src.cli.selection_rows import (
-    Inputs,
     draw_samples,
     find_columns,
-    load_rows,
     permute_column,
     read_constants,
 )
@@ -68,10 +63,8 @@ def select_inputs(args: list[str]) -> list[Importance]:
     Raises:
         UserError: A setting is wrong, or the run's data have no columns.
     """
-    members = open_members(args, OWN)
-    if len(members) > 1:
-        raise UserError("--run names several runs: the importance of inputs is that of one")
-    cli = members[0].cli
+    member = open_one_run(args, OWN, "src.select")
+    cli = member.cli
     config = cli.config
     split, repeats, method = config["split"], config["repeats"], config["method"]
     if split not in ("train", "val", "test"):
@@ -80,17 +73,16 @@ def select_inputs(args: list[str]) -> list[Importance]:
         raise UserError(f"--repeats is {repeats}; an interval needs at least 2")
     if method not in (*METHODS, "both"):
         raise UserError(f"--method is '{method}'; it must be permutation, constant or both")
-    if config["trainer"]["num_nodes"] > 1 or cli.trainer.num_devices > 1:
-        raise UserError("src.select works on one device: leave out --devices and --num_nodes")
     endings = [".csv", ".json", ".png", ".pdf"]
-    out = check_output(config["out"], endings, members) if config["out"] else None
+    out = check_output(config["out"], endings, [member]) if config["out"] else None
     columns = find_columns(cli.datamodule.input_shape)
 
     data = cli.datamodule
     described = data.describe(cast(Split, split))
-    rows = load_rows(data, cast(Split, split))
-    training = load_rows(data, "train") if method != "permutation" else None
-    measured = Measuring(members[0], rows, columns, repeats, config["seed_everything"])
+    run = LoadedRun(member)
+    rows = run.load_rows(cast(Split, split))
+    training = run.load_rows("train") if method != "permutation" else None
+    measured = Measuring(run, rows, columns, repeats, config["seed_everything"])
     found = measured.measure(METHODS if method == "both" else (method,), training)
     for line in data.remarks:
         remark(line)
@@ -103,7 +95,7 @@ class Measuring:
     """Scores a run on rows in which one column after the other tells nothing.
 
     Args:
-        member: The run.
+        run: The run.
         rows: The rows that are scored.
         columns: The columns.
         repeats: The number of permutations, and of draws of the rows.
@@ -111,16 +103,13 @@ class Measuring:
     """
 
     def __init__(
-        self, member: Member, rows: Batch, columns: Sequence[InputColumn], repeats: int, seed: int
+        self, run: LoadedRun, rows: Batch, columns: Sequence[InputColumn], repeats: int, seed: int
     ) -> None:
-        self.model = member.cli.model
+        self.run = run
         self.rows = rows
         self.columns = columns
         self.repeats = repeats
         self.seed = seed
-        self.batch_size = member.cli.datamodule.eval_batch_size
-        self.checkpoint = load_checkpoint(member.checkpoint)
-        self.model.on_load_checkpoint(self.checkpoint)
         self.samples = draw_samples(seed, len(rows), repeats)
 
     def measure(self, methods: Sequence[str], training: Batch | None) -> list[Importance]:
@@ -132,20 +121,18 @@ class Measuring:
         """
         plain = self._score(iter([self.rows.inputs]))
         found = []
-        with show_progress() as progress:
-            bar = progress.add_task("columns", total=len(self.columns) * len(methods))
+        with show_progress("columns", len(self.columns) * len(methods)) as advance:
             for column in self.columns:
                 for method in methods:
                     changed = self._change(column, method, training)
                     if changed is not None:
                         found += self._compare(column, method, plain, self._score(changed))
-                    progress.advance(bar)
+                    advance()
         return sort_importance(found)
 
     def _score(self, changed: Iterator[Inputs]) -> Scores:
         """Scores changed rows, whole and on draws of them."""
-        tasks = self.model.chosen_tasks
-        return Scores(self.predict, tasks, self.rows, self.samples, changed)
+        return Scores(self.run.predict, self.run.tasks, self.rows, self.samples, changed)
 
     def _change(
         self, column: InputColumn, method: str, training: Batch | None
@@ -162,52 +149,13 @@ class Measuring:
     ) -> list[Importance]:
         """Returns the importance of a column for each task."""
         found = []
-        for task in self.model.tasks:
+        for task in self.run.tasks:
             score = plain.whole[task][0]
             whole = [score - value for value in other.whole[task]]
             pairs = zip(plain.resampled[task], other.resampled[task], strict=True)
             drop, low, high = summarise_drops(whole, [a - b for a, b in pairs])
             found.append(Importance(task, column.name, method, score, drop, low, high))
         return found
-
-    def predict(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Returns {task: outputs (N, ..., O)}, each task by the weights of its own best epoch."""
-        groups = group_tasks(self.checkpoint)
-        if len(groups) < 2:
-            return self._predict_with(self.checkpoint["state_dict"], inputs)
-        outputs: dict[str, Tensor] = {}
-        for step, names in groups.items():
-            found = self._predict_with(choose_weights(self.checkpoint, step), inputs)
-            outputs |= {name: found[name] for name in names}
-        return outputs
-
-    @torch.no_grad()
-    def _predict_with(self, state: Mapping[str, Tensor], inputs: Inputs) -> dict[str, Tensor]:
-        self.model.load_state_dict(state)
-        self.model.eval()
-        batches = [self.model(part) for part in split_rows(inputs, self.batch_size)]
-        return {name: torch.cat([batch[name] for batch in batches]) for name in self.model.tasks}
-
-
-def split_rows(inputs: Inputs, size: int) -> Iterator[Inputs]:
-    """Yields inputs in batches."""
-    if isinstance(inputs, Tensor):
-        yield from inputs.split(size)
-        return
-    for parts in zip(*(values.split(size) for values in inputs.values()), strict=True):
-        yield dict(zip(inputs, parts, strict=True))
-
-
-def show_progress() -> Progress:
-    """Returns a bar on standard error, where that is a terminal."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def show(found: Sequence[Importance], model: MultiTaskModel, out: Path | None) -> None:

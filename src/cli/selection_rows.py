@@ -7,13 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.batch import Batch, InputShape
-from src.data import MultiTaskDataModule, Split
+from src.batch import InputShape
+from src.cli.loaded_run import Inputs
 from src.errors import UserError
 from src.models.feature_selection import InputColumn, list_columns
 from src.rng import make_generator
-
-Inputs = Tensor | dict[str, Tensor]
 
 # the streams of random numbers under the seed
 SAMPLES, PERMUTATIONS = range(2)
@@ -62,18 +60,6 @@ def find_columns(shape: InputShape) -> list[InputColumn]:
             f"reads {what}: there is nothing to leave out"
         )
     return columns
-
-
-def load_rows(data: MultiTaskDataModule, split: Split) -> Batch:
-    """Returns all rows of a split in memory.
-
-    Raises:
-        UserError: There are none.
-    """
-    rows = data.split(split)
-    if not len(rows):
-        raise UserError(f"the run has no {split} rows to score")
-    return rows[torch.arange(len(rows))]
 
 
 def draw_samples(seed: int, rows: int, repeats: int) -> list[np.ndarray]:

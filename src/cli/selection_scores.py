@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from src.batch import Batch
-from src.cli.selection_rows import Inputs
+from src.cli.loaded_run import Inputs
 from src.tasks import Task
 
 

@@ -117,6 +117,18 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
             UserError: The schema is damaged, or of other data.
         """
 
+    def column_words(self, split: Split, column: str) -> list[str | None]:
+        """Returns a column of the rows of a split as words, in their order; None where missing.
+
+        The column need be no input: people's groups are read so.
+
+        Raises:
+            UserError: The data have no such column.
+        """
+        raise UserError(
+            f"{type(self).__name__} has no columns to tell groups of rows by; a table has"
+        )
+
     @property
     def is_new(self) -> bool:
         """Whether the rows are others than those of the run whose schema is given."""

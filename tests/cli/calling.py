@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from src.adapt import adapt
 from src.affinity import affinity
+from src.audit import audit
 from src.cli.entrypoint import main
 from src.compare import compare
 from src.ensemble import ensemble
@@ -30,6 +31,7 @@ from src.train import train
 
 VERBS: dict[str, Any] = {
     "adapt": adapt,
+    "audit": audit,
     "train": train,
     "evaluate": evaluate,
     "predict": predict,

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from src.data.tables.columns import to_words
 from src.data.tables.targets import read_values
+from src.errors import UserError, suggest_or_list
 from src.tasks import Counts, MultilabelClassification
 from src.tasks.bounds import write_bound
 
@@ -47,6 +49,30 @@ def find_rows(table: Table, name: Split) -> dict[str, np.ndarray]:
     if name != "train" and name in table.table_files.paths:
         sections[name] = np.arange(len(table.table_files.frame(name)))
     return {role: table.keep_usable(role, rows) for role, rows in sections.items()}
+
+
+def read_words(table: Table, name: Split, column: str) -> list[str | None]:
+    """Returns a column of the rows of a split as words, in their order; None where missing.
+
+    Raises:
+        UserError: A file has no such column.
+    """
+    if name == "predict":
+        every = np.arange(len(table.table_files.frame()))
+        sections = {"train": table.keep_usable("train", every)}
+    else:
+        sections = find_rows(table, name)
+    found: list[str | None] = []
+    for role, rows in sections.items():
+        frame = table.table_files.frame(role)
+        if column not in frame.columns:
+            path = table.table_files.paths[role]
+            raise UserError(
+                f"{path}: has no column '{column}'; {suggest_or_list(column, list(frame.columns))}"
+            )
+        words = to_words(frame[column].iloc[rows])
+        found += words.astype(object).where(words.notna(), None).tolist()
+    return found
 
 
 def write_whole(numbers: np.ndarray) -> list[int | None]:

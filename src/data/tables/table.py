@@ -40,7 +40,7 @@ from src.data.tables.number_formats import Written, find_formats_of_table
 from src.data.tables.reading import read_table
 from src.data.tables.record import hash_rows, make_fingerprint, make_schema, unpack_sides
 from src.data.tables.row_weights import describe_weights, read_weights
-from src.data.tables.rows import find_rows, identify_rows, read_labels
+from src.data.tables.rows import find_rows, identify_rows, read_labels, read_words
 from src.data.tables.settings import TableSettings, check_columns
 from src.data.tables.sides import find_rows_of_sides
 from src.data.tables.tasks import TableTasks
@@ -235,6 +235,9 @@ class Table(TableSettings):
             for images in find_images(self.encode_inputs_of(role)).values():
                 rows = rows[images.usable[rows]]
         return rows
+
+    def column_words(self, split: Split, column: str) -> list[str | None]:
+        return read_words(self, split, column)
 
     def truth(self, name: Split) -> dict[str, dict[str, list[Any]]]:
         return read_labels(self, name)
