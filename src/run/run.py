@@ -9,6 +9,8 @@ logs/<name>/<date-time>/
     schema.json       how to read new rows, where the data module needs the training data for that
     metrics.json      validation and test metrics of the best checkpoint
     progress.json     steps so far, and the scores of each validation
+    calibration.json  the maps that calibrate outputs, and conformal scores; without it outputs are
+                      as the network gives them
     ensemble.json     the members, of a folder that holds the averaged predictions of several runs
     merge.json        the runs whose weights were merged, and how
     checkpoints/      best.ckpt (by val/score; with watch.patience_by_task the weights of several
@@ -58,6 +60,7 @@ class Run:
         self.record = self.path / "run.json"
         self.metrics = self.path / "metrics.json"
         self.schema = self.path / "schema.json"
+        self.calibration = self.path / "calibration.json"
         self.lock = Lock(self.path)
         self.best = self.path / "checkpoints" / "best.ckpt"
         self.last = self.path / "checkpoints" / "last.ckpt"
@@ -171,6 +174,15 @@ class Run:
         if (wrong := find_mismatch(checkpoint, Checkpoint)) is not None:
             raise UserError(f"checkpoint {path} is damaged: {wrong}")
         return checkpoint
+
+    def read_tasks(self) -> dict[str, dict[str, Any]]:
+        """Returns {task: its kind and settings, with chosen thresholds} of the weights that count.
+
+        Raises:
+            UserError: The run has no weights, or they are damaged.
+        """
+        tasks: dict[str, dict[str, Any]] = self._read(self.checkpoint()).get("tasks", {})
+        return tasks
 
     def has_lost_best(self) -> bool:
         """Returns whether last.ckpt knows of a best validation whose weights are gone."""

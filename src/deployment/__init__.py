@@ -1,0 +1,1 @@
+"""What leaves the house: exported models, servers, and the model card of a run."""
