@@ -47,7 +47,7 @@ class Tokenizer(nn.Module):
             # the gate is of the category, not of the bias that marks the column
             bias = self.columns["categorical"].bias
             tokens[-1] = table["gates"][..., None] * (tokens[-1] - bias) + bias
-        return torch.cat([self.cls.expand(len(tokens[0]), 1, -1), *tokens], 1)
+        return torch.cat([self.cls.expand(tokens[0].shape[0], 1, -1), *tokens], 1)
 
     @staticmethod
     def name_inputs(

@@ -134,6 +134,6 @@ def gate_inputs(inputs: Inputs, gates_GD: Tensor, places: tuple[list[int], list[
     codes = inputs["categorical"]
     return {
         "dense": gated,
-        "categorical": codes.repeat_interleave(len(gates_GD), 0),
-        "gates": of_categories.repeat(len(codes), 1),
+        "categorical": codes.repeat_interleave(gates_GD.shape[0], 0),
+        "gates": of_categories.repeat(codes.shape[0], 1),
     }

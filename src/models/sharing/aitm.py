@@ -161,5 +161,5 @@ def average_shares(shares: Tensor, features: Tensor) -> Tensor:
         features: (B, ..., D) Shared features, zero at padding.
     """
     shares = shares.detach().flatten(2) if shares.ndim > 2 else shares.detach().unsqueeze(-1)
-    real = features.detach().any(-1).view(len(features), 1, -1)
+    real = features.detach().any(-1).view(features.shape[0], 1, -1)
     return (shares * real).sum(-1) / real.sum(-1).clamp(min=1)

@@ -95,7 +95,7 @@ class HydraLoRA(LowRankSharing):
         self.seen = {}
         features = super().forward(inputs)
         self.latest = {}
-        rows = len(next(iter(features.values())))
+        rows = next(iter(features.values())).shape[0]
         real = find_real(inputs)
         for stage, gates in sorted(self.seen.items()):
             # nodes of all graphs in a row belong to no row of the batch

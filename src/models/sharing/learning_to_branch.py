@@ -87,10 +87,10 @@ class LearningToBranch(Sharing):
                 output = select_nodes(output, choice.argmax(1))
             state = output
 
-        z = top(cast(State, state)).unbind()
+        z = top(cast(State, state))
         if not self.training:
-            z = tuple(z[i] for i in last.argmax(1).tolist())
-        return dict(zip(self.tasks, z, strict=True))
+            z = z[last.argmax(1)]
+        return dict(zip(self.tasks, z.unbind(), strict=True))
 
     def _sample(self, choice: Tensor) -> Tensor:
         """Draws a soft sample of each row's node."""

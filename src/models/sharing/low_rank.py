@@ -69,7 +69,7 @@ class LowRankTerm(nn.Module):
 
         # gates stand beside the places of h, and each counts for the r numbers of its expert
         gates = gates.to(h.dtype)
-        gates = gates.view(len(gates), *[1] * (h.ndim - gates.ndim), *gates.shape[1:])
+        gates = gates.view(gates.shape[0], *[1] * (h.ndim - gates.ndim), *gates.shape[1:])
         mixed = (gates.unsqueeze(-1) * h.unflatten(-1, (len(self.down), -1))).flatten(-2)
         y = self.scale * F.linear(mixed, self.up.movedim(0, 1).flatten(1))
         return y if self.window is None else y.movedim(-1, 1)
@@ -277,7 +277,7 @@ def find_layers(encoder: Encoder, copies: int, kind: str) -> dict[str, nn.Module
 
 def are_copies(many: Tensor, x: Tensor, copies: int) -> bool:
     """Returns whether a tensor is copies of x in a row, up to rounding."""
-    if len(many) != copies * len(x):
+    if many.shape[0] != copies * x.shape[0]:
         return False
     return torch.allclose(many.unflatten(0, (copies, -1)), x, rtol=1e-4, atol=1e-5)
 
