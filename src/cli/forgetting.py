@@ -130,7 +130,7 @@ def measure_at_source(cli: CLI, start: Start, anchor: EWC) -> dict[str, Tensor]:
             f"{path} is a checkpoint: name its run folder"
         )
     say(f"EWC: reading the Fisher information of {path} from {anchor.rows} validation rows")
-    theirs, data = load_run(path, settings.checkpoint, task=settings.task)
+    theirs, data = load_run(path, settings.checkpoint, task=settings.task, calibrated=False)
     fisher = measure_fisher(theirs, data.split("val"), anchor.rows)
     state = {}
     for name, tensor in start.source.state.items():

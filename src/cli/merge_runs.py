@@ -81,7 +81,8 @@ def open_runs(paths: Sequence[str], words: list[str]) -> list[MergedRun]:
     """
     opened: list[MergedRun] = []
     for path in paths:
-        checkpoint, cli = open_run([*words, f"--run={path}"], (), says=not opened)
+        own = [*words, f"--run={path}", "--uncalibrated=true"]
+        checkpoint, cli = open_run(own, (), says=not opened)
         if cli.datamodule.is_new:
             raise UserError(
                 f"{cli.datamodule.files()[0]} holds new rows: runs are merged and measured on "

@@ -16,6 +16,7 @@ from src.data import MultiTaskDataModule
 from src.errors import UserError, suggest_or_list
 from src.models import MultiTaskModel
 from src.run import Run
+from src.tasks.calibration.record import read_calibration
 
 # settings of the training, which a command that opens a run cannot change
 TRAINING = (
@@ -54,6 +55,7 @@ OF_A_RUN = (
         False,
         "Take an input column that new rows lack for missing in each row.",
     ),
+    Flag("uncalibrated", bool, False, "Outputs as the network gives them, of a calibrated run."),
     TRUST,
 )
 
@@ -62,7 +64,7 @@ def open_run(args: list[str], own: Sequence[Flag], says: bool = True) -> tuple[P
     """Builds data, model and trainer as a run had them, on the devices named now.
 
     There is one device, unless told otherwise. A data file that a flag names is new rows, unless
-    its content is that of the run's.
+    its content is that of the run's. Where the run is calibrated, the model's outputs are.
 
     Args:
         args: The command line after the command.
@@ -104,7 +106,33 @@ def open_run(args: list[str], own: Sequence[Flag], says: bool = True) -> tuple[P
     cli.datamodule.new_rows = any(key in ("data.path", "data.root") for key in given)
     cli.datamodule.allow_missing = cli.config["allow_missing"]
     cli.datamodule.check_files(all_there=False)
+    if not cli.config["uncalibrated"]:
+        put_calibration(run, load_checkpoint(checkpoint, mmap=True, whole=False), cli.model)
     return checkpoint, cli
+
+
+def put_calibration(run: Run, checkpoint: Mapping[str, Any], model: MultiTaskModel) -> None:
+    """Gives a model the calibration of its run, where the run has one of these weights.
+
+    Args:
+        run: The run.
+        checkpoint: The checkpoint whose weights the model gets.
+        model: The model.
+
+    Raises:
+        Damaged: The file is.
+    """
+    calibration = read_calibration(run.calibration, model.tasks)
+    if calibration is None:
+        return
+    if calibration.fits(checkpoint):
+        model.calibrate(calibration.calibrators)
+        return
+    remark(
+        f"{run.calibration} is of other weights (step {calibration.checkpoint['step']}, not "
+        f"{checkpoint['global_step']}): outputs are not calibrated; calibrate anew with python -m "
+        f"src.audit --run {run.path} --only calibration --calibrate"
+    )
 
 
 def add_trainer_settings(cli: CLI) -> dict[str, Any]:
@@ -238,6 +266,7 @@ def load_run(
     checkpoint: Literal["best", "last"] | None = None,
     trust: Sequence[str] = (),
     task: str | None = None,
+    calibrated: bool = True,
 ) -> tuple[MultiTaskModel, MultiTaskDataModule]:
     """Opens a run from Python.
 
@@ -249,6 +278,7 @@ def load_run(
         trust: Packages whose classes the run's configuration may name, besides ours.
         task: The task whose weights the model gets, in a run with ``watch.patience_by_task``, where
             each task has the network of its own best epoch.
+        calibrated: Whether outputs are calibrated, where the run is.
 
     Raises:
         UserError: There is no run, none of its checkpoints is whole, it names classes that are not
@@ -258,6 +288,8 @@ def load_run(
     weights = load_checkpoint(run.checkpoint(checkpoint))
     words = "--accelerator cpu --trainer.logger false --trainer.enable_checkpointing false"
     cli = CLI(words.split(), read_settings(run, trust))
+    if calibrated:
+        put_calibration(run, weights, cli.model)
     cli.model.on_load_checkpoint(weights)
     step = find_step(weights, task)
     cli.model.load_state_dict(

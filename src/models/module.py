@@ -128,11 +128,11 @@ class MultiTaskModel(MultiTaskNetwork):
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns {task: outputs (B, ..., O)}: logits, or standardised numbers.
 
-        ``Task.decode`` makes them readable.
+        ``Task.decode`` makes them readable. In evaluation they are calibrated, where the run is.
         """
         self.configure_model()
         features = self.runner.features(self, inputs)
-        return self.heads.split(self.runner.outputs(self, features))
+        return self.heads.split(self.calibrate_outputs(self.runner.outputs(self, features)))
 
     def run(self, batch: Batch) -> list[Tensor]:
         """Returns the outputs of each group of heads, (B, ..., K, O), for the rows of a batch.
@@ -141,7 +141,8 @@ class MultiTaskModel(MultiTaskNetwork):
         """
         if self.meta is not None:
             return self.meta.run(self, batch)
-        return self.runner.outputs(self, self.runner.features(self, batch.inputs))
+        features = self.runner.features(self, batch.inputs)
+        return self.calibrate_outputs(self.runner.outputs(self, features))
 
     def check(self, micro_batches: int) -> None:
         """Builds the network, and checks what can be known before it trains.
@@ -342,9 +343,10 @@ class MultiTaskModel(MultiTaskNetwork):
         """
         theirs = checkpoint.get("tasks", {})
         check_same_tasks(theirs, self.tasks)
-        self.chosen_tasks = {
+        self.restored_tasks = {
             name: task.restore_choice(theirs[name]) for name, task in self.tasks.items()
         }
+        self.calibrate(self.calibration)
         if self.step_of_weights is not None:
             checkpoint["state_dict"] = choose_weights(checkpoint, self.step_of_weights)
         if self.stage == "fit":

@@ -28,6 +28,7 @@ from src.models.transfer.lora import add_adapters, check_sharing
 from src.overhead import LeanModule
 from src.runner import Runner
 from src.tasks import Task
+from src.tasks.calibration.calibrators import Calibrator
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -55,6 +56,7 @@ class MultiTaskNetwork(LeanModule):
         chosen_tasks: The tasks with the thresholds that the latest validation chose; a checkpoint
             keeps them.
         score_weights: {task: how much it counts in val/score and test/score}.
+        calibration: {task: the map of its outputs wherever nothing trains}, see ``calibrate``.
         finetune: Which parts train; it is read when the network is built.
         freezing: The parameters that do not train, or not yet.
     """
@@ -86,6 +88,9 @@ class MultiTaskNetwork(LeanModule):
         self.penalties: list[Callable[[], Tensor | None]] = []
         self.runner: Runner = Runner()
         self.chosen_tasks = dict(tasks)
+        # the tasks with the thresholds that a checkpoint holds
+        self.restored_tasks = dict(tasks)
+        self.calibration: Mapping[str, Calibrator] = {}
         self.score_weights = dict.fromkeys(tasks, 1.0)
         self.finetune = Finetune()
 
@@ -207,6 +212,34 @@ class MultiTaskNetwork(LeanModule):
             describe_score(self.tasks, self.score_weights),
             *self.freezing.describe(self),
         ]
+
+    def calibrate(self, calibration: Mapping[str, Calibrator]) -> None:
+        """Maps outputs from now on, except in training mode, and moves chosen thresholds along.
+
+        Thresholds that were set by hand stay: they speak of probabilities as they come out.
+
+        Args:
+            calibration: {task: the map of its outputs}; empty gives outputs as they are.
+        """
+        self.calibration = calibration
+        chosen = dict(self.restored_tasks)
+        for name, calibrator in calibration.items():
+            if chosen[name] is not self.tasks[name]:
+                chosen[name] = calibrator.move_thresholds(chosen[name])
+        self.chosen_tasks = chosen
+
+    def calibrate_outputs(self, grouped: list[Tensor]) -> list[Tensor]:
+        """Returns the outputs (B, ..., K, O) of groups of heads, mapped where tasks have a map."""
+        if self.training or not self.calibration:
+            return grouped
+        found = []
+        for group, outputs in zip(self.heads.groups, grouped, strict=True):
+            columns = list(outputs.unbind(-2))
+            for k, name in enumerate(group.names):
+                if name in self.calibration:
+                    columns[k] = self.calibration[name].apply(columns[k])
+            found.append(torch.stack(columns, -2))
+        return found
 
     def metrics_of(self, name: str) -> MetricCollection:
         """Returns the metrics of a task in the current evaluation."""
