@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 PADDING = -1  # the id of a row that only fills up a batch; all its labels are missing
+# the extra with the number of each row's group of people, from 0; below 0 a row is in none
+SENSITIVE = "sensitive"
 
 
 @dataclass(frozen=True)

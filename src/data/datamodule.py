@@ -3,7 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from itertools import islice
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import lightning as L
 import torch
@@ -15,6 +15,9 @@ from src.data.rows import BatchDataset, Rows, Split, standard_split
 from src.data.stream import Batches, GlobalBatches
 from src.errors import UserError
 from src.tasks import Task
+
+if TYPE_CHECKING:
+    from src.data.tables.row_reader import RowReader
 
 __all__ = ["MultiTaskDataModule", "Rows", "Split", "standard_split"]
 
@@ -127,6 +130,24 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
         """
         raise UserError(
             f"{type(self).__name__} has no columns to tell groups of rows by; a table has"
+        )
+
+    @property
+    def sensitive_groups(self) -> tuple[str, ...]:
+        """The names of the groups of people that training compares; mostly none.
+
+        Where there are some, the extra ``SENSITIVE`` of a batch has the number of each row's group.
+        """
+        return ()
+
+    def row_reader(self) -> "RowReader":
+        """Returns what reads rows that are given in memory.
+
+        Raises:
+            UserError: The data have no such rows, or none without files beside them.
+        """
+        raise UserError(
+            f"{type(self).__name__} reads no rows that are given in memory; a table does"
         )
 
     @property

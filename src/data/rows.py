@@ -91,12 +91,12 @@ class Rows(BatchDataset):
 
     def append(self, other: Self) -> Self:
         """Returns these rows and then those of another split."""
-        # only tables append, and they have no extras
         inputs = append_inputs(self.inputs, other.inputs)
         targets = {name: torch.cat([y, other.targets[name]]) for name, y in self.targets.items()}
         row_info = {key: [*these, *other.row_info[key]] for key, these in self.row_info.items()}
         weights = {name: torch.cat([w, other.weights[name]]) for name, w in self.weights.items()}
-        return type(self)(inputs, targets, row_info=row_info, weights=weights)
+        extras = {name: torch.cat([x, other.extras[name]]) for name, x in self.extras.items()}
+        return type(self)(inputs, targets, extras, row_info, weights)
 
     def __len__(self) -> int:
         if isinstance(self.inputs, dict):

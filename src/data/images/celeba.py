@@ -32,6 +32,8 @@ class CelebA(ImageTable):
         attributes: The attributes that are tasks, such as [Smiling, Young]; None for all 40.
         multilabel: Whether all attributes are one multi-label task.
         tasks: {task: settings}, as in Table.
+        sensitive: Attributes that tell groups of people, such as [Male], which model.fairness
+            compares.
         size: Height and width that images are brought to, as in ImageTable.
         augment: Changes of training images, such as Augmentation.
         on_error: What a broken image does: refuse ends the run, skip leaves its row out.
@@ -52,6 +54,7 @@ class CelebA(ImageTable):
         attributes: list[str] | None = None,
         multilabel: bool = False,
         tasks: dict[str, Any] | None = None,
+        sensitive: list[str] | None = None,
         size: int | list[int] = 64,
         augment: Augmentation | None = None,
         on_error: Literal["refuse", "skip"] = "refuse",
@@ -72,6 +75,7 @@ class CelebA(ImageTable):
             image_column=NAME,
             targets={"attributes": chosen} if multilabel else list(chosen),
             tasks=tasks,
+            sensitive=sensitive,
             size=size,
             augment=augment,
             on_error=on_error,

@@ -20,6 +20,7 @@ from src.data.tables.columns import Column
 from src.data.tables.image_column import Image, find_image_column
 from src.data.tables.leaks import find_empty_classes, find_odd_shares, find_same_files
 from src.data.tables.notes import describe_table
+from src.data.tables.sensitive import describe_groups
 from src.data.tables.settings import TEST_FRACTION
 from src.data.tables.table import Table
 from src.errors import UserError
@@ -69,6 +70,7 @@ class ImageTable(Table):
         delimiter: The mark between the columns of a text file.
         names: Names of the columns of a text file without a header.
         row_weight: Column with the weights of rows, as in Table.
+        sensitive: Columns of people's groups, which model.fairness compares, as in Table.
         id: Column that names the rows in predictions; None for that of the images.
         group: Column of groups that must stay on one side of the split.
         stratify: Columns whose values all sides of a random split have in proportion.
@@ -113,6 +115,7 @@ class ImageTable(Table):
         delimiter: str | None = None,
         names: list[str] | None = None,
         row_weight: str | None = None,
+        sensitive: list[str] | None = None,
         id: str | None = None,
         group: str | None = None,
         stratify: list[str] | None = None,
@@ -142,6 +145,7 @@ class ImageTable(Table):
             delimiter=delimiter,
             names=names,
             row_weight=row_weight,
+            sensitive=sensitive,
             id=id,
             group=group,
             stratify=stratify,
@@ -275,7 +279,7 @@ class ImageTable(Table):
         for side in ("train", "val", "test"):
             hashes[side] = cast(LazyImages, self.split(side).inputs).hash_rows()
         notes += [*self.remarks, *describe_repeats(hashes), *find_same_files(self)]
-        return [*notes, *find_odd_shares(self), *find_empty_classes(self)]
+        return [*notes, *describe_groups(self), *find_odd_shares(self), *find_empty_classes(self)]
 
 
 class ImageRows(Rows):

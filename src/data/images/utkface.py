@@ -29,6 +29,7 @@ class UTKFace(ImageTable):
     Args:
         root: Folder or .zip file with the aligned and cropped portraits.
         tasks: {task: settings}, as in Table.
+        sensitive: Labels that tell groups of people, such as [race], which model.fairness compares.
         size: Height and width that images are brought to, as in ImageTable.
         augment: Changes of training images, such as Augmentation.
         on_error: What a broken image does: refuse ends the run, skip leaves its row out.
@@ -50,6 +51,7 @@ class UTKFace(ImageTable):
         self,
         root: str,
         tasks: dict[str, Any] | None = None,
+        sensitive: list[str] | None = None,
         size: int | list[int] = 64,
         augment: Augmentation | None = None,
         on_error: Literal["refuse", "skip"] = "refuse",
@@ -71,6 +73,7 @@ class UTKFace(ImageTable):
             image_column=NAME,
             targets=["age", "gender", "race"],
             tasks={"age": "Regression", **(tasks or {})},
+            sensitive=sensitive,
             size=size,
             augment=augment,
             on_error=on_error,

@@ -50,6 +50,7 @@ class Molecules(Table):
         tasks: {task: settings}, as in Table.
         missing: Words that mean that a value is missing, besides the usual ones.
         row_weight: Column with the weights of rows, as in Table.
+        sensitive: Columns of groups, which model.fairness compares, as in Table.
         id: Column that names the rows in predictions; None for their numbers in the file.
         group: Column of groups that must stay on one side of the split.
         stratify: Columns whose values all sides of a random split have in proportion.
@@ -83,6 +84,7 @@ class Molecules(Table):
         tasks: dict[str, Any] | None = None,
         missing: list[str] | None = None,
         row_weight: str | None = None,
+        sensitive: list[str] | None = None,
         id: str | None = None,
         group: str | None = None,
         stratify: list[str] | None = None,
@@ -118,6 +120,7 @@ class Molecules(Table):
             tasks=tasks,
             missing=missing,
             row_weight=row_weight,
+            sensitive=sensitive,
             id=id,
             group=group,
             stratify=stratify,

@@ -69,6 +69,7 @@ class Adult(Table):
         fold: The fold that tests, from 0.
         tasks: {task: settings}, as in Table.
         inputs: Columns to learn from; None for all that do not leak.
+        sensitive: Columns of people's groups, such as [sex], which model.fairness compares.
         schema_path: A run's schema.json.
         batch_size: Rows per step over all devices together.
         eval_batch_size: Rows per evaluation step over all devices.
@@ -86,6 +87,7 @@ class Adult(Table):
         fold: int = 0,
         tasks: dict[str, Any] | None = None,
         inputs: list[str] | None = None,
+        sensitive: list[str] | None = None,
         schema_path: str | None = None,
         batch_size: int = 256,
         eval_batch_size: int = 4096,
@@ -102,6 +104,7 @@ class Adult(Table):
             targets={name: name for name in ("income", "never-married", "college", "hours")},
             tasks=tasks,
             inputs=inputs,
+            sensitive=sensitive,
             drop=LEAKING,
             # nearly all amounts are 0, and the others are about a hundred different ones
             categorical=["capital-gain", "capital-loss"],

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from src.data.kinds import task_from_plain
 from src.data.rows import Inputs, LazyValues
 from src.data.tables.columns import Categorical, Column, Numeric, name_kind, to_plain
 from src.data.tables.labels import Labels
+from src.data.tables.sensitive import SensitiveRecord
 from src.files.typed import Count, Damaged, Such, find_mismatch, read_json
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ class Schema(TypedDict):
         str, Such("a t, v or e for each row", lambda sides: set(sides) <= set(LETTERS.values()))
     ]
     hashes: str
+    sensitive: NotRequired[SensitiveRecord]
     seal: str
 
 
@@ -164,16 +166,17 @@ def make_schema(table: Table) -> dict[str, Any]:
     tasks = {}
     for name, labels in table.labels.items():
         tasks[name] = {"labels": labels.to_plain(), "task": table.tasks[name].describe()}
-    return add_seal(
-        {
-            "inputs": [to_plain(column) for column in table.columns],
-            "tasks": tasks,
-            "dropped": table.dropped,
-            "files": table.table_files.records,
-            "sides": pack_sides(table.rows),
-            "hashes": pack_hashes(hash_rows(table.encode_inputs_of("train"))),
-        }
-    )
+    schema = {
+        "inputs": [to_plain(column) for column in table.columns],
+        "tasks": tasks,
+        "dropped": table.dropped,
+        "files": table.table_files.records,
+        "sides": pack_sides(table.rows),
+        "hashes": pack_hashes(hash_rows(table.encode_inputs_of("train"))),
+    }
+    if table.groups_of_rows is not None:
+        schema["sensitive"] = table.groups_of_rows.to_record()
+    return add_seal(schema)
 
 
 def make_fingerprint(table: Table) -> dict[str, Any]:

@@ -70,6 +70,8 @@ class TableSettings(MultiTaskDataModule):
         names: Names of the columns of a text file without a header.
         row_weight: Column with the weights of rows, numbers from 0, in the losses and metrics of
             all tasks; one task has its own with tasks.<task>.row_weight. It is no input.
+        sensitive: Columns of people's groups, such as sex, which model.fairness compares; each
+            combination of their words is a group. They stay inputs unless drop names them.
         id: Column that names the rows in predictions.
         group: Column of groups that must stay on one side of the split.
         stratify: Columns whose values all sides of a random split have in proportion.
@@ -124,6 +126,7 @@ class TableSettings(MultiTaskDataModule):
         delimiter: str | None = None,
         names: list[str] | None = None,
         row_weight: str | None = None,
+        sensitive: list[str] | None = None,
         id: str | None = None,
         group: str | None = None,
         stratify: list[str] | None = None,
@@ -168,6 +171,7 @@ class TableSettings(MultiTaskDataModule):
         self.skips_images = on_error == "skip"
 
         self.row_weight = row_weight
+        self.sensitive = list(dict.fromkeys(sensitive or []))
 
         # how rows are split
         self.id = id
@@ -285,6 +289,7 @@ def check_columns(table: Table, frame: pd.DataFrame) -> None:
         "categorical": table.categorical,
         "text": table.text,
         "images": table.images,
+        "sensitive": table.sensitive,
         "id": [table.id] if table.id else [],
         "group": [table.group] if table.group else [],
         "stratify": table.stratify,

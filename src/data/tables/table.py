@@ -39,8 +39,10 @@ from src.data.tables.notes import describe_new_rows, describe_table
 from src.data.tables.number_formats import Written, find_formats_of_table
 from src.data.tables.reading import read_table
 from src.data.tables.record import hash_rows, make_fingerprint, make_schema, unpack_sides
+from src.data.tables.row_reader import RowReader
 from src.data.tables.row_weights import describe_weights, read_weights
 from src.data.tables.rows import find_rows, identify_rows, read_labels, read_words
+from src.data.tables.sensitive import SensitiveGroups, describe_groups, find_groups, read_groups
 from src.data.tables.settings import TableSettings, check_columns
 from src.data.tables.sides import find_rows_of_sides
 from src.data.tables.tasks import TableTasks
@@ -198,6 +200,10 @@ class Table(TableSettings):
             self.remarks += remarks
         return self._inputs[role]
 
+    def row_reader(self) -> RowReader:
+        known = [] if self.saved is None else self.saved["files"]["train"]["columns"]
+        return RowReader(self.columns, known, self.layout, self.allow_missing)
+
     # -- splits ------------------------------------------------------------------------------------
     def split(self, name: Split) -> Rows:
         """Returns a split; prediction takes every row of ``path``.
@@ -223,11 +229,13 @@ class Table(TableSettings):
         inputs = take_rows(self.encode_inputs_of(role), where)
         targets = {}
         weights = {}
+        extras = {}
         if labelled:
             targets = {name: self.encode_targets_of(role, name)[where] for name in self.tasks}
             weights = read_weights(self, role, rows)
+            extras = read_groups(self, role, rows)
         kind = RowsWithImages if self.images else Rows
-        return kind(inputs, targets, None, identify_rows(self, role, rows), weights)
+        return kind(inputs, targets, extras, identify_rows(self, role, rows), weights)
 
     def keep_usable(self, role: str, rows: np.ndarray) -> np.ndarray:
         """Returns the rows (N,) of a file without the ones whose image is broken."""
@@ -235,6 +243,16 @@ class Table(TableSettings):
             for images in find_images(self.encode_inputs_of(role)).values():
                 rows = rows[images.usable[rows]]
         return rows
+
+    @cached_property
+    def groups_of_rows(self) -> SensitiveGroups | None:
+        """The groups of people that ``sensitive`` tells apart; None where it names no column."""
+        return find_groups(self)
+
+    @property
+    def sensitive_groups(self) -> tuple[str, ...]:
+        groups = self.groups_of_rows
+        return () if groups is None else groups.names
 
     def column_words(self, split: Split, column: str) -> list[str | None]:
         return read_words(self, split, column)
@@ -275,6 +293,7 @@ class Table(TableSettings):
         counts = notes.pop()
         dependence = describe_dependence(self.tasks, self.split("train").targets)
         further = [*reader.notes, *dependence, *describe_weights(self), *self.column_notes]
+        further += describe_groups(self)
         if self.carried is not None:
             further.append(describe_carried(self.carried, self.columns))
         if self.skips_images:
