@@ -2,18 +2,39 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Annotated, Any, NotRequired, TypedDict, cast
 
 from src.errors import UserError
 from src.files.atomic import write_atomically
-from src.files.typed import Count, Damaged, read_json, to_json
+from src.files.typed import Count, Damaged, Such, read_json, to_json
 from src.tasks.calibration.calibrators import Calibrator, restore_calibrator
+from src.tasks.calibration.conformal import ByMethod, Conformal, Method, Scores, list_methods
 from src.tasks.task import Task
 
 WAY_OUT = "remove it for outputs as the network gives them, or calibrate anew"
+
+
+def is_sorted(values: Any) -> bool:
+    """Returns whether a list of numbers rises."""
+    return all(a <= b for a, b in pairwise(values))
+
+
+class ScoresEntry(TypedDict):
+    """Conformity scores of one label or output, see :class:`Scores`."""
+
+    rows: Count
+    values: Annotated[list[float], Such("in rising order", is_sorted)]
+
+
+class ConformalEntry(TypedDict):
+    """The conformity scores of a task: {method: one entry for each label or output}."""
+
+    scores: dict[str, list[ScoresEntry]]
+    groups: dict[str, dict[str, list[ScoresEntry]]]
 
 
 class TaskEntry(TypedDict):
@@ -21,11 +42,13 @@ class TaskEntry(TypedDict):
 
     Attributes:
         rows: The labelled rows that it was fitted on.
-        calibrator: What :meth:`Calibrator.describe` says; None where there is no map.
+        calibrator: What :meth:`Calibrator.describe` says; null where there is no map.
+        conformal: The conformity scores; null where there are none.
     """
 
     rows: Count
     calibrator: NotRequired[dict[str, Any] | None]
+    conformal: NotRequired[ConformalEntry | None]
 
 
 class CheckpointMark(TypedDict):
@@ -46,6 +69,7 @@ class CalibrationFile(TypedDict):
     """The content of calibration.json."""
 
     checkpoint: CheckpointMark
+    groups: NotRequired[list[str]]
     tasks: dict[str, TaskEntry]
 
 
@@ -55,13 +79,17 @@ class Calibration:
 
     Attributes:
         checkpoint: The weights that it belongs to.
+        rows: {task: the labelled validation rows that it was fitted on}.
         calibrators: {task: its map}; a task that has none keeps its outputs.
-        rows: {task: the labelled rows that it was fitted on}.
+        conformal: {task: its conformity scores}, of calibrated outputs.
+        groups: The columns by which conformity scores are compared; empty for all rows together.
     """
 
     checkpoint: CheckpointMark
-    calibrators: Mapping[str, Calibrator]
     rows: Mapping[str, int]
+    calibrators: Mapping[str, Calibrator]
+    conformal: Mapping[str, Conformal] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
 
     def fits(self, checkpoint: Mapping[str, Any]) -> bool:
         """Returns whether it was fitted on the weights of this checkpoint."""
@@ -101,18 +129,22 @@ def read_calibration(path: Path, tasks: Mapping[str, Task]) -> Calibration | Non
         return None
     content = cast(CalibrationFile, read_json(path, CalibrationFile, WAY_OUT))
     calibrators: dict[str, Calibrator] = {}
+    conformal: dict[str, Conformal] = {}
     for name, entry in content["tasks"].items():
         if name not in tasks:
             raise Damaged(path, f"tasks.{name} is no task of the run", WAY_OUT)
         described = entry.get("calibrator")
-        if described is None:
-            continue
+        scores = entry.get("conformal")
         try:
-            calibrators[name] = restore_calibrator(described, tasks[name])
+            if described is not None:
+                calibrators[name] = restore_calibrator(described, tasks[name])
+            if scores is not None:
+                conformal[name] = restore_conformal(scores, tasks[name])
         except UserError as error:
-            raise Damaged(path, f"tasks.{name}.calibrator: {error}", WAY_OUT) from None
+            raise Damaged(path, f"tasks.{name}: {error}", WAY_OUT) from None
     rows = {name: entry["rows"] for name, entry in content["tasks"].items()}
-    return Calibration(content["checkpoint"], calibrators, rows)
+    columns = tuple(content.get("groups", ()))
+    return Calibration(content["checkpoint"], rows, calibrators, conformal, columns)
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
@@ -120,7 +152,66 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     tasks: dict[str, TaskEntry] = {}
     for name, rows in calibration.rows.items():
         calibrator = calibration.calibrators.get(name)
-        described = None if calibrator is None else calibrator.describe()
-        tasks[name] = {"rows": rows, "calibrator": described}
-    content = {"checkpoint": calibration.checkpoint, "tasks": tasks}
+        scores = calibration.conformal.get(name)
+        tasks[name] = {
+            "rows": rows,
+            "calibrator": None if calibrator is None else calibrator.describe(),
+            "conformal": None if scores is None else describe_conformal(scores),
+        }
+    content = {
+        "checkpoint": calibration.checkpoint,
+        "groups": list(calibration.groups),
+        "tasks": tasks,
+    }
     write_atomically(path, lambda file: file.write(to_json(content)))
+
+
+# -- conformity scores -----------------------------------------------------------------------------
+def describe_conformal(conformal: Conformal) -> ConformalEntry:
+    """Returns conformity scores as plain values."""
+    groups = {group: describe_scores(scores) for group, scores in conformal.groups.items()}
+    return {"scores": describe_scores(conformal.scores), "groups": groups}
+
+
+def describe_scores(scores: ByMethod) -> dict[str, list[ScoresEntry]]:
+    """Returns the scores of each method as plain values."""
+    described: dict[str, list[ScoresEntry]] = {}
+    for method, many in scores.items():
+        described[method] = [{"rows": one.rows, "values": list(one.values)} for one in many]
+    return described
+
+
+def restore_conformal(entry: ConformalEntry, task: Task) -> Conformal:
+    """Returns the conformity scores of a task.
+
+    Raises:
+        UserError: They are none of such a task.
+    """
+    scores = restore_scores(entry["scores"], task)
+    groups = {group: restore_scores(found, task) for group, found in entry["groups"].items()}
+    return Conformal(task, scores, groups)
+
+
+def restore_scores(described: Mapping[str, list[ScoresEntry]], task: Task) -> ByMethod:
+    """Returns the scores of each method, one for each label or output of a task.
+
+    Raises:
+        UserError: They are none of such a task.
+    """
+    methods = list_methods(task)
+    if not methods or set(described) != set(methods):
+        expected = " and ".join(methods) or "no conformity scores"
+        raise UserError(f"has {', '.join(described) or 'none'}, where a task has {expected}")
+    count = task.values_per_label
+    found: dict[Method, tuple[Scores, ...]] = {}
+    for method in methods:
+        entries = described[method]
+        if len(entries) != count:
+            raise UserError(f"{method} has scores of {len(entries)} labels, where {count} belong")
+        for one in entries:
+            if len(one["values"]) > one["rows"]:
+                raise UserError(f"{method} has more scores than rows")
+            if one["rows"] and not one["values"]:
+                raise UserError(f"{method} has rows without scores")
+        found[method] = tuple(Scores(one["rows"], tuple(one["values"])) for one in entries)
+    return found
