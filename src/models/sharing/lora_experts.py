@@ -45,7 +45,7 @@ class LoRAExperts(LowRankSharing):
     def gates(self, key: str, x: Tensor) -> Tensor:
         """Returns the gates of each row's task, (K N, E)."""
         gates_TE = self.logits[:, self.stages[key]].softmax(-1)
-        return gates_TE.repeat_interleave(x.shape[0] // self.copies, 0)
+        return gates_TE[:, None].expand(-1, x.shape[0] // self.copies, -1).flatten(0, 1)
 
     def owners(self) -> Iterator[Owned]:
         """Yields the encoder and the experts for all tasks, a row of gates for its task."""
