@@ -1,0 +1,1 @@
+"""Robustness: how a run's scores fall where its inputs are corrupted or attacked."""
