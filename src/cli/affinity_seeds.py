@@ -1,6 +1,6 @@
 """Affinities over several seeds: a training for each, as a process of its own."""
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from src.analysis.affinities import (
@@ -9,13 +9,12 @@ from src.analysis.affinities import (
     read_affinities,
     read_mean,
 )
-from src.analysis.display import StudyDisplay
-from src.analysis.scheduler import Scheduler, Stopped
-from src.analysis.trials import Outcome, Work
+from src.analysis.trials import Work
 from src.cli.affinity import finish, limit_networks, make_record, read_run, refuse_unfit
 from src.cli.affinity_call import Call
 from src.cli.app import CLI
 from src.cli.flags import split_flags
+from src.cli.seed_trials import SeedTrials
 from src.cli.training import OWN, name_group
 from src.cli.trial_keys import NOT_OF_A_TRIAL, make_hash
 from src.errors import UserError
@@ -54,10 +53,8 @@ class AffinitySeeds:
         given = {key for key, _ in split_flags(call.words)}
         self.name = name_group(self.cli) if "name" in given else f"{name_group(self.cli)}-affinity"
         self.root = Path(config["logs"]) / self.name
-        self.left = [self.make_work(seed) for seed in range(call.seeds)]
-        self.key = make_hash([work.key for work in self.left])
-        self.runs: dict[str, Path] = {}
-        self.failed: dict[str, str] = {}
+        self.works = [self.make_work(seed) for seed in range(call.seeds)]
+        self.key = make_hash([work.key for work in self.works])
 
     def make_work(self, seed: int) -> Work:
         """Returns the training of a seed."""
@@ -81,56 +78,18 @@ class AffinitySeeds:
             words += ["--run", self.call.run]
         return Work(make_hash(content), MODULE, tuple(words), False, f"seed {seed}")
 
-    # -- the loop's questions ----------------------------------------------------------------------
-    def take(self) -> Work | None:
-        """Returns the next training."""
-        return self.left.pop(0) if self.left else None
-
-    def finish(self, work: Work, outcome: Outcome) -> None:
-        """Notes the run folder of a training, or why it has failed."""
-        if outcome.status == "finished" and outcome.run is not None:
-            self.runs[work.label] = outcome.run
-        elif outcome.status == "failed":
-            self.failed[work.label] = outcome.error or "it failed"
-            self.left.clear()
-
-    def must_stop(self, work: Work, run: Path) -> bool:
-        """Stops no training early."""
-        return False
-
-    def count(self) -> tuple[int, int]:
-        """Returns how many trainings have ended, and how many there are."""
-        assert self.call.seeds is not None
-        return len(self.runs) + len(self.failed), self.call.seeds
-
-    # -- the whole ---------------------------------------------------------------------------------
     def run(self) -> None:
         """Trains with each seed, and shows the affinities over them.
 
         Raises:
             UserError: A training has failed.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with StudyDisplay(self.root, self.count, slots=1) as display:
-            try:
-                Scheduler(self.root, LocalExecutor(), self, display).run()
-            except Stopped:
-                ended, known = self.count()
-                print(
-                    f"stopped after {ended} of {known} seeds, which are kept: the same command "
-                    "goes on",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                sys.exit(130)
-        if self.failed:
-            [(label, error)] = self.failed.items()
-            raise UserError(f"{label}: {error}")
-        self.report_affinities()
+        runs = SeedTrials(self.root, self.works).train(LocalExecutor())
+        self.report_affinities(runs)
 
-    def report_affinities(self) -> None:
+    def report_affinities(self, runs: Sequence[Path]) -> None:
         """Prints the affinities over all seeds, and writes them down."""
-        records = [read_affinities(run / NAME) for run in self.runs.values()]
+        records = [read_affinities(run / NAME) for run in runs]
         seeds = [record["seeds"][0] for record in records]
         whole = make_record(
             self.cli.model,
@@ -140,7 +99,7 @@ class AffinitySeeds:
             intervals=f"95 % t-intervals over the means of {len(seeds)} seeds",
         )
         whole["seeds"] = seeds
-        whole["runs"] = [str(run) for run in self.runs.values()]
+        whole["runs"] = [str(run) for run in runs]
         whole["measured_steps"] = [record["measured_steps"][0] for record in records]
         out = self.call.out or self.root / f"affinity-{self.key}.json"
         finish(whole, out, self.call)

@@ -53,7 +53,7 @@ from src.tasks.score import read_score_weights
 ROOT = Path(__file__).parents[2]
 DEFAULTS = ROOT / "configs" / "train.yaml"
 # keys of a call of train, which no run folder sets; other commands have keys of their own
-OF_A_CALL = ("resume", "plan", "trust")
+OF_A_CALL = ("resume", "plan", "trust", "ensemble", "parallel")
 
 
 class CLI(LightningCLI):

@@ -46,6 +46,8 @@ OWN = (
         None,
         "constant, linear or boosting, or a list of them: measured beside the network.",
     ),
+    Flag("ensemble", int | None, None, "Members with seeds of their own, whose mean is tested."),
+    Flag("parallel", int, 1, "Members of an ensemble that train side by side."),
     Flag("plan", bool, False, "Say what a run on such devices, here or not, would be."),
     TRUST,
 )

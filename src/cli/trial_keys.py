@@ -19,7 +19,10 @@ from src.tasks import Task
 
 LENGTH = 12  # letters of a key: with a million trials two are alike once in 500 studies
 # settings that say where a run lies or what else it does, and change none of its numbers
-NOT_OF_A_TRIAL = ("name", "logs", "no_test", "resume", "plan", "trust", "reference")
+NOT_OF_A_TRIAL = (
+    *("name", "logs", "no_test", "resume", "plan", "trust", "reference"),
+    *("ensemble", "parallel"),
+)
 
 
 class Parsed(CLI):
