@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shutil import copyfileobj
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -67,6 +67,8 @@ class Structure(MemberColumn):
         cutoff: Longest edge, in angstrom.
         radial: Number of Gaussians that an edge's length is expanded in.
     """
+
+    reads_files: ClassVar[bool] = True
 
     cutoff: float
     radial: int

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -141,8 +141,11 @@ class MemberColumn(ABC):
     inputs has each under a name, which is that of the column, without a slash or a dot.
 
     Attributes:
+        reads_files: Whether its values name files, beside the table or elsewhere.
         column: The column of the file.
     """
+
+    reads_files: ClassVar[bool] = False
 
     column: str
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -42,6 +42,8 @@ class Image(MemberColumn):
         read_first: Whether all files are read once before training.
         cache_gb: Most memory for decoded images; if not all of a table fit, none is kept.
     """
+
+    reads_files: ClassVar[bool] = True
 
     path: str
     height: int

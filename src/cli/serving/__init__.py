@@ -1,0 +1,1 @@
+"""The server of a run: the work of ``python -m src.serve``."""
