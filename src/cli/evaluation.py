@@ -4,9 +4,11 @@ from typing import cast
 
 from rich.console import Console
 
+from src.cli.calibrated import describe_calibration
 from src.cli.ensemble import Ensemble, tabulate_ensemble
 from src.cli.flags import Flag
 from src.cli.front import FRONT, asks_for_front, evaluate_front
+from src.cli.group_decisions import evaluate_decisions
 from src.cli.members import open_members
 from src.cli.output import check_output
 from src.cli.passes import evaluate_checkpoint
@@ -54,6 +56,7 @@ def evaluate_run(args: list[str]) -> dict[str, float]:
     # it also reads the rows, so that a mistake in them comes before any work
     described = data.describe(data.test_split)
     if asks_for_front(cli):
+        cli.model.calibrate({})
         return evaluate_front(members, args, OWN, described, out)
     if len(members) > 1:
         described += f"; predictions are the means of {len(members)} runs"
@@ -63,9 +66,10 @@ def evaluate_run(args: list[str]) -> dict[str, float]:
     else:
         tested = evaluate_checkpoint(cli, members[0].checkpoint)
         metrics = {key.replace("test/", f"{split}/", 1): value for key, value in tested.items()}
+        metrics = evaluate_decisions(cli, members[0], data.test_split, metrics)
         shown = tabulate_results(cli.model.tasks, metrics, split)
 
-    for line in data.remarks:
+    for line in (*data.remarks, *describe_calibration([one.cli.model for one in members])):
         remark(line)
     if cli.trainer.is_global_zero:
         print(described, flush=True)

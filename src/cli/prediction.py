@@ -13,8 +13,11 @@ from lightning import Callback
 from torch import Tensor
 
 from src.cli.app import CLI
+from src.cli.calibrated import describe_calibration
+from src.cli.coverage import COVERAGE, Coverage, read_coverage
 from src.cli.ensemble import Ensemble
 from src.cli.flags import Flag
+from src.cli.group_decisions import name_classes, open_decisions
 from src.cli.maps import MapWriter, check_maps
 from src.cli.members import open_members
 from src.cli.output import check_output
@@ -56,6 +59,7 @@ OWN = (
         "train, val or test: these rows, their labels beside predictions.",
     ),
     PREFERENCE,
+    *COVERAGE,
 )
 
 
@@ -72,6 +76,7 @@ def predict_run(args: list[str]) -> None:
     """
     members = open_members(args, OWN)
     cli = members[0].cli
+    calibration = read_coverage(members)
     set_preference([member.cli.model for member in members], cli.config["preference"])
     out = check_output(cli.config["out"], list(WRITERS), members)
     split = cli.config["split"]
@@ -84,6 +89,7 @@ def predict_run(args: list[str]) -> None:
     rows = len(data.split(data.predict_split))
     names = data.row_info(data.predict_split).get("id", range(rows))
     maps = MapWriter(cli.model, folder, names)
+    decisions = open_decisions(cli, members, data.predict_split)
 
     spreads: Mapping[str, Mapping[str, Any]] = {}
     if len(members) > 1:
@@ -98,7 +104,15 @@ def predict_run(args: list[str]) -> None:
     if not cli.trainer.is_global_zero:
         return
     maps.tell()
-    frame = make_table(cli, ids, outputs, spreads)
+    if calibration is not None:
+        coverage = cli.config["coverage"]
+        adding = Coverage(calibration, cli.model, data, coverage, cli.config["sets"])
+        spreads = adding.make_columns(ids.tolist(), outputs)
+    for line in describe_calibration([member.cli.model for member in members]):
+        remark(line)
+    decided = decisions.decide(ids, outputs) if decisions is not None else {}
+    classes = name_classes(cli, decided)
+    frame = make_table(cli, ids, outputs, spreads, classes)
     if out.suffix != ".parquet" and not cli.config["raw"]:
         frame = quote_formulas(frame)
     write(frame, out)
@@ -118,6 +132,7 @@ def make_table(
     ids: Tensor,
     outputs: Mapping[str, Any],
     spreads: Mapping[str, Mapping[str, Any]],
+    classes: Mapping[str, list[Any]],
 ) -> pd.DataFrame:
     """Returns outputs as columns.
 
@@ -129,7 +144,8 @@ def make_table(
         cli: Data and model.
         ids: Row numbers, shape (rows,).
         outputs: Of each task, shape (rows, ...); or its columns, where it is decoded already.
-        spreads: {task: {suffix: rows values}}; empty for a single run.
+        spreads: {task: {suffix: rows values}} that stand beside a prediction: spreads, sets, ends.
+        classes: {task: rows classes}, where thresholds by group decide.
     """
     import pandas as pd
 
@@ -145,6 +161,8 @@ def make_table(
         if isinstance(decoded, Tensor):
             decoded = cli.model.decode(name, decoded)
             decoded |= decode_factor(name, tasks, outputs)
+        if name in classes:
+            decoded[""] = classes[name]
         for suffix, values in {**decoded, **spreads.get(name, {})}.items():
             columns[f"{name}.{suffix}" if suffix else name] = values
     if split != "predict":

@@ -64,7 +64,12 @@ def audit_run_or_data(args: list[str]) -> None:
     split = config["split"]
     if split not in ("train", "val", "test"):
         raise UserError(f"--split is '{split}'; it must be train, val or test")
-    parts = choose_parts(config["only"], config["groups"] is not None)
+    only = config["only"]
+    if config["thresholds"] is not None:
+        if config["groups"] is None:
+            raise UserError("--thresholds: name the columns of groups, too: --groups '[sex]'")
+        only = ["groups"]
+    parts = choose_parts(only, config["groups"] is not None)
 
     folder = Path(config["out"] or member.run.path / "audit")
     folder.mkdir(parents=True, exist_ok=True)
