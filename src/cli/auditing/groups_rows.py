@@ -17,7 +17,6 @@ from src.analysis.fairness.groups import (
 from src.analysis.fairness.measures import TaskRows
 from src.batch import Batch
 from src.checkpoint import load_checkpoint
-from src.cli.auditing.calibration_rows import name_groups
 from src.cli.group_decisions import GroupDecisions, read_run_thresholds
 from src.cli.loaded_run import LoadedRun
 from src.data import MultiTaskDataModule, Split
@@ -133,7 +132,11 @@ def find_covered_rows(
     checkpoint = load_checkpoint(run.member.checkpoint, mmap=True, whole=False)
     if calibration is None or not calibration.fits(checkpoint):
         return {}
-    groups = name_groups(run.data, split, calibration.groups) if calibration.groups else None
+    groups = None
+    if calibration.groups:
+        from src.cli.auditing.calibration_rows import name_groups
+
+        groups = name_groups(run.data, split, calibration.groups)
     found = {}
     for name, conformal in calibration.conformal.items():
         found[name] = find_covered(conformal, outputs[name].cpu(), rows.targets[name], groups)
