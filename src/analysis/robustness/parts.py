@@ -24,6 +24,8 @@ class PartColumn:
         category: Its place among the categorical columns; None where it is a number.
         missing_code: The code of a missing category; 0 is the code of words that are not known.
         words: The word of each code from 1 on; empty where codes have none.
+        units: Mean and standard deviation by which each number was standardised; empty where they
+            are as the data have them.
     """
 
     name: str
@@ -32,6 +34,7 @@ class PartColumn:
     category: int | None = None
     missing_code: int = 0
     words: tuple[str | None, ...] = ()
+    units: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)

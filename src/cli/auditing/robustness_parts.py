@@ -53,7 +53,8 @@ def read_columns(data: MultiTaskDataModule) -> list[PartColumn]:
         if isinstance(column, Numeric):
             # parts of a date are one column
             before = found.get(column.source, PartColumn(column.source))
-            own = replace(before, numbers=(*before.numbers, dense))
+            units = (*before.units, (column.mean, column.std))
+            own = replace(before, numbers=(*before.numbers, dense), units=units)
             dense += 1
             if column.indicator:
                 own = replace(own, indicators=(*own.indicators, dense))
