@@ -20,6 +20,7 @@ from src.cli.flags import Flag
 from src.cli.group_decisions import name_classes, open_decisions
 from src.cli.maps import MapWriter, check_maps
 from src.cli.members import open_members
+from src.cli.outliers import OOD, measure_outliers, refuse_outliers
 from src.cli.output import check_output
 from src.cli.passes import predict_checkpoint
 from src.cli.preference import PREFERENCE, set_preference
@@ -60,6 +61,7 @@ OWN = (
     ),
     PREFERENCE,
     *COVERAGE,
+    OOD,
 )
 
 
@@ -77,6 +79,8 @@ def predict_run(args: list[str]) -> None:
     members = open_members(args, OWN)
     cli = members[0].cli
     calibration = read_coverage(members)
+    if cli.config["ood"]:
+        refuse_outliers(members)
     set_preference([member.cli.model for member in members], cli.config["preference"])
     out = check_output(cli.config["out"], list(WRITERS), members)
     split = cli.config["split"]
@@ -113,6 +117,8 @@ def predict_run(args: list[str]) -> None:
     decided = decisions.decide(ids, outputs) if decisions is not None else {}
     classes = name_classes(cli, decided)
     frame = make_table(cli, ids, outputs, spreads, classes)
+    if cli.config["ood"]:
+        frame = frame.assign(**measure_outliers(members[0], ids, outputs, list(frame.columns)))
     if out.suffix != ".parquet" and not cli.config["raw"]:
         frame = quote_formulas(frame)
     write(frame, out)

@@ -16,10 +16,10 @@ from src.analysis.robustness.ladder import Rung
 from src.analysis.robustness.parts import Inputs, Part
 from src.batch import Batch
 from src.cli.auditing.call import AuditCall
-from src.cli.auditing.own_data import has_labels, load_limited, open_own_data
 from src.cli.auditing.robustness_parts import describe_parts, learn_parts
 from src.cli.flags import Flag
 from src.cli.loaded_run import LoadedRun, split_inputs
+from src.cli.own_data import find_label_problem, load_limited, open_own_data
 from src.cli.progress_bar import show_progress
 from src.cli.selection_rows import draw_samples
 from src.cli.selection_scores import Scores
@@ -52,8 +52,9 @@ NOTE = (
 def audit_robustness(call: AuditCall) -> None:
     """Measures how the score of each task falls with corrupted and attacked inputs."""
     settings = RobustnessSettings(call)
-    if not has_labels(call.run, call.split):
-        remark("robustness needs labels, and the new rows have none: it is left out")
+    problem = find_label_problem(call.run, call.split)
+    if problem is not None:
+        remark(f"robustness needs labels, and is left out: {problem}")
         return
     measured = Measuring(call, settings)
     rungs = measured.climb() + measured.attack()

@@ -12,9 +12,9 @@ from src.analysis.shift.two_sample import TwoSampleTest, tell_apart
 from src.analysis.shift.values import list_predictions, list_values, make_features
 from src.batch import Batch
 from src.cli.auditing.call import AuditCall
-from src.cli.auditing.own_data import load_limited, open_own_data
 from src.cli.auditing.robustness_parts import describe_parts
 from src.cli.flags import Flag
+from src.cli.own_data import load_limited, open_own_data
 from src.cli.terminal import remark
 from src.data import MultiTaskDataModule, Split
 from src.errors import UserError

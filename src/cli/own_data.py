@@ -1,9 +1,10 @@
 """The data that a run was trained on, also where a command has opened it on new rows."""
 
 from src.batch import Batch
+from src.cli.app import CLI
 from src.cli.loaded_run import LoadedRun, load_rows
 from src.cli.members import Member
-from src.cli.runs import load_run
+from src.cli.runs import read_settings
 from src.data import MultiTaskDataModule, Split
 from src.errors import UserError
 
@@ -23,15 +24,22 @@ def open_own_data(member: Member, purpose: str) -> MultiTaskDataModule:
     data: MultiTaskDataModule = member.cli.datamodule
     if not data.is_new:
         return data
-    trust = member.cli.config["trust"]
-    packages = [name.strip() for name in trust.split(",")] if trust else []
     try:
-        own = load_run(member.run.path, trust=packages, task=next(iter(data.tasks)))[1]
+        own: MultiTaskDataModule = open_apart(member).cli.datamodule
         own.check_files()
         len(own.split("train"))
     except (UserError, OSError) as error:
         raise UserError(f"{purpose} needs the rows that the run was trained on: {error}") from None
     return own
+
+
+def open_apart(member: Member) -> Member:
+    """Opens a run once more, on the CPU and on the rows that it was trained on."""
+    trust = member.cli.config["trust"]
+    packages = [name.strip() for name in trust.split(",")] if trust else []
+    words = "--accelerator cpu --trainer.logger false --trainer.enable_checkpointing false"
+    cli = CLI(words.split(), read_settings(member.run, packages))
+    return Member(member.run, member.checkpoint, cli)
 
 
 def load_limited(data: MultiTaskDataModule, split: Split, limit: int | None, most: int) -> Batch:
@@ -58,12 +66,12 @@ def count_numbers(row: Batch) -> int:
     return sum(tensor.numel() for tensor in tensors)
 
 
-def has_labels(run: LoadedRun, split: Split) -> bool:
-    """Returns whether the rows of a split have labels; new rows may have none."""
+def find_label_problem(run: LoadedRun, split: Split) -> str | None:
+    """Says why the rows of a split have no labels, as new rows may have none; None if they do."""
     if not run.data.is_new:
-        return True
+        return None
     try:
-        row = load_rows(run.data, split, 1)
-    except UserError:
-        return False
-    return bool(row.targets)
+        load_rows(run.data, split, 1)
+    except UserError as error:
+        return str(error)
+    return None
