@@ -200,6 +200,10 @@ class ShardableModel(Protocol):
     def step(self) -> ShardableStep:
         """Takes a training step."""
 
+    @property
+    def compares_groups(self) -> bool:
+        """Whether the losses of a step depend on groups of rows over the whole batch."""
+
     def configure_model(self) -> None:
         """Builds the network, once."""
 

@@ -46,7 +46,7 @@ def read_base(call: Call, args: list[str]) -> dict[str, Any]:
     base = read_settings(run, read_trusted(args), OWN)
     # one task is learnt from rows: there is nothing to balance, and no episode
     base["model"]["balancer"] = STATIC
-    for key in ("weights", "lr_multipliers", "meta"):
+    for key in ("weights", "lr_multipliers", "meta", "fairness"):
         base["model"].pop(key, None)
     base.pop("watch", None)
     base["init_from"] = {"source": call.run, "checkpoint": call.checkpoint}

@@ -170,6 +170,9 @@ class CLI(LightningCLI):
         parser.link_arguments(
             "data", "model.input_shape", attrgetter("input_shape"), apply_on="instantiate"
         )
+        parser.link_arguments(
+            "data", "model.groups", attrgetter("sensitive_groups"), apply_on="instantiate"
+        )
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("seed_everything", "model.seed")
         parser.add_argument(

@@ -24,6 +24,7 @@ from src.balancing import Balancer
 from src.data import MultiTaskDataModule
 from src.errors import BrokenFile, suggest, where_broken
 from src.models.encoders import Encoder
+from src.models.fairness import Fairness
 from src.models.feature_selection import Selection
 from src.models.meta import Meta
 from src.models.sharing import Sharing
@@ -37,6 +38,7 @@ CHOICES: dict[str, type] = {
     "sharing": Sharing,
     "balancer": Balancer,
     "meta": Meta,
+    "fairness": Fairness,
     "select": Selection,
     "strategy": Strategy,
     "tasks": Task,

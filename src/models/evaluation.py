@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from src.batch import PADDING, Batch
+from src.batch import PADDING, SENSITIVE, Batch
 from src.collectives import global_sum, replica_group
 from src.tasks.evaluation import TaskEvaluation
 
@@ -32,6 +32,8 @@ class Evaluation:
         shape = 2, len(model.names)
         if model.meta is not None:
             model.meta.begin_scores()
+        if model.fairness is not None:
+            model.fairness.begin_evaluation()
         self._totals_2T = torch.zeros(*shape, dtype=torch.float64, device=model.device)
         self._sums: dict[str, tuple[Tensor, torch.Size]] = {}
 
@@ -64,6 +66,8 @@ class Evaluation:
         model = self.model
         totals = model.heads.loss_sums(grouped, batch.targets, batch.weights)
         self._totals_2T += torch.stack(totals)
+        if model.fairness is not None and SENSITIVE in batch.extras:
+            model.fairness.add_rows(model.heads, grouped, batch)
         outputs = model.heads.split(grouped)
         self._of_tasks.add(outputs, batch.targets, batch.weights)
         return outputs
@@ -95,4 +99,6 @@ class Evaluation:
         found = self._of_tasks.finish(stage, losses, choose)
         if self.model.meta is not None:
             found |= self.model.meta.finish_scores(stage)
+        if self.model.fairness is not None:
+            found |= self.model.fairness.finish_evaluation(stage)
         return found

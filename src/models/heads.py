@@ -7,7 +7,7 @@ heads, and only the arithmetic is batched.
 """
 
 from collections import defaultdict
-from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 
@@ -38,19 +38,24 @@ class Group:
             return targets[self.names[0]].unsqueeze(dim)
         return torch.stack([targets[name] for name in self.names], dim)
 
-    def sum_per_task(self, elements: Tensor, weights_BK: Tensor | None = None) -> Tensor:
+    def sum_per_task(
+        self, elements: Tensor, weights_BK: Tensor | None = None, by_row: bool = False
+    ) -> Tensor:
         """Sums elements of the targets' shape to (K,), each times the weight of its row.
 
         Args:
             elements: (B, ..., K) or (B, ..., K, L).
             weights_BK: (B, K); None weighs all alike.
+            by_row: Whether rows are kept apart, (B, K).
         """
         k = elements.ndim - 1 - self.task.event_dims
         if weights_BK is not None:
             shape = [1] * elements.ndim
             shape[0], shape[k] = weights_BK.shape
             elements = elements * weights_BK.view(shape)
-        return elements.sum([d for d in range(elements.ndim) if d != k])
+        kept = (0, k) if by_row else (k,)
+        summed = [d for d in range(elements.ndim) if d not in kept]
+        return elements.sum(summed) if summed else elements
 
     def stack_weights(self, weights: Mapping[str, Tensor], like: Tensor) -> Tensor | None:
         """Stacks the weights of the K tasks' rows, (B, K); None where no task has any.
@@ -259,6 +264,34 @@ class Heads(nn.Module):
         """
         sums = []
         counts = []
+        for group, elements, known, rows in self._take_losses(outputs, targets, weights, taught):
+            sums.append(group.sum_per_task(elements, rows))
+            counts.append(group.sum_per_task(known, rows))
+        return torch.cat(sums), torch.cat(counts)
+
+    def losses_by_row(
+        self,
+        outputs: list[Tensor],
+        targets: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor] | None = None,
+        taught: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the parts of the sums of ``loss_sums`` that come from each row, both (B, T)."""
+        sums = []
+        counts = []
+        for group, elements, known, rows in self._take_losses(outputs, targets, weights, taught):
+            sums.append(group.sum_per_task(elements, rows, by_row=True))
+            counts.append(group.sum_per_task(known.to(elements), rows, by_row=True))
+        return torch.cat(sums, 1), torch.cat(counts, 1)
+
+    def _take_losses(
+        self,
+        outputs: list[Tensor],
+        targets: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor] | None,
+        taught: Mapping[str, Tensor] | None,
+    ) -> Iterator[tuple[Group, Tensor, Tensor, Tensor | None]]:
+        """Yields of each group its elements' losses, where labels are known, and rows' weights."""
         for group, output in zip(self.groups, outputs, strict=True):
             stacked = group.stack(targets)
             labels = stacked.shape[: stacked.ndim - group.task.event_dims]
@@ -274,9 +307,7 @@ class Heads(nn.Module):
             known = is_labelled(stacked)
             if taught and any(name in taught for name in group.names):
                 elements, known = group.fill_in(elements, stacked, output, taught, self.temperature)
-            sums.append(group.sum_per_task(elements, rows))
-            counts.append(group.sum_per_task(known, rows))
-        return torch.cat(sums), torch.cat(counts)
+            yield group, elements, known, rows
 
     def label_counts(
         self, targets: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None

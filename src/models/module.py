@@ -14,6 +14,7 @@ from src.batch import Batch, InputShape
 from src.checkpoint import choose_weights
 from src.models.encoders import MLP, Encoder
 from src.models.evaluation import Evaluation
+from src.models.fairness import Fairness
 from src.models.feature_selection import Selection, StepSizes
 from src.models.meta import Meta
 from src.models.network import MultiTaskNetwork
@@ -63,6 +64,10 @@ class MultiTaskModel(MultiTaskNetwork):
             none.
         meta: Learns from episodes of a few rows each, as the data Episodes gives them: MAML, ANIL,
             Reptile or Prototypes; None learns from rows.
+        fairness: What training does for groups of people, whose columns data.sensitive names:
+            GroupDRO, Reweighting, DemographicParity, EqualizedOdds, or GroupObjectives, which gives
+            the balancer an objective for each task and group; None does nothing.
+        groups: The names of the groups, as the data say.
         seed: Seed of the initial weights and of dropout; the command line links it to
             --seed_everything.
     """
@@ -83,6 +88,8 @@ class MultiTaskModel(MultiTaskNetwork):
         weights: dict[str, float] | None = None,
         select: Callable[[Sharing, InputShape], Selection] | None = None,
         meta: Callable[[Mapping[str, Task]], Meta] | None = None,
+        fairness: Callable[[Mapping[str, Task], Sequence[str]], Fairness] | None = None,
+        groups: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         multipliers = lr_multipliers or {}
@@ -98,6 +105,8 @@ class MultiTaskModel(MultiTaskNetwork):
             checkpoint_activations,
             seed,
             meta,
+            fairness,
+            groups,
         )
         self.lr_multipliers = multipliers
         self.stage_decay = stage_decay
@@ -167,6 +176,8 @@ class MultiTaskModel(MultiTaskNetwork):
         self.step.start()
         if self.retention is not None:
             self.retention.prepare(self)
+        if self.fairness is not None:
+            self.fairness.prepare(self)
 
     def on_train_start(self) -> None:
         """Begins with the weights that train."""
@@ -184,6 +195,8 @@ class MultiTaskModel(MultiTaskNetwork):
         self.freezing.enter(self, self.current_epoch)
         if self.retention is not None:
             self.retention.teach(batch)
+        if self.fairness is not None:
+            self.fairness.weigh_rows(batch)
         self.step.seed_randomness(batch)
         if self.selection is not None:
             batches = self.trainer.num_training_batches

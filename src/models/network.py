@@ -16,6 +16,7 @@ from src.models.cost import describe_cost
 from src.models.encoders import Encoder
 from src.models.encoders.encoder import check_each
 from src.models.evaluation import Evaluation
+from src.models.fairness import Fairness
 from src.models.feature_selection import Selection, check_closing
 from src.models.heads import Heads
 from src.models.meta import Meta
@@ -48,6 +49,9 @@ class MultiTaskNetwork(LeanModule):
         checkpoint_activations: Whether stages keep their inputs alone for the backward pass.
         seed: Seed of the initial weights.
         meta: Makes the way to learn from episodes from the tasks; None learns from rows.
+        fairness: Makes what compares groups of people from the tasks and the groups' names; None
+            for none.
+        groups: The names of the groups, as the data say.
 
     Attributes:
         penalties: Further scalars of the parameters that each step minimises besides the losses,
@@ -74,6 +78,8 @@ class MultiTaskNetwork(LeanModule):
         checkpoint_activations: bool,
         seed: int,
         meta: Callable[[Mapping[str, Task]], Meta] | None = None,
+        fairness: Callable[[Mapping[str, Task], Sequence[str]], Fairness] | None = None,
+        groups: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.tasks = tasks
@@ -85,6 +91,8 @@ class MultiTaskNetwork(LeanModule):
         self.make_balancer = balancer
         self.meta = meta(tasks) if meta is not None else None
         self.make_selection = select
+        self.make_fairness = fairness
+        self.groups = tuple(groups)
         self.penalties: list[Callable[[], Tensor | None]] = []
         self.runner: Runner = Runner()
         self.chosen_tasks = dict(tasks)
@@ -122,9 +130,13 @@ class MultiTaskNetwork(LeanModule):
 
         # the order of T
         self.names = tuple(name for group in self.heads.groups for name in group.names)
-        self.balancer = self.make_balancer(
-            {name: self.tasks[name].likelihood for name in self.names}
-        )
+        likelihoods = {name: self.tasks[name].likelihood for name in self.names}
+        self.fairness: Fairness | None = None
+        if self.make_fairness is not None:
+            in_order = {name: self.tasks[name] for name in self.names}
+            self.fairness = self.make_fairness(in_order, self.groups)
+            likelihoods = self.fairness.name_objectives(likelihoods)
+        self.balancer = self.make_balancer(likelihoods)
         if self.balancer.level == "parameters":
             keep_graph_buffers()
         if isinstance(self.balancer, CpuBalancer):
@@ -209,6 +221,7 @@ class MultiTaskNetwork(LeanModule):
         return [
             f"sharing {sharing}: {cost}",
             f"balancer {type(self.balancer).__name__}{where}",
+            *([] if self.fairness is None else self.fairness.notes()),
             describe_score(self.tasks, self.score_weights),
             *self.freezing.describe(self),
         ]
@@ -241,6 +254,15 @@ class MultiTaskNetwork(LeanModule):
             found.append(torch.stack(columns, -2))
         return found
 
+    @property
+    def compares_groups(self) -> bool:
+        """Whether the losses of a step depend on groups of rows over the whole batch."""
+        return self.fairness is not None and self.fairness.changes_losses
+
+    def measure_groups(self) -> dict[str, float]:
+        """Returns {tag: value} of groups in training since the last call, for curves."""
+        return self.fairness.measure() if self.fairness is not None else {}
+
     def metrics_of(self, name: str) -> MetricCollection:
         """Returns the metrics of a task in the current evaluation."""
         return cast(MetricCollection, self.metrics[self.heads.paths[name]])
@@ -259,6 +281,8 @@ class MultiTaskNetwork(LeanModule):
         with self.runner.gather_weights(self.sharing):
             lines = self.sharing.summary(self._observed())
         lines += self.balancer.summary()
+        if self.fairness is not None:
+            lines += self.fairness.summary()
         if self.meta is not None:
             lines += self.meta.summary()
         return [*lines, *describe_choices(self.tasks, self.chosen_tasks)]

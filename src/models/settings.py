@@ -81,6 +81,8 @@ def check_network(model: "MultiTaskModel", micro_batches: int) -> None:
     check_losses(model.heads.groups)
     if model.meta is not None:
         model.meta.check(model)
+    if model.fairness is not None:
+        model.fairness.check(model, micro_batches)
     balancer = model.balancer
     method = type(balancer).__name__
     if balancer.level is not None:

@@ -4,7 +4,8 @@ Batch -> sharing -> features per task -> heads -> outputs per task -> losses per
 -> one scalar, which Lightning's automatic optimisation minimises.
 
 Shapes: T tasks; a tensor that ends in _2T has the sums of losses in its first row and the counts of
-known labels in its second. Where rows have weights, a label counts as the weight of its row.
+known labels in its second. Where rows have weights, a label counts as the weight of its row. O
+objectives are what the balancer weighs: the T tasks, unless groups of people are objectives, too.
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from src.balancing import GradientBalancer, GramianBalancer, LossBalancer, TaskL
 from src.batch import Batch
 from src.collectives import global_sum, replica
 from src.models.affinities import invert_counts, measure_affinities
+from src.models.backward.group_gradients import GroupGradients
 from src.models.backward.head_gradients import HeadActivations, HeadGradients
 from src.models.backward.jacobian import ParameterJacobian, ShardedJacobian
 from src.models.backward.levels import (
@@ -108,8 +110,8 @@ class TrainingStep:
             loss = SurrogateLoss.apply(scheduled.value, scheduled.gradients, *scheduled.parameters)
         else:
             if isinstance(model.balancer, LossBalancer):
-                sums_T, counts_T = self._loss_sums(batch)
-                loss, totals_2T = self.weigh_losses(sums_T, counts_T, batch)
+                sums_O, counts_O = self._loss_sums(batch, learns=True)
+                loss, totals_2T = self.weigh_losses(sums_O, counts_O, batch)
             else:
                 features = model.runner.features(model, batch.inputs)
                 last = self._ends_step(batch_idx)
@@ -122,32 +124,50 @@ class TrainingStep:
         self.penalty = penalty.detach()
         return loss + penalty.to(loss.device)
 
-    def _loss_sums(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Runs the network; returns sums of losses and counts of labels on this rank, both (T,)."""
-        model = self.model
-        outputs = model.run(batch)
-        return model.heads.loss_sums(outputs, batch.targets, batch.weights, batch.taught)
+    def _loss_sums(self, batch: Batch, learns: bool = False) -> tuple[Tensor, Tensor]:
+        """Runs the network; returns sums of losses and counts of labels on this rank, both (O,)."""
+        return self._sum_outputs(self.model.run(batch), batch, learns)
 
-    def weigh_losses(self, sums_T: Tensor, counts_T: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _sum_outputs(
+        self, outputs: list[Tensor], batch: Batch, learns: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Returns sums and counts, given outputs, and whether this is no second look at a batch."""
+        heads = self.model.heads
+        if self.model.fairness is not None:
+            return self.model.fairness.loss_sums(heads, outputs, batch, learns)
+        return heads.loss_sums(outputs, batch.targets, batch.weights, batch.taught)
+
+    def weigh_losses(self, sums_O: Tensor, counts_O: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Weighs the losses by a balancer that looks at their values.
 
         Args:
-            sums_T: Sums of the element losses on this rank, in the graph.
-            counts_T: Counts of the known labels on this rank.
+            sums_O: Sums of the element losses on this rank, in the graph.
+            counts_O: Counts of the known labels on this rank.
             batch: The batch.
 
         Returns:
             The scalar to minimise, and sums and counts over all ranks (2, T).
         """
-        totals_2T = global_sum(torch.stack([sums_T.detach(), counts_T]))
-        losses, scale_T = self.normalise(totals_2T)
-        losses.local_T = sums_T * scale_T
+        totals_2O = global_sum(torch.stack([sums_O.detach(), counts_O]))
+        losses, scale_O = self.normalise(totals_2O)
+        losses.local_T = sums_O * scale_O
         balancer = cast(LossBalancer, self.model.balancer)
-        loss, self.weights_T = balancer(losses)
-        self.losses_T = losses.global_T
+        loss, weights_O = balancer(losses)
         if balancer.needs_reevaluation:
             self._before = batch, replace(losses, local_T=losses.global_T)
-        return loss, totals_2T
+        return loss, self._note(losses, weights_O, totals_2O)
+
+    def _note(self, losses: TaskLosses, weights_O: Tensor | None, totals_2O: Tensor) -> Tensor:
+        """Notes the losses and weights of a step; returns sums and counts of the tasks (2, T)."""
+        fairness = self.model.fairness
+        if fairness is None or not fairness.splits_objectives:
+            self.losses_T = losses.global_T
+            self.weights_T = weights_O
+            return totals_2O
+        # a task has the mean over the labels of all groups
+        totals_2T, self.weights_T = fairness.merge_groups(totals_2O, weights_O)
+        self.losses_T = self.normalise(totals_2T)[0].global_T
+        return totals_2T
 
     def _balance_gradients(
         self, features: Mapping[str, Tensor], batch: Batch, last: bool
@@ -157,27 +177,44 @@ class TrainingStep:
         balancer = cast(GramianBalancer | GradientBalancer, model.balancer)
         level: FeatureLevel | ParameterLevel
         with full_precision(model.device):
-            heads, totals_2T = self._head_gradients(features, batch)
+            activations, sums_O, counts_O = self._run_heads(features, batch, learns=True)
+            totals_2O = torch.stack([sums_O.detach(), counts_O])
             if balancer.level == "features":
+                heads = activations.backward(sums_O.sum())
                 level = FeatureLevel(balancer, features[model.names[0]], heads)
             else:
-                in_order = {name: features[name] for name in model.names}
+                # one backward pass for the tasks of each group
+                parts = [activations.backward(own.sum()) for own in sums_O.split(len(model.names))]
+                apart = parts[0] if len(parts) == 1 else GroupGradients(parts)
+                tops = [features[name] for name in model.names] * len(parts)
                 level = ParameterLevel(
-                    balancer, in_order, heads, self.jacobian, self.micro_batches, last
+                    balancer, tops, apart, self.jacobian, self.micro_batches, last
                 )
-            level.sum_over_ranks(totals_2T)
-            losses, scale_T = self.normalise(totals_2T)
-            loss, self.weights_T = level.surrogate(losses, scale_T)
-        self.losses_T = losses.global_T
-        return loss, totals_2T
+            level.sum_over_ranks(totals_2O)
+            losses, scale_O = self.normalise(totals_2O)
+            loss, weights_O = level.surrogate(losses, scale_O)
+        return loss, self._note(losses, weights_O, totals_2O)
 
     def _head_gradients(
         self, features: Mapping[str, Tensor], batch: Batch
     ) -> tuple[HeadGradients, Tensor]:
-        """Runs the heads cut off from the encoder, forward and backward.
+        """Takes the gradients of the tasks' own losses, whatever is added for groups of people.
 
         Returns:
             The gradients of the sums of losses, and sums and counts (2, T) of this rank.
+        """
+        activations, sums_T, counts_T = self._run_heads(features, batch, learns=None)
+        totals_2T = torch.stack([sums_T.detach(), counts_T])
+        return activations.backward(sums_T.sum()), totals_2T
+
+    def _run_heads(
+        self, features: Mapping[str, Tensor], batch: Batch, learns: bool | None
+    ) -> tuple[HeadActivations, Tensor, Tensor]:
+        """Runs the heads cut off from the encoder.
+
+        Returns:
+            What their gradients need, and sums and counts of this rank; with ``learns`` None those
+            of the tasks' own losses.
         """
         model = self.model
         # features that several tasks read stay one tensor
@@ -188,11 +225,11 @@ class TrainingStep:
 
         activations = HeadActivations(copies_weights=model.runner.frees_weights)
         outputs, _ = model.heads.record(model.runner.cast_features(model, apart), activations)
-        sums_T, counts_T = model.heads.loss_sums(
-            outputs, batch.targets, batch.weights, batch.taught
-        )
-        totals_2T = torch.stack([sums_T.detach(), counts_T])
-        return activations.backward(sums_T.sum()), totals_2T
+        if learns is None:
+            sums = model.heads.loss_sums(outputs, batch.targets, batch.weights, batch.taught)
+        else:
+            sums = self._sum_outputs(outputs, batch, learns)
+        return activations, *sums
 
     def normalise(self, totals_2T: Tensor) -> tuple[TaskLosses, Tensor]:
         """Returns the losses over the global batch, and the factors (T,) from sums to losses.
@@ -207,7 +244,8 @@ class TrainingStep:
         inverse_T = invert_counts(totals_2T[1])
         present_T = totals_2T[1] > 0
         if self._fixed_T is not None:
-            fixed_T = self._fixed_T.to(inverse_T)
+            # of objectives, all tasks of one group come before those of the next
+            fixed_T = self._fixed_T.to(inverse_T).repeat(len(inverse_T) // len(self._fixed_T))
             inverse_T = inverse_T * fixed_T
             present_T = present_T & (fixed_T > 0)
         global_T = totals_2T[0] * inverse_T

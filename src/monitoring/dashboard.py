@@ -190,6 +190,7 @@ class Dashboard(Watcher):
                 values[f"weight/{name}"] = weight
         if model.step.penalty is not None:
             values["train/penalty"] = float(model.step.penalty)
+        values |= model.measure_groups()
         if (scaler := getattr(trainer.precision_plugin, "scaler", None)) is not None:
             values["loss_scale"] = float(scaler.get_scale())
         groups = trainer.optimizers[0].param_groups

@@ -67,6 +67,9 @@ class ObservedModel(Protocol):
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Returns the optimizer's groups with their names, for a learning rate."""
 
+    def measure_groups(self) -> dict[str, float]:
+        """Returns {tag: value} of groups of people in training since the last call."""
+
     def task_gramian(self, batch: Any) -> Tensor:
         """Returns inner products (T, T) of the task gradients over the global batch."""
 

@@ -59,6 +59,11 @@ def check_model(model: ShardableModel, schedule: str, precision: object) -> None
             f"{kind} has a penalty on weights, but a process of a pipeline has only its own: "
             f"{WAY_OUT}"
         )
+    if model.compares_groups:
+        raise UserError(
+            "model.fairness compares groups over the whole batch, which a pipeline cuts into "
+            f"slices: {WAY_OUT}, or model.fairness Reweighting"
+        )
     if model.freezing.thaws:
         raise UserError(
             "--strategy pipeline prepares its schedule for the parameters that train at first, and "

@@ -29,11 +29,19 @@ from src.cli.entrypoint import quiet
 from src.data import MultiTaskDataModule
 from src.models import MultiTaskModel
 from src.models.encoders import MLP, BiLSTM, Encoder, MessagePassing, Transformer, UNet
+from src.models.fairness import (
+    DemographicParity,
+    EqualizedOdds,
+    GroupDRO,
+    GroupObjectives,
+    Reweighting,
+)
 from src.models.feature_selection import GroupLasso, LassoNet, StochasticGates
 from src.models.transfer.finetune import Finetune, LoRA
 from src.parallel import DDP, FSDP, DDPPlacement, MultiTaskStrategy, Pipeline, Placement
 from tests.models.test_matrix import SHARINGS
 from tests.toy import Toy, bare_trainer
+from tests.toy_groups import GroupedToy
 from tests.toy_uses import Graphs, Numbers, Pixels, Toys, Weights, Words
 
 
@@ -142,6 +150,35 @@ SELECTED: dict[str, tuple[Callable[..., Any], Cell]] = {
     ),
 }
 
+# ways to compare groups of people, and the cell of the network; not in the published table
+FAIR: dict[str, tuple[Callable[..., Any], Cell]] = {
+    "GroupDRO": (
+        partial(GroupDRO, step_size=0.1, adjustment=1.0),
+        ("balancing", "StaticWeights", "losses"),
+    ),
+    "GroupDRO, PCGrad": (GroupDRO, ("balancing", "PCGrad", "features")),
+    "GroupDRO, FAMO": (GroupDRO, ("balancing", "FAMO", "losses")),
+    "Reweighting": (Reweighting, ("balancing", "UncertaintyWeights", "losses")),
+    "EqualizedOdds": (
+        partial(EqualizedOdds, strength=3.0),
+        ("balancing", "StaticWeights", "losses"),
+    ),
+    "EqualizedOdds, MGDA": (
+        partial(EqualizedOdds, strength=3.0),
+        ("balancing", "MGDA", "features"),
+    ),
+    "EqualizedOdds, PLE": (partial(EqualizedOdds, strength=3.0), ("sharing", "PLE", "parameters")),
+    "DemographicParity": (
+        partial(DemographicParity, strength=3.0),
+        ("balancing", "PCGrad", "parameters"),
+    ),
+    "GroupObjectives": (GroupObjectives, ("balancing", "SmoothTchebycheff", "losses")),
+    "GroupObjectives, FAMO": (GroupObjectives, ("balancing", "FAMO", "losses")),
+    "GroupObjectives, MGDA": (GroupObjectives, ("balancing", "MGDA", "parameters")),
+    "GroupObjectives, PCGrad, PLE": (GroupObjectives, ("sharing", "PLE", "parameters")),
+    "GroupObjectives, GradDrop": (GroupObjectives, ("balancing", "GradDrop", "parameters")),
+}
+
 # the rate of the network: small where a method's direction is much longer than the gradients
 RATES = {"FairGrad": 0.002, "NashMTL": 0.01, "ConFIG": 0.02, "DualBalance": 0.02, "LogSum": 0.02}
 
@@ -178,9 +215,16 @@ def selected_cells() -> list[Cell]:
     return [("select", name, base[2]) for name, (_, base) in SELECTED.items()]
 
 
+def fair_cells() -> list[Cell]:
+    """Lists the cells of ways to compare groups, which further words choose."""
+    return [("fair", name, base[2]) for name, (_, base) in FAIR.items()]
+
+
 def data_of(cell: Cell) -> MultiTaskDataModule:
     """The data of a cell: the toy, or one of another form."""
     kind, name, _ = cell
+    if kind == "fair":
+        return GroupedToy()
     return USES[name][0]() if kind == "use" else Toy()
 
 
@@ -191,6 +235,10 @@ def model_of(cell: Cell, data: Any = None, **more: Any) -> MultiTaskModel:
     if kind == "select":
         select, base = SELECTED[name]
         return model_of(base, data, select=select, **more)
+    if kind == "fair":
+        fairness, base = FAIR[name]
+        groups = data.sensitive_groups
+        return model_of(base, data, fairness=fairness, groups=groups, **more)
     if kind == "finetune":
         settings, base = FINETUNED[name]
         model = model_of(base, data, **more)
@@ -272,7 +320,7 @@ if __name__ == "__main__":
         cell
         for cell in [
             *cells(accumulated),
-            *([*finetuned_cells(), *selected_cells()] if words else []),
+            *([*finetuned_cells(), *selected_cells(), *fair_cells()] if words else []),
         ]
         if not words or any(word in "-".join(cell) for word in words)
     ]

@@ -27,8 +27,17 @@ from src.models.optimisation import WarmupCosine
 from src.monitoring.checkpoints import LastCheckpoint
 from src.parallel import FSDP, MultiTaskStrategy
 from tests.integration import grid
-from tests.integration.grid import Cell, Topology, cells, finetuned_cells, model_of, selected_cells
+from tests.integration.grid import (
+    Cell,
+    Topology,
+    cells,
+    fair_cells,
+    finetuned_cells,
+    model_of,
+    selected_cells,
+)
 from tests.toy import Toy, bare_trainer
+from tests.toy_groups import GroupedToy
 
 # a balancer without a state, one that learns, those that keep numbers of each task, and one that
 # keeps a row of each
@@ -123,6 +132,7 @@ CASES = {
     # broken off before a thaw, and amid the epoch after it
     "fine-tuned": Case(breaks=(10, 24), cells=finetuned_cells()),
     "selected": Case(breaks=(10, 24), cells=selected_cells()),
+    "fair": Case(breaks=(10, 24), cells=fair_cells(), data=GroupedToy),
     "all": Case(breaks=(24,), cells=cells()),
 }
 

@@ -9,7 +9,7 @@ losses and the factors that turn a sum into a loss, and ``surrogate`` asks the b
 the scalar whose backward pass leaves what the balancer wants.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from src.balancing import Coordinates, GradientBalancer, GramianBalancer, TaskLosses
 from src.collectives import global_sum, replica
+from src.models.backward.group_gradients import GroupGradients
 from src.models.backward.head_gradients import HeadGradients
 from src.models.backward.jacobian import ParameterJacobian
 from src.models.backward.surrogate_loss import SurrogateLoss
@@ -133,7 +134,8 @@ class ParameterLevel:
 
     Args:
         balancer: Decides.
-        features: {task: its features (B, ..., D)} in the order of T, in the encoder's graph.
+        tops: The features (B, ..., D) of each task in the order of T, in the encoder's graph. Where
+            groups of people are objectives, too, they come once for each group.
         heads: The gradients of the tasks' sums of losses at the features and in the heads.
         jacobian: Takes gradients in the parameters of the sharing architecture.
         micro_batches: The micro-batches of this step; None where it has one batch.
@@ -143,14 +145,14 @@ class ParameterLevel:
     def __init__(
         self,
         balancer: GramianBalancer | GradientBalancer,
-        features: Mapping[str, Tensor],
-        heads: HeadGradients,
+        tops: Sequence[Tensor],
+        heads: HeadGradients | GroupGradients,
         jacobian: ParameterJacobian,
         micro_batches: MicroBatches | None = None,
         last: bool = True,
     ) -> None:
         self.balancer = balancer
-        self.tops = list(features.values())
+        self.tops = list(tops)
         self.heads = heads
         self.jacobian = jacobian
         self.micro_batches = micro_batches
