@@ -8,7 +8,8 @@ from typing import cast
 from src.cli.auditing.calibration import CALIBRATION, audit_calibration
 from src.cli.auditing.call import AuditCall
 from src.cli.auditing.data import audit_data
-from src.cli.auditing.groups import GROUPS, audit_groups
+from src.cli.auditing.groups import GROUPS, audit_groups, check_group_flags
+from src.cli.auditing.groups_tradeoff import TRADEOFF, audit_tradeoff
 from src.cli.auditing.robustness import ROBUSTNESS, audit_robustness
 from src.cli.auditing.shift import SHIFT, audit_shift
 from src.cli.flags import Flag, split_flags
@@ -43,6 +44,7 @@ OWN = (
     Flag("only", list[str] | None, None, f"Parts of the audit, of {', '.join(PARTS)}."),
     Flag("out", str | None, None, "A folder for the results in place of audit/ in the run."),
     *(flag for part in PARTS.values() for flag in part.flags),
+    *TRADEOFF,
 )
 
 
@@ -56,19 +58,21 @@ def audit_run_or_data(args: list[str]) -> None:
         UserError: A setting is wrong, or the rows are.
     """
     given = {key for key, _ in split_flags(args)}
-    if find_value("run", args) is None and any(key.partition(".")[0] == "data" for key in given):
+    named = {key.partition(".")[0] for key in given}
+    if find_value("run", args) is None and named & {"data", "config"}:
         audit_data(args)
+        return
+    check_group_flags(given)
+    if find_value("tradeoff", args) is not None:
+        audit_tradeoff(args, OWN)
         return
     member = open_one_run(args, OWN, "src.audit")
     config = member.cli.config
     split = config["split"]
     if split not in ("train", "val", "test"):
         raise UserError(f"--split is '{split}'; it must be train, val or test")
-    only = config["only"]
-    if config["thresholds"] is not None:
-        if config["groups"] is None:
-            raise UserError("--thresholds: name the columns of groups, too: --groups '[sex]'")
-        only = ["groups"]
+    # thresholds by group change what the run decides: they are asked for alone
+    only = ["groups"] if config["thresholds"] is not None else config["only"]
     parts = choose_parts(only, config["groups"] is not None)
 
     folder = Path(config["out"] or member.run.path / "audit")

@@ -1,6 +1,6 @@
 """The audit of a run's groups: every metric of every task for each group of rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -52,12 +52,38 @@ GROUPS: tuple[Flag, ...] = (
         "The binary task that gets thresholds by group; all binary tasks unless told otherwise.",
     ),
 )
+# a flag, and the one without which it has no effect
+NEEDS = {
+    "group_bins": "groups",
+    "group_draws": "groups",
+    "thresholds": "groups",
+    "threshold_objective": "thresholds",
+    "threshold_task": "thresholds",
+    "tradeoff": "groups",
+    "tradeoff_score": "tradeoff",
+    "tradeoff_gap": "tradeoff",
+}
+EXAMPLES = {"groups": "'[sex]'", "thresholds": "EqualizedOdds", "tradeoff": "income"}
 FEWEST_DRAWS = 20
 NOTE = (
     "brackets hold the middle 95 % over draws of the group's rows; gap: the largest minus the "
     "smallest value; ratio: the smallest divided by the largest; *: the worst group, of selection "
     "rates the lowest"
 )
+
+
+def check_group_flags(given: Collection[str]) -> None:
+    """Refuses flags of groups that have no effect without another one.
+
+    Args:
+        given: The names of the flags of the call.
+
+    Raises:
+        UserError: There is one.
+    """
+    for flag, needed in NEEDS.items():
+        if flag in given and needed not in given:
+            raise UserError(f"--{flag} needs --{needed}, such as --{needed} {EXAMPLES[needed]}")
 
 
 def audit_groups(call: AuditCall) -> None:
