@@ -26,6 +26,7 @@ from src.predict import predict
 from src.reference import reference
 from src.report import report
 from src.select import select
+from src.serve import serve
 from src.sweep import sweep
 from src.train import train
 
@@ -42,6 +43,7 @@ VERBS: dict[str, Any] = {
     "sweep": sweep,
     "report": report,
     "select": select,
+    "serve": serve,
     "affinity": affinity,
     "lr_find": lr_find,
 }

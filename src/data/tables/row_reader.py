@@ -203,7 +203,7 @@ def write_truth(value: bool, column: Column) -> str:
 
 def write_number(value: float, column: Column) -> str | None:
     """Writes a number with the mark before decimals that the column has; None for NaN."""
-    if math.isnan(value):
+    if isinstance(value, float) and math.isnan(value):
         return None
     text = repr(value)
     if isinstance(column, Numeric) and isinstance(column.reads, NumberFormat):

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from src.deployment.serving.limits import Limits, Refusal
 from src.deployment.serving.service import PredictionService
 
+DISCARDED = 64_000_000  # bytes that are read, and not kept, of a body that is too large
 PAGE = Path(__file__).with_name("page.html")
 
 
@@ -69,18 +70,31 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         ClientDisconnect: The client has gone.
     """
     too_large = Refusal(413, f"the body is larger than {limits.max_body} bytes: send fewer rows")
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > limits.max_body:
+    length = request.headers.get("content-length", "")
+    announced = int(length) if length.isdigit() and len(length) < 20 else 0
+    # a client that has not begun to send hears at once
+    most = limits.max_body if "expect" in request.headers else DISCARDED
+    if announced > most:
         raise too_large
+
     body = bytearray()
+    size = 0
     try:
         async with asyncio.timeout(limits.time_limit):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > limits.max_body:
-                    raise too_large
+                size += len(chunk)
+                if size > DISCARDED:
+                    break
+                # a client reads no answer before it has sent all: the rest is read, but not kept
+                if size > limits.max_body:
+                    body.clear()
+                else:
+                    body += chunk
     except TimeoutError:
-        raise Refusal(408, f"the body has not come within {limits.time_limit:g} s") from None
+        if size <= limits.max_body:
+            raise Refusal(408, f"the body has not come within {limits.time_limit:g} s") from None
+    if size > limits.max_body:
+        raise too_large
     return bytes(body)
 
 
