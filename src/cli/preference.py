@@ -33,6 +33,8 @@ def set_preference(models: Sequence[MultiTaskModel], given: Mapping[str, float] 
     preference = read_preference(given, list(models[0].tasks))
     for model in models:
         model.sharing.prefer(preference)
+        # a calibration is of the preference that the run was calibrated with
+        model.calibrate({})
 
 
 def refuse_no_front(model: MultiTaskModel, flag: str) -> None:

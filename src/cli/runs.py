@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from src.checkpoint import SafeCheckpointIO, choose_weights, group_tasks, load_checkpoint
 from src.cli.app import CLI, DEFAULTS, OF_A_CALL
+from src.cli.calibrated import put_calibration
 from src.cli.classes import import_every_class
 from src.cli.flags import Flag, Flags, Words, refuse_words, split_flags
 from src.cli.help import asks_for_help
@@ -16,7 +17,6 @@ from src.data import MultiTaskDataModule
 from src.errors import UserError, suggest_or_list
 from src.models import MultiTaskModel
 from src.run import Run
-from src.tasks.calibration.record import read_calibration
 
 # settings of the training, which a command that opens a run cannot change
 TRAINING = (
@@ -107,32 +107,8 @@ def open_run(args: list[str], own: Sequence[Flag], says: bool = True) -> tuple[P
     cli.datamodule.allow_missing = cli.config["allow_missing"]
     cli.datamodule.check_files(all_there=False)
     if not cli.config["uncalibrated"]:
-        put_calibration(run, load_checkpoint(checkpoint, mmap=True, whole=False), cli.model)
+        put_calibration(run, checkpoint, cli.model)
     return checkpoint, cli
-
-
-def put_calibration(run: Run, checkpoint: Mapping[str, Any], model: MultiTaskModel) -> None:
-    """Gives a model the calibration of its run, where the run has one of these weights.
-
-    Args:
-        run: The run.
-        checkpoint: The checkpoint whose weights the model gets.
-        model: The model.
-
-    Raises:
-        Damaged: The file is.
-    """
-    calibration = read_calibration(run.calibration, model.tasks)
-    if calibration is None:
-        return
-    if calibration.fits(checkpoint):
-        model.calibrate(calibration.calibrators)
-        return
-    remark(
-        f"{run.calibration} is of other weights (step {calibration.checkpoint['step']}, not "
-        f"{checkpoint['global_step']}): outputs are not calibrated; calibrate anew with python -m "
-        f"src.audit --run {run.path} --only calibration --calibrate"
-    )
 
 
 def add_trainer_settings(cli: CLI) -> dict[str, Any]:
@@ -285,11 +261,12 @@ def load_run(
             trusted, or several epochs count and ``task`` names none of them.
     """
     run = Run.open(path)
-    weights = load_checkpoint(run.checkpoint(checkpoint))
+    file = run.checkpoint(checkpoint)
+    weights = load_checkpoint(file)
     words = "--accelerator cpu --trainer.logger false --trainer.enable_checkpointing false"
     cli = CLI(words.split(), read_settings(run, trust))
     if calibrated:
-        put_calibration(run, weights, cli.model)
+        put_calibration(run, file, cli.model)
     cli.model.on_load_checkpoint(weights)
     step = find_step(weights, task)
     cli.model.load_state_dict(

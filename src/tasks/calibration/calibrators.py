@@ -25,6 +25,7 @@ from src.tasks.ordinal import Ordinal
 from src.tasks.quantiles import Quantiles
 from src.tasks.task import Task
 
+SHOWN = 4  # labels in a message
 Positive = Annotated[float, Such("above 0", lambda value: value > 0)]
 
 
@@ -39,6 +40,10 @@ class Calibrator(ABC):
     @abstractmethod
     def suits(self, task: Task) -> bool:
         """Returns whether the map is one of this task's outputs."""
+
+    @abstractmethod
+    def say(self) -> str:
+        """Says in a few words what it does to outputs."""
 
     def move_thresholds(self, task: Task) -> Task:
         """Returns a task whose thresholds decide calibrated outputs as its own ones the others."""
@@ -65,6 +70,9 @@ class Temperature(Calibrator):
     def apply(self, outputs: Tensor) -> Tensor:
         return outputs / self.temperature
 
+    def say(self) -> str:
+        return f"temperature {self.temperature:.4g}"
+
     def suits(self, task: Task) -> bool:
         return isinstance(task, Classification) and not isinstance(task, Ordinal)
 
@@ -86,6 +94,12 @@ class Platt(Calibrator):
     def apply(self, outputs: Tensor) -> Tensor:
         slopes = outputs.new_tensor(self.slopes)
         return outputs * slopes + outputs.new_tensor(self.intercepts)
+
+    def say(self) -> str:
+        pairs = list(zip(self.slopes, self.intercepts, strict=True))
+        shown = ", ".join(f"{a:.4g} x {b:+.4g}" for a, b in pairs[:SHOWN])
+        more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
+        return f"Platt's scaling of the logit x: {shown}{more}"
 
     def suits(self, task: Task) -> bool:
         kinds = (BinaryClassification, MultilabelClassification)
@@ -139,6 +153,9 @@ class OrdinalTemperature(Calibrator):
         steps = logs - before
         return (steps - take_from_one(steps)).to(outputs.dtype)
 
+    def say(self) -> str:
+        return f"temperature {self.temperature:.4g}"
+
     def suits(self, task: Task) -> bool:
         return isinstance(task, Ordinal) and task.method == self.method
 
@@ -179,6 +196,10 @@ class QuantileMap(Calibrator):
             row[k], row[k + 1] = 1 - share, share
             rows.append(row)
         return like.new_tensor(rows)
+
+    def say(self) -> str:
+        pairs = zip(self.levels, self.read_at, strict=True)
+        return "levels of quantiles: " + ", ".join(f"{t:g} read at {p:.4g}" for t, p in pairs)
 
     def suits(self, task: Task) -> bool:
         if not isinstance(task, Quantiles) or len(self.read_at) != len(self.levels):

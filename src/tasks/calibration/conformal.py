@@ -279,7 +279,7 @@ def sum_before(p: Tensor) -> Tensor:
 
     Classes stand in the order of their probabilities, the most probable first.
     """
-    ordered, places = p.sort(-1, descending=True, stable=True)
+    ordered, places = p.sort(stable=True, dim=-1, descending=True)
     before = ordered.cumsum(-1) - ordered
     return torch.zeros_like(p).scatter(-1, places, before)
 

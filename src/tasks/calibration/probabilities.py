@@ -1,5 +1,7 @@
 """The probabilities that a task predicts, in one form for all kinds of classes."""
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,11 @@ from src.tasks.sequence_labelling import SequenceLabelling
 from src.tasks.task import Task
 
 WithClasses = BinaryClassification | Classification | MultilabelClassification
+
+
+def has_probabilities(task: Task) -> TypeGuard[WithClasses]:
+    """Returns whether a task predicts probabilities of classes."""
+    return isinstance(task, BinaryClassification | Classification | MultilabelClassification)
 
 
 def compute_probabilities(task: Task, outputs: Tensor) -> Tensor:

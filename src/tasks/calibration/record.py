@@ -147,6 +147,25 @@ def read_calibration(path: Path, tasks: Mapping[str, Task]) -> Calibration | Non
     return Calibration(content["checkpoint"], rows, calibrators, conformal, columns)
 
 
+def read_conformal(
+    path: Path, tasks: Mapping[str, Task], checkpoint: Mapping[str, Any]
+) -> dict[str, Conformal]:
+    """Returns {task: its conformity scores}, of a run that has some of these weights.
+
+    Args:
+        path: The file of the run's calibration.
+        tasks: {name: task} of the run.
+        checkpoint: The checkpoint whose weights predict.
+
+    Raises:
+        Damaged: The file is.
+    """
+    calibration = read_calibration(path, tasks)
+    if calibration is None or not calibration.fits(checkpoint):
+        return {}
+    return dict(calibration.conformal)
+
+
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Writes a run's calibration, whole or not at all."""
     tasks: dict[str, TaskEntry] = {}
