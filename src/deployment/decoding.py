@@ -4,7 +4,7 @@
 numbers in the label's own unit, probabilities, and positions in a tuple of classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -46,11 +46,13 @@ class Decoded:
         values: (B, ...) Numbers, or positions in ``classes``.
         classes: The classes whose positions the values are; None for numbers.
         scale: The size by which a difference of the numbers is judged; 1 for probabilities.
+        is_set: Whether the values (B, C) say which of the classes are in a set.
     """
 
     values: Tensor
     classes: tuple[Label, ...] | None = None
     scale: float = 1.0
+    is_set: bool = False
 
 
 def decode_all(
@@ -221,22 +223,27 @@ def join_name(task: str, suffix: str) -> str:
     return f"{task}.{suffix}" if suffix else task
 
 
-def find_ties(task: Task, outputs: Tensor, tolerance: float) -> Tensor:
-    """Returns the rows (B,) whose class hangs on a difference below the tolerance.
+def find_ties(
+    decode: Callable[[Tensor], Mapping[str, Decoded]], outputs: Tensor, tolerance: float
+) -> Tensor:
+    """Returns the rows (B,) whose classes hang on a difference below the tolerance.
 
     Args:
-        task: The task.
+        decode: Returns {suffix: column} of outputs.
         outputs: (B, ..., O).
         tolerance: The size of a difference between outputs that counts as none.
     """
-    firm = torch.ones(len(outputs), dtype=torch.bool)
-    noise = torch.linspace(-tolerance, tolerance, max(2, outputs.shape[-1]))[: outputs.shape[-1]]
-    if outputs.shape[-1] == 1:
-        noise = torch.tensor([tolerance])
-    plain = [column.values for column in decode_tensors(task, outputs).values() if column.classes]
-    for moved in (outputs + noise, outputs - noise, outputs + tolerance, outputs - tolerance):
-        others = decode_tensors(task, moved).values()
-        changed = [column.values for column in others if column.classes]
-        for before, after in zip(plain, changed, strict=True):
-            firm &= (before == after).flatten(1).all(1) if before.ndim > 1 else before == after
-    return ~firm
+    ties = torch.zeros(len(outputs), dtype=torch.bool)
+    plain = list_classes(decode(outputs))
+    slope = torch.linspace(-tolerance, tolerance, max(2, outputs.shape[-1]))
+    moves = [torch.full_like(slope, tolerance), slope]
+    for move in (*moves, *(-each for each in moves)):
+        moved = list_classes(decode(outputs + move[: outputs.shape[-1]]))
+        for before, after in zip(plain, moved, strict=True):
+            ties |= (before != after).reshape(len(outputs), -1).any(1)
+    return ties
+
+
+def list_classes(columns: Mapping[str, Decoded]) -> list[Tensor]:
+    """Returns the values of the columns that are classes or sets of them."""
+    return [column.values for column in columns.values() if column.classes is not None]

@@ -5,14 +5,15 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from sys import version_info
 from typing import Any
 
 HERE = Path(__file__).parent
-PACKAGE = "from src.deployment."
-PYTHON = "3.11"
+ROOM = "from src.deployment."
 PACKAGES = {"onnx": ("numpy", "onnxruntime"), "torch": ("numpy", "torch")}
-HANDLERS = {"onnx": "handler.py", "torch": "torch_handler.py"}
 FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
+CODE = ("handler", "rows")
+CARD = "card.md"
 DOCKERFILE = """\
 FROM public.ecr.aws/lambda/python:{python}
 COPY requirements.txt ./
@@ -34,15 +35,19 @@ def write_folder(folder: Path, form: str, model: bytes, schema: Mapping[str, Any
     file = FILES[form]
     (folder / file).write_bytes(model)
     whole = {**schema, "model": {"file": file, "sha256": hashlib.sha256(model).hexdigest()}}
-    (folder / "schema.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-    copied = {"handler.py": HANDLERS[form], "rows.py": "rows.py"}
-    for name, source in copied.items():
-        # beside its model, the handler imports its neighbour
-        code = (HERE / source).read_text("utf-8").replace(PACKAGE, "from ")
-        (folder / name).write_text(code, "utf-8")
-    (folder / "requirements.txt").write_text(write_requirements(form))
-    names = " ".join(["handler.py", "rows.py", "schema.json", file])
-    (folder / "Dockerfile").write_text(DOCKERFILE.format(python=PYTHON, files=names))
+    text = json.dumps(whole, indent=1, ensure_ascii=False)
+    (folder / "schema.json").write_text(text + "\n", "utf-8")
+    runtime = f"{form}_runtime"
+    for name in (*CODE, runtime):
+        # beside its model, a file imports its neighbours
+        code = (HERE / f"{name}.py").read_text("utf-8")
+        code = code.replace(ROOM + "onnx_runtime", ROOM + runtime).replace(ROOM, "from ")
+        (folder / f"{name}.py").write_text(code, "utf-8")
+    (folder / "requirements.txt").write_text(write_requirements(form), "utf-8")
+    names = [*(f"{name}.py" for name in (*CODE, runtime)), "schema.json", file]
+    python = f"{version_info.major}.{version_info.minor}"
+    content = DOCKERFILE.format(python=python, files=" ".join(names))
+    (folder / "Dockerfile").write_text(content, "utf-8")
 
 
 def write_requirements(form: str) -> str:

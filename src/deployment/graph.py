@@ -1,4 +1,4 @@
-"""A small writer of ONNX graphs: each call adds one operation and returns the name of its result."""
+"""A writer of ONNX graphs: each call adds one operation and returns the name of its result."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -125,7 +125,7 @@ def rename_node(node: "NodeProto", rename: Any) -> None:
     node.input.extend(inputs)
     node.output.extend(outputs)
     for attribute in node.attribute:
-        for graph in ([attribute.g] if attribute.HasField("g") else attribute.graphs):
+        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
             for entry in (*graph.input, *graph.output, *graph.initializer):
                 entry.name = rename(entry.name)
             del graph.value_info[:]

@@ -1,4 +1,4 @@
-"""Answers rows in JSON with a model's predictions: the handler of AWS Lambda, without torch.
+"""Answers rows in JSON with a model's predictions: the handler of AWS Lambda.
 
 The body of an event is a JSON list of rows, or {"rows": [...]}; a row is an object with a value for
 each input of schema.json: a number, a text, or null where it is missing. The answer is
@@ -9,27 +9,27 @@ each: its number from 0, the column, and what is right.
 import base64
 import json
 import logging
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from src.deployment.rows import BadRows, check_schema, encode_rows, list_feeds
+from src.deployment.onnx_runtime import predict
+from src.deployment.rows import BadRows
 
-FOLDER = Path(__file__).parent
 MOST_ROWS = 10_000
 
 
 def handler(event: Any, context: Any = None) -> dict[str, Any]:
     """Answers one event of AWS Lambda."""
     try:
-        return answer(200, predictions=predict(read_rows(event)))
-    except BadRows as error:
-        return answer(422, errors=error.lines)
+        rows = read_rows(event)
     except ValueError as error:
         return answer(400, errors=[str(error)])
+    try:
+        return answer(200, predictions=predict(rows))
+    except BadRows as error:
+        return answer(422, errors=error.lines)
     except Exception:  # whoever calls learns nothing of the inside
         logging.exception("a call failed")
-        return answer(500, errors=["the model failed on these rows"])
+        return answer(500, errors=["the model failed; the log says why"])
 
 
 def answer(status: int, **body: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def answer(status: int, **body: Any) -> dict[str, Any]:
 def read_rows(event: Any) -> list[Any]:
     """Returns the rows of an event; raises ValueError where it has none."""
     body = event.get("body", event) if isinstance(event, dict) else event
-    if isinstance(body, str):
+    if isinstance(body, str | bytes):
         is_packed = isinstance(event, dict) and event.get("isBase64Encoded")
         try:
             body = json.loads(base64.b64decode(body) if is_packed else body)
@@ -53,29 +53,3 @@ def read_rows(event: Any) -> list[Any]:
     if len(rows) > MOST_ROWS:
         raise ValueError(f"there are {len(rows)} rows; at most {MOST_ROWS} can be sent at once")
     return rows
-
-
-def predict(rows: list[Any], folder: Path = FOLDER) -> list[dict[str, Any]]:
-    """Returns {output: value} for each row; raises BadRows."""
-    schema, session = load(folder)
-    names = [output.name for output in session.get_outputs()]
-    found = session.run(names, encode_rows(schema, rows))
-    columns = [values.tolist() for values in found]
-    return [dict(zip(names, values)) for values in zip(*columns)]
-
-
-@cache
-def load(folder: Path) -> tuple[dict[str, Any], Any]:
-    """Opens schema.json and model.onnx once; neither runs code."""
-    import onnxruntime
-
-    schema = check_schema(json.loads((folder / "schema.json").read_text("utf-8")))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # one row is done before a second thread wakes up
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
-    )
-    if {entry.name for entry in session.get_inputs()} != set(list_feeds(schema)):
-        raise ValueError("schema.json and model.onnx are not of one export")
-    return schema, session

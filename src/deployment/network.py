@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from src.batch import InputShape, inputs_of
+from src.deployment.coverage import Coverage
 from src.deployment.decoding import Decoded, decode_all, join_name
 from src.models import MultiTaskModel
 from src.models.padding import hide_padding
-from src.tasks.labels import Label
 
 Inputs = Tensor | dict[str, Tensor]
 RAW = "outputs/"  # in front of a task's outputs before decoding
@@ -30,6 +29,7 @@ class DecodedNetwork(nn.Module):
         model: The model, in evaluation mode.
         weights: Sets of its weights, each with the tasks whose predictions come from it.
         example: Inputs of a few rows, which say how many inputs there are.
+        coverage: What makes sets and intervals; None for none.
 
     Attributes:
         inputs: The names of the inputs, in order.
@@ -41,8 +41,10 @@ class DecodedNetwork(nn.Module):
         model: MultiTaskModel,
         weights: Sequence[tuple[Mapping[str, Tensor], Sequence[str]]],
         example: Inputs,
+        coverage: Coverage | None = None,
     ) -> None:
         super().__init__()
+        self.coverage = coverage
         # inside a tuple, so that its parameters are not this module's, too
         self._model = (model.eval(),)
         self._sets: list[tuple[dict[str, str], Sequence[str]]] = []
@@ -74,11 +76,6 @@ class DecodedNetwork(nn.Module):
         """The names of what ``forward`` returns."""
         return [*self.columns, *(f"{RAW}{name}" for name in self._model[0].tasks)]
 
-    @property
-    def classes(self) -> dict[str, tuple[Label, ...]]:
-        """{output: the classes whose positions it holds}."""
-        return {name: c.classes for name, c in self.columns.items() if c.classes is not None}
-
     def _run(self, inputs: Inputs) -> dict[str, Tensor]:
         """Returns {task: outputs}, each task by its own weights."""
         found: dict[str, Tensor] = {}
@@ -89,9 +86,17 @@ class DecodedNetwork(nn.Module):
         ordered = {name: found[name] for name in self._model[0].tasks}
         return hide_padding(ordered, inputs)
 
+    def decode(self, outputs: Mapping[str, Tensor]) -> dict[str, dict[str, Decoded]]:
+        """Returns {task: {suffix of the column's name: column}} of outputs (B, ..., O)."""
+        found = decode_all(self._model[0].chosen_tasks, outputs)
+        if self.coverage is not None:
+            for task, columns in self.coverage.decode(outputs).items():
+                found[task] |= columns
+        return found
+
     def _decode(self, outputs: Mapping[str, Tensor]) -> dict[str, Decoded]:
         found = {}
-        for task, columns in decode_all(self._model[0].chosen_tasks, outputs).items():
+        for task, columns in self.decode(outputs).items():
             for suffix, column in columns.items():
                 found[join_name(task, suffix)] = column
         return found
@@ -119,16 +124,3 @@ def trace_network(network: DecodedNetwork, example: Inputs) -> torch.export.Expo
         return torch.export.export(
             network, tensors, dynamic_shapes={"tensors": tuple(shapes)}, strict=False
         )
-
-
-def make_example(shape: InputShape) -> Inputs:
-    """Returns inputs whose sizes differ from all constants that a network is likely to have."""
-    return shape.example(rows=7, length=11)
-
-
-def split_members(shape: InputShape, inputs: Inputs) -> dict[str, Inputs]:
-    """Returns the inputs of each member; of a sample of one input, that one under ''."""
-    if not shape.members:
-        return {"": inputs}
-    assert isinstance(inputs, dict)
-    return {name: inputs_of(name, inputs) for name, _ in shape.members}

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto
 
-from src.data.tables.columns import simplify_whole
 from src.deployment.graph import STRINGS, TYPES, GraphWriter
-from src.deployment.rows import FARTHEST, is_plain, list_marks, number_pattern
+from src.deployment.rows import FARTHEST, find_codes, is_plain, list_marks, number_pattern
 
 if TYPE_CHECKING:
     from src.deployment.row_inputs import RowInput
@@ -41,7 +40,7 @@ def read_table(writer: GraphWriter, columns: Sequence["RowInput"]) -> tuple[str,
             codes.append(read_words(writer, column))
         else:
             # columns that are written alike are read by one operation
-            form = {**column.form, "mean": 0, "std": 1, "name": ""}
+            form = {**column.form, "mean": 0, "std": 1, "indicator": False}
             groups.setdefault(repr(sorted(form.items())), []).append(column)
 
     standard, missing, order = [], [], []
@@ -70,7 +69,7 @@ def join_dense(
     for column in columns:
         if column.kind != "word":
             wanted.append(place[column.feed])
-            wanted += [len(order) + place[column.feed]] if column.indicator else []
+            wanted += [len(order) + place[column.feed]] if column.form["indicator"] else []
     indices = writer.keep(wanted, "int64")
     return writer.add("Gather", writer.concat(both, 1), indices, axis=1)
 
@@ -93,23 +92,6 @@ def read_words(writer: GraphWriter, column: "RowInput") -> str:
     text = writer.read(column.feed, STRINGS, [BATCH])
     codes = writer.look_up(text, find_codes(column.form), 0)
     return writer.add("Unsqueeze", codes, writer.keep([1], "int64"))
-
-
-def find_codes(form: Mapping[str, Any]) -> dict[str, int]:
-    """Returns {word: position} of a vocabulary, whole numbers with and without zero decimals."""
-    vocabulary: list[str | None] = [*form["vocabulary"]]
-    if form["missing_is_word"]:
-        vocabulary.append(None)
-    codes: dict[str, int] = {}
-    for position, word in enumerate(vocabulary, start=1):
-        if word is not None:
-            simple = simplify_whole(word)
-            codes.setdefault(simple, position)
-            if re.fullmatch(r"-?(0|[1-9]\d*)", simple):
-                codes.setdefault(f"{simple}.0", position)
-    codes |= {word: k for k, word in enumerate(vocabulary, start=1) if word is not None}
-    gone = vocabulary.index(None) + 1 if None in vocabulary else 0
-    return {**dict.fromkeys(form["missing"], gone), **codes}
 
 
 def read_numbers(writer: GraphWriter, columns: Sequence["RowInput"]) -> tuple[str, str]:
@@ -201,9 +183,9 @@ def read_tensor(writer: GraphWriter, column: "RowInput") -> str:
     for k, size in enumerate(form["shape"]):
         sizes.append(f"{column.feed}_{k}" if size is None else size)
     values = writer.read(column.feed, TYPES[form["dtype"]], sizes)
-    if column.pixels is None:
+    if not form["pixels"]:
         return values
-    mean, std = (np.array(each, np.float32)[:, None, None] for each in column.pixels)
+    mean, std = (np.array(each, np.float32)[:, None, None] for each in form["pixels"])
     pixels = writer.add("Cast", values, to=TensorProto.FLOAT)
     shares = writer.add("Div", pixels, writer.keep(255.0, "float32"))
     return writer.add("Div", writer.add("Sub", shares, writer.keep(mean)), writer.keep(std))

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from src.deployment.decoding import Decoded
 from src.deployment.graph import ML, ML_VERSION, STRINGS, TYPES, GraphWriter, absorb_core
 from src.deployment.network import RAW, DecodedNetwork
 from src.deployment.onnx_core import OPSET
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from src.deployment.row_inputs import RowInput
 
 PRODUCER = "multitask-lightning"
+BETWEEN = "|"  # of the words in a set
 
 
 def make_model(
@@ -50,11 +52,15 @@ def make_model(
         if name.startswith(RAW):
             continue
         kind = types[entry.name].elem_type
-        if name in network.classes:
-            words, kind = write_classes(network.classes[name])
+        column = network.columns[name]
+        shape = list(types[entry.name].shape.dim[1:])
+        if column.is_set:
+            value, kind, shape = join_set(writer, value, column), STRINGS, []
+        elif column.classes is not None:
+            words, kind = write_classes(column.classes)
             value = writer.add("Gather", writer.keep(words), value)
         sizes: list[int | str] = [BATCH]
-        for k, dim in enumerate(types[entry.name].shape.dim[1:]):
+        for k, dim in enumerate(shape):
             sizes.append(dim.dim_value or f"{name}_{k}")
         writer.write(value, name, kind, sizes)
     return finish(writer, core, metadata)
@@ -71,10 +77,8 @@ def feed_network(
     for each in inputs:
         if each.kind == "tensor":
             ready[each.key] = read_tensor(writer, each)
-    found = []
-    for name in network.inputs:
-        found.append(ready[name] if name in ready else ready[name.rpartition("/")[2]])
-    return found
+    # of several inputs the names begin with that of the table
+    return [ready.get(name) or ready[name.rpartition("/")[2]] for name in network.inputs]
 
 
 def finish(writer: GraphWriter, core: "ModelProto", metadata: dict[str, Any]) -> "ModelProto":
@@ -95,6 +99,31 @@ def finish(writer: GraphWriter, core: "ModelProto", metadata: dict[str, Any]) ->
     helper.set_model_props(model, plain)
     onnx.checker.check_model(model)
     return model
+
+
+def join_set(writer: GraphWriter, chosen: str, column: Decoded) -> str:
+    """Returns the words of each row's set as one text, joined as ``predict`` joins them."""
+    assert column.classes is not None
+    text = writer.add("Where", take_place(writer, chosen, 0), *keep_words(writer, column, 0))
+    for place in range(1, len(column.classes)):
+        is_in = take_place(writer, chosen, place)
+        is_first = writer.add("Equal", text, writer.keep(""))
+        mark = writer.add("Where", is_first, writer.keep(""), writer.keep(BETWEEN))
+        word, nothing = keep_words(writer, column, place)
+        added = writer.add("Where", is_in, writer.add("StringConcat", mark, word), nothing)
+        text = writer.add("StringConcat", text, added)
+    return text
+
+
+def take_place(writer: GraphWriter, chosen: str, place: int) -> str:
+    """Returns whether a class is in the set of each row, from (N, C)."""
+    return writer.add("Gather", chosen, writer.keep(place, "int64"), axis=1)
+
+
+def keep_words(writer: GraphWriter, column: Decoded, place: int) -> tuple[str, str]:
+    """Returns the word of a class, and an empty one."""
+    assert column.classes is not None
+    return writer.keep(str(column.classes[place])), writer.keep("")
 
 
 def write_classes(classes: Sequence[Label]) -> tuple[np.ndarray, int]:

@@ -37,9 +37,7 @@ class RowInput:
         kind: number, word or tensor; a part of a date is a number.
         form: How it is written: the fields of its entry in schema.json.
         key: The network's input that it belongs to.
-        indicator: Whether a second number says that the value is missing.
         part: The part of a date; '' for what is none.
-        pixels: Mean and standard deviation of each channel of an image; None for other tensors.
     """
 
     feed: str
@@ -47,9 +45,7 @@ class RowInput:
     kind: str
     form: Mapping[str, Any]
     key: str
-    indicator: bool = False
     part: str = ""
-    pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 def list_inputs(data: MultiTaskDataModule, example: Inputs) -> list[RowInput]:
@@ -102,12 +98,13 @@ def describe_column(column: Numeric | Categorical, missing: Sequence[str]) -> Ro
         "written": "" if how.plain else f" ({how})",
         "mean": column.mean,
         "std": column.std,
+        "indicator": column.indicator,
         "missing": sorted({"", *missing}),
         "missing_lower": sorted(WORDS_FOR_MISSING),
     }
     if isinstance(reads, DatePart):
         form["format"] = reads.format
-    return RowInput(column.column, column.source, "number", form, "dense", column.indicator, part)
+    return RowInput(column.column, column.source, "number", form, "dense", part)
 
 
 def describe_tensor(key: str, values: Tensor, members: Mapping[str, MemberColumn]) -> RowInput:
@@ -121,9 +118,9 @@ def describe_tensor(key: str, values: Tensor, members: Mapping[str, MemberColumn
     if isinstance(column, Image):
         # pixels go in as image files have them
         form |= {"dtype": "uint8", "range": [0, 255]}
-        pixels = (column.mean, column.std)
-        return RowInput(column.column, column.column, "tensor", form, key, pixels=pixels)
-    return RowInput(key, key, "tensor", form, key)
+        form |= {"key": key, "pixels": [list(column.mean), list(column.std)]}
+        return RowInput(column.column, column.column, "tensor", form, key)
+    return RowInput(key, key, "tensor", {**form, "key": key, "pixels": []}, key)
 
 
 def refuse_doubles(inputs: Sequence[RowInput]) -> None:
@@ -148,9 +145,12 @@ def describe_inputs(inputs: Sequence[RowInput]) -> list[dict[str, Any]]:
             continue
         if each.column not in dates:
             kept = {key: each.form[key] for key in ("format", "missing", "missing_lower")}
-            dates[each.column] = {"name": each.column, "kind": "date", **kept, "parts": []}
+            dates[each.column] = {"name": each.column, "kind": "date", **kept}
+            dates[each.column] |= {"parts": [], "scales": {}}
             entries.append(dates[each.column])
+        scale = {key: each.form[key] for key in ("mean", "std", "indicator")}
         dates[each.column]["parts"].append(each.part)
+        dates[each.column]["scales"][each.part] = scale
     return entries
 
 
@@ -161,8 +161,8 @@ def take_values(inputs: Sequence[RowInput], example: Inputs) -> dict[str, Tensor
     for each in inputs:
         if each.kind == "tensor":
             values = tensors[each.key]
-            if each.pixels is not None:
-                mean, std = (torch.tensor(part)[:, None, None] for part in each.pixels)
+            if each.form["pixels"]:
+                mean, std = (torch.tensor(part)[:, None, None] for part in each.form["pixels"])
                 values = ((values * std + mean) * 255).round()
             found[each.column] = values
     return found

@@ -6,6 +6,7 @@ its numbers are written, its words, the format of its dates or the shape of its 
 
 import math
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -18,13 +19,15 @@ SHOWN = 60  # characters of a wrong value
 FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "number": {
         **dict.fromkeys(("decimal", "thousands", "unit", "written"), str),
-        **{"truth": bool, "mean": (int, float), "std": (int, float)},
+        **{"truth": bool, "mean": (int, float), "std": (int, float), "indicator": bool},
         **{"missing": list, "missing_lower": list},
     },
-    "word": {"vocabulary": list, "missing": list},
+    "word": {"vocabulary": list, "missing": list, "missing_is_word": bool},
     "date": {"format": str, "parts": list, "missing": list, "missing_lower": list},
     "tensor": {"dtype": str, "shape": list, "range": list},
 }
+PLAIN = {"decimal": ".", "thousands": "", "unit": "", "truth": False}
+WHOLE = re.compile(r"^(?:\+(?=\d))?(-?(?:0|[1-9]\d*))(?:\.0+)?$")
 DTYPES = ("float32", "int64", "uint8", "bool")
 
 
@@ -65,8 +68,12 @@ def list_feeds(schema: dict[str, Any]) -> list[str]:
     return names
 
 
-def encode_rows(schema: dict[str, Any], rows: list[Any]) -> dict[str, np.ndarray]:
-    """Returns the inputs of the graph; raises BadRows with a line for each wrong row."""
+def encode_rows(schema: dict[str, Any], rows: list[Any]) -> dict[str, list[Any]]:
+    """Returns {input of the graph: a text or an array of each row}.
+
+    Raises:
+        BadRows: Rows cannot be right; there is a line for each.
+    """
     feeds: dict[str, list[Any]] = {name: [] for name in list_feeds(schema)}
     wrong = []
     for number, row in enumerate(rows):
@@ -77,8 +84,7 @@ def encode_rows(schema: dict[str, Any], rows: list[Any]) -> dict[str, np.ndarray
             wrong.append(f"row {number}: {error}")
     if wrong:
         raise BadRows(wrong)
-    tensors = {e["name"]: e["dtype"] for e in schema["inputs"] if e["kind"] == "tensor"}
-    return {name: stack(values, tensors.get(name)) for name, values in feeds.items()}
+    return feeds
 
 
 def encode_row(schema: dict[str, Any], row: Any) -> dict[str, Any]:
@@ -180,7 +186,7 @@ def encode_word(entry: dict[str, Any], value: Any) -> dict[str, str]:
         return {entry["name"]: text}
     if text.lower() in entry["vocabulary"] and isinstance(value, bool):
         return {entry["name"]: text.lower()}
-    return {entry["name"]: re.sub(r"^(?:\+(?=\d))?(-?(?:0|[1-9]\d*))(?:\.0+)?$", r"\1", text)}
+    return {entry["name"]: simplify_whole(text)}
 
 
 def encode_date(entry: dict[str, Any], value: Any) -> dict[str, str]:
@@ -213,7 +219,7 @@ def encode_tensor(entry: dict[str, Any], value: Any) -> dict[str, np.ndarray]:
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"numbers of shape {shape} are expected") from None
     fits = array.ndim == len(entry["shape"]) and all(
-        size in (None, own) for size, own in zip(entry["shape"], array.shape)
+        size in (None, own) for size, own in zip(entry["shape"], array.shape, strict=True)
     )
     if not fits or not math.isfinite(float(np.abs(array).sum())):
         raise ValueError(f"finite numbers of shape {shape} are expected")
@@ -231,12 +237,72 @@ ENCODERS = {
 }
 
 
-def stack(values: list[Any], dtype: str | None) -> np.ndarray:
-    """Returns the values of all rows as one array; short sequences get zeros at their end."""
-    if dtype is None:
-        return np.array(values, dtype=object)
+# -- for programs that read tensors alone ----------------------------------------------------------
+def encode_table(schema: dict[str, Any], columns: dict[str, list[str]]) -> dict[str, np.ndarray]:
+    """Returns 'dense' (N, F) and 'categorical' (N, C) of the texts of checked rows."""
+    dense = []
+    codes = []
+    for entry in schema["inputs"]:
+        if entry["kind"] == "number":
+            dense += standardise(entry, columns[entry["name"]])
+        elif entry["kind"] == "date":
+            for part in entry["parts"]:
+                own = {**PLAIN, **entry, **entry["scales"][part]}
+                dense += standardise(own, columns[f"{entry['name']}.{part}"])
+        elif entry["kind"] == "word":
+            places = find_codes(entry)
+            codes.append([places.get(text, 0) for text in columns[entry["name"]]])
+    return {
+        "dense": np.array(dense, np.float32).T if dense else np.zeros((0, 0), np.float32),
+        "categorical": np.array(codes, np.int64).T if codes else np.zeros((0, 0), np.int64),
+    }
+
+
+def standardise(entry: dict[str, Any], texts: list[str]) -> list[np.ndarray]:
+    """Returns numbers (N,), 0 where missing, and where they are missing if the network reads it."""
+    numbers = np.array([parse_number(entry, text) for text in texts])
+    missing = np.isnan(numbers)
+    standard = np.where(missing, 0.0, (numbers - entry["mean"]) / entry["std"])
+    return [standard, missing] if entry["indicator"] else [standard]
+
+
+def parse_number(entry: dict[str, Any], text: str) -> float:
+    """Returns the number of a checked text, NaN where it is missing."""
+    if is_missing(entry, text):
+        return math.nan
+    if entry["truth"]:
+        return float(text.lower() in ("true", "1", "1.0"))
+    return read_number(entry, text)
+
+
+def find_codes(entry: Mapping[str, Any]) -> dict[str, int]:
+    """Returns {word: position} of a vocabulary, whole numbers with and without zero decimals."""
+    vocabulary: list[str | None] = [*entry["vocabulary"]]
+    if entry["missing_is_word"]:
+        vocabulary.append(None)
+    codes: dict[str, int] = {}
+    for position, word in enumerate(vocabulary, start=1):
+        simple = simplify_whole(word or "")
+        if word is not None:
+            codes.setdefault(simple, position)
+        if WHOLE.fullmatch(simple):
+            codes.setdefault(f"{simple}.0", position)
+
+    # words as written count before others that mean the same
+    codes |= {word: k for k, word in enumerate(vocabulary, start=1) if word is not None}
+    gone = vocabulary.index(None) + 1 if None in vocabulary else 0
+    return {**dict.fromkeys(entry["missing"], gone), **codes}
+
+
+def simplify_whole(word: str) -> str:
+    """Removes the zero decimals and the plus sign of a whole number; other words stay."""
+    return WHOLE.sub(r"\1", word)
+
+
+def stack(values: list[Any], dtype: str) -> np.ndarray:
+    """Returns the arrays of all rows as one; short sequences get zeros at their end."""
     longest = np.max([value.shape for value in values], axis=0)
     found = np.zeros((len(values), *longest), dtype)
-    for row, value in zip(found, values):
+    for row, value in zip(found, values, strict=True):
         row[tuple(map(slice, value.shape))] = value
     return found

@@ -1,24 +1,26 @@
 """The export of a run: the work of ``python -m src.export``."""
 
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from rich.console import Console
+from rich.table import Table
 
-from src.checkpoint import choose_weights, group_tasks, load_checkpoint
-from src.cli.exporting.comparison import Difference, compare_answers, refuse_differences
-from src.cli.exporting.example_rows import MOST, take_example, write_rows
+from src.cli.coverage import read_coverage
+from src.cli.exporting.comparison import Difference
+from src.cli.exporting.exporter import Exporter
 from src.cli.exporting.flags import OWN, check_flags
+from src.cli.group_decisions import read_run_thresholds
 from src.cli.loaded_run import LoadedRun, open_one_run
+from src.cli.members import Member
 from src.cli.preference import set_preference
 from src.cli.terminal import remark
-from src.deployment.folder import FILES, write_folder
-from src.deployment.network import DecodedNetwork, trace_network
-from src.deployment.row_inputs import describe_inputs, list_inputs
+from src.deployment.coverage import Coverage
+from src.deployment.folder import CARD, FILES
+from src.deployment.model_card import write_card
 from src.errors import UserError
 from src.files.atomic import put_in_place, remove
-from src.models.padding import hide_padding
 
 
 def export_run(args: list[str]) -> Path:
@@ -36,107 +38,102 @@ def export_run(args: list[str]) -> Path:
     member = open_one_run(args, OWN, "src.export")
     config = member.cli.config
     out = check_flags(config, member)
+    if config["to"] == "onnx":
+        from src.deployment.onnx_core import check_packages
+
+        check_packages()
+    check_run(member)
+    coverage = make_coverage(member)
     run = LoadedRun(member)
-    if run.model.meta is not None:
-        raise UserError(
-            "a run that learns from episodes predicts from support rows, which a model file does "
-            "not hold: src.export takes runs on rows"
-        )
     set_preference([run.model], config["preference"])
+
+    # the folder appears whole, or not at all
     unfinished = out.with_name(f".{out.name}.unfinished")
     remove(unfinished)
     unfinished.mkdir()
     try:
-        differences, rows = Exporter(run, config).write(unfinished)
+        exporter = Exporter(run, coverage, str(config["name"] or member.run.path.name))
+        if config["to"] == "onnx":
+            found = exporter.write_onnx(unfinished, config["quantise"])
+        else:
+            found = exporter.write_torch(unfinished)
+        card = write_card(member.run, config["licence"])
+        (unfinished / CARD).write_text(card, "utf-8")
         put_in_place(unfinished, out)
     finally:
         remove(unfinished)
-    show(differences, rows, out, config["to"])
+    show(exporter, found, out, config)
     for line in run.data.remarks:
         remark(line)
     return out
 
 
-class Exporter:
-    """Exports one run.
+def check_run(member: Member) -> None:
+    """Refuses runs whose predictions follow from more than a row.
 
-    Args:
-        run: The run.
-        config: The settings of the command.
+    Raises:
+        UserError: The run learns from episodes, or decides by groups.
     """
-
-    def __init__(self, run: LoadedRun, config: Any) -> None:
-        self.run = run
-        self.config = config
-        self.batch = run.load_rows("val", MOST)
-        self.example = take_example(self.batch.inputs)
-        self.inputs = list_inputs(run.data, self.batch.inputs)
-        self.outputs = hide_padding(run.predict(self.batch.inputs), self.batch.inputs)
-        self.network = self._build_network()
-
-    def _build_network(self) -> DecodedNetwork:
-        """Returns the network with the weights that count for each task."""
-        checkpoint = load_checkpoint(self.run.member.checkpoint)
-        groups = group_tasks(checkpoint)
-        weights = [(checkpoint["state_dict"], list(self.run.tasks))]
-        if len(groups) > 1:
-            weights = [(choose_weights(checkpoint, step), names) for step, names in groups.items()]
-        return DecodedNetwork(self.run.model, weights, self.example)
-
-    def write(self, folder: Path) -> tuple[list[Difference], int]:
-        """Fills a folder, and returns the difference of each task on how many rows.
-
-        Raises:
-            UserError: The run has no such form, or its answers differ.
-        """
-        from src.deployment.handler import predict
-        from src.deployment.onnx_core import OPSET, check_packages, make_core, refuse_recurrent
-        from src.deployment.onnx_model import make_model
-
-        check_packages()
-        refuse_recurrent(self.run.model)
-        program = trace_network(self.network, self.example)
-        core = make_core(self.network, program, self.example)
-        schema = {
-            "format": 1,
-            "name": str(self.config["name"]),
-            "opset": OPSET,
-            "batch": "dynamic",
-            "inputs": describe_inputs(self.inputs),
-            "outputs": self._describe_outputs(),
-        }
-        metadata = {"opset": str(OPSET), "batch": "dynamic", "tasks": list(self.run.tasks)}
-        model = make_model(core, self.network, self.inputs, metadata)
-        write_folder(folder, "onnx", model.SerializeToString(), schema)
-        answers = predict(write_rows(self.run, self.batch, self.inputs), folder)
-        found = compare_answers(self.run.model, self.outputs, answers)
-        refuse_differences(found, len(answers))
-        return found, len(answers)
-
-    def _describe_outputs(self) -> list[dict[str, Any]]:
-        """Returns the entries of the outputs in schema.json."""
-        found = []
-        for name, column in self.network.columns.items():
-            entry: dict[str, Any] = {"name": name, "shape": list(column.values.shape[1:])}
-            if column.classes is not None:
-                entry["classes"] = list(column.classes)
-            found.append(entry)
-        return found
+    model = member.cli.model
+    if model.meta is not None:
+        raise UserError(
+            "a run that learns from episodes predicts from support rows, which no model file "
+            "holds: src.export takes runs on rows"
+        )
+    by_group = read_run_thresholds(member.run, member.checkpoint, model)
+    if by_group:
+        raise UserError(
+            f"predict decides {', '.join(by_group)} by thresholds of groups, which a model file "
+            f"does not hold: move group thresholds out of {member.run.path}, or predict with the "
+            "run"
+        )
 
 
-def show(found: list[Difference], rows: int, out: Path, form: str) -> None:
-    """Prints how far each task is from predict, and where the files are."""
-    from rich.console import Console
-    from rich.table import Table
+def make_coverage(member: Member) -> Coverage | None:
+    """Returns what makes sets and intervals, where --coverage asks for them.
 
+    Raises:
+        UserError: The run has no conformity scores, or compares them by group.
+    """
+    calibration = read_coverage([member])
+    if calibration is None:
+        return None
+    if calibration.groups:
+        columns = ", ".join(calibration.groups)
+        raise UserError(
+            f"--coverage: the run compares conformity scores by {columns}, which a model file does "
+            "not do: calibrate it without groups"
+        )
+    config = member.cli.config
+    return Coverage(calibration.conformal, config["coverage"], config["sets"])
+
+
+def show(exporter: Exporter, found: Sequence[Difference], out: Path, config: Any) -> None:
+    """Prints how far each task is from ``predict``, and where the files are."""
     table = Table("task", box=None)
-    table.add_column("largest difference from predict", justify="right")
+    table.add_column("largest difference", justify="right")
+    if exporter.losses:
+        for title in ("changed", "score before", "after", "loss"):
+            table.add_column(title, justify="right")
     for each in found:
-        table.add_row(each.task, f"{each.largest:.1e}")
+        cells = [each.task, f"{each.largest:.1e}"]
+        if exporter.losses:
+            before, after = exporter.losses[each.task]
+            cells += [str(each.changed), f"{before:.4f}", f"{after:.4f}", f"{before - after:.4f}"]
+        table.add_row(*cells)
+    rows = len(exporter.batch)
+    what = "of probabilities, and of numbers in standard deviations"
+    print(f"differences from predict on {rows} validation rows, {what}:", flush=True)
     Console().print(table, crop=False)
-    size = (out / FILES[form]).stat().st_size
-    print(f"compared on {rows} validation rows; {size / 1e6:.2f} MB: {out / FILES[form]}")
-    print("any number of rows at once; opset 20" if form == "onnx" else "", flush=True)
+    path = out / FILES[config["to"]]
+    size = path.stat().st_size / 1e6
+    print(f"{path}: {size:.2f} MB, {describe_form(config)}, any number of rows at once", flush=True)
 
 
-__all__ = ["Exporter", "export_run", "show", "shutil", "torch"]
+def describe_form(config: Any) -> str:
+    """Returns the form of the model in words."""
+    if config["to"] == "torch":
+        return "a program of torch.export"
+    from src.deployment.onnx_core import OPSET
+
+    return f"ONNX opset {OPSET}, weights in {config['quantise'] or 'fp32'}"
