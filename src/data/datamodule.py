@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from src.batch import Batch, InputShape
+from src.data.audit.finding import Finding
+from src.data.audit.rows_audit import audit_rows
 from src.data.dependent_labels import resolve_rows
 from src.data.rows import BatchDataset, Rows, Split, standard_split
 from src.data.stream import Batches, GlobalBatches
@@ -176,6 +178,17 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
     def notes(self) -> list[str]:
         """Returns what a person should know of how the data were read, one line each."""
         return [f"task {name}: {type(task).__name__}" for name, task in self.tasks.items()]
+
+    def audit(self, thorough: bool = False) -> list[Finding]:
+        """Returns what may make scores look better than they are, the weightiest first.
+
+        Args:
+            thorough: Whether to take seconds, and not only what a training can wait for.
+        """
+        if not thorough:
+            return []
+        sides: tuple[Split, ...] = ("train", "val", "test")
+        return audit_rows(self.tasks, {side: self.split(side) for side in sides})
 
     def row_info(self, name: Split) -> dict[str, list[Any]]:
         """Returns the columns that identify the rows of a split in files of predictions.

@@ -163,7 +163,7 @@ def read_fitted(run: Run) -> dict[str, Any] | None:
 
 def describe_robustness(run: Run) -> list[str]:
     """Returns scores under corrupted inputs, and the shift of inputs."""
-    lines = []
+    lines: list[str] = []
     for part, word in (("robustness", "Robustness"), ("shift", "Shift of inputs")):
         audit = read_audit(run, part, dict[str, Any])
         if lines:

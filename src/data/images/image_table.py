@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from src.batch import Batch
+from src.data.audit.finding import Finding, sort_findings, write_notes
+from src.data.audit.rows_audit import find_copies, find_near_rows
 from src.data.images.augmentation import Augmentation
 from src.data.images.image_files import ImageFiles, holds_images
-from src.data.images.lazy_images import ImageSet, LazyImages, describe_repeats, remove_broken
-from src.data.rows import Rows
+from src.data.images.lazy_images import ImageSet, LazyImages, remove_broken
+from src.data.rows import Rows, Split
+from src.data.tables.audit.groups import find_odd_shares
+from src.data.tables.audit.repeated_rows import find_same_files
+from src.data.tables.audit.table_audit import audit_labels
 from src.data.tables.columns import Column
 from src.data.tables.image_column import Image, find_image_column
-from src.data.tables.leaks import find_empty_classes, find_odd_shares, find_same_files
 from src.data.tables.notes import describe_table
 from src.data.tables.sensitive import describe_groups
 from src.data.tables.settings import TEST_FRACTION
@@ -29,6 +34,8 @@ from src.tasks.labels import remove_rows
 if TYPE_CHECKING:
     import pandas as pd
 
+SIDES: tuple[Split, ...] = ("train", "val", "test")
+COMPARED = 2000  # images of each split that are compared pixel by pixel
 NAME = "image"  # the column of names where a folder stands for a table
 
 
@@ -275,11 +282,26 @@ class ImageTable(Table):
             return describe_table(self, {})
         reader = self.task_columns.reader
         notes = [*describe_table(self, reader.reasons), *reader.notes, *self.column_notes]
-        hashes = {}
-        for side in ("train", "val", "test"):
-            hashes[side] = cast(LazyImages, self.split(side).inputs).hash_rows()
-        notes += [*self.remarks, *describe_repeats(hashes), *find_same_files(self)]
-        return [*notes, *describe_groups(self), *find_odd_shares(self), *find_empty_classes(self)]
+        return [*notes, *self.remarks, *describe_groups(self), *write_notes(self.audit())]
+
+    def audit(self, thorough: bool = False) -> list[Finding]:
+        """Returns the findings on images and labels; near copies are looked for in pixels."""
+        hashes: dict[Split, np.ndarray] = {}
+        pixels: dict[Split, Tensor | dict[str, Tensor]] = {}
+        for side in SIDES:
+            rows = self.split(side)
+            hashes[side] = cast(LazyImages, rows.inputs).hash_rows()
+            if thorough:
+                few = min(len(rows), COMPARED)
+                pixels[side] = rows[torch.arange(few) * len(rows) // max(few, 1)].inputs
+        findings = [
+            *find_same_files(self),
+            *find_copies(hashes, "images"),
+            *find_odd_shares(self),
+            *audit_labels(self),
+            *(find_near_rows(pixels, "images") if thorough else []),
+        ]
+        return sort_findings(findings)
 
 
 class ImageRows(Rows):

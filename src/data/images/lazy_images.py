@@ -279,23 +279,6 @@ def remove_broken(inputs: Tensor) -> Tensor | None:
     return broken
 
 
-def describe_repeats(hashes: dict[str, np.ndarray]) -> list[str]:
-    """Says how many images of validation and test are copies of training images.
-
-    Args:
-        hashes: {split: hashes of its images}.
-    """
-    notes = []
-    for name in ("val", "test"):
-        again = int(np.isin(hashes[name], hashes["train"]).sum())
-        if again:
-            notes.append(
-                f"note: {again} of {len(hashes[name])} {name} images are copies of training "
-                "images; --data.group puts rows that belong together on one side"
-            )
-    return notes
-
-
 def measure_pixels(images: ImageSet, rows: Sequence[int]) -> tuple[list[float], list[float]]:
     """Returns the mean and standard deviation of each channel over some images, of 0 to 1.
 

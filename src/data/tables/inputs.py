@@ -331,7 +331,8 @@ def counts_rows(series: pd.Series, form: NumberFormat) -> bool:
 
 def list_candidates(table: Table) -> list[str]:
     """Returns the columns of a table's first file that may be inputs."""
-    taken = {table.id, table.group, table.split_column, *list_weight_columns(table), *table.drop}
+    taken = {table.id, table.group, table.split_column, table.time, *table.drop}
+    taken.update(list_weight_columns(table))
     for columns in table.targets.values():
         taken.update(columns)
     wanted = table.inputs

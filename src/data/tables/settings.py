@@ -76,6 +76,10 @@ class TableSettings(MultiTaskDataModule):
         group: Column of groups that must stay on one side of the split.
         stratify: Columns whose values all sides of a random split have in proportion.
         split_column: Column that says train, val or test.
+        time: Column of dates or numbers by which rows are split: the earliest train, the latest
+            test. It is no input.
+        keep_copies_together: Whether rows that are copies of one another, but for a number or name
+            of their own, stay on one side of a random split.
         val_path: File of validation rows; otherwise they are split off.
         test_path: File of test rows; otherwise they are split off.
         val_fraction: Share of the rows that validates.
@@ -131,6 +135,8 @@ class TableSettings(MultiTaskDataModule):
         group: str | None = None,
         stratify: list[str] | None = None,
         split_column: str | None = None,
+        time: str | None = None,
+        keep_copies_together: bool = False,
         val_path: str | None = None,
         test_path: str | None = None,
         val_fraction: float = 0.15,
@@ -178,6 +184,8 @@ class TableSettings(MultiTaskDataModule):
         self.group = group
         self.stratify = stratify or []
         self.split_column = split_column
+        self.time = time
+        self.keep_copies_together = keep_copies_together
         self.val_fraction = val_fraction
         self.folds = folds
         self.fold = fold
@@ -228,7 +236,8 @@ def check_settings(table: TableSettings, targets: object) -> None:
             f"data.targets is '{targets}', where a list of columns is expected: ['{targets}']"
         )
     # only one setting can decide the split
-    ways = {"group": table.group, "split_column": table.split_column, "stratify": table.stratify}
+    names = ("group", "split_column", "stratify", "time", "keep_copies_together")
+    ways = {name: getattr(table, name) for name in names}
     chosen = [f"data.{name}" for name, value in ways.items() if value]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)} cannot both say how to split")
@@ -269,6 +278,11 @@ def refuse_other_test_rows(table: TableSettings) -> None:
             f"data.folds and data.split_column cannot both say which rows test: leave out "
             f"data.split_column {table.split_column}, or data.folds"
         )
+    if table.time:
+        raise UserError(
+            f"data.folds and data.time cannot both say which rows test: leave out data.time "
+            f"{table.time}, or data.folds"
+        )
     if table.test_path:
         raise UserError(
             "data.folds cuts the rows of data.path, but data.test_path names the rows that test: "
@@ -294,6 +308,7 @@ def check_columns(table: Table, frame: pd.DataFrame) -> None:
         "group": [table.group] if table.group else [],
         "stratify": table.stratify,
         "split_column": [table.split_column] if table.split_column else [],
+        "time": [table.time] if table.time else [],
     }
     further: set[str] = set()
     for task in table.targets:

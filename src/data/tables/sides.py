@@ -10,6 +10,7 @@ import numpy as np
 from src.data.folds import deal_at_random, deal_by_groups, deal_by_strata, split_by_fold
 from src.data.kinds import find_declared_kind
 from src.data.tables.columns import to_words
+from src.data.tables.copies import group_copies
 from src.data.tables.dates import find_date_formats, is_typed_date
 from src.data.tables.files import ROLES
 from src.data.tables.labels import FEW_NUMBERS, MOST_CLASSES
@@ -23,6 +24,7 @@ from src.data.tables.splits import (
     split_by_groups,
     split_by_strata,
 )
+from src.data.tables.times import read_times, split_by_time
 from src.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,12 +55,14 @@ def assign_sides(table: Table) -> tuple[np.ndarray, int]:
     # a side with a file of its own takes no rows of the first one
     val = 0.0 if table.val_path else table.val_fraction
     test = 0.0 if table.test_path else table.test_fraction
-    groups = read_groups(table) if table.group else None
+    groups = read_groups(table) if table.group or table.keep_copies_together else None
     strata = encode_jointly(main[table.stratify]) if table.stratify else None
     if table.folds is not None:
         side = assign_fold(table, table.folds, val, groups, strata)
     elif groups is not None:
         side = split_by_groups(groups, val, test, table.split_seed)
+    elif table.time:
+        side = split_by_time(read_times_of_rows(table, table.time), val, test)
     elif strata is not None:
         side = split_by_strata(strata, val, test, table.split_seed)
     else:
@@ -155,6 +159,9 @@ def explain_empty(table: Table, name: str, moved: int) -> str:
         return f"column '{table.split_column}' names none"
     if {"val": table.val_fraction, "test": table.test_fraction}.get(name) == 0:
         return f"data.{name}_fraction is 0, and data.{name}_path names no file"
+    if table.time:
+        times = table.main[table.time].nunique()
+        return f"column '{table.time}' has {times} times, too few or too common ones"
     if table.group:
         groups = table.main[table.group].nunique()
         return f"column '{table.group}' has {groups} groups, too few or too large ones"
@@ -166,12 +173,33 @@ def explain_empty(table: Table, name: str, moved: int) -> str:
     return f"{len(table.main)} rows are too few"
 
 
+def read_times_of_rows(table: Table, column: str) -> np.ndarray:
+    """Returns the time of each row (N,), as a number.
+
+    Raises:
+        UserError: The column holds no times, or a row has none.
+    """
+    try:
+        times, _ = read_times(table.main[column], table.date_format)
+    except BadValue as error:
+        place = f"{table.path} row {number_row(table.main, error.row)}"
+        raise UserError(f"{place}: data.time names '{column}', which {error}") from None
+    if np.isnan(times).any():
+        row = number_row(table.main, int(np.isnan(times).argmax()))
+        raise UserError(
+            f"{table.path} row {row}: column '{column}' is missing; each row needs its time"
+        )
+    return times
+
+
 def read_groups(table: Table) -> np.ndarray:
     """Returns the group of each row (N,).
 
     Raises:
         UserError: A row has none.
     """
+    if table.keep_copies_together:
+        return group_copies(table.main, [table.id])
     words = to_words(table.main[str(table.group)])
     if words.isna().any():
         row = number_row(table.main, int(words.isna().to_numpy().argmax()))

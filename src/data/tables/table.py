@@ -17,8 +17,10 @@ import numpy as np
 import torch
 
 from src.batch import InputShape
+from src.data.audit.finding import Finding, write_notes
 from src.data.dependent_labels import describe_dependence
 from src.data.rows import Inputs, Rows, Split, take_rows
+from src.data.tables.audit.table_audit import audit_table
 from src.data.tables.carried import Carried, carry_statistics, describe_carried, keep_columns
 from src.data.tables.columns import Column, from_plain, measure_columns
 from src.data.tables.files import ROLES, TableFiles
@@ -26,7 +28,6 @@ from src.data.tables.image_column import Image
 from src.data.tables.input_encoding import encode_inputs
 from src.data.tables.inputs import list_candidates, read_inputs
 from src.data.tables.labels import Labels
-from src.data.tables.leaks import find_suspicions
 from src.data.tables.members import (
     RowsWithImages,
     check_images,
@@ -298,7 +299,10 @@ class Table(TableSettings):
             further.append(describe_carried(self.carried, self.columns))
         if self.skips_images:
             further += self.remarks
-        return [*notes, *further, counts, *find_suspicions(self)]
+        return [*notes, *further, counts, *write_notes(self.audit())]
+
+    def audit(self, thorough: bool = False) -> list[Finding]:
+        return audit_table(self, thorough)
 
     def describe(self, name: Split) -> str:
         return describe_new_rows(self) if self.is_new else super().describe(name)

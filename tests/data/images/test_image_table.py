@@ -178,7 +178,7 @@ def test_copies_are_noted(table):
     images = table.parent / "images"
     (images / tested).write_bytes((images / trained).read_bytes())
     notes = open_table(table).notes()
-    assert any(note.startswith("note: 1 of 9 test images are copies of tr") for note in notes)
+    assert any(note.startswith("note: 1 of 9 test images (11%) are copies") for note in notes)
 
 
 def test_a_run_knows_its_images(table, tmp_path):

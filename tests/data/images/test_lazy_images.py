@@ -12,7 +12,6 @@ from src.data.images.lazy_images import (
     Cache,
     ImageSet,
     LazyImages,
-    describe_repeats,
     measure_pixels,
     remove_broken,
 )
@@ -67,12 +66,6 @@ def test_copies_have_the_same_hash_whatever_their_name(files, tmp_path):
     # by name and size they are different images
     unread = ImageSet(files, [*name(0, 1), "copy.png"], DECODER, "x.csv", read_first=False)
     assert len(set(unread.hashes)) == 3
-
-    notes = describe_repeats(
-        {"train": images.hashes[:2], "val": images.hashes[2:3], "test": images.hashes[3:3]}
-    )
-    assert len(notes) == 1
-    assert notes[0].startswith("note: 1 of 1 val images are copies of training images")
 
 
 @pytest.mark.parametrize("read_first", [True, False])

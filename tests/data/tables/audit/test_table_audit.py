@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from src.data import Table
-from src.data.tables.identifiers import separates_labels
-from src.data.tables.leaking_inputs import score_recall
-from src.data.tables.leaks import find_suspicions
+from src.data.audit.finding import write_notes
+from src.data.tables.audit.groups import separates_labels
+from src.data.tables.audit.leaking_inputs import score_recall
 from src.data.tables.splits import split_at_random
 
 N = 300
@@ -38,8 +38,10 @@ def noted(folder, frame, targets=TARGETS, **settings):
     """The notes on a table, and that they are among what a person is told."""
     frame.to_csv(folder / "t.csv", index=False)
     table = Table(str(folder / "t.csv"), targets, **settings)
-    found = find_suspicions(table)
-    assert table.notes()[-len(found) :] == found or not found
+    findings = table.audit()
+    found = [finding.write_note() for finding in findings]
+    told = write_notes(findings)
+    assert table.notes()[-len(told) :] == told or not told
     assert all(note.startswith("note: ") and "\n" not in note for note in found)
     return found
 
@@ -132,8 +134,8 @@ def test_codes_for_missing(tmp_path, code):
     values = (values / 10).where(np.arange(N) % 20 != 3, code)
     notes = noted(tmp_path, clean().assign(z=values))
     assert notes == [
-        f"note: 'z' holds {code:g} in 15 rows, far from all else: "
-        f"if it means a missing value, set --data.missing '[{code:g}]'"
+        f"note: 'z' holds {code:g} in 15 rows, far from all else, as codes for missing values are: "
+        f"--data.missing '[{code:g}]' reads it as missing"
     ]
     assert noted(tmp_path, clean().assign(z=values), missing=[f"{code:g}"]) == []
 
@@ -158,7 +160,7 @@ def test_a_column_that_looks_like_a_group(tmp_path):
     frame = clean().assign(who=[f"P{i * 7 % 60}" for i in range(N)])
     note = only(tmp_path, frame)
     assert note.startswith("note: rows of train and test share values of 'who': ")
-    assert note.endswith("--data.group who")
+    assert note.endswith(": --data.group who keeps the rows of one on one side")
     assert noted(tmp_path, frame, group="who") == []
 
 
@@ -203,14 +205,12 @@ def test_one_file_for_all_splits(tmp_path):
     other = tmp_path / "other.csv"
     clean().to_csv(other, index=False)
     notes = noted(tmp_path, clean(), val_path=str(path), test_path=str(other))
-    assert (
-        "note: the train and the val file are the same: its scores say nothing about new rows"
-        in notes
-    )
-    assert (
-        "note: the train and the test file are the same: its scores say nothing about new rows"
-        in notes
-    )
+    same = "its scores say nothing about new rows"
+    for side in ("val", "test"):
+        assert (
+            f"note: the train and the {side} file are the same: {same}: "
+            f"--data.{side}_path null splits rows off instead"
+        ) in notes
     assert "note: 300 of 300 val rows (100%) are copies of training rows" in "\n".join(notes)
     clean(seed=5).to_csv(other, index=False)
     assert noted(tmp_path, clean(), val_fraction=0.2, test_path=str(other)) == []
@@ -227,5 +227,5 @@ def test_a_class_that_no_test_row_has(tmp_path):
         mood=[["bad", "fair", "good"][i % (2 if tests[i] else 3)] for i in range(300)]
     )
     assert (
-        only(tmp_path, frame) == f"{note}; --data.stratify '[mood]' deals classes out in proportion"
+        only(tmp_path, frame) == f"{note}: --data.stratify '[mood]' deals classes out in proportion"
     )
