@@ -75,8 +75,10 @@ def attack_inputs(
         return run(assemble(*offsets))[name]
 
     def sum_losses(outputs: Tensor, labels: Tensor) -> Tensor:
-        # a loss for each row: rows have an attack of their own
-        losses = task.losses(outputs.float(), labels)
+        # a loss for each row: rows have an attack of their own. In single precision the gradient
+        # of a prediction that is sure and right would be 0
+        labels = labels.double() if labels.is_floating_point() else labels
+        losses = task.losses(outputs.double(), labels)
         return losses.flatten(1).sum(1) if losses.ndim > 1 else losses
 
     attack = import_attacks()(forward, sum_losses)
