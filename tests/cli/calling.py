@@ -20,6 +20,7 @@ from src.cli.entrypoint import main
 from src.compare import compare
 from src.ensemble import ensemble
 from src.evaluate import evaluate
+from src.explain import explain
 from src.lr_find import lr_find
 from src.merge import merge
 from src.predict import predict
@@ -35,6 +36,7 @@ VERBS: dict[str, Any] = {
     "audit": audit,
     "train": train,
     "evaluate": evaluate,
+    "explain": explain,
     "predict": predict,
     "reference": reference,
     "compare": compare,

@@ -1,0 +1,1 @@
+"""The command src.explain: the glue between a run and its explanations."""
