@@ -131,13 +131,20 @@ def name_part(part: Part, word: str) -> str:
 
 
 def list_predictions(name: str, task: Task, outputs: Tensor) -> list[ColumnValues]:
-    """Returns the predictions of a task as columns: decoded, or of each place their mean.
+    """Returns the predictions of a task as columns.
+
+    They are decoded; of tokens and pixels they are the classes of all, or the mean of each row.
 
     Args:
         name: The task.
         task: The same task.
         outputs: (N, O); or (N, ..., O) of tokens and pixels, NaN at padding.
     """
+    classes = tuple(str(label) for label in getattr(task, "classes", ()))
+    if outputs.ndim > 2 and len(classes) == outputs.shape[-1]:
+        flat = outputs.flatten(0, -2)
+        codes = flat[~flat.isnan().any(-1)].argmax(-1) + 1
+        return [ColumnValues(name, codes.numpy(), True, classes, by_row=False)]
     if outputs.ndim > 2:
         means = outputs.double().flatten(1, -2).nanmean(1)
         return [

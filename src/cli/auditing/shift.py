@@ -20,6 +20,7 @@ from src.data import MultiTaskDataModule, Split
 from src.errors import UserError
 from src.files.atomic import write_atomically
 from src.files.typed import to_json
+from src.models.padding import hide_padding
 
 MOST_ROWS = 5000
 SHOWN = 20  # columns that are printed
@@ -89,7 +90,8 @@ def compare_predictions(
         remark(f"the run has no {other} rows whose predictions could be compared")
         return other, []
     rows = load_limited(own, other, limit, MOST_ROWS)
-    outputs = [call.run.predict(batch.inputs) for batch in (rows, after)]
+    predicted = [(call.run.predict(batch.inputs), batch.inputs) for batch in (rows, after)]
+    outputs = [hide_padding(*one) for one in predicted]
     shifts: list[Shift] = []
     for name, task in call.run.tasks.items():
         ours, theirs = (list_predictions(name, task, one[name]) for one in outputs)
@@ -102,7 +104,7 @@ def describe_test(test: TwoSampleTest) -> str:
     verdict = "the rows differ from those of training" if test.alarms else "no shift is found"
     return (
         f"two-sample test: a classifier tells them apart with AUC {test.auc:.3f} "
-        f"({test.low:.3f} to {test.high:.3f}), where 0.5 is none; p {test.p:.2g}: {verdict}"
+        f"({test.low:.3f} to {test.high:.3f}; 0.5: they are alike), p {test.p:.2g}: {verdict}"
     )
 
 
