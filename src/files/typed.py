@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import (
     Annotated,
     Any,
+    ClassVar,
     Literal,
     NotRequired,
     Union,
@@ -152,16 +153,22 @@ def find_mismatch_of_union(value: Any, kind: Any, place: str) -> str | None:
     for one in get_args(kind):
         if not is_dataclass(one) or not isinstance(value, dict):
             continue
-        if value.keys() == get_type_hints(one).keys():
+        if value.keys() == get_fields(one).keys():
             return find_mismatch(value, one, place)
     return describe_mismatch(value, kind, place)
+
+
+def get_fields(kind: Any) -> dict[str, Any]:
+    """Returns {field: its type} of a dataclass or a TypedDict, without attributes of the class."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {key: hint for key, hint in hints.items() if get_origin(hint) is not ClassVar}
 
 
 def find_mismatch_of_keys(value: Any, kind: Any, place: str) -> str | None:
     """Says which key of an object is missing, unknown, or has a value of another type."""
     if not isinstance(value, dict):
         return describe_mismatch(value, kind, place)
-    hints = get_type_hints(kind, include_extras=True)
+    hints = get_fields(kind)
     unknown = value.keys() - hints.keys() if is_dataclass(kind) else set()
     if unknown:
         return f"{join_key(place, min(unknown))} belongs to nothing"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, TypedDict
 
 import pytest
 
@@ -77,3 +77,17 @@ def test_what_is_no_json_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(Damaged, match=r"a\.json is damaged; remove it \(") as caught:
         read_json(path, Whole, "remove it")
     assert "\n" not in str(caught.value)
+
+
+@dataclass(frozen=True)
+class WithClassAttribute:
+    kind: ClassVar[str] = "round"
+    size: int
+
+
+def test_an_attribute_of_the_class_is_no_key() -> None:
+    assert find_mismatch({"size": 3}, WithClassAttribute) is None
+    assert find_mismatch({"size": 3}, WithClassAttribute | int) is None
+    assert find_mismatch({"size": 3, "kind": "flat"}, WithClassAttribute) == (
+        "kind belongs to nothing"
+    )
