@@ -1,5 +1,6 @@
 """Smaller weights of an ONNX network: whole numbers of 8 bits, or floats of 16."""
 
+import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -32,6 +33,9 @@ def quantise_to_integers(core: "ModelProto") -> "ModelProto":
     """Returns a network whose matrix products are of whole numbers of 8 bits."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    # what it recommends has been done by the exporter
+    root = logging.getLogger()
+    root.addFilter(is_no_advice)
     with TemporaryDirectory() as name, quiet_exporter():
         path = Path(name) / "core.onnx"
         onnx.save(core, path)
@@ -42,8 +46,17 @@ def quantise_to_integers(core: "ModelProto") -> "ModelProto":
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
+            # 8 whole bits overflow in the products of processors that have no VNNI
+            reduce_range=True,
         )
-        return onnx.load(quantised)
+        found = onnx.load(quantised)
+    root.removeFilter(is_no_advice)
+    return found
+
+
+def is_no_advice(record: logging.LogRecord) -> bool:
+    """Returns whether a line of the log is none that recommends another step before."""
+    return "pre-processing before quantization" not in record.getMessage()
 
 
 def halve_weights(core: "ModelProto", kind: int) -> "ModelProto":

@@ -129,7 +129,8 @@ def encode_number(entry: dict[str, Any], value: Any) -> dict[str, str]:
     if is_missing(entry, text):
         return {entry["name"]: ""}
     wanted = f"a number is expected{entry['written']}"
-    if not re.fullmatch(number_pattern(entry), text, re.IGNORECASE if entry["truth"] else 0):
+    flags = re.ASCII | re.IGNORECASE if entry["truth"] else re.ASCII
+    if not re.fullmatch(number_pattern(entry), text, flags):
         raise ValueError(wanted)
     if not entry["truth"]:
         mean, std = entry["mean"], entry["std"]
