@@ -159,7 +159,7 @@ def explain_empty(table: Table, name: str, moved: int) -> str:
         return f"column '{table.split_column}' names none"
     if {"val": table.val_fraction, "test": table.test_fraction}.get(name) == 0:
         return f"data.{name}_fraction is 0, and data.{name}_path names no file"
-    if table.time:
+    if table.time and not moved:
         times = table.main[table.time].nunique()
         return f"column '{table.time}' has {times} times, too few or too common ones"
     if table.group:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import exp
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from src.data.audit.finding import Finding, Mend, weigh_share, write_share
 from src.data.audit.near_copies import find_near_copies
+from src.data.rows import Split
 from src.data.tables.audit.input_columns import has_setting
 from src.data.tables.audit.leaking_inputs import space_rows
 from src.data.tables.copies import hash_words, list_content_columns
@@ -20,10 +22,12 @@ from src.data.tables.record import hash_rows
 if TYPE_CHECKING:
     import pandas as pd
 
-    from src.data.rows import Split
     from src.data.tables.table import Table
 
-BY_CHANCE = 3.0  # times as many copies as columns of the same values, shuffled, have by chance
+SIDES: tuple[Split, ...] = ("val", "test")
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+BY_CHANCE = 3.0  # columns depend on one another, which makes equal rows likelier
+UNLIKELY = 1e-3  # probability of as many copies by chance
 SHOWN = 5  # rows that are named
 
 
@@ -61,84 +65,76 @@ def find_repeated_rows(table: Table, most: int) -> list[Finding]:
     # without inputs, equal rows mean nothing
     if not set(columns) - targets:
         return []
+    ours = hash_columns(table.main, columns)
+    trained = [hashes[table.rows["train"]] for hashes in ours]
     findings = []
-    trained = table.main[columns].iloc[table.rows["train"]]
-    for side in ("val", "test"):
-        rows = list_rows(table, side, most)
-        count = sum(len(numbers) for _, numbers in rows)
+    for side in SIDES:
+        of_main = space_rows(table.rows[side], most)
+        others = [hashes[of_main] for hashes in ours]
+        if side in table.table_files.paths:
+            frame = table.table_files.frame(side)
+            more = hash_columns(frame.iloc[space_rows(np.arange(len(frame)), most)], columns)
+            others = [np.concatenate(pair) for pair in zip(others, more, strict=True)]
+        count = len(others[0])
         if not count:
             continue
-        found = compare_rows(table, columns, trained, rows)
-        again = sum(len(numbers) for numbers in found.values())
-        if not again or again / count < BY_CHANCE * estimate_chance(table, columns, rows):
+        again = find_equal(trained, others)
+        if not again.any() or is_chance(int(again.sum()), trained, others):
             continue
-        of_main = found.get("train", np.zeros(0, dtype=np.int64))
-        findings.append(report_copies(table, side, again, count, of_main))
+        copied = of_main[again[: len(of_main)]]
+        findings.append(report_copies(table, side, int(again.sum()), count, copied))
     return findings
 
 
-def list_rows(table: Table, side: Split, most: int) -> list[tuple[str, np.ndarray]]:
-    """Returns rows of a split, evenly spaced, as (role of a file, row numbers)."""
-    sections = [("train", space_rows(table.rows[side], most))]
-    if side in table.table_files.paths:
-        every = np.arange(len(table.table_files.frame(side)))
-        sections.append((side, space_rows(every, most)))
-    return sections
+def hash_columns(frame: pd.DataFrame, columns: Sequence[str]) -> list[np.ndarray]:
+    """Hashes the values of each column as they are written: (N,) uint64 each."""
+    return [hash_words(frame[name]) for name in columns]
 
 
-def compare_rows(
-    table: Table,
-    columns: Sequence[str],
-    trained: pd.DataFrame,
-    rows: Sequence[tuple[str, np.ndarray]],
-) -> dict[str, np.ndarray]:
-    """Finds rows that are training rows, too: {role of a file: row numbers}.
+def find_equal(trained: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns which rows equal some training row: bool (M,).
 
-    Columns are read one by one, and only in training rows that are still like some row.
+    Args:
+        trained: (N,) hashes of each column of the training rows.
+        others: (M,) hashes of each column of the rows to check.
     """
-    found = {}
-    for role, numbers in rows:
-        theirs = table.table_files.frame(role)[list(columns)].iloc[numbers]
-        found[role] = numbers[find_equal(trained, theirs)]
-    return found
-
-
-def find_equal(trained: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
-    """Returns which rows equal some training row: bool (M,)."""
-    ours = np.zeros(len(trained), dtype=np.uint64)
-    theirs = np.zeros(len(others), dtype=np.uint64)
-    left = np.arange(len(trained))
-    for name in trained.columns:
-        ours = mix(ours, hash_words(trained[name].iloc[left]))
-        theirs = mix(theirs, hash_words(others[name]))
-        alike = np.isin(ours, theirs)
-        ours, left = ours[alike], left[alike]
+    ours = np.zeros(len(trained[0]), dtype=np.uint64)
+    theirs = np.zeros(len(others[0]), dtype=np.uint64)
+    for column, other in zip(trained, others, strict=True):
+        ours = mix(ours, column)
+        theirs = mix(theirs, other)
     return np.isin(theirs, ours)
 
 
 def mix(hashes: np.ndarray, more: np.ndarray) -> np.ndarray:
-    """Returns hashes of more columns: the order of columns counts."""
-    mixed: np.ndarray = hashes * np.uint64(0x9E3779B97F4A7C15) + more
+    """Returns hashes of rows with one column more: the order of columns counts."""
+    mixed: np.ndarray = hashes * MULTIPLIER + more
     return mixed ^ (mixed >> np.uint64(29))
 
 
-def estimate_chance(
-    table: Table, columns: Sequence[str], rows: Sequence[tuple[str, np.ndarray]]
-) -> float:
-    """Returns the share of copies if columns had their values without regard to one another."""
-    rng = np.random.default_rng(0)
-    train = table.main[list(columns)].iloc[table.rows["train"]]
-    shuffled = train.copy()
-    for name in columns:
-        shuffled[name] = train[name].to_numpy()[rng.permutation(len(train))]
-    again = count = 0
-    for role, numbers in rows:
-        others = table.table_files.frame(role)[list(columns)].iloc[numbers].copy()
-        for name in columns:
-            others[name] = others[name].to_numpy()[rng.permutation(len(others))]
-        again += int(find_equal(shuffled, others).sum())
-        count += len(numbers)
-    return again / max(count, 1)
+def is_chance(again: int, trained: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
+    """Returns whether as many copies come about where columns have nothing to do with one another.
+
+    Two rows are then equal with the product of the probabilities that they are in each column.
+
+    Args:
+        again: The number of copies.
+        trained: (N,) hashes of each column of the training rows.
+        others: (M,) hashes of each column of the rows to check.
+    """
+    equal = 1.0
+    for column, other in zip(trained, others, strict=True):
+        values, counts = np.unique(column, return_counts=True)
+        place = np.searchsorted(values, other).clip(max=len(values) - 1)
+        equal *= float(np.where(values[place] == other, counts[place], 0).mean() / len(column))
+    expected = BY_CHANCE * len(others[0]) * min(1.0, len(trained[0]) * equal)
+
+    # the probability of so large a number, of Poisson: its sum up to one below
+    term = below = exp(-expected)
+    for number in range(1, again):
+        term *= expected / number
+        below += term
+    return expected >= again or 1 - below > UNLIKELY
 
 
 def report_copies(table: Table, side: Split, again: int, count: int, rows: np.ndarray) -> Finding:
@@ -182,8 +178,12 @@ def find_nearly_repeated_rows(table: Table, most: int) -> list[Finding]:
         return []
     train = space_rows(table.rows["train"], 10 * most)
     findings = []
-    for side in ("val", "test"):
-        for role, rows in list_rows(table, side, most):
+    for side in SIDES:
+        sections = {"train": space_rows(table.rows[side], most)}
+        if side in table.table_files.paths:
+            every = np.arange(len(table.table_files.frame(side)))
+            sections[side] = space_rows(every, most)
+        for role, rows in sections.items():
             others = find_table_inputs(table.encode_inputs_of(role))
             kinds = (
                 hash_rows(encoded["categorical"][torch.from_numpy(train)]),
