@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from src.cli.auditing.calibration_rows import name_groups
 from src.cli.calibrated import read_own_calibration
 from src.cli.flags import Flag
@@ -106,6 +108,7 @@ class Coverage:
             self._tell_few(name, conformal, groups)
             if conformal.makes_sets:
                 chosen = conformal.sets(outputs[name], self.coverage, self.method, groups)
+                self._tell_empty(name, chosen)
                 found[name] = name_sets(conformal, chosen.tolist())
             else:
                 ends = conformal.interval(outputs[name], self.coverage, groups)
@@ -118,6 +121,15 @@ class Coverage:
             return None
         words = name_groups(self.data, split, columns)
         return [words[row] for row in rows]
+
+    def _tell_empty(self, name: str, chosen: Tensor) -> None:
+        """Says how many sets are empty, as they must be where a task is right more often."""
+        empty = int((~chosen.any(-1)).sum())
+        if empty:
+            remark(
+                f"--coverage {self.coverage:g}: {empty} of {chosen[..., 0].numel()} sets of {name} "
+                "are empty, since it is right more often than that: ask for more, or --sets aps"
+            )
 
     def _tell_few(self, name: str, conformal: Conformal, groups: list[str] | None) -> None:
         """Says which rows have sets of all classes, or intervals without ends, and why."""

@@ -43,8 +43,8 @@ NOTE = (
     "chance where rows are few; Brier: mean squared error of probabilities; NLL: mean -log p(label)"
 )
 COVERED = (
-    "held: the share of labels in sets or intervals; size: mean number of classes, or mean width in "
-    "the label's unit; aps holds more than it says where classes are few"
+    "held: the share of labels in sets or intervals; size: mean number of classes, or mean width "
+    "in the label's unit; aps holds more than it says where classes are few"
 )
 
 

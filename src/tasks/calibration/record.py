@@ -15,7 +15,7 @@ from src.tasks.calibration.calibrators import Calibrator, restore_calibrator
 from src.tasks.calibration.conformal import ByMethod, Conformal, Method, Scores, list_methods
 from src.tasks.task import Task
 
-WAY_OUT = "remove it for outputs as the network gives them, or calibrate anew"
+WAY_OUT = "remove it; python -m src.audit --calibrate then makes another"
 
 
 def is_sorted(values: Any) -> bool:
@@ -42,13 +42,13 @@ class TaskEntry(TypedDict):
 
     Attributes:
         rows: The labelled rows that it was fitted on.
-        calibrator: What :meth:`Calibrator.describe` says; null where there is no map.
-        conformal: The conformity scores; null where there are none.
+        calibrator: What :meth:`Calibrator.describe` says, where there is a map.
+        conformal: The conformity scores, where there are some.
     """
 
     rows: Count
-    calibrator: NotRequired[dict[str, Any] | None]
-    conformal: NotRequired[ConformalEntry | None]
+    calibrator: NotRequired[dict[str, Any]]
+    conformal: NotRequired[ConformalEntry]
 
 
 class CheckpointMark(TypedDict):
@@ -170,13 +170,12 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     """Writes a run's calibration, whole or not at all."""
     tasks: dict[str, TaskEntry] = {}
     for name, rows in calibration.rows.items():
-        calibrator = calibration.calibrators.get(name)
-        scores = calibration.conformal.get(name)
-        tasks[name] = {
-            "rows": rows,
-            "calibrator": None if calibrator is None else calibrator.describe(),
-            "conformal": None if scores is None else describe_conformal(scores),
-        }
+        entry: TaskEntry = {"rows": rows}
+        if name in calibration.calibrators:
+            entry["calibrator"] = calibration.calibrators[name].describe()
+        if name in calibration.conformal:
+            entry["conformal"] = describe_conformal(calibration.conformal[name])
+        tasks[name] = entry
     content = {
         "checkpoint": calibration.checkpoint,
         "groups": list(calibration.groups),
