@@ -21,6 +21,7 @@ from src.compare import compare
 from src.ensemble import ensemble
 from src.evaluate import evaluate
 from src.explain import explain
+from src.export import export
 from src.lr_find import lr_find
 from src.merge import merge
 from src.predict import predict
@@ -37,6 +38,7 @@ VERBS: dict[str, Any] = {
     "train": train,
     "evaluate": evaluate,
     "explain": explain,
+    "export": export,
     "predict": predict,
     "reference": reference,
     "compare": compare,
