@@ -80,6 +80,7 @@ def data(tmp_path: Path) -> dict[str, list[str]]:
         "nuclei": ["--data.root", str(nuclei), *small],
         "nyuv2": ["--data.root", str(nyuv2), *small],
         "adult": ["--data.root", str(tmp_path)],
+        "adult-fair": ["--data.root", str(tmp_path)],
         "molecules": ["--data.path", write_molecules(tmp_path), "--data.targets", "[ring, acid]"],
         "qm9": ["--data.root", write_qm9(tmp_path), "--data.num_workers", "0"],
         "tox21": ["--data.root", write_tox21(tmp_path)],
