@@ -53,7 +53,7 @@ class GraphWriter:
         name = f"{self.prefix}c{len(self.constants)}"
         array = np.asarray(values)
         if array.dtype.kind in "UO":
-            words = [str(word).encode() for word in array.ravel()]
+            words = np.array([str(word).encode() for word in array.ravel()], object)
             self.constants.append(helper.make_tensor(name, STRINGS, array.shape, words))
         else:
             self.constants.append(numpy_helper.from_array(np.asarray(values, dtype), name))

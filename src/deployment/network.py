@@ -49,7 +49,7 @@ class DecodedNetwork(nn.Module):
         self._model = (model.eval(),)
         self._sets: list[tuple[dict[str, str], Sequence[str]]] = []
         for number, (state, tasks) in enumerate(weights):
-            own = {}
+            own: dict[str, str] = {}
             for key, value in state.items():
                 if key.startswith(("sharing.", "heads.")):
                     own[key] = f"w{number}_{len(own)}"

@@ -5,7 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -78,7 +78,7 @@ def make_core(
                 f"the network has an operation without a form in ONNX: {in_one_line(error)[:200]}"
             ) from None
     assert found is not None
-    model = cast("ModelProto", found.model_proto)
+    model = found.model_proto
     # shapes of intermediate values hold for the example alone in places
     del model.graph.value_info[:]
     return model

@@ -47,6 +47,8 @@ def make_model(
     writer = GraphWriter(find_prefix([*names, *network.columns]))
     results = absorb_core(writer, core.graph, feed_network(writer, network, inputs))
 
+    # in the order of the table
+    writer.inputs.sort(key=lambda entry: names.index(entry.name))
     types = {entry.name: entry.type.tensor_type for entry in core.graph.output}
     for entry, name, value in zip(core.graph.output, network.outputs, results, strict=True):
         if name.startswith(RAW):

@@ -6,7 +6,7 @@ its numbers are written, its words, the format of its dates or the shape of its 
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -91,7 +91,7 @@ def encode_row(schema: dict[str, Any], row: Any) -> dict[str, Any]:
     """Returns a row's texts and tensors; raises ValueError with the column and what is right."""
     if not isinstance(row, dict):
         raise ValueError("is no object with a value for each column")
-    found = {}
+    found: dict[str, Any] = {}
     for entry in schema["inputs"]:
         if entry["name"] not in row:
             raise ValueError(f"lacks the column '{entry['name']}'; null says that it is missing")
@@ -230,7 +230,7 @@ def encode_tensor(entry: dict[str, Any], value: Any) -> dict[str, np.ndarray]:
     return {entry["name"]: array}
 
 
-ENCODERS = {
+ENCODERS: Mapping[str, Callable[[dict[str, Any], Any], dict[str, Any]]] = {
     "number": encode_number,
     "word": encode_word,
     "date": encode_date,
