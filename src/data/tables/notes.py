@@ -9,6 +9,7 @@ import numpy as np
 
 from src.data.tables.columns import Column, MemberColumn, Numeric, name_kind
 from src.data.tables.record import hash_rows
+from src.data.tables.rows import find_rows
 
 if TYPE_CHECKING:
     from src.data.tables.table import Table
@@ -53,6 +54,7 @@ def describe_new_rows(table: Table) -> str:
     """Describes new rows, and counts those whose inputs are known from training rows."""
     hashes = hash_rows(table.encode_inputs_of("train"))
     again = int(np.isin(hashes, table.table_files.training_hashes()).sum())
-    rows = len(table.split("test"))
+    # counted without their labels, which new rows may lack
+    rows = sum(len(numbers) for numbers in find_rows(table, "test").values())
     seen = f"; {again} of them have the inputs of rows that the run was trained on" if again else ""
     return f"all {rows} rows of {table.path}, a file that is not the run's{seen}"
