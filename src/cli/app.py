@@ -189,10 +189,7 @@ class CLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Builds data, model and trainer; what their classes refuse is the user's mistake."""
-        settings = InitFrom(**self.config["init_from"].as_dict())
-        source = settings.source
-        if self.starts and source is not None and not is_backbone(Path(source)):
-            self.start = Start(settings, self.config["model"].as_dict())
+        self.find_start()
         self.config_init = self.parser.instantiate(
             self.config, instantiators=[(self.build_one, object, True)]
         )
@@ -202,6 +199,13 @@ class CLI(LightningCLI):
         score = self.config_init["watch"].score
         self.model.score_weights = read_score_weights(score, self.model.tasks)
         self.trainer = self.instantiate_trainer()
+
+    def find_start(self) -> None:
+        """Opens the run that the weights start from, if there is one, before data are built."""
+        settings = InitFrom(**self.config["init_from"].as_dict())
+        source = settings.source
+        if self.starts and source is not None and not is_backbone(Path(source)):
+            self.start = Start(settings, self.config["model"].as_dict())
 
     def build_one(self, kind: type, /, *args: Any, **settings: Any) -> Any:
         """Builds a class that the configuration names; data are told of the start of the run."""

@@ -3,12 +3,11 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from src.cli.app import CLI
+from src.cli.auditing.data_cli import DataCLI
 from src.cli.flags import Flag
 from src.cli.terminal import remark
 from src.data import MultiTaskDataModule, Table
@@ -17,7 +16,6 @@ from src.data.tables.columns import MemberColumn
 from src.errors import UserError
 from src.files.atomic import write_atomically
 from src.files.typed import to_json
-from src.overhead import NoProfiler
 
 OWN = (
     Flag("out", str | None, None, "A .json file for the findings."),
@@ -42,7 +40,7 @@ def audit_data(args: list[str]) -> list[Finding]:
     Raises:
         UserError: A setting is wrong, or the data cannot be read.
     """
-    cli = CLI(args, own=OWN, trainer_settings=make_trainer_settings, starts=True)
+    cli = DataCLI(args, own=OWN, starts=True)
     out = cli.config["out"]
     path = check_file(out, cli.config["overwrite"]) if out is not None else None
     data = cli.datamodule
@@ -60,17 +58,6 @@ def audit_data(args: list[str]) -> list[Finding]:
         write_findings(path, data, findings)
         print(f"findings: {path}", flush=True)
     return findings
-
-
-def make_trainer_settings(cli: CLI) -> dict[str, Any]:
-    """Leaves out what watches a training: there is none."""
-    cli.config_init["trainer"]["callbacks"] = []
-    return {
-        "profiler": NoProfiler(),
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-    }
 
 
 def check_file(out: str, overwrite: bool) -> Path:

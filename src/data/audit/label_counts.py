@@ -67,10 +67,11 @@ def find_rare_classes(
     for name, task in tasks.items():
         classes = list_classes(task)
         counts = count_labels(task, targets["train"].get(name))
-        rare = [c for c, n in zip(classes, counts, strict=True) if n < FEW]
+        # a class without any is one that stands for labels of other rows
+        rare = [label for label, n in zip(classes, counts, strict=True) if 0 < n < FEW]
         if not rare:
             continue
-        few = int(min(counts))
+        few = int(min(n for n in counts if n))
         verb = "have" if len(rare) > 1 else "has"
         noun = "classes" if len(rare) > 1 else "class"
         sentence = f"{noun} {list_few(rare)} of '{name}' {verb} fewer than {FEW} training rows"

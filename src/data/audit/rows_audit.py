@@ -57,7 +57,7 @@ def audit_rows(
         targets[side] = rows.targets if isinstance(rows, Rows) else batch.targets
     return sort_findings(
         [
-            *find_copies({side: hash_inputs(each) for side, each in inputs.items()}, what),
+            *find_copies(hash_splits(inputs), what),
             *find_near_rows(inputs, what),
             *find_lacking_classes(tasks, targets, {}),
             *find_rare_classes(tasks, targets),
@@ -116,15 +116,28 @@ def count_rows(inputs: Inputs) -> int:
     return len(next(iter(inputs.values())) if isinstance(inputs, dict) else inputs)
 
 
-def hash_inputs(inputs: Inputs) -> np.ndarray:
-    """Hashes each row (N,) by its bytes, without the padding at its end."""
+def hash_splits(inputs: Mapping[Split, Inputs]) -> dict[Split, np.ndarray]:
+    """Hashes the rows of each split; of sequences, the shorter half is left out.
+
+    Short sentences are said twice by nature.
+    """
+    hashed = {side: hash_inputs(each) for side, each in inputs.items()}
+    shortest = 0.0
+    if isinstance(inputs["train"], dict) and len(hashed["train"][1]):
+        shortest = float(np.median(hashed["train"][1]))
+    return {side: hashes[sizes >= shortest] for side, (hashes, sizes) in hashed.items()}
+
+
+def hash_inputs(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes each row (N,) by its bytes, without the padding at its end; and counts the bytes."""
     parts = list(inputs.values()) if isinstance(inputs, dict) else [inputs]
-    rows = len(parts[0])
-    found = []
-    for row in range(rows):
+    hashes = []
+    sizes = []
+    for row in range(len(parts[0])):
         content = [part[row].contiguous().numpy().tobytes().rstrip(b"\0") for part in parts]
-        found.append(hash(tuple(content)))
-    return np.array(found, dtype=np.int64)
+        hashes.append(hash(tuple(content)))
+        sizes.append(sum(map(len, content)))
+    return np.array(hashes, dtype=np.int64), np.array(sizes)
 
 
 def find_near(train: Inputs, check: Inputs) -> np.ndarray:
