@@ -67,6 +67,7 @@ class Part:
         columns: The columns of a table.
         has_missing: Whether the data know missing values: a missing number is then 0. Elsewhere the
             mean of the training rows stands for it.
+        words: The word of each token of a text from 1 on; empty where nobody knows them.
         special: Whether the first and the last token of a text are of the tokenizer, as [CLS] is.
         training: What training rows say of it; None for texts and graphs.
     """
@@ -76,6 +77,7 @@ class Part:
     shape: InputShape
     columns: tuple[PartColumn, ...] = ()
     has_missing: bool = False
+    words: tuple[str | None, ...] = ()
     special: bool = False
     training: TrainingValues | None = field(default=None, compare=False, repr=False)
 

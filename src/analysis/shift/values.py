@@ -105,7 +105,7 @@ def list_text(part: Part, own: dict[str, Tensor]) -> list[ColumnValues]:
     every = tokens[tokens > UNKNOWN].numpy()
     return [
         ColumnValues(name_part(part, "length"), length),
-        ColumnValues(name_part(part, "tokens"), every, True, by_row=False),
+        ColumnValues(name_part(part, "tokens"), every, True, part.words, by_row=False),
     ]
 
 

@@ -14,7 +14,8 @@ from src.batch import InputShape
 from src.data import MultiTaskDataModule
 from src.data.tables.columns import Categorical, Numeric, name_member
 from src.data.tables.table import Table
-from src.data.tables.texts import Text
+from src.data.tables.texts import Text, open_tokenizer
+from src.data.treebanks.treebank import Treebank
 from src.models.feature_selection.columns import list_columns
 
 
@@ -33,9 +34,21 @@ def describe_parts(data: MultiTaskDataModule) -> list[Part]:
         if part.kind == "text":
             # a text alone has no name of its own among the inputs
             text = texts.get(name, next(iter(texts.values()), None))
-            part = replace(part, special=text is not None and text.special)
+            if text is not None:
+                part = replace(part, words=list_words(text), special=text.special)
+            if isinstance(data, Treebank):
+                part = replace(part, words=("an unknown word", *data.words.words))
         found.append(part)
     return found
+
+
+def list_words(text: Text) -> tuple[str | None, ...]:
+    """Returns the token behind each code of a column of texts, from 1 on."""
+    tokenizer = open_tokenizer(text.tokenizer)
+    # padding has changed its place with the token 0
+    numbers = list(range(tokenizer.get_vocab_size()))
+    numbers[0], numbers[text.padding] = numbers[text.padding], numbers[0]
+    return tuple(tokenizer.decode([number]).strip() for number in numbers[1:])
 
 
 def learn_parts(parts: list[Part], training: Inputs) -> list[Part]:
