@@ -165,15 +165,17 @@ def tabulate_coverage(covered: Sequence[Covered]) -> Iterator[Table]:
     table = start_table("task", "score")
     table.add_column(covered[0].split, justify="right")
     for nominal in COVERAGES:
-        table.add_column(f"held\nat {nominal:g}", justify="right")
-        table.add_column("\nsize", justify="right")
+        table.add_column(f"held\nat {nominal:g}", justify="right", no_wrap=True)
+        table.add_column("\nsize", justify="right", no_wrap=True)
     for key in dict.fromkeys((o.task, o.method, o.group, o.rows) for o in covered):
         task, method, group, rows = key
         own = [o for o in covered if (o.task, o.method, o.group, o.rows) == key]
         cells = []
         for one in own:
-            cells += [f"{one.coverage:.4f}", f"{one.size:.4g}"]
-        table.add_row(f"{task}, {group}" if group else task, method, str(rows), *cells)
+            cells += [f"{one.coverage:.3f}", f"{one.size:.3g}"]
+        # groups stand below their task
+        words = (f"  {group}", "") if group else (task, method)
+        table.add_row(*words, str(rows), *cells)
     yield table
 
 
