@@ -243,11 +243,11 @@ def measure_group(
             drawn[metric].append(value)
 
     for metric, value in values.items():
-        note = notes.get(metric)
-        if note is None and not isfinite(value):
-            note = "the labels of these rows do not define it"
-        if note is not None:
-            yield GroupRow(own.name, metric, group.values, count, None, None, None, note)
+        reason = notes.get(metric)
+        if reason is None and not isfinite(value):
+            reason = "the labels of these rows do not define it"
+        if reason is not None:
+            yield GroupRow(own.name, metric, group.values, count, None, None, None, reason)
             continue
         low, high = find_interval(drawn[metric])
         yield GroupRow(own.name, metric, group.values, count, value, low, high, None)

@@ -65,6 +65,7 @@ NEEDS = {
 }
 EXAMPLES = {"groups": "'[sex]'", "thresholds": "EqualizedOdds", "tradeoff": "income"}
 FEWEST_DRAWS = 20
+SHOWN = 12  # notes on missing values
 NOTE = (
     "brackets hold the middle 95 % over draws of the group's rows; gap: the largest minus the "
     "smallest value; ratio: the smallest divided by the largest; *: the worst group, of selection "
@@ -122,8 +123,11 @@ def show_groups(rows: Sequence[GroupRow], gaps: Sequence[Gap]) -> None:
             words = gap.metric.replace("_", " ", 1)
             by = " and ".join(gap.columns)
             print(f"{gap.task} by {by}: {words} difference {gap.gap:.4f}", flush=True)
-    for line in list_notes(rows):
+    notes = list_notes(rows)
+    for line in notes[:SHOWN]:
         print(line, flush=True)
+    if len(notes) > SHOWN:
+        print(f"and {len(notes) - SHOWN} more notes of this kind in groups.json", flush=True)
     print(NOTE, flush=True)
 
 

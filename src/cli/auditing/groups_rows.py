@@ -16,12 +16,12 @@ from src.analysis.fairness.groups import (
 )
 from src.analysis.fairness.measures import TaskRows
 from src.batch import Batch
-from src.checkpoint import load_checkpoint
+from src.cli.auditing.calibration_rows import name_groups
+from src.cli.calibrated import read_own_calibration
 from src.cli.group_decisions import GroupDecisions, read_run_thresholds
 from src.cli.loaded_run import LoadedRun
 from src.data import MultiTaskDataModule, Split
 from src.errors import UserError
-from src.tasks.calibration.record import read_calibration
 
 FEWEST_BINS = 2
 
@@ -128,14 +128,11 @@ def find_covered_rows(
         rows: The rows.
         outputs: {task: their outputs}.
     """
-    calibration = read_calibration(run.run.calibration, run.model.tasks)
-    checkpoint = load_checkpoint(run.member.checkpoint, mmap=True, whole=False)
-    if calibration is None or not calibration.fits(checkpoint):
+    calibration = read_own_calibration(run.run, run.member.checkpoint, run.model)
+    if calibration is None:
         return {}
     groups = None
     if calibration.groups:
-        from src.cli.auditing.calibration_rows import name_groups
-
         groups = name_groups(run.data, split, calibration.groups)
     found = {}
     for name, conformal in calibration.conformal.items():
