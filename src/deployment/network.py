@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from src.deployment.coverage import Coverage
 from src.deployment.decoding import Decoded, decode_all, join_name
+from src.errors import UserError, in_one_line
 from src.models import MultiTaskModel
 from src.models.padding import hide_padding
 
@@ -113,6 +114,9 @@ def trace_network(network: DecodedNetwork, example: Inputs) -> torch.export.Expo
     Args:
         network: The network.
         example: Inputs of at least three rows; sizes that are 1 there stay 1.
+
+    Raises:
+        UserError: An operation of the network cannot be traced.
     """
     shapes = []
     for name, tensor in zip(network.inputs, list_tensors(example), strict=True):
@@ -120,7 +124,25 @@ def trace_network(network: DecodedNetwork, example: Inputs) -> torch.export.Expo
         open_dimensions = dict.fromkeys(range(min(count, tensor.ndim)), torch.export.Dim.DYNAMIC)
         shapes.append(open_dimensions)
     tensors = tuple(list_tensors(example))
-    with torch.no_grad():
-        return torch.export.export(
-            network, tensors, dynamic_shapes={"tensors": tuple(shapes)}, strict=False
+    try:
+        with torch.no_grad():
+            return torch.export.export(
+                network, tensors, dynamic_shapes={"tensors": tuple(shapes)}, strict=False
+            )
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the network cannot be traced for any number of rows: {in_one_line(error)[:200]}"
+        ) from None
+
+
+def refuse_recurrent(network: nn.Module) -> None:
+    """Refuses networks that a program of torch holds for sentences of one length alone.
+
+    Raises:
+        UserError: It is one.
+    """
+    if any(isinstance(module, nn.RNNBase) for module in network.modules()):
+        raise UserError(
+            "torch.export unrolls an LSTM for sentences of one length: export it --to onnx, which "
+            "has LSTMs, or train with --model.encoder Transformer"
         )

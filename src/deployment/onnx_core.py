@@ -11,7 +11,6 @@ import torch
 
 from src.deployment.network import DecodedNetwork, Inputs, list_tensors
 from src.errors import UserError, in_one_line
-from src.models.encoders import BiLSTM
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -32,19 +31,6 @@ def check_packages() -> None:
         import onnxscript  # noqa: F401
     except ModuleNotFoundError:
         raise UserError(NEEDS) from None
-
-
-def refuse_recurrent(network: torch.nn.Module) -> None:
-    """Refuses networks whose recurrence cannot be written for sentences of any length.
-
-    Raises:
-        UserError: It is one.
-    """
-    if any(isinstance(module, BiLSTM | torch.nn.RNNBase) for module in network.modules()):
-        raise UserError(
-            "a BiLSTM cannot be exported for sentences of any length: train with --model.encoder "
-            "Transformer, or serve the run itself with src.serve"
-        )
 
 
 def make_core(

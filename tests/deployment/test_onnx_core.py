@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from src.deployment.network import DecodedNetwork, list_tensors, trace_network
+from src.deployment.network import (
+    DecodedNetwork,
+    list_tensors,
+    refuse_recurrent,
+    trace_network,
+)
 from src.errors import UserError
 from src.models import MultiTaskModel
 from src.tasks import BinaryClassification, Classification, Regression
@@ -17,7 +22,8 @@ from tests.models.test_matrix import ENCODERS, NOT_RECURRENT, SHARINGS
 pytest.importorskip("onnxscript")
 ort = pytest.importorskip("onnxruntime")
 
-from src.deployment.onnx_core import make_core, refuse_recurrent  # noqa: E402
+from src.deployment.onnx_core import make_core  # noqa: E402
+from src.deployment.onnx_lstm import use_onnx_lstms  # noqa: E402
 
 # a word of Python is the name of a task, too
 TASKS = {
@@ -57,14 +63,11 @@ def cases():
 @pytest.mark.parametrize(("sharing", "encoder"), list(cases()))
 def test_a_network_in_onnx_says_what_it_says_in_torch(sharing, encoder):
     model, shape = build(sharing, encoder)
-    if encoder == "BiLSTM":
-        with pytest.raises(UserError, match="a BiLSTM cannot be exported"):
-            refuse_recurrent(model)
-        return
-    refuse_recurrent(model)
     example = shape.example(7, 11)
     network = DecodedNetwork(model, [(model.state_dict(), list(model.tasks))], example)
-    core = make_core(network, trace_network(network, example), example)
+    with use_onnx_lstms(model):
+        program = trace_network(network, example)
+    core = make_core(network, program, example)
     session = ort.InferenceSession(core.SerializeToString(), providers=["CPUExecutionProvider"])
     assert [entry.version for entry in core.opset_import if not entry.domain] == [20]
     for rows, length in ((1, 4), (5, 9)):
@@ -76,6 +79,13 @@ def test_a_network_in_onnx_says_what_it_says_in_torch(sharing, encoder):
         found = session.run(None, {name: feeds[name] for name in names})
         for ours, theirs in zip(found, expected, strict=True):
             np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
+
+
+def test_a_program_of_torch_holds_no_lstm():
+    model, _ = build("HardSharing", "BiLSTM")
+    with pytest.raises(UserError, match="export it --to onnx"):
+        refuse_recurrent(model)
+    refuse_recurrent(build("HardSharing", "MLP")[0])
 
 
 def test_tasks_have_the_weights_of_their_own_epochs():

@@ -16,7 +16,13 @@ from src.cli.loaded_run import LoadedRun, split_inputs
 from src.cli.selection_scores import score_rows
 from src.deployment.coverage import Coverage
 from src.deployment.folder import write_folder
-from src.deployment.network import RAW, DecodedNetwork, list_tensors, trace_network
+from src.deployment.network import (
+    RAW,
+    DecodedNetwork,
+    list_tensors,
+    refuse_recurrent,
+    trace_network,
+)
 from src.deployment.row_inputs import describe_inputs, list_inputs
 from src.models.padding import hide_padding
 
@@ -68,13 +74,14 @@ class Exporter:
         Raises:
             UserError: The network has no such form, or its answers are not those of ``predict``.
         """
-        from src.deployment.onnx_core import OPSET, make_core, refuse_recurrent
+        from src.deployment.onnx_core import OPSET, make_core
+        from src.deployment.onnx_lstm import use_onnx_lstms
         from src.deployment.onnx_model import make_model
         from src.deployment.onnx_runtime import predict
         from src.deployment.quantisation import quantise
 
-        refuse_recurrent(self.run.model)
-        program = trace_network(self.network, self.example)
+        with use_onnx_lstms(self.run.model):
+            program = trace_network(self.network, self.example)
         core = make_core(self.network, program, self.example)
         if quantised is not None:
             core = quantise(core, quantised)
@@ -96,7 +103,6 @@ class Exporter:
         Raises:
             UserError: The network has no such form, or its answers are not those of ``predict``.
         """
-        from src.deployment.onnx_core import refuse_recurrent
         from src.deployment.torch_runtime import predict
 
         refuse_recurrent(self.run.model)
