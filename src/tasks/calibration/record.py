@@ -38,7 +38,7 @@ class ConformalEntry(TypedDict):
 
 
 class TaskEntry(TypedDict):
-    """What calibration.json holds of a task.
+    """The entry of a task in calibration.json.
 
     Attributes:
         rows: The labelled rows that it was fitted on.
