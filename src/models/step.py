@@ -302,6 +302,8 @@ class TrainingStep:
         other = data.other_batch(balancer.lookahead_batches, trainer.global_step)
         # Lightning casts only the batches that it hands out itself
         other = trainer.precision_plugin.convert_input(other.to(model.device))
+        if model.fairness is not None:
+            model.fairness.weigh_rows(other)
         remove_labels(other, model.stopped)
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
 

@@ -28,8 +28,8 @@ class Reweighting(Fairness):
 
     (Kamiran and Calders, "Data preprocessing techniques for classification without discrimination",
     KAIS 2012.) The shares are those of the training rows, so that groups and labels would be
-    independent in the weighted rows. The weights multiply those that rows have. Validation and test
-    are not weighted. Tasks without classes, and with several labels a row, keep their weights.
+    independent in the weighted rows. Weights that rows have already are multiplied. Validation and
+    test rows keep theirs, and so do tasks without classes or with several labels a row.
 
     Args:
         tasks: {name: task}.

@@ -45,7 +45,7 @@ def test_rows_carry_the_number_of_their_group(tmp_path: Path) -> None:
     names = ("f, b", "f, w", "f, (missing)", "m, b", "m, w", "m, (missing)")
     assert table.sensitive_groups == names
     for split in ("train", "val", "test"):
-        rows = table.split(split)  # type: ignore[arg-type]
+        rows = table.split(split)
         codes = rows[torch.arange(len(rows))].extras[SENSITIVE]
         where = frame.iloc[table.rows[split]]
         words = [
