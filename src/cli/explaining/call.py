@@ -11,7 +11,12 @@ from src.errors import UserError, suggest_or_list
 
 OWN = (
     Flag("task", str | None, None, "The task that is explained; else each that can be."),
-    Flag("method", str, "IntegratedGradients", f"One of {', '.join(METHODS)}."),
+    Flag(
+        "method",
+        str,
+        "IntegratedGradients",
+        f"One of {', '.join(METHODS)}; counterfactuals are out of scope.",
+    ),
     Flag("rows", int, 500, "Rows that are explained, spread evenly over the split."),
     Flag("split", str, "test", "train, val or test: where the rows come from."),
     Flag(

@@ -1,5 +1,6 @@
 """Explanations as people read them: tables on a terminal, files, TensorBoard, and a page."""
 
+import io
 from collections.abc import Mapping
 from operator import methodcaller
 from pathlib import Path
@@ -24,7 +25,6 @@ from src.files.atomic import write_atomically
 from src.files.typed import to_json
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
 
 SHOWN = 20  # columns or words that are printed for each output
@@ -137,11 +137,9 @@ def write(found: Explanation, folder: Path, run: Path) -> list[Path]:
         The files that people open.
     """
     pictures: dict[str, bytes] = {}
-    figures: dict[str, Figure] = {}
     for task in found.tasks:
         stem = name_file(task.task)
-        figures[task.task] = draw_task(found, task)
-        pictures[task.task] = to_png(figures[task.task])
+        pictures[task.task] = to_png(draw_task(found, task))
         put(folder / f"{stem}.png", pictures[task.task])
         text = tabulate_rows(found, task).to_csv(index=False)
         put(folder / f"{stem}.csv", text.encode())
@@ -151,7 +149,7 @@ def write(found: Explanation, folder: Path, run: Path) -> list[Path]:
     put(folder / RECORD, to_json(to_record(found)))
     page = folder / PAGE
     put(page, render_explanation(found, pictures, summarise_texts(found)).encode())
-    add_to_board(run, {f"explain/{name}": figure for name, figure in figures.items()})
+    add_to_board(run, {f"explain/{name}": png for name, png in pictures.items()})
     return [page, folder / RECORD]
 
 
@@ -236,18 +234,20 @@ def summarise_texts(found: Explanation) -> "dict[str, DataFrame]":
     return summaries
 
 
-def add_to_board(run: Path, figures: "Mapping[str, Figure]") -> None:
-    """Adds figures to the run's pages in TensorBoard, in place of those of an earlier call.
+def add_to_board(run: Path, pictures: Mapping[str, bytes]) -> None:
+    """Adds pictures to the run's pages in TensorBoard, in place of those of an earlier call.
 
     Args:
         run: The run folder.
-        figures: {tag: figure}.
+        pictures: {tag: a PNG file}.
     """
+    from PIL import Image
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    suffix = f"{SUFFIX}-{next(iter(figures)).partition('/')[0]}"
+    suffix = f"{SUFFIX}-{next(iter(pictures)).partition('/')[0]}"
     for earlier in run.glob(f"events.*{suffix}"):
         earlier.unlink()
     with SummaryWriter(str(run), filename_suffix=suffix) as writer:
-        for tag, figure in figures.items():
-            writer.add_figure(tag, figure, close=False)
+        for tag, png in pictures.items():
+            pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+            writer.add_image(tag, pixels, dataformats="HWC")

@@ -149,8 +149,8 @@ def write(
 
     pictures = [(title, caption, to_png(figure)) for title, caption, figure in figures]
     put(folder / PAGE, render_sharing(name, lines, pictures).encode())
-    if figures:
-        add_to_board(run.run.path, {f"sharing/{title}": figure for title, _, figure in figures})
+    if pictures:
+        add_to_board(run.run.path, {f"sharing/{title}": png for title, _, png in pictures})
     print(f"results: {folder / PAGE}, {folder / RECORD}", flush=True)
 
 
