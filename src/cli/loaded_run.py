@@ -85,18 +85,21 @@ class LoadedRun:
         return {name: torch.cat([batch[name] for batch in batches]) for name in self.model.tasks}
 
 
-def open_one_run(args: list[str], own: Sequence[Flag], command: str) -> Member:
+def open_one_run(
+    args: list[str], own: Sequence[Flag], command: str, reads_files: bool = True
+) -> Member:
     """Opens the one run that --run names, for a command that works on one device.
 
     Args:
         args: The command line after the command.
         own: The flags that the command alone knows.
         command: The command, for messages: src.explain.
+        reads_files: Whether the command reads the run's data; otherwise they may be gone.
 
     Raises:
         UserError: --run names several runs, or flags name several devices.
     """
-    members = open_members(args, own)
+    members = open_members(args, own, reads_files)
     if len(members) > 1:
         raise UserError(f"--run names several runs: {command} takes one")
     cli = members[0].cli

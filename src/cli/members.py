@@ -67,12 +67,13 @@ def list_members(args: list[str]) -> list[str]:
     return folders
 
 
-def open_members(args: list[str], own: Sequence[Flag]) -> list[Member]:
+def open_members(args: list[str], own: Sequence[Flag], reads_files: bool = True) -> list[Member]:
     """Opens the runs that --run names, on the devices named now; mostly there is one.
 
     Args:
         args: The command line after the command.
         own: The flags that the command alone knows.
+        reads_files: Whether the command reads the runs' data; otherwise they may be gone.
 
     Raises:
         UserError: One of them cannot be opened, or cannot be averaged with the first.
@@ -86,7 +87,9 @@ def open_members(args: list[str], own: Sequence[Flag]) -> list[Member]:
     rest = drop_flags(args, "run")
     members: list[Member] = []
     for folder in folders:
-        checkpoint, cli = open_run([*rest, f"--run={folder}"], own, says=not members)
+        checkpoint, cli = open_run(
+            [*rest, f"--run={folder}"], own, says=not members, reads_files=reads_files
+        )
         members.append(Member(Run(folder), str(checkpoint), cli))
         if (how := find_difference(members[0], members[-1])) is not None:
             raise UserError(f"--run: {folder} cannot be averaged with {members[0].run.path}: {how}")

@@ -60,7 +60,9 @@ OF_A_RUN = (
 )
 
 
-def open_run(args: list[str], own: Sequence[Flag], says: bool = True) -> tuple[Path, CLI]:
+def open_run(
+    args: list[str], own: Sequence[Flag], says: bool = True, reads_files: bool = True
+) -> tuple[Path, CLI]:
     """Builds data, model and trainer as a run had them, on the devices named now.
 
     There is one device, unless told otherwise. A data file that a flag names is new rows, unless
@@ -70,6 +72,7 @@ def open_run(args: list[str], own: Sequence[Flag], says: bool = True) -> tuple[P
         args: The command line after the command.
         own: The flags that the command alone knows, besides those of each that opens a run.
         says: Whether to say which flags have no effect.
+        reads_files: Whether the command reads the run's data; otherwise they may be gone.
 
     Returns:
         The run's checkpoint, and what was built.
@@ -105,7 +108,8 @@ def open_run(args: list[str], own: Sequence[Flag], says: bool = True) -> tuple[P
     cli = CLI(args, base=base, own=own, trainer_settings=add_trainer_settings)
     cli.datamodule.new_rows = any(key in ("data.path", "data.root") for key in given)
     cli.datamodule.allow_missing = cli.config["allow_missing"]
-    cli.datamodule.check_files(all_there=False)
+    if reads_files:
+        cli.datamodule.check_files(all_there=False)
     if not cli.config["uncalibrated"]:
         put_calibration(run, checkpoint, cli.model)
     return checkpoint, cli

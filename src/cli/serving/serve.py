@@ -6,11 +6,20 @@ import importlib
 import json
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from src.cli.calibrated import describe_calibration
+from src.cli.coverage import COVERAGE
 from src.cli.flags import Flag
 from src.cli.loaded_run import LoadedRun, open_one_run
 from src.cli.preference import PREFERENCE, set_preference
+from src.cli.serving.additions import (
+    ClassesByGroup,
+    SetsAndIntervals,
+    describe_groups,
+    open_additions,
+)
 from src.cli.terminal import remark
 from src.data.tables.row_reader import InputDescription
 from src.errors import UserError
@@ -21,6 +30,7 @@ from src.run.contents import Record
 if TYPE_CHECKING:
     from src.deployment.serving.limits import Limits
     from src.deployment.serving.monitor import ShiftMonitor
+    from src.deployment.serving.service import Addition
 
 OWN = (
     Flag("port", int, 8000, "The port; 0 for any that is free."),
@@ -34,6 +44,7 @@ OWN = (
     Flag("monitor", bool, False, "Write the shift of inputs and predictions to RUN/serve."),
     Flag("monitor_every", int, 500, "Rows that the monitor compares at once."),
     PREFERENCE,
+    *COVERAGE,
 )
 REFERENCE = 2000  # training rows that the monitor compares with
 PACKAGES = ("starlette", "uvicorn")
@@ -48,37 +59,42 @@ def serve_run(args: list[str]) -> None:
     Raises:
         UserError: A setting is wrong, or the run takes no rows from clients.
     """
-    member = open_one_run(args, OWN, "src.serve")
+    member = open_one_run(args, OWN, "src.serve", reads_files=False)
     config = member.cli.config
     check_packages()
     # they need these packages
     from src.deployment.serving.app import make_app
     from src.deployment.serving.openapi import describe_server
     from src.deployment.serving.server import open_port, run_server
-    from src.deployment.serving.service import PredictionService, decode_columns
+    from src.deployment.serving.service import PredictionService
 
     limits = read_limits(config)
     if config["monitor_every"] < 1:
         raise UserError(f"--monitor_every is {config['monitor_every']}; it must be at least 1")
     set_preference([member.cli.model], config["preference"])
     reader = member.cli.datamodule.row_reader()
+    additions = open_additions(member)
     run = LoadedRun(member)
     # the port before the network has run: a mistake is said at once
     listener = open_port(config["host"], config["port"])
     with listener:
-        outputs = run.predict(run.data.input_shape.example(rows=1))
-        example = {name: values[0] for name, values in decode_columns(run.model, outputs).items()}
-        monitor = open_monitor(run, config["monitor_every"]) if config["monitor"] else None
+        example = predict_example(run, additions)
+        monitor = (
+            open_monitor(run, additions, config["monitor_every"]) if config["monitor"] else None
+        )
 
         inputs = reader.describe()
+        inputs += describe_groups(additions, inputs)
         info = describe_run(run, inputs, list(example))
         title = f"Predictions of {', '.join(run.tasks)}"
         openapi = describe_server(title, inputs, example, limits, reader.allow_missing)
-        service = PredictionService(run.model, run.predict, reader, limits, monitor)
+        service = PredictionService(run.model, run.predict, reader, limits, additions, monitor)
         app = make_app(service, info, openapi)
-        greet(f"http://{config['host']}:{listener.getsockname()[1]}", inputs)
+        for line in describe_calibration([run.model]):
+            remark(line)
+        address = f"http://{config['host']}:{listener.getsockname()[1]}"
         try:
-            run_server(app, listener, limits)
+            run_server(app, listener, limits, partial(greet, address, inputs))
         finally:
             service.close()
             if monitor is not None:
@@ -121,7 +137,19 @@ def read_limits(config: Any) -> Limits:
     )
 
 
-def open_monitor(run: LoadedRun, every: int) -> ShiftMonitor:
+def predict_example(run: LoadedRun, additions: Sequence[Addition]) -> dict[str, object]:
+    """Returns {column: value} of a row's predictions, for descriptions."""
+    from src.deployment.serving.service import decode_columns
+
+    outputs = run.predict(run.data.input_shape.example(rows=1))
+    # its row is of no group: only columns are added, and no class is decided by group
+    added = [each for each in additions if isinstance(each, SetsAndIntervals)]
+    words = {name: [None] for each in added for name in each.columns}
+    columns = decode_columns(run.model, outputs, added, words)
+    return {name: values[0] for name, values in columns.items()}
+
+
+def open_monitor(run: LoadedRun, additions: Sequence[Addition], every: int) -> ShiftMonitor:
     """Opens the monitor, with training rows and their predictions to compare with.
 
     Raises:
@@ -132,6 +160,10 @@ def open_monitor(run: LoadedRun, every: int) -> ShiftMonitor:
 
     rows = run.load_rows("train", REFERENCE)
     predictions = decode_columns(run.model, run.predict(rows.inputs))
+    # training rows are decided by one threshold here: their classes are nothing to compare with
+    for each in additions:
+        for name in each.found if isinstance(each, ClassesByGroup) else ():
+            del predictions[name]
     columns = list_columns(run.data.input_shape)
     whole = [column.name for column in columns if column.whole]
     if whole:

@@ -132,6 +132,43 @@ class RowReader:
         problems += find_bad_values(self.columns, frame)
         raise BadRows(cut_problems(problems))
 
+    def read_words(
+        self, rows: Sequence[object], columns: Sequence[str]
+    ) -> tuple[dict[str, list[str | None]], list[Problem]]:
+        """Reads columns of rows as words, whether they are inputs or not.
+
+        Args:
+            rows: {column: value} each.
+            columns: Columns of the run's file.
+
+        Returns:
+            The words of each column, None where missing; and a problem for each row that lacks a
+            column, or holds no single value in it.
+        """
+        problems: list[Problem] = []
+        found: dict[str, list[str | None]] = {name: [] for name in columns}
+        for place, row in enumerate(rows):
+            for name in columns:
+                word = None
+                try:
+                    # what is no object is a problem of the inputs already
+                    if isinstance(row, Mapping):
+                        word = self._read_word(row, name)
+                except UserError as error:
+                    problems.append(Problem(place, name, str(error)))
+                found[name].append(word)
+        return found, problems
+
+    def _read_word(self, row: Mapping[str, object], name: str) -> str | None:
+        """Returns a value that tells the group of a row.
+
+        Raises:
+            UserError: The row has none, or no single one.
+        """
+        if name not in row:
+            raise UserError("is missing; it tells the group of the row")
+        return self._write(row[name], self._by_source.get(name))
+
     def _make_frame(self, rows: Sequence[object], problems: list[Problem]) -> pd.DataFrame:
         """Returns the input columns of rows as texts; a bad value is missing, and a problem."""
         import pandas as pd
@@ -174,7 +211,7 @@ class RowReader:
                 found.append(Problem(place, name, what))
         return found
 
-    def _write(self, value: object, column: Column) -> str | None:
+    def _write(self, value: object, column: Column | None) -> str | None:
         """Returns a value as the run's file has it; None where it is missing.
 
         Raises:
@@ -192,7 +229,7 @@ class RowReader:
         raise UserError(f"holds {name_type(value)}, where one value is expected")
 
 
-def write_truth(value: bool, column: Column) -> str:
+def write_truth(value: bool, column: Column | None) -> str:
     """Writes true or false as the training rows have it."""
     text = str(value)
     if isinstance(column, Categorical):
@@ -201,7 +238,7 @@ def write_truth(value: bool, column: Column) -> str:
     return text
 
 
-def write_number(value: float, column: Column) -> str | None:
+def write_number(value: float, column: Column | None) -> str | None:
     """Writes a number with the mark before decimals that the column has; None for NaN."""
     if isinstance(value, float) and math.isnan(value):
         return None

@@ -2,6 +2,7 @@
 
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -29,30 +30,33 @@ def open_port(host: str, port: int) -> socket.socket:
         raise UserError(f"--port is {port}; it must be from 0, for any free one, to 65535")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
+    except socket.gaierror:
+        raise UserError(f"--host '{host}' is no address of this machine") from None
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(128)
-    except PermissionError:
-        raise UserError(f"--port {port} is not open to you: name one above 1023") from None
-    except socket.gaierror:
-        raise UserError(f"--host '{host}' is no address of this machine") from None
     except OSError as error:
+        listener.close()
+        why = "it is not open to you" if isinstance(error, PermissionError) else error.strerror
         raise UserError(
-            f"port {port} of {host} cannot be opened ({error.strerror}): name another --port"
+            f"port {port} of {host} cannot be opened ({why}): name another --port"
         ) from None
-    listener.set_inheritable(False)
     return listener
 
 
-def run_server(app: ASGIApp, listener: socket.socket, limits: Limits) -> None:
+def run_server(
+    app: ASGIApp, listener: socket.socket, limits: Limits, greet: Callable[[], None]
+) -> None:
     """Serves until SIGINT or SIGTERM comes.
 
     Args:
         app: The application.
         listener: The socket.
         limits: The time that clients have.
+        greet: Says that the server is there; from then on signals end it cleanly.
     """
     config = uvicorn.Config(
         app,
@@ -66,15 +70,17 @@ def run_server(app: ASGIApp, listener: socket.socket, limits: Limits) -> None:
         timeout_graceful_shutdown=GRACE,
         server_header=False,
     )
-    # uvicorn takes the signals, and raises them once more when it has ended
-    before = {number: signal.signal(number, ignore) for number in (signal.SIGINT, signal.SIGTERM)}
+    server = uvicorn.Server(config)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn hears signals once it runs, and raises them again when it has ended: both end here
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        greet()
+        server.run(sockets=[listener])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         listener.close()
-
-
-def ignore(number: int, frame: FrameType | None) -> None:
-    """Hears a signal that uvicorn has answered already."""

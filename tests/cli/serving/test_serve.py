@@ -4,9 +4,11 @@ import json
 import re
 import signal
 import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -322,12 +324,42 @@ def test_ctrl_c_ends_it_at_once_and_shift_is_written(run: Path):
     assert curves["prediction_shift/hours"][80] > curves["prediction_shift/hours"][40]
 
 
+@pytest.mark.slow
+def test_sets_and_classes_by_group_are_those_of_predict(tmp_path: Path):
+    """A calibrated run with thresholds by sex, which is no input, served without its data."""
+    sex = ["FM"[i * 3 // 2 % 2] for i in range(600)]
+    stage = [["train", "train", "val", "val", "test"][i % 5] for i in range(600)]
+    (tmp_path / "table.csv").write_text(table(600, sex=sex, stage=stage))
+    words = [*words_for_table(tmp_path), "--data.drop", "[stage,sex]"]
+    assert call("train", *words).code == 0
+    run = launching.only_run(tmp_path / "logs" / "table")
+    parts = ("--only", "[calibration,groups]", "--calibrate", "--groups", "[sex]")
+    ended = call("audit", "--run", run, *parts, "--thresholds", "DemographicParity")
+    assert ended.code == 0, ended.err
+    (tmp_path / "new.csv").write_text(table(ROWS, ("income", "hours", "stage"), sex=sex[:ROWS]))
+    out = tmp_path / "out.csv"
+    asked = ("--data.path", tmp_path / "new.csv", "--out", out, "--coverage", 0.8)
+    assert call("predict", "--run", run, *asked).code == 0
+    (tmp_path / "table.csv").unlink()
+
+    with serving(run, "--coverage", 0.8) as server:
+        rows = pd.read_csv(tmp_path / "new.csv").to_dict("records")
+        expected = pd.read_csv(out)
+        assert {"income.set", "hours.low", "hours.high"} <= set(expected.columns)
+        check_equal(server.predict(rows), expected)
+        del rows[0]["sex"]
+        status, answer = server.ask(json.dumps([rows[0], rows[1] | {"sex": "X"}]))
+        assert status == 422
+        assert [(row, column) for row, column, _ in messages(answer)] == [(0, "sex"), (1, "sex")]
+        assert "'X', a group that income has no threshold for" in messages(answer)[1][2]
+        openapi = server.ask(None, None, "/openapi.json", "GET")[1]
+        assert "sex" in openapi["components"]["schemas"]["Row"]["required"]
+
+
 def test_mistakes_at_the_start_are_one_line(run: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refused(call("serve", "--run", run, "--port", port), ["cannot be opened", "--port"])
-    refused(call("serve", "--run", run, "--port", 70_000), ["--port is 70000"])
-    refused(call("serve", "--run", run, "--max_rows", 0), ["--max_rows is 0"])
-    refused(call("serve", "--run", run, "--time_limit", 0), ["--time_limit is 0"])
-    refused(call("serve", "--run", run, "--host", "no.such.host.invalid"), ["--host"])
     refused(call("serve", "--run", f"{run},{run}"), ["src.serve takes one"])
+    with mock.patch.dict(sys.modules, {"uvicorn": None}):
+        refused(call("serve", "--run", run), ["pip install starlette uvicorn"])
