@@ -12,7 +12,7 @@ from src.analysis.charts.chart import save_chart
 from src.analysis.charts.tradeoff import NAME, draw_tradeoff
 from src.analysis.fairness.gaps import DEMOGRAPHIC_PARITY, EQUALIZED_ODDS, find_gaps
 from src.analysis.fairness.groups import Group
-from src.analysis.fairness.measures import TaskRows, measure_groups
+from src.analysis.fairness.measures import TaskRows, list_decision_metrics, measure_groups
 from src.analysis.fairness.tradeoff import TradeoffMethod, TradeoffRun, summarise_runs
 from src.analysis.record import NAME as STUDY
 from src.analysis.record import read_study
@@ -21,9 +21,10 @@ from src.analysis.terminal import FoldedTable
 from src.cli.auditing.groups_rows import load_task_rows, read_columns
 from src.cli.flags import Flag
 from src.cli.loaded_run import LoadedRun, open_one_run
-from src.cli.members import Member, compare_data, compare_tasks, list_members
+from src.cli.members import Member, list_members
 from src.cli.progress_bar import show_progress
 from src.cli.runs import drop_flags
+from src.cli.terminal import remark
 from src.data import Split
 from src.errors import UserError, suggest_or_list
 from src.files.atomic import write_atomically
@@ -53,7 +54,7 @@ TRADEOFF: tuple[Flag, ...] = (
         "task equalized odds unless told otherwise, of others the score's.",
     ),
 )
-BY_GROUP = "thresholds by group"
+BY_GROUP = "+ thresholds"
 
 
 class Place(NamedTuple):
@@ -89,25 +90,27 @@ def audit_tradeoff(args: list[str], own: Sequence[Flag]) -> None:
     first: Member | None = None
     runs: list[TradeoffRun] = []
     asked = Asked("", "", "")
-    kind: Task | None = None
+    first_rows: TaskRows | None = None
     with show_progress("runs", len(places)) as advance:
         for place in places:
             member = open_one_run([*rest, f"--run={place.folder}"], own, "src.audit")
             first = first or member
-            if (how := compare_data(first, member) or compare_tasks(first, member)) is not None:
-                raise UserError(
-                    f"--run: {place.folder} cannot be drawn beside {first.run.path}: {how}"
-                )
             run = LoadedRun(member)
             asked = choose_metrics(run)
-            kind = run.tasks[asked.task]
-            runs += measure_run(run, place, asked)
+            rows = load_task_rows(run, cast(Split, member.cli.config["split"]))[asked.task]
+            if first_rows is not None and not has_same_labels(first_rows, rows):
+                raise UserError(
+                    f"--run: {place.folder} cannot be drawn beside {places[0].folder}: their rows "
+                    f"have other labels of {asked.task}"
+                )
+            first_rows = first_rows or rows
+            runs += measure_run(run, place, asked, rows)
             advance()
-    assert first is not None and kind is not None
+    assert first is not None and first_rows is not None
     config = first.cli.config
     folder = Path(config["out"] or first.run.path / "audit")
     folder.mkdir(parents=True, exist_ok=True)
-    report_tradeoff(runs, asked, kind, config, folder)
+    report_tradeoff(runs, asked, first_rows.task, config, folder)
 
 
 def find_places(args: list[str]) -> list[Place]:
@@ -158,9 +161,12 @@ def choose_metrics(run: LoadedRun) -> Asked:
     """Returns the task, the score and the gap that the flags name.
 
     Raises:
-        UserError: There is no such task.
+        UserError: There is no such task, or no such split.
     """
     config = run.member.cli.config
+    split = config["split"]
+    if split not in ("train", "val", "test"):
+        raise UserError(f"--split is '{split}'; it must be train, val or test")
     name = config["tradeoff"]
     if name not in run.tasks:
         raise UserError(f"--tradeoff is '{name}'; {suggest_or_list(name, run.tasks)}")
@@ -171,8 +177,22 @@ def choose_metrics(run: LoadedRun) -> Asked:
     return Asked(name, score, gap)
 
 
-def measure_run(run: LoadedRun, place: Place, asked: Asked) -> list[TradeoffRun]:
+def has_same_labels(one: TaskRows, other: TaskRows) -> bool:
+    """Returns whether two runs have the same kind of task with the same labels, row by row."""
+    if type(one.task) is not type(other.task) or one.targets.shape != other.targets.shape:
+        return False
+    same = one.targets == other.targets
+    return bool((same | (one.targets.isnan() & other.targets.isnan())).all())
+
+
+def measure_run(run: LoadedRun, place: Place, asked: Asked, own: TaskRows) -> list[TradeoffRun]:
     """Returns a run's place in the picture, and a second one where it has thresholds by group.
+
+    Args:
+        run: The run.
+        place: Its folder and its method.
+        asked: The task and its metrics.
+        own: The task's outputs and labels.
 
     Raises:
         UserError: A metric is unknown, or the rows do not tell it.
@@ -186,10 +206,9 @@ def measure_run(run: LoadedRun, place: Place, asked: Asked) -> list[TradeoffRun]
         for group in columns.list(run.data, split)
         if group.columns in ((), tuple(config["groups"]))
     ]
-    own = load_task_rows(run, split)[asked.task]
     labels = {place.label: replace(own, decided=None)}
     if own.decided is not None:
-        labels[f"{place.label}, {BY_GROUP}"] = own
+        labels[f"{place.label} {BY_GROUP}"] = own
     seed = config["seed_everything"]
     found = []
     for label, rows in labels.items():
@@ -248,6 +267,12 @@ def report_tradeoff(
     by = " and ".join(columns)
     names = (f"gap in {asked.gap.replace('_', ' ')} by {by}", asked.score)
     is_better = -1 if task.prefers_less(asked.score) else 1
+    kinds = list_decision_metrics(task) if isinstance(task, BinaryClassification) else []
+    if any(run.label.endswith(BY_GROUP) for run in runs) and asked.score not in kinds:
+        remark(
+            f"thresholds by group change decisions, and not {asked.score}: --tradeoff_score "
+            "accuracy shows what they cost"
+        )
     title = f"{asked.task}: {asked.score} against the gap, {config['split']} rows"
     chart = draw_tradeoff(runs, methods, names, is_better, title)
     save_chart(chart, folder)

@@ -167,7 +167,7 @@ def test_thresholds_by_group_decide_in_evaluate_and_predict(folder):
     methods = {method["label"]: method for method in found["methods"]}
     assert {label: method["runs"] for label, method in methods.items()} == {
         "groups": 2,
-        "groups, thresholds by group": 1,
+        "groups + thresholds": 1,
     }
     own = [one["gap"] for one in found["runs"] if one["label"] == "groups"]
     assert methods["groups"]["gap"] == pytest.approx(np.mean(own))
