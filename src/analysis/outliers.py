@@ -1,7 +1,6 @@
 """Scores of how far a row is from all that a network was trained on."""
 
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,13 +107,13 @@ class FeatureDistance:
     def save(self, path: Path) -> None:
         """Writes a file of plain arrays."""
         file = io.BytesIO()
-        arrays: Mapping[str, np.ndarray] = {
-            "mean": self.mean,
-            "whitening": self.whitening,
-            "distances": self.distances,
-            "source": np.frombuffer(self.source.encode(), np.uint8),
-        }
-        np.savez(file, **arrays)
+        np.savez(
+            file,
+            mean=self.mean,
+            whitening=self.whitening,
+            distances=self.distances,
+            source=np.frombuffer(self.source.encode(), np.uint8),
+        )
         write_atomically(path, lambda out: out.write(file.getvalue()))
 
     @classmethod

@@ -229,7 +229,7 @@ class Tokens(Corruption):
             last = (tokens > 0).sum(1) - 1
             drops[:, 0] = False
             drops.scatter_(1, last.clamp(min=0)[:, None], False)
-        # a text of which no token is left keeps its first
+        # a text that would lose all of its tokens keeps the first
         drops[(~drops & (tokens > 0)).sum(1) == 0, 0] = False
         return {key: close_gaps(values, drops) for key, values in own.items()}
 

@@ -39,7 +39,7 @@ class PartColumn:
 
 @dataclass(frozen=True)
 class TrainingValues:
-    """What the training rows say of the dense input, and of the categories.
+    """The spread of the dense input in the training rows, and their categories.
 
     Attributes:
         mean: The mean of each feature (F,), or of each channel (C, 1, 1); missing values left out.
@@ -69,7 +69,7 @@ class Part:
             mean of the training rows stands for it.
         words: The word of each token of a text from 1 on; empty where nobody knows them.
         special: Whether the first and the last token of a text are of the tokenizer, as [CLS] is.
-        training: What training rows say of it; None for texts and graphs.
+        training: The values of training rows; None for texts and graphs.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Part:
 
     @property
     def learnt(self) -> TrainingValues:
-        """What training rows say; of inputs that are dense alone."""
+        """The values of training rows, of a part that has a dense input or categories."""
         assert self.training is not None
         return self.training
 

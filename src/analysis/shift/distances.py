@@ -74,7 +74,7 @@ def find_beyond_chance(shifts: Sequence[Shift]) -> list[Shift]:
 def compare_numbers(before: ColumnValues, after: ColumnValues) -> Shift:
     """Compares numbers by their means, their distributions, and the share of missing ones."""
     x, y = (values[~np.isnan(values)] for values in (before.values, after.values))
-    missing = [float(np.isnan(one.values).mean()) for one in (before, after)]
+    missing = tuple(float(np.isnan(one.values).mean()) for one in (before, after))
     distance, difference, p = 0.0, 0.0, 1.0
     words = "all missing"
     if len(x) and len(y):
@@ -89,7 +89,7 @@ def compare_numbers(before: ColumnValues, after: ColumnValues) -> Shift:
     if any(missing):
         counts = [count_missing(one.values) for one in (before, after)]
         p = min(1.0, 2 * min(p, find_table_probability(*counts)))
-    return Shift(before.name, "number", distance, difference, *missing, 0.0, p, words)
+    return Shift(before.name, "number", distance, difference, missing[0], missing[1], 0.0, p, words)
 
 
 def compare_categories(before: ColumnValues, after: ColumnValues) -> Shift:
@@ -108,7 +108,7 @@ def compare_categories(before: ColumnValues, after: ColumnValues) -> Shift:
     words = f"{name_code(before, place)} {shares[0][place]:.3f} -> {shares[1][place]:.3f}"
     p = find_table_probability(*counts) if before.by_row else nan
     distance = float(np.abs(gaps).sum() / 2)
-    return Shift(before.name, "category", distance, nan, *missing, unseen, p, words)
+    return Shift(before.name, "category", distance, nan, missing[0], missing[1], unseen, p, words)
 
 
 def merge_words(before: ColumnValues, after: ColumnValues) -> tuple[np.ndarray, np.ndarray]:

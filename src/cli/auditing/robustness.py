@@ -235,8 +235,8 @@ def join_inputs(batches: Sequence[Inputs]) -> Inputs:
 def show_ladder(call: AuditCall, rungs: Sequence[Rung], measured: Measuring) -> None:
     """Prints a table for each task: a row for each corruption, a column for each severity."""
     console = Console()
-    count = len(measured.rows)
-    print(f"robustness on {count} rows", flush=True)
+    if rungs:
+        print(f"robustness on {len(measured.rows)} rows", flush=True)
     for name, task in call.run.tasks.items():
         of_task = [rung for rung in rungs if rung.task == name]
         for title, own in split_attacks(of_task):
