@@ -111,15 +111,12 @@ def score_inputs(table: Table, most: int) -> list[Score]:
         bins = bin_values(column, rows)
         if bins is None:
             continue
-        found = score_bins(bins[rows], bins[checks], labels, rows, checks)
-        if column.numeric:
-            for label in labels:
-                if label.numeric:
-                    straight = score_order(column.values[checks], label.values[checks])
-                    found[label.name] = max(found.get(label.name, 0.0), straight)
+        # a few validation rows may be told by luck: the rows that predict must be told, too
+        found = score_column(column, bins, labels, rows, checks)
+        again = score_column(column, bins, labels, rows, rows)
         for name, value in found.items():
             key = column.source, name
-            scores[key] = max(scores.get(key, 0.0), value)
+            scores[key] = max(scores.get(key, 0.0), min(value, again[name]))
     return [Score(source, name, value) for (source, name), value in scores.items()]
 
 
@@ -163,6 +160,31 @@ def bin_values(column: InputValues, rows: np.ndarray) -> np.ndarray | None:
         # other values fall to the next one below
         bins = np.searchsorted(distinct, values, side="right")
     return np.where(np.isnan(values), len(distinct) + 1, bins)
+
+
+def score_column(
+    column: InputValues,
+    bins: np.ndarray,
+    labels: list[LabelColumn],
+    rows: np.ndarray,
+    checks: np.ndarray,
+) -> dict[str, float]:
+    """Scores one input against all labels: {name: score}.
+
+    Args:
+        column: The input.
+        bins: (N,) its bins.
+        labels: The labels of all rows.
+        rows: Numbers of the rows that predict.
+        checks: Numbers of the rows that are predicted.
+    """
+    found = score_bins(bins[rows], bins[checks], labels, rows, checks)
+    if column.numeric:
+        for label in labels:
+            if label.numeric:
+                value = score_order(column.values[checks], label.values[checks])
+                found[label.name] = max(found[label.name], value)
+    return found
 
 
 def score_bins(
