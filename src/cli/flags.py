@@ -169,7 +169,10 @@ def put(tree: Any, names: Sequence[str], value: Any, hints: Hints) -> Any:
     """
     if not names:
         if not is_choice(hints):
-            return value
+            # one word is a list of one, as several words are a list of several
+            holds_words = any(str in elements(hint) for hint in hints)
+            alone = isinstance(value, str) and str not in hints and holds_words
+            return [value] if alone else value
         # the only one of several
         if elements(hints[0]) and isinstance(value, str | dict):
             return [value]

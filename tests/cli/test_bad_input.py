@@ -80,7 +80,7 @@ TABLES: dict[str, tuple[Content, str, list[str]]] = {
         "--data.targets [income,income]",
         ["data.targets", "income, income"],
     ),
-    "targets no list": (table(), "--data.targets income", ["data.targets", "list", "'income'"]),
+    "targets no list": (table(), "--data.targets 5", ["data.targets", "list", "5"]),
     "text in numbers": (
         with_cell("age", 17, "old"),
         "",
@@ -212,10 +212,10 @@ TABLES: dict[str, tuple[Content, str, list[str]]] = {
         "--data.tasks.income.weight heavy",
         ["'income'", "weight", "'heavy'", "number"],
     ),
-    "word for a task's list": (
+    "number for a task's list": (
         table(),
-        "--data.tasks.income.classes low",
-        ["'income'", "classes", "'low'", "list"],
+        "--data.tasks.income.classes 5",
+        ["'income'", "classes", "5", "list"],
     ),
     "unknown loss": (
         table(),
