@@ -1,1 +1,1 @@
-"""What leaves the house: exported models, servers, and the model card of a run."""
+"""All that leaves the house: exported models, servers, and the model card of a run."""

@@ -12,7 +12,7 @@ from src.tasks.calibration.conformal import Conformal, Method
 
 @dataclass(frozen=True)
 class Coverage:
-    """What turns outputs into sets of classes, and into the ends of intervals.
+    """Turns outputs into sets of classes, and into the ends of intervals.
 
     Attributes:
         scores: {task: its conformity scores}; a task without any has no such columns.

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.batch import InputShape
 from src.data import MultiTaskDataModule
 from src.data.tables.columns import (
     TABLE,
@@ -20,6 +21,9 @@ from src.data.tables.dates import DatePart
 from src.data.tables.image_column import Image
 from src.data.tables.numbers import WORDS_FOR_MISSING, NumberFormat
 from src.data.tables.table import Table
+from src.data.tables.texts import Text
+from src.data.treebanks.treebank import Treebank
+from src.data.treebanks.vocabulary import END, UNKNOWN
 from src.deployment.network import DYNAMIC
 from src.errors import UserError
 
@@ -69,9 +73,11 @@ def list_inputs(data: MultiTaskDataModule, example: Inputs) -> list[RowInput]:
         else:
             found.append(describe_column(column, missing))
     of_table = {"dense", "categorical", f"{TABLE}/dense", f"{TABLE}/categorical"}
+    shapes = dict(data.input_shape.members) or {"": data.input_shape}
     for key, values in tensors.items():
         if not (found and key in of_table):
-            found.append(describe_tensor(key, values, members))
+            limit = find_limit(shapes[key.rpartition("/")[0]], key)
+            found.append(describe_tensor(key, values, members, limit))
     refuse_doubles(found)
     return found
 
@@ -107,19 +113,39 @@ def describe_column(column: Numeric | Categorical, missing: Sequence[str]) -> Ro
     return RowInput(column.column, column.source, "number", form, "dense", part)
 
 
-def describe_tensor(key: str, values: Tensor, members: Mapping[str, MemberColumn]) -> RowInput:
-    """Returns the input of a tensor (N, ...), which keeps the name that the network gives it."""
+def find_limit(shape: InputShape, key: str) -> list[int | None]:
+    """Returns the smallest and the largest number of an input; None where any may be."""
+    sizes = {"tokens": shape.tokens, "parts": shape.parts}
+    size = sizes.get(key.rpartition("/")[2], 0)
+    return [0, size - 1] if size else [None, None]
+
+
+def describe_tensor(
+    key: str, values: Tensor, members: Mapping[str, MemberColumn], limit: list[int | None]
+) -> RowInput:
+    """Returns the input of a tensor (N, ...), which keeps the name that the network gives it.
+
+    Args:
+        key: Its name.
+        values: Values of some rows.
+        members: The columns that are inputs of their own, by the names of their inputs.
+        limit: The smallest and the largest number.
+    """
     column = members.get(key.rpartition("/")[0] or next(iter(members), ""))
     if values.dtype not in DTYPES:
         raise UserError(f"the input '{key}' is of {values.dtype}, which src.export does not write")
     open_sizes = DYNAMIC.get(key.rpartition("/")[2], 1) - 1
     shape = [None if k < open_sizes else size for k, size in enumerate(values.shape[1:])]
-    form: dict[str, Any] = {"dtype": DTYPES[values.dtype], "shape": shape, "range": [None, None]}
+    form: dict[str, Any] = {"dtype": DTYPES[values.dtype], "shape": shape, "range": limit}
     if isinstance(column, Image):
         # pixels go in as image files have them
         form |= {"dtype": "uint8", "range": [0, 255]}
         form |= {"key": key, "pixels": [list(column.mean), list(column.std)]}
         return RowInput(column.column, column.column, "tensor", form, key)
+    if isinstance(column, Text):
+        # whoever calls turns texts into tokens by the tokenizers library
+        form |= {"tokenizer": column.tokenizer, "max_tokens": column.max_tokens}
+        form |= {"padding": column.padding, "special": column.special}
     return RowInput(key, key, "tensor", {**form, "key": key, "pixels": []}, key)
 
 
@@ -152,6 +178,19 @@ def describe_inputs(inputs: Sequence[RowInput]) -> list[dict[str, Any]]:
         dates[each.column]["parts"].append(each.part)
         dates[each.column]["scales"][each.part] = scale
     return entries
+
+
+def describe_vocabulary(data: MultiTaskDataModule) -> dict[str, Any]:
+    """Returns the words and characters behind the numbers of tokens; empty for other data.
+
+    The first word has the number after 'unknown_word', the first character that after
+    'end_of_word'; 0 is padding.
+    """
+    if not isinstance(data, Treebank):
+        return {}
+    schema = data.schema()
+    kept = {key: schema[key] for key in ("words", "lower", "characters", "max_characters")}
+    return {"vocabulary": {**kept, "unknown_word": UNKNOWN, "end_of_word": END}}
 
 
 def take_values(inputs: Sequence[RowInput], example: Inputs) -> dict[str, Tensor]:

@@ -222,6 +222,9 @@ def encode_tensor(entry: dict[str, Any], value: Any) -> dict[str, np.ndarray]:
     fits = array.ndim == len(entry["shape"]) and all(
         size in (None, own) for size, own in zip(entry["shape"], array.shape, strict=True)
     )
+    is_whole = entry["dtype"] == "float32" or bool((array == np.floor(array)).all())
+    if not is_whole:
+        raise ValueError(f"whole numbers of shape {shape} are expected")
     if not fits or not math.isfinite(float(np.abs(array).sum())):
         raise ValueError(f"finite numbers of shape {shape} are expected")
     low, high = entry["range"]

@@ -159,6 +159,16 @@ def test_tensors_have_the_shape_and_range_of_training():
             encode_rows(schema, [{"p": wrong}])
 
 
+def test_tokens_are_whole_numbers_of_the_vocabulary():
+    entry = {"name": "t", "kind": "tensor", "dtype": "int64", "shape": [None], "range": [0, 8]}
+    schema = check_schema({"format": 1, "inputs": [entry]})
+    assert encode_rows(schema, [{"t": [8, 1]}])["t"][0].tolist() == [8, 1]
+    assert encode_rows(schema, [{"t": []}])["t"][0].tolist() == []
+    for wrong in ([9], [1.5], [-1], ["word"], 3):
+        with pytest.raises(BadRows, match="row 0: column 't' holds"):
+            encode_rows(schema, [{"t": wrong}])
+
+
 def test_short_sequences_end_in_zeros():
     found = stack([np.array([1, 2, 3]), np.array([4])], "int64")
     assert found.tolist() == [[1, 2, 3], [4, 0, 0]]

@@ -104,6 +104,9 @@ def make_coverage(member: Member) -> Coverage | None:
             f"--coverage: the run compares conformity scores by {columns}, which a model file does "
             "not do: calibrate it without groups"
         )
+    for name in member.cli.model.tasks:
+        if name not in calibration.conformal:
+            remark(f"--coverage: {name} has no sets or intervals, which the audit explains")
     config = member.cli.config
     return Coverage(calibration.conformal, config["coverage"], config["sets"])
 

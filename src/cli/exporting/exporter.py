@@ -23,7 +23,7 @@ from src.deployment.network import (
     refuse_recurrent,
     trace_network,
 )
-from src.deployment.row_inputs import describe_inputs, list_inputs
+from src.deployment.row_inputs import describe_inputs, describe_vocabulary, list_inputs
 from src.models.padding import hide_padding
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ class Exporter:
             "name": self.title,
             "inputs": describe_inputs(self.inputs),
             "outputs": outputs,
+            **describe_vocabulary(self.run.data),
         }
 
     def _measure_losses(self, core: "ModelProto") -> dict[str, tuple[float, float]]:
