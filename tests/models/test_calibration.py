@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import pytest
 import torch
 
 from src.batch import Batch, InputShape
@@ -63,7 +64,7 @@ def test_chosen_thresholds_move_along_and_the_ones_set_by_hand_stay() -> None:
         model.on_load_checkpoint(checkpoint)
     chosen = {name: getattr(model.chosen_tasks[name], "threshold", None) for name in TASKS}
     moved = torch.sigmoid(2 * torch.logit(torch.tensor(0.3, dtype=torch.float64)) - 1)
-    assert abs(chosen["a"] - float(moved)) < 1e-12
+    assert chosen["a"] == pytest.approx(float(moved), abs=1e-12)
     assert (chosen["b"], chosen["by_hand"]) == (0.3, 0.4)
 
     model.calibrate({})

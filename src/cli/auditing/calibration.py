@@ -82,7 +82,9 @@ def audit_calibration(call: AuditCall) -> None:
         )
         return
 
-    found = read_own_calibration(run.run, run.member.checkpoint, run.model)
+    found = None
+    if not call.config["uncalibrated"]:
+        found = read_own_calibration(run.run, run.member.checkpoint, run.model)
     if found is None:
         print("outputs are as the network gives them; --calibrate fits a calibration", flush=True)
     audit_rows(call, [predict_rows(run, call.split)], found)

@@ -97,7 +97,7 @@ def test_sets_against_mapie(method: str) -> None:
     classification = pytest.importorskip("mapie.classification")
     from sklearn.base import BaseEstimator, ClassifierMixin
 
-    class Model(Known, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    class Model(Known, ClassifierMixin, BaseEstimator):
         pass
 
     coverage = 0.85
@@ -120,7 +120,7 @@ def test_absolute_residuals_against_mapie() -> None:
     regression = pytest.importorskip("mapie.regression")
     from sklearn.base import BaseEstimator, RegressorMixin
 
-    class Model(Known, RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    class Model(Known, RegressorMixin, BaseEstimator):
         pass
 
     outputs, new = draw(211, 1), draw(50, 1, seed=4)
@@ -136,7 +136,7 @@ def test_cqr_against_mapie() -> None:
     regression = pytest.importorskip("mapie.regression")
     from sklearn.base import BaseEstimator, RegressorMixin
 
-    class Column(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    class Column(RegressorMixin, BaseEstimator):
         def __init__(self, place: int = 0) -> None:
             self.place = place
             self.is_fitted = True
@@ -235,8 +235,8 @@ def test_sets_of_each_label_are_binary_sets() -> None:
     for k in range(2):
         alone = score_rows(BINARY, x[:, k : k + 1], y[:, k], shares[:, k : k + 1])
         for method in ("lac", "aps"):
-            found = both.sets(x, 0.8, method)[:, k]  # type: ignore[arg-type]
-            theirs = alone.sets(x[:, k : k + 1], 0.8, method)  # type: ignore[arg-type]
+            found = both.sets(x, 0.8, method)[:, k]
+            theirs = alone.sets(x[:, k : k + 1], 0.8, method)
             assert torch.equal(found, theirs)
     assert both.count_rows() == 170
 

@@ -15,6 +15,7 @@ from src.tasks import (
     Ordinal,
     Quantiles,
     Regression,
+    Segmentation,
     SequenceLabelling,
     Task,
 )
@@ -132,6 +133,16 @@ def test_temperature_of_sequences_leaves_padding_out(crf: bool) -> None:
     assert hidden.temperature > 1
     if not crf:
         assert hidden.temperature == pytest.approx(whole.temperature, rel=1e-6)
+
+
+def test_temperature_of_pixels_is_that_of_as_many_rows() -> None:
+    outputs = 4 * draw_logits(4, 8, 8, 3)
+    y = draw_labels((outputs / 2).softmax(-1))
+    y[0, :4] = -100
+    pixels = fit_calibrator(Segmentation(classes=(0, 1, 2)), outputs, y)
+    rows = fit_calibrator(CLASSES, outputs.view(-1, 3), y.flatten())
+    assert isinstance(pixels, Temperature) and isinstance(rows, Temperature)
+    assert pixels.temperature == pytest.approx(rows.temperature, rel=1e-6)
 
 
 def test_likelihood_of_a_chain_is_that_of_its_calibrated_paths() -> None:
