@@ -40,7 +40,12 @@ ROBUSTNESS = (
         [0.05, 0.1, 0.25],
         "Bounds of attacks, in standard deviations; [] for none.",
     ),
-    Flag("rows", int | None, None, "Most rows that are corrupted and compared, evenly spread."),
+    Flag(
+        "rows",
+        int | None,
+        None,
+        "Most rows, evenly spread; 2,000 that are corrupted and 5,000 that shift compares.",
+    ),
     Flag("repeats", int, 20, "Draws of the rows for intervals."),
 )
 NOTE = (
@@ -57,11 +62,15 @@ def audit_robustness(call: AuditCall) -> None:
         remark(f"robustness needs labels, and is left out: {problem}")
         return
     measured = Measuring(call, settings)
-    rungs = measured.climb() + measured.attack()
-    for line in measured.notes:
-        remark(line)
-    show_ladder(call, rungs, measured)
-    write_ladder(call, rungs, measured)
+    try:
+        measured.climb()
+        measured.attack()
+    finally:
+        # what is measured stays where a person interrupts the rest
+        for line in measured.notes:
+            remark(line)
+        show_ladder(call, measured.rungs, measured)
+        write_ladder(call, measured.rungs, measured)
 
 
 class RobustnessSettings:
@@ -108,6 +117,7 @@ class Measuring:
     Attributes:
         notes: What does not apply, a sentence each.
         rows: The rows.
+        rungs: What is measured so far.
     """
 
     def __init__(self, call: AuditCall, settings: RobustnessSettings) -> None:
@@ -115,6 +125,7 @@ class Measuring:
         self.settings = settings
         self.seed: int = call.config["seed_everything"]
         self.notes: list[str] = []
+        self.rungs: list[Rung] = []
         self.rows: Batch = load_limited(call.run.data, call.split, settings.rows, MOST_ROWS)
         own = open_own_data(call.run.member, "robustness")
         training = load_limited(own, "train", None, LEARNT_FROM)
@@ -122,47 +133,43 @@ class Measuring:
         self.samples = draw_samples(self.seed, len(self.rows), settings.repeats)
         self.clean = self._score(self.rows.inputs)
 
-    def climb(self) -> list[Rung]:
-        """Returns the score of each task at each severity of each corruption that suits."""
-        rungs = []
+    def climb(self) -> None:
+        """Measures the score of each task at each severity of each corruption that suits."""
         chosen = self._choose()
         above = [severity for severity in self.settings.severities if severity]
         with show_progress("corruptions", len(chosen) * len(above)) as advance:
             for corruption in chosen:
                 for severity in self.settings.severities:
                     if not severity:
-                        rungs += self._compare(corruption.name, 0, 0.0, self.clean)
+                        self._compare(corruption.name, 0, 0.0, self.clean)
                         continue
                     changed = corruption.corrupt(
                         self.parts, self.rows.inputs, self.rows.ids, severity, self.seed
                     )
                     amount = corruption.amounts[severity - 1]
-                    rungs += self._compare(corruption.name, severity, amount, self._score(changed))
+                    self._compare(corruption.name, severity, amount, self._score(changed))
                     advance()
-        return rungs
 
-    def attack(self) -> list[Rung]:
-        """Returns the score of each task under attacks on its own loss."""
+    def attack(self) -> None:
+        """Measures the score of each task under attacks on its own loss."""
         bounds = self.settings.bounds
         if not bounds:
-            return []
+            return
         if not find_attackable(self.parts):
             self.notes.append("attacks move numbers and pixels, and the inputs have none")
-            return []
+            return
         try:
             import_attacks()
         except UserError as error:
             self.notes.append(f"{error}; the rest is there without them")
-            return []
-        rungs = []
+            return
         with show_progress("attacks", len(bounds) * len(self.run.tasks)) as advance:
             for task in self.run.tasks:
-                rungs += self._compare(ATTACK, 0, 0.0, self.clean, task)
+                self._compare(ATTACK, 0, 0.0, self.clean, task)
                 for place, bound in enumerate(bounds, 1):
                     other = self._score(self._attack_task(task, bound), task)
-                    rungs += self._compare(ATTACK, place, bound, other, task)
+                    self._compare(ATTACK, place, bound, other, task)
                     advance()
-        return rungs
 
     def _choose(self) -> list[Corruption]:
         """Returns the corruptions that suit the inputs; notes why others do not."""
@@ -199,21 +206,19 @@ class Measuring:
 
     def _compare(
         self, name: str, severity: int, amount: float, other: Scores, only: str | None = None
-    ) -> list[Rung]:
-        """Returns the rungs of a severity for each task, or for one."""
-        rungs = []
+    ) -> None:
+        """Adds the rungs of a severity for each task, or for one."""
         for task in self.run.tasks if only is None else (only,):
             score, low, high = summarise_drops(other.whole[task], other.resampled[task])
             pairs = zip(self.clean.resampled[task], other.resampled[task], strict=True)
             falls = [a - b for a, b in pairs]
             fall, least, most = summarise_drops([self.clean.whole[task][0] - score], falls)
-            rungs.append(Rung(task, name, severity, amount, score, low, high, fall, least, most))
-        return rungs
+            rung = Rung(task, name, severity, amount, score, low, high, fall, least, most)
+            self.rungs.append(rung)
 
     def _attack_task(self, name: str, radius: float) -> Inputs:
         """Returns the rows, attacked for a task by the weights that count for it."""
         model = self.run.use_weights_of(name)
-        model.requires_grad_(False)
         targets = self.rows.targets[name].split(self.run.batch_size)
         attack = partial(attack_inputs, model, name, self.run.tasks[name], self.parts)
         found = []
