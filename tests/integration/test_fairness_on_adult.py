@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from src.cli.runs import load_run
+from src.tasks import BinaryClassification
 from tests.launching import train
 
 REAL = Path(os.environ.get("MTL_DATA", "")) / "adult"
@@ -24,7 +25,9 @@ def measure(run: Path) -> tuple[float, float]:
         outputs = [model(rows[ids].inputs)["income"] for ids in torch.arange(len(rows)).split(4096)]
     p = torch.cat(outputs).double().sigmoid().flatten().numpy()
     y = rows[torch.arange(len(rows))].targets["income"].numpy()
-    decided = model.chosen_tasks["income"].predict(torch.cat(outputs)).flatten().numpy()
+    task = model.chosen_tasks["income"]
+    assert isinstance(task, BinaryClassification)
+    decided = task.predict(torch.cat(outputs)).flatten().numpy()
     sex = np.array(data.column_words("test", "sex"))
     gap = equalized_odds_difference(y, decided.astype(int), sensitive_features=sex)
     return float(roc_auc_score(y, p)), float(gap)
