@@ -1,5 +1,6 @@
 """Reliability diagrams hold the bins that were measured."""
 
+import numpy as np
 import torch
 
 from src.analysis.charts.reliability import draw_reliability
@@ -17,9 +18,12 @@ def test_points_are_bins_and_the_finding_tells_the_error() -> None:
     # the diagonal, then the bins
     _, line = axes.lines
     p = torch.tensor(2.0).sigmoid().item()
-    assert list(line.get_xdata()) == [found[0].bins[0].confidence, found[0].bins[1].confidence]
+    assert np.asarray(line.get_xdata()).tolist() == [
+        found[0].bins[0].confidence,
+        found[0].bins[1].confidence,
+    ]
     assert abs(found[0].bins[1].confidence - p) < 1e-6
-    assert list(line.get_ydata()) == [0.5, 1.0]
+    assert np.asarray(line.get_ydata()).tolist() == [0.5, 1.0]
     assert chart.finding == f"income, before: {ECE} {found[0].values[ECE]:.4f}"
 
 

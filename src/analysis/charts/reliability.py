@@ -9,6 +9,7 @@ from src.tasks.calibration.measures import Reliability, average_labels
 NAME = "calibration"
 TITLE = "Reliability"
 MOST_PANELS = 12
+LARGEST = 80  # square points of a marker that stands for all rows
 MOST_LABELS = 6  # labels of a task in its panel
 
 
@@ -32,10 +33,14 @@ def draw_reliability(curves: Mapping[str, Mapping[str, Sequence[Reliability]]]) 
                 for number, one in enumerate(found[:MOST_LABELS]):
                     x = [part.confidence for part in one.bins]
                     y = [part.frequency for part in one.bins]
+                    total = sum(part.weight for part in one.bins)
+                    # a bin of a few rows is near nothing, and looks so
+                    sizes = [3 + LARGEST * part.weight / total for part in one.bins]
                     color = COLORS[place % len(COLORS)]
                     marker = "os^"[place % 3]
                     label = name if number == 0 else None
-                    axes.plot(x, y, marker=marker, markersize=3.5, color=color, label=label)
+                    axes.plot(x, y, color=color, linewidth=0.6, alpha=0.4)
+                    axes.scatter(x, y, s=sizes, marker=marker, color=color, label=label)
             axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title=clean_name(task, 24))
             axes.grid(color=GRID)
             axes.legend(fontsize=7, frameon=False, loc="upper left")
@@ -44,8 +49,8 @@ def draw_reliability(curves: Mapping[str, Mapping[str, Sequence[Reliability]]]) 
         figure.supxlabel("predicted probability or level", fontsize=9)
         figure.supylabel("share that comes true", fontsize=9)
     caption = (
-        "Each point is a bin of equal width that holds rows; of quantiles it is a level. Points "
-        "below the diagonal promise too much."
+        "Each point is a bin of equal width, as large as its share of rows; of quantiles it is a "
+        "level. Points above the diagonal promise too little, below it too much."
     )
     return Chart(NAME, TITLE, tell_errors(curves), caption, figure)
 
