@@ -77,7 +77,7 @@ class RowReader:
 
     Args:
         columns: The encoder of each input column.
-        known: Columns of the run's file: those that are no inputs are left out in silence.
+        known: Columns of the run's file; the ones that are no inputs are left out in silence.
         layout: Which words mean that a value is missing.
         allow_missing: Whether a column that a row lacks counts as missing.
 
@@ -193,7 +193,7 @@ class RowReader:
         )
 
     def _compare_names(self, place: int, row: Mapping[str, object]) -> list[Problem]:
-        """Names the columns that a row has and the run does not know, and those that it lacks."""
+        """Names the columns that the run does not know, and the ones that a row lacks."""
         found = []
         unknown = [name for name in row if name not in self.known]
         if unknown:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from src.data import Table
-from src.data.tables.columns import Categorical, Numeric
+from src.data.tables.columns import Categorical, Column, Numeric
 from src.data.tables.dates import ISO, DatePart
 from src.data.tables.file_format import FileFormat
 from src.data.tables.image_column import Image
@@ -16,7 +16,7 @@ from src.data.tables.numbers import NumberFormat
 from src.data.tables.row_reader import MOST_PROBLEMS, BadRows, Problem, RowReader
 from src.errors import UserError
 
-COLUMNS = [
+COLUMNS: list[Column] = [
     Numeric("age", "age", NumberFormat(), 40.0, 10.0, True),
     Numeric("price", "price", NumberFormat(",", ".", "€"), 1000.0, 500.0, False),
     Numeric("since.year", "since", DatePart(ISO, "year"), 2000.0, 5.0, False),
