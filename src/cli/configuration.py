@@ -97,9 +97,10 @@ def merge_all(pairs: Flags, base: dict[str, Any], own: Sequence[Flag] = ()) -> C
     for key, value in sorted(flags, key=lambda pair: pair[0].count(".")):
         check_flag(key, value)
         hints = hints_at(key.removesuffix("+"), TYPES, result.tree)
-        refuse_words(value, hints or of_own.get(key, ()))
+        known = hints or of_own.get(key, ())
+        refuse_words(value, known)
         content = write_sections({key: read_value(key, value, hints)})[key]
-        result.tree = put(result.tree, key.split("."), content, hints)
+        result.tree = put(result.tree, key.split("."), content, known)
         result.origins[key] = ""
 
     # classes first: their signatures say what is text
