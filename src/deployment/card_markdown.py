@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from math import isnan
 
+WORDS = {"auroc": "AUROC", "f1": "F1", "mae": "MAE", "rmse": "RMSE", "r2": "R2", "miou": "mIoU"}
+
 
 def draw_table(
     headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0
@@ -42,3 +44,8 @@ def format_number(value: float | None) -> str:
 def count(number: int, word: str) -> str:
     """Returns a number of things, such as 1 row and 1,200 rows."""
     return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
+def name_metric(metric: str) -> str:
+    """Returns a metric's name as people write it."""
+    return WORDS.get(metric, metric.replace("_", " "))

@@ -10,15 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from src.deployment.card_audits import describe_calibration, describe_groups, describe_robustness
 from src.deployment.card_markdown import count, draw_table, escape
-from src.deployment.card_results import (
-    describe_calibration,
-    describe_groups,
-    describe_results,
-    describe_robustness,
-    list_limits,
-)
+from src.deployment.card_results import describe_results, list_limits
 from src.files.typed import read_json
+from src.files.yaml12 import Bool
 from src.run import Run
 from src.run.contents import Record
 
@@ -252,8 +248,9 @@ def describe_choice(choice: Any) -> str:
     settings = choice.get("init_args") or {} if isinstance(choice, Mapping) else {}
     shown = []
     for key, value in settings.items():
-        is_plain = isinstance(value, str | int | float) and not isinstance(value, bool)
-        if is_plain or value is True:
+        if isinstance(value, Bool):
+            shown += [key] if value else []
+        elif isinstance(value, str | int | float):
             shown.append(f"{key} {value}")
     name = name_class(choice)
     return f"{name} ({', '.join(shown)})" if shown else name

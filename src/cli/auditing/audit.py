@@ -60,6 +60,10 @@ def audit_run_or_data(args: list[str]) -> None:
     given = {key for key, _ in split_flags(args)}
     named = {key.partition(".")[0] for key in given}
     if find_value("run", args) is None and named & {"data", "config"}:
+        theirs = given & {flag.name for flag in OWN} - {"out"}
+        if theirs:
+            name = min(theirs)
+            raise UserError(f"--{name} is for the audit of a run: name it, too, with --run RUN")
         audit_data(args)
         return
     check_group_flags(given)

@@ -7,7 +7,7 @@ from torch import Tensor
 NEAR = 0.02  # root mean square distance of a near copy, in standard deviations of the columns
 GAP = 3.0  # between near copies and unrelated rows lie few distances, up to this many times NEAR
 FEWEST = 3  # near copies that are worth a word
-LEAST_APART = 0.1  # share of the rows that must be far from all training rows
+LEAST_APART = 0.5  # share of the rows that must be far from all training rows
 PART = 256  # rows that are compared with all others at once
 
 

@@ -40,6 +40,15 @@ def test_dense_rows_are_none(dimensions, latent, seed):
     assert not len(find_near_copies(train, check))
 
 
+@pytest.mark.parametrize("rows", [60, 300, 1000, 4000])
+@pytest.mark.parametrize("shape", ["normal", "lognormal", "uniform", "standard_cauchy"])
+def test_one_column_of_any_shape_has_none(shape, rows):
+    for seed in range(5):
+        draws = getattr(np.random.default_rng(seed), shape)(size=(rows + rows // 4, 1))
+        values = torch.from_numpy(draws).float()
+        assert not len(find_near_copies(values[:rows], values[rows:]))
+
+
 def test_whole_numbers_and_constants_are_none():
     rng = np.random.default_rng(0)
     train = torch.from_numpy(rng.integers(0, 30, (4000, 4))).float()
