@@ -90,6 +90,8 @@ def describe_row(
     by_column = found.features.sum_by_column(own.attributions[row : row + 1])[0]
     order = by_column.abs().argsort(descending=True).tolist()[:MOST_PARTS]
     parts = []
+    # a column that is as at the baseline has no part
+    order = [place for place in order if float(by_column[place])]
     for place in order if found.has_table else []:
         column = found.features.columns[place]
         value = found.values[column][row] if column in found.values else ""

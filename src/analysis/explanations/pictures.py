@@ -32,7 +32,7 @@ def draw_task(found: Explanation, task: TaskExplanation) -> "Figure":
     with use_style():
         figure = make_figure(height, 3.4 * (panels + 1))
         boxes = figure.subplots(1, panels + 1, squeeze=False)[0]
-        for axes, own in zip(boxes, shown, strict=False):
+        for axes, own in zip(boxes[:panels], shown[:panels], strict=True):
             draw_bars(axes, own.columns, f"{own.output.title}", own.output.unit)
         draw_deletion(boxes[-1], task)
     return figure
@@ -85,7 +85,7 @@ def draw_heat_maps(found: Explanation, task: TaskExplanation) -> "Figure":
             for axes, own in zip(boxes[row][1:], shown, strict=True):
                 show_map(axes, own.attributions[row][pixels])
                 # the first row names the output, and each its value
-                head = f"{shorten(own.output.title, 18)}\n" if not row else ""
+                head = f"{shorten(own.output.name or task.task, 18)}\n" if not row else ""
                 axes.set_title(f"{head}{float(own.at_rows[row]):.3g}", fontsize=7)
         draw_deletion(lower.subplots(), task)
     return figure

@@ -249,7 +249,8 @@ class Explaining:
             if own.tokens:
                 tokens[member or "text"] = self.features.places[f"{prefix}tokens"]
         baseline = describe_baseline(call.baseline, shape)
-        baseline += f" (of {self.trained_rows} training rows)"
+        if any(not own.tokens for _, own in shape.members or (("", shape),)):
+            baseline += f" (of {self.trained_rows} training rows)"
         if self.training is not None:
             baseline = f"training rows, drawn from {self.drawn}; of a deleted feature: {baseline}"
         return Explanation(
@@ -342,6 +343,11 @@ def list_notes(method: Method, features: Features, patches: bool) -> list[str]:
         "Columns that tell the same share their attribution: each may look unimportant, since the "
         "model has the other."
     ]
+    if method == "GradientShap":
+        notes.append(
+            "GradientShap draws baselines and points: its gap is that of drawing, and more --steps "
+            "make it smaller."
+        )
     if method == "FeatureAblation":
         notes.append(
             "FeatureAblation: how much the output falls when one feature is put to the baseline; "

@@ -82,12 +82,10 @@ def list_member(
         return features, {"dense": place[None]}, [member or "image"]
 
     own_columns = list_columns(shape, member)
+    # a table may have numbers or categories alone: the others are there, with no column
     places = {}
-    if shape.dense:
-        places["dense"] = torch.zeros(shape.dense[0], dtype=torch.long)
-    if shape.categories:
-        places["categorical"] = torch.zeros(len(shape.categories), dtype=torch.long)
-        places.setdefault("dense", torch.zeros(0, dtype=torch.long))
+    for key, values in as_dict(inputs).items():
+        places[key] = torch.zeros(values.shape[1], dtype=torch.long)
     for number, column in enumerate(own_columns):
         for key, own in (("dense", column.dense), ("categorical", column.categories)):
             if own:

@@ -44,16 +44,25 @@ def explain_sharing(run: LoadedRun, split: Split, rows: int, folder: Path) -> No
     batch = run.load_rows(split, rows)
     model = run.model
     observed = observe_sharing(model, batch.inputs, run.batch_size)
-    tables = {title: compare(features) for title, features in observed.features.items()}
+    tables = {
+        title: compare(features)
+        for title, features in observed.features.items()
+        # one tensor for all is said in words
+        if len({id(z) for z in features.values()}) > 1
+    }
     learnt = model.sharing.figures(observed.decided)
     kind = type(model.selection.architecture if model.selection else model.sharing).__name__
     lines = [f"{kind}, {len(model.tasks)} tasks, on {len(batch)} rows of the {split} split."]
-    lines += describe_last(observed.features.get(LAST, {}), tables)
+    if LAST in observed.features:
+        lines += describe_last(observed.features[LAST], tables)
+    else:
+        lines.append("There is one task: nothing is shared.")
     lines += model.sharing.summary(observed.decided)
     affinities = find_affinities(run.run.path)
     if affinities is None:
         lines.append(
-            f"There are no affinities: python -m src.affinity measures them ({AFFINITIES})."
+            f"The run folder has no {AFFINITIES}: python -m src.affinity measures affinities in a "
+            "training of its own."
         )
 
     figures: list[tuple[str, str, Figure]] = []
@@ -78,8 +87,6 @@ def describe_last(
 ) -> list[str]:
     """Says how alike the features are that heads read."""
     if LAST not in tables:
-        return ["There is one task: nothing is shared."]
-    if len({id(z) for z in features.values()}) == 1:
         return ["All tasks read the same features: they differ in their heads alone."]
     values = tables[LAST][1].to_numpy(dtype=float).copy()
     names = list(features)

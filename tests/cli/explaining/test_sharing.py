@@ -97,7 +97,7 @@ def test_the_command_writes_a_page_and_a_record(tmp_path):
     run = next((tmp_path / "logs" / "stitch").iterdir())
     ended = call("explain", "--run", run, "--sharing", "--split", "train")
     assert ended.code == 0, ended.err
-    assert "There are no affinities" in ended.out
+    assert "has no affinity.json" in ended.out
     record = json.loads((run / "explain" / "sharing.json").read_text())
     one = record["cka"]["stage 1"]
     assert one["names"] == ["income", "hours"]
