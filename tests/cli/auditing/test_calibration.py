@@ -200,6 +200,7 @@ def test_an_ensemble_averages_calibrated_outputs(run: Path, folder: Path) -> Non
     np.testing.assert_allclose(both, (one + two) / 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_trains_uncalibrated(run: Path, plain: Path, folder: Path) -> None:
     results = {}
     for name, source in (("calibrated", run), ("bare", plain)):
