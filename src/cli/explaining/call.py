@@ -36,7 +36,7 @@ OWN = (
 
 @dataclass(frozen=True)
 class ExplainCall:
-    """What a call of the command asks for.
+    """The settings of a call of the command.
 
     Attributes:
         task: The task; None for all that can be explained.

@@ -117,7 +117,7 @@ def tabulate_checks(found: Explanation) -> Table:
             check, deletion = own.completeness, task.deletion
             cells = [f"{float(own.at_rows.mean()):.4g}", f"{float(own.at_baseline.mean()):.4g}"]
             gaps = (check.mean, check.largest) if check else None
-            cells += [f"{100 * gap:.2g} %" for gap in gaps] if gaps else ["-", "-"]
+            cells += [f"{100 * gap:.3g} %" for gap in gaps] if gaps else ["-", "-"]
             if deletion is not None and not place:
                 interval = f"{deletion.low:.4f} to {deletion.high:.4f}"
                 cells += [f"{deletion.area:.4f}", interval]
