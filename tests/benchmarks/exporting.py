@@ -51,11 +51,12 @@ def export(folder: Path) -> tuple[Path, dict[str, Any]]:
     targets = "[label0, label1, label2, number]"
     logs = folder / "logs"
     run = [sys.executable, "-m"]
-    training = ["--data", "Table", "--data.path", folder / "table.csv", "--data.targets", targets]
-    training += ["--max_epochs", "2", "--logs", logs, "--name", "run"]
+    training = ["--data", "Table", "--data.path", str(folder / "table.csv")]
+    training += ["--data.targets", targets, "--max_epochs", "2"]
+    training += ["--logs", str(logs), "--name", "run"]
     subprocess.run([*run, "src.train", *training], check=True, capture_output=True)
     (found,) = (logs / "run").iterdir()
-    words = ["src.export", "--run", found, "--to", "onnx", "--out", folder / "model"]
+    words = ["src.export", "--run", str(found), "--to", "onnx", "--out", str(folder / "model")]
     subprocess.run([*run, *words], check=True, capture_output=True)
     return folder / "model", row
 

@@ -37,8 +37,11 @@ def install(folder: Path, place: Path) -> Path:
     """
     subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
     python = place / "bin" / "python"
-    words = ["-m", "pip", "install", "-q", "--no-cache-dir", "-r", folder / "requirements.txt"]
-    ended = subprocess.run([python, *words], capture_output=True, text=True, timeout=600)
+    words = ["-m", "pip", "install", "-q", "--no-cache-dir", "-r"]
+    wanted = str(folder / "requirements.txt")
+    ended = subprocess.run(
+        [str(python), *words, wanted], capture_output=True, text=True, timeout=600
+    )
     if ended.returncode and "onnection" in ended.stderr:
         raise ConnectionError(ended.stderr[-200:])
     assert ended.returncode == 0, ended.stderr
@@ -52,7 +55,7 @@ def probe(python: Path, folder: Path, rows: list[dict[str, Any]]) -> dict[str, A
         'first', the seconds from import to the first answer; 'warm', the median of further calls;
         'loaded', packages that do not belong there; and the answer.
     """
-    words = [python, "-I", "-c", PROBE, folder, json.dumps(rows)]
+    words = [str(python), "-I", "-c", PROBE, str(folder), json.dumps(rows)]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     found: dict[str, Any] = json.loads(ended.stdout)
