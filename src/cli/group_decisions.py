@@ -62,7 +62,7 @@ def read_run_thresholds(
             continue
         if own.calibrator != describe_calibrator(model, name):
             raise UserError(
-                f"{path}: {name} has been calibrated in another way since its thresholds by group "
+                f"{path}: {name} is calibrated in another way than when its thresholds by group "
                 f"were fitted: fit them anew with src.audit --groups '[{', '.join(own.columns)}]' "
                 f"--thresholds {own.constraint}, or remove the file"
             )

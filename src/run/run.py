@@ -11,6 +11,7 @@ logs/<name>/<date-time>/
     progress.json     steps so far, and the scores of each validation
     calibration.json  the maps that calibrate outputs, and conformal scores; without it outputs are
                       as the network gives them
+    thresholds.json   the thresholds of binary tasks by group of rows, as src.audit fits them
     ensemble.json     the members, of a folder that holds the averaged predictions of several runs
     merge.json        the runs whose weights were merged, and how
     checkpoints/      best.ckpt (by val/score; with watch.patience_by_task the weights of several

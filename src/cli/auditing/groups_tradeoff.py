@@ -257,7 +257,9 @@ def report_tradeoff(
     methods = summarise_runs(runs)
     columns = config["groups"]
     content = {
-        **asked._asdict(),
+        "task": asked.task,
+        "score": asked.score,
+        "gap": asked.gap,
         "columns": list(columns),
         "split": config["split"],
         "runs": [vars(run) for run in runs],
