@@ -57,6 +57,9 @@ NOTE = (
 def audit_robustness(call: AuditCall) -> None:
     """Measures how the score of each task falls with corrupted and attacked inputs."""
     settings = RobustnessSettings(call)
+    if call.run.model.meta is not None:
+        remark("robustness reads single rows, and this run learns from episodes: it is left out")
+        return
     problem = find_label_problem(call.run, call.split)
     if problem is not None:
         remark(f"robustness needs labels, and is left out: {problem}")

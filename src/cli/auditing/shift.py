@@ -33,6 +33,9 @@ NOTE = (
 
 def audit_shift(call: AuditCall) -> None:
     """Measures how far the audited rows are from the training rows, and predictions from others."""
+    if call.run.model.meta is not None:
+        remark("shift reads single rows, and this run learns from episodes: it is left out")
+        return
     if call.split == "train" and not call.run.data.is_new:
         remark("shift compares rows with the training rows, and these are audited: it is left out")
         return
