@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from src.batch import InputShape
+from src.data.audit.finding import Finding
 from src.data.datamodule import MultiTaskDataModule
 from src.data.drawn_episodes import DrawnEpisodes, PooledRows, RenamedTask
 from src.data.episodic import SIDES, EpisodeRows, EpisodicData, check_sizes
@@ -312,6 +313,11 @@ class Episodes(EpisodicData):
 
     def files(self) -> list[str]:
         return self.source.files()
+
+    def audit(self, thorough: bool = False) -> list[Finding]:
+        """Returns the findings on the source; the rows of a class are on one side by intent."""
+        found = [one.below("source") for one in self.source.audit(thorough)]
+        return [one for one in found if one.check not in ("classes", "shift")]
 
     def fingerprint(self) -> dict[str, Any] | None:
         return self.source.fingerprint()

@@ -12,6 +12,7 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_warn
 
 from src.batch import InputShape
+from src.data.audit.finding import Finding, sort_findings
 from src.data.concat import MultiSourceDataset
 from src.data.datamodule import MultiTaskDataModule
 from src.data.multi_source_sampler import TOGETHER, MultiSourceBatches, Sampler
@@ -198,6 +199,13 @@ class Sources(MultiTaskDataModule):
                 "its tasks alone; --data.sampler max_cycle puts all sources into each step"
             )
         return notes
+
+    def audit(self, thorough: bool = False) -> list[Finding]:
+        """Returns the findings on each source, with its name."""
+        found = []
+        for name, source in self.sources.items():
+            found += [one.below(f"sources.{name}") for one in source.audit(thorough)]
+        return sort_findings(found)
 
     def row_info(self, name: Split) -> dict[str, list[Any]]:
         """Returns the names of the rows as 'source/name', and their splits.

@@ -2,9 +2,11 @@
 
 import torch
 
+from src.data import Digits, Table
 from src.data.audit.label_counts import count_labels, find_rare_classes
 from src.data.audit.rows_audit import audit_rows
 from src.data.rows import Rows
+from src.data.sources import Sources
 from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression
 
 TASKS = {"kind": Classification(classes=("a", "b", "c")), "size": Regression()}
@@ -58,3 +60,13 @@ def test_labels_are_counted_by_kind():
     assert count_labels(Regression(), torch.zeros(3)).tolist() == []
     (rare,) = find_rare_classes({"y": two}, {"train": {"y": torch.tensor([1.0] * 20 + [0.0])}})
     assert rare.sentence == "class 'no' of 'y' has fewer than 10 training rows"
+
+
+def test_a_source_among_several_is_named_with_its_flags(tmp_path):
+    rows = [f"{i / 7:.4f},{'yes' if i % 3 else 'no'},{int(i % 3 > 0)}" for i in range(200)]
+    (tmp_path / "t.csv").write_text("x,y,copy\n" + "\n".join(rows) + "\n")
+    table = Table(str(tmp_path / "t.csv"), {"answer": "y"})
+    (found,) = Sources({"people": table, "digits": Digits()}).audit(thorough=True)
+    assert found.sentence.startswith("people: 'copy' alone tells answer")
+    assert found.mend is not None
+    assert found.mend.write_flags() == "--data.sources.people.drop '[copy]'"
