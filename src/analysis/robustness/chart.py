@@ -41,7 +41,7 @@ def draw_ladder(rungs: Sequence[Rung], words: dict[str, str]) -> "Figure":
                     axes.plot(x, [r.score for r in line], "o-", color=color, label=name)
                     low, high = [r.low for r in line], [r.high for r in line]
                     axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
-                bound = "bound of the attack, standard deviations"
+                bound = "bound of the attack, std"
                 axes.set(title=task, ylabel=words[task])
                 axes.set_xlabel(bound if is_attack else "severity")
         boxes[0][0].legend(frameon=False, fontsize=8)
