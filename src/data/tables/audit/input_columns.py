@@ -56,7 +56,7 @@ def list_inputs(table: Table, role: str = "train") -> Iterator[InputValues]:
 
 
 def mend_by_drop(table: Table, columns: Iterable[str], effect: str) -> Mend | None:
-    """Returns the settings that leave columns out besides those that are left out already.
+    """Returns the settings that leave out columns, and the columns that are left out already.
 
     A data class of its own may have no setting ``drop``, but name its inputs.
     """
