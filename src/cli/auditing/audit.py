@@ -76,7 +76,14 @@ def audit_run_or_data(args: list[str]) -> None:
     if split not in ("train", "val", "test"):
         raise UserError(f"--split is '{split}'; it must be train, val or test")
     # thresholds by group change what the run decides: they are asked for alone
-    only = ["groups"] if config["thresholds"] is not None else config["only"]
+    only = config["only"]
+    if config["thresholds"] is not None:
+        if config["calibrate"] or only not in (None, ["groups"]):
+            raise UserError(
+                "--thresholds is asked for alone, without --calibrate and other parts in --only: "
+                "it reads the run as these have left it"
+            )
+        only = ["groups"]
     parts = choose_parts(only, config["groups"] is not None)
 
     folder = Path(config["out"] or member.run.path / "audit")

@@ -121,6 +121,7 @@ def test_the_file_has_the_form_that_others_read(audited, run):
         assert (run / "audit" / name).is_file()
 
 
+@pytest.mark.slow
 def test_thresholds_by_group_decide_in_evaluate_and_predict(folder):
     run = sorted((folder / "logs" / "groups").iterdir())[1]
     before, _ = predict(run, folder / "before.csv", "--split", "val")
@@ -193,13 +194,17 @@ def test_thresholds_by_group_decide_in_evaluate_and_predict(folder):
             ("--groups", "[sex]", "--thresholds", "EqualizedOdds", "--threshold_task", "hours"),
             "'hours', a Regression; thresholds by group are for binary tasks: income",
         ),
+        (
+            ("--groups", "[sex]", "--thresholds", "EqualizedOdds", "--calibrate"),
+            "--thresholds is asked for alone",
+        ),
         (("--groups", "[sex]", "--tradeoff", "incom"), "--tradeoff is 'incom'; did you mean"),
         (
             ("--groups", "[sex]", "--tradeoff", "income", "--tradeoff_gap", "auc"),
             "--tradeoff_gap is 'auc', which income has not",
         ),
     ],
-    ids=["unknown", "draws", "constraint", "regression", "task", "gap"],
+    ids=["unknown", "draws", "constraint", "regression", "calibrate", "task", "gap"],
 )
 def test_wrong_flags_are_one_line(run, words, says):
     refused(call("audit", "--run", run, "--only", "[groups]", *words), [says])
