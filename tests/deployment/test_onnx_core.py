@@ -16,7 +16,7 @@ from src.deployment.network import (
 )
 from src.errors import UserError
 from src.models import MultiTaskModel
-from src.tasks import BinaryClassification, Classification, Regression
+from src.tasks import BinaryClassification, Classification, MultilabelClassification, Regression
 from tests.models.test_matrix import ENCODERS, NOT_RECURRENT, SHARINGS
 
 pytest.importorskip("onnxscript")
@@ -30,6 +30,7 @@ TASKS = {
     "class": Classification(classes=(0, 1, 2)),
     "deep": BinaryClassification(classes=("no", "yes"), depth=1, width=3),
     "number": Regression(mean=(0.0,), std=(1.0,)),
+    "labels": MultilabelClassification(labels=("x", "y")),
 }
 FAST = (("MMoE", "table"), ("LoRAExperts", "MLP"))
 
@@ -93,7 +94,9 @@ def test_tasks_have_the_weights_of_their_own_epochs():
     first = {key: value.clone() for key, value in model.state_dict().items()}
     second = {k: v + 0.1 if v.is_floating_point() else v for k, v in first.items()}
     example = shape.example(7)
-    network = DecodedNetwork(model, [(first, ["class", "deep"]), (second, ["number"])], example)
+    network = DecodedNetwork(
+        model, [(first, ["class", "deep"]), (second, ["number", "labels"])], example
+    )
     with torch.no_grad():
         found = dict(zip(network.outputs, network(example), strict=True))
         early = model(example)
