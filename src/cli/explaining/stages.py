@@ -31,12 +31,14 @@ class Seam:
         module: It puts out (K, B, ...), or is called once for each of K.
         image: Whether it puts out images (..., C, H, W).
         kind: What K counts, where it is not tasks: expert, node, own, shared, encoder.
+        looped: Whether it is called once for each of K.
     """
 
     title: str
     module: nn.Module
     image: bool
     kind: str
+    looped: bool = False
 
 
 @dataclass
@@ -73,7 +75,7 @@ def observe_sharing(model: MultiTaskModel, inputs: Inputs, size: int) -> Observe
         rows = len(next(iter(features.values())))
         kept = {LAST: pool_last(features, real)}
         for seam in seams:
-            kept[seam.title] = pool_seam(seam, outputs[seam.title], model.sharing, real, rows)
+            kept[seam.title] = pool_seam(seam, outputs[seam.title], model.sharing, real)
         for title, own in kept.items():
             for name, values in own.items():
                 found.setdefault(title, {}).setdefault(name, []).append(values)
@@ -125,14 +127,17 @@ def list_seams(sharing: Sharing) -> list[Seam]:
         kind = path.rpartition(".")[2]
         level = f"level {int(path.split('.')[1]) + 1}, " if path.startswith("levels.") else ""
         word = "task" if kind in OF_TASKS else kind.removesuffix("s")
-        for name in module.names:
+        for place, name in enumerate(module.names):
+            # a stage without weights runs once for all
+            if module.stages is not None and not (place or module.apart or module.adds_dimension):
+                continue
             beside = "" if word == "task" else f", {word}"
             title = f"{level}stage {int(name) + 1}{beside}"
             image = module.layouts[int(name)].image
             chains = [module.stages] if module.stages is not None else list_chains(module)
             # of encoders in a loop each has its own stage
             stages = nn.ModuleList(chain.get_submodule(name) for chain in chains)
-            found.append(Seam(title, stages, image, word))
+            found.append(Seam(title, stages, image, word, module.stages is None))
     return found
 
 
@@ -170,16 +175,10 @@ def pool_last(features: Any, real: Tensor | None) -> dict[str, Tensor]:
 
 
 def pool_seam(
-    seam: Seam, outputs: list[Tensor], sharing: Sharing, real: Tensor | None, rows: int
+    seam: Seam, outputs: list[Tensor], sharing: Sharing, real: Tensor | None
 ) -> dict[str, Tensor]:
-    """Returns {name: features (B, C)} of what lies side by side; nothing where all is one."""
-    if len(outputs) > 1:
-        x = torch.stack(outputs)
-    else:
-        (x,) = outputs
-        # a stage without weights runs once for all
-        if len(x) == rows and (x.ndim < 3 or x.shape[1] != rows):
-            return {}
+    """Returns {name: features (B, C)} of what lies side by side."""
+    x = torch.stack(outputs) if seam.looped else outputs[0]
     pooled = average_places(x.movedim(-3, -1) if seam.image else x, real)
     return dict(zip(name_parts(seam.kind, len(pooled), sharing), pooled.unbind(), strict=True))
 
