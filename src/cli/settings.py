@@ -21,7 +21,10 @@ WORDS = {
     dict: "mapping",
 }
 # settings that follow from others, by the key of their class
-NOT_TO_BE_SET = {"data": ("seed", "schema_path"), "model": ("tasks", "input_shape", "groups", "seed")}
+NOT_TO_BE_SET = {
+    "data": ("seed", "schema_path"),
+    "model": ("tasks", "input_shape", "groups", "seed"),
+}
 
 
 class Required:

@@ -1,4 +1,4 @@
-"""What tells whether attributions can be believed: completeness, and deletion curves."""
+"""Checks of attributions: completeness, and deletion curves."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

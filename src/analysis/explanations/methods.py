@@ -56,7 +56,7 @@ class Explained:
         return self.read(outputs, self.plain[rows])
 
     def in_parts(self, positions: Tensor, rows: Tensor, baselines: Tensor | None = None) -> Tensor:
-        """Returns the number (M,) at points of which not all run at once, without gradients."""
+        """Returns the number (M,) at many points, some of them at a time, without gradients."""
         found = []
         for part in torch.arange(len(rows)).split(self.size):
             own = None if baselines is None else baselines[part]
@@ -109,7 +109,7 @@ def attribute(
         method: The method.
         seed: Seed of what is drawn.
         steps: Points on the path of each row, for the methods with gradients.
-        baselines: K, of which GradientShap draws; the others use the first.
+        baselines: K; GradientShap draws from them, the others use the first.
     """
     import_captum()
     count, features = len(explained.path), len(explained.path.features)

@@ -54,7 +54,7 @@ class InputPath:
 
     Args:
         inputs: The rows.
-        baselines: {key: (K, ...)} one baseline for all rows, or several of which each call names
+        baselines: {key: (K, ...)} one baseline for all rows, or several, and each call names
             its own. The baseline of a position in a vocabulary is one, or ``EMPTY``.
         features: The features.
     """

@@ -12,7 +12,7 @@ SPREAD = 1.96  # standard deviations on each side of a 95 % interval
 
 
 class ColumnSummary(TypedDict):
-    """What the attributions of rows to one column are like.
+    """A summary of the attributions of rows to one column.
 
     Attributes:
         column: The column.

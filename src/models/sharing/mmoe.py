@@ -42,7 +42,8 @@ class Mixture(Sharing):
         gates = self.gates(inputs)
         z = top(mix(gates, self.experts(inputs)))
         # the dashboards show gates of validation rows alone
-        self.latest = {} if self.training else {"gates": gates.detach().expand(z[0].shape[0], -1, -1)}
+        shown = gates.detach().expand(z[0].shape[0], -1, -1)
+        self.latest = {} if self.training else {"gates": shown}
         return dict(zip(self.tasks, z, strict=True))
 
     def owners(self) -> Iterator[Owned]:
