@@ -20,4 +20,7 @@ class DemographicParity(ParityPenalty):
     """
 
     given_label: ClassVar[bool] = False
-    requirement: ClassVar[str] = "compares probabilities or means"
+
+    @property
+    def requirement(self) -> str:
+        return "compares probabilities or means"

@@ -20,4 +20,7 @@ class EqualizedOdds(ParityPenalty):
     """
 
     given_label: ClassVar[bool] = True
-    requirement: ClassVar[str] = "compares the probabilities of rows whose label is one class"
+
+    @property
+    def requirement(self) -> str:
+        return "compares the probabilities of rows whose label is one class"

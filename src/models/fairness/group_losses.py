@@ -1,5 +1,6 @@
 """The losses of groups: sums over rows, means over a stretch of training or an evaluation."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -86,9 +87,9 @@ class FairnessOfLosses(Fairness):
                     found[f"weight/{name}/{group}"] = weight
         return found
 
+    @abstractmethod
     def read_weights(self) -> Tensor | None:
         """Returns the weight of each group in each task by now (G, T); None for none."""
-        return None
 
     def begin_evaluation(self) -> None:
         """Begins to sum losses."""

@@ -5,6 +5,7 @@ classes of the label, or a single one for all labels), G groups, T tasks. A cell
 group and a number.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import ClassVar, NamedTuple
@@ -57,11 +58,9 @@ class ParityPenalty(Fairness):
 
     Attributes:
         given_label: Whether groups are compared among the labels of one class.
-        requirement: Says in messages which tasks it can compare.
     """
 
     given_label: ClassVar[bool]
-    requirement: ClassVar[str]
 
     def __init__(
         self,
@@ -74,6 +73,11 @@ class ParityPenalty(Fairness):
         # sums over the global batches of training, and over this process's rows of an evaluation
         self.curves: dict[str, Tensor] = {}
         self.evaluated: dict[str, Tensor] = {}
+
+    @property
+    @abstractmethod
+    def requirement(self) -> str:
+        """Says in messages which tasks can be compared."""
 
     def can_compare(self, task: Task) -> bool:
         """Returns whether a task has what is compared."""
