@@ -1,5 +1,6 @@
 """Every notebook runs from top to bottom, and is committed with its tables and figures."""
 
+import os
 from pathlib import Path
 
 import nbformat
@@ -19,6 +20,8 @@ def kinds(notebook: object) -> list[list[str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_and_shows_as_much_as_is_committed(path: Path) -> None:
+    if path.stem == "08_trust" and "MTL_DATA" not in os.environ:
+        pytest.skip("it reads Adult below $MTL_DATA")
     committed = nbformat.read(path, as_version=4)
     assert kinds(execute(path)) == kinds(committed)
 

@@ -10,7 +10,17 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from src.cli.entrypoint import quiet
-from tests.benchmarks import balancing, feeding, finetuning, machine, memory, sharing, step, write
+from tests.benchmarks import (
+    balancing,
+    exporting,
+    feeding,
+    finetuning,
+    machine,
+    memory,
+    sharing,
+    step,
+    write,
+)
 
 
 def main() -> None:
@@ -25,6 +35,7 @@ def main() -> None:
         sharing.table(quick),
         memory.table(),
         finetuning.table(quick),
+        exporting.table(quick),
     ]
     text = "\n\n".join([f"## {machine()}", *tables])
     Console().print(Markdown(text))
