@@ -13,6 +13,7 @@ from src.cli.auditing.groups_tradeoff import TRADEOFF, audit_tradeoff
 from src.cli.auditing.robustness import ROBUSTNESS, audit_robustness
 from src.cli.auditing.shift import SHIFT, audit_shift
 from src.cli.flags import Flag, split_flags
+from src.cli.help import asks_for_help
 from src.cli.loaded_run import LoadedRun, open_one_run
 from src.cli.runs import find_value
 from src.cli.terminal import remark
@@ -66,6 +67,11 @@ def audit_run_or_data(args: list[str]) -> None:
             raise UserError(f"--{name} is for the audit of a run: name it, too, with --run RUN")
         audit_data(args)
         return
+    if find_value("run", args) is None and not any(map(asks_for_help, given)):
+        raise UserError(
+            "name what is audited: --run RUN, or data before any training, as in --data Table "
+            "--data.path people.csv --data.targets '[income]'"
+        )
     check_group_flags(given)
     if find_value("tradeoff", args) is not None:
         audit_tradeoff(args, OWN)

@@ -210,6 +210,11 @@ def test_wrong_flags_are_one_line(run, words, says):
     refused(call("audit", "--run", run, "--only", "[groups]", *words), [says])
 
 
+def test_a_run_or_data_are_named():
+    refused(call("audit"), ["name what is audited: --run RUN, or data"])
+    assert call("audit", "--help").code == 0
+
+
 def test_data_without_columns_are_refused():
     with pytest.raises(UserError, match="Digits has no columns to tell groups of rows by"):
         read_columns(Digits(), "test", ["sex"], None)
