@@ -73,9 +73,7 @@ def read_call(args: list[str]) -> Call:
     """
     own = {flag.name for flag in OWN}
     given = take_own(split_flags(args), own)
-    words = args
-    for name in own:
-        words = drop_flags(words, name)
+    words = drop_flags(args, *own)
     run = given.get("run")
     if run is None:
         raise ConfigError(

@@ -14,6 +14,7 @@ from src.cli.affinity import finish, limit_networks, make_record, read_run, refu
 from src.cli.affinity_call import Call
 from src.cli.app import CLI
 from src.cli.flags import split_flags
+from src.cli.runs import drop_flags
 from src.cli.seed_trials import SeedTrials
 from src.cli.training import OWN, name_group
 from src.cli.trial_keys import NOT_OF_A_TRIAL, make_hash
@@ -68,11 +69,8 @@ class AffinitySeeds:
             "every": every,
             "data": self.cli.datamodule.fingerprint(),
         }
-        words = []
-        for key, value in split_flags(self.call.words):
-            # the place of a run folder follows from its key
-            if key not in ("name", "logs"):
-                words += [f"--{key}"] if value is None else [f"--{key}", value]
+        # the place of a run folder follows from its key
+        words = drop_flags(self.call.words, "name", "logs")
         words += ["--every", str(every), "--seed_everything", str(seed)]
         if self.call.run is not None:
             words += ["--run", self.call.run]

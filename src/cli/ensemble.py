@@ -198,7 +198,7 @@ class Ensemble:
             UserError: They are gone, or have changed.
         """
         first = f"--run={self.members[0].run.path}"
-        args = drop_flags(drop_flags(self.args, "run"), "data")
+        args = drop_flags(self.args, "run", "data")
         _, cli = open_run([*args, first], self.own, says=False)
         return cli.datamodule
 

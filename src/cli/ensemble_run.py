@@ -44,7 +44,7 @@ def make_ensemble(args: list[str]) -> dict[str, float]:
     logs = find_value("logs", args) or "logs"
     name = find_value("name", args) or GROUP
     refuse_place(name)
-    words = drop_flags(drop_flags(args, "logs"), "name")
+    words = drop_flags(args, "logs", "name")
     members = open_members(words, OWN)
     cli = members[0].cli
     data = cli.datamodule

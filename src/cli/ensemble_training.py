@@ -8,7 +8,7 @@ from pathlib import Path
 
 from src.analysis.trials import Work
 from src.cli.ensemble_run import make_ensemble
-from src.cli.flags import split_flags
+from src.cli.flags import spell_flag, split_flags
 from src.cli.help import asks_for_help
 from src.cli.layers import ConfigError
 from src.cli.places import choose_executor
@@ -56,13 +56,11 @@ def train_ensemble(args: list[str]) -> dict[str, float]:
     """
     pairs = split_flags(args)
     refuse_unfit({key for key, _ in pairs})
-    words = args
-    for key in OF_THE_WHOLE:
-        words = drop_flags(words, key)
+    words = drop_flags(args, *OF_THE_WHOLE)
     own = []
     for key, value in pairs:
         if key in OF_THE_WHOLE:
-            own.append(f"--{key}" if value is None else f"--{key}={value}")
+            own += spell_flag(key, value)
 
     # as a plan: whatever is wrong comes up before the first member
     keys = TrialKeys(words)

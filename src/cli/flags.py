@@ -102,6 +102,16 @@ def split_flags(args: Sequence[str], several: bool = True) -> Flags:
     return pairs
 
 
+def spell_flag(key: str, value: str | None) -> list[str]:
+    """Returns the words of a command line that say what :func:`split_flags` has read from it."""
+    if value is None:
+        return [f"--{key}"]
+    if isinstance(value, Words):
+        return [f"--{key}", *value.words]
+    # a value that begins with a dash would pass for a flag of its own
+    return [f"--{key}={value}"] if value.startswith("-") else [f"--{key}", value]
+
+
 def is_flag(word: str) -> bool:
     """Returns whether a word begins a flag."""
     return word.startswith(("--", "-c=")) or word in ("-h", "-c")

@@ -198,7 +198,7 @@ def open_beside(member: Member, args: list[str], own: Sequence[Flag]) -> list[Me
     value = member.cli.config["beside"]
     if value is None:
         return []
-    rest = drop_flags(drop_flags(drop_flags(args, "run"), "beside"), "front")
+    rest = drop_flags(args, "run", "beside", "front")
     found = []
     for folder in list_folders(value):
         if folder.resolve() == member.run.path.resolve():

@@ -102,7 +102,7 @@ def open_merged(call: Call, runs: Sequence[MergedRun]) -> CLI:
         UserError: Their tasks cannot be in one network.
     """
     members = [run.member for run in runs]
-    words = drop_flags(drop_flags(call.words, "checkpoint"), "trust")
+    words = drop_flags(call.words, "checkpoint", "trust")
     # as a run folder, so that it is opened by the lines that open any other
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)

@@ -8,7 +8,7 @@ from src.checkpoint import SafeCheckpointIO, choose_weights, group_tasks, load_c
 from src.cli.app import CLI, DEFAULTS, OF_A_CALL
 from src.cli.calibrated import put_calibration
 from src.cli.classes import import_every_class
-from src.cli.flags import Flag, Flags, Words, refuse_words, split_flags
+from src.cli.flags import Flag, Flags, refuse_words, spell_flag, split_flags
 from src.cli.help import asks_for_help
 from src.cli.layers import ConfigError, read
 from src.cli.terminal import remark
@@ -102,8 +102,7 @@ def open_run(
         remark(f"{', '.join(ignored)} has no effect here: the run has settled that")
 
     # what the score is, and which weights are whose, the checkpoint depends on
-    for section in ("watch", "finetune"):
-        args = drop_flags(args, section)
+    args = drop_flags(args, "watch", "finetune")
     base = read_settings(run, read_trusted(args), own)
     cli = CLI(args, base=base, own=own, trainer_settings=add_trainer_settings)
     cli.datamodule.new_rows = any(key in ("data.path", "data.root") for key in given)
@@ -225,19 +224,12 @@ def find_value(key: str, args: list[str]) -> str | None:
     return value
 
 
-def drop_flags(args: list[str], section: str) -> list[str]:
-    """Returns a command line without the flags of a section."""
+def drop_flags(args: list[str], *sections: str) -> list[str]:
+    """Returns a command line without the flags of some sections."""
     kept = []
     for key, value in split_flags(args):
-        if key.partition(".")[0] != section or asks_for_help(key):
-            if value is None:
-                kept.append(f"--{key}")
-            elif isinstance(value, Words):
-                kept += [f"--{key}", *value.words]
-            elif value.startswith("-"):
-                kept.append(f"--{key}={value}")
-            else:
-                kept += [f"--{key}", value]
+        if key.partition(".")[0] not in sections or asks_for_help(key):
+            kept += spell_flag(key, value)
     return kept
 
 

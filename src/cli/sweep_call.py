@@ -11,7 +11,7 @@ from src.analysis.optuna_tuner import check_sampler
 from src.analysis.settings import SECTIONS, shorten
 from src.analysis.space import Space, read_space
 from src.cli.aliases import ALIASES
-from src.cli.flags import Flag, Flags
+from src.cli.flags import Flag, Flags, spell_flag
 from src.cli.layers import ConfigError
 from src.cli.places import PLACES, read_number
 from src.errors import UserError
@@ -81,7 +81,7 @@ def read_call(pairs: Flags) -> Call:
         if key in OF_ONE_CALL:
             raise ConfigError(f"--{key} cannot go with a sweep: it belongs to one call of train")
         if key not in own:
-            words += [f"--{key}"] if value is None else [f"--{key}", value]
+            words += spell_flag(key, value)
     for key, value in given.items():
         if value is None:
             raise ConfigError(f"--{key} needs a value")

@@ -143,16 +143,21 @@ class Swapped(Corruption):
         return {"categorical": torch.where(swaps, training.gather(0, rows), codes)}
 
 
-class Blur(Corruption):
+class ImageCorruption(Corruption):
+    """Base of the corruptions that change images alone."""
+
+    reads = "images"
+
+    def suits(self, part: Part) -> bool:
+        return part.kind == "image"
+
+
+class Blur(ImageCorruption):
     """Blurs images with a normal kernel."""
 
     name = "blur"
     amounts = (0.4, 0.6, 0.8, 1.0, 1.5)
     meaning = "standard deviation of the blur in pixels, for 64 pixels of the longer side or fewer"
-    reads = "images"
-
-    def suits(self, part: Part) -> bool:
-        return part.kind == "image"
 
     def change(self, part: Part, own: Tensors, amount: float, draws: RowDraws) -> Tensors:
         dense = own["dense"]
@@ -160,16 +165,12 @@ class Blur(Corruption):
         return {"dense": blur_images(dense, sigma)}
 
 
-class Brightness(Corruption):
+class Brightness(ImageCorruption):
     """Makes images brighter, in standard deviations of the pixels of the training rows."""
 
     name = "brightness"
     amounts = (0.25, 0.5, 1.0, 1.5, 2.0)
     meaning = "standard deviations of the pixels of training rows that are added to each pixel"
-    reads = "images"
-
-    def suits(self, part: Part) -> bool:
-        return part.kind == "image"
 
     def change(self, part: Part, own: Tensors, amount: float, draws: RowDraws) -> Tensors:
         dense = own["dense"]
@@ -177,16 +178,12 @@ class Brightness(Corruption):
         return {"dense": keep_pixels(part, brighter)}
 
 
-class Contrast(Corruption):
+class Contrast(ImageCorruption):
     """Moves the pixels of an image towards the mean of the image."""
 
     name = "contrast"
     amounts = (0.25, 0.5, 0.6, 0.7, 0.85)
     meaning = "share of its contrast that an image loses"
-    reads = "images"
-
-    def suits(self, part: Part) -> bool:
-        return part.kind == "image"
 
     def change(self, part: Part, own: Tensors, amount: float, draws: RowDraws) -> Tensors:
         dense = own["dense"]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from src.cli.auditing.data_cli import DataCLI
@@ -109,11 +110,6 @@ def show(findings: Sequence[Finding]) -> None:
         style = STYLES[finding.severity]
         table.add_row(f"[{style}]{finding.severity}[/]", escape(sentence), escape(mend))
     Console().print(table, highlight=False)
-
-
-def escape(text: str) -> str:
-    """Returns text in which rich sees no markup."""
-    return text.replace("[", r"\[")
 
 
 def write_findings(path: Path, data: MultiTaskDataModule, findings: Sequence[Finding]) -> None:
